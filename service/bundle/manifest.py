@@ -1,0 +1,118 @@
+"""The manifest of a bundle: a strict, versioned schema.
+
+Knows nothing of ONNX: what a file must look like inside is checked where it is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.semantic_ids import TokenLayout
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Strict(BaseModel):
+    """Base of every part: unknown keys are refused, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Layout(Strict):
+    """Shape of a semantic ID; see `service.semantic_ids.TokenLayout`."""
+
+    levels: Annotated[int, Field(ge=1, le=8)]
+    codes: Annotated[int, Field(ge=2, le=65536)]
+    experts: Annotated[int, Field(ge=1, le=4096)]
+    experts_per_item: Annotated[int, Field(ge=1, le=4)]
+    suffixes: Annotated[int, Field(ge=1, le=65536)]
+
+
+class TextEncoderPart(Strict):
+    """`text_encoder.onnx` with its `tokenizer.json`."""
+
+    model: str = "text_encoder.onnx"
+    tokenizer: str = "tokenizer.json"
+    max_tokens: Annotated[int, Field(ge=1, le=8192)]
+    recipe: str
+    source: str
+
+
+class ItemTokenizerPart(Strict):
+    """`item_tokenizer.onnx`: D is `embedding_width`, K experts are named by `expert_names`."""
+
+    model: str = "item_tokenizer.onnx"
+    embedding_width: Annotated[int, Field(ge=1, le=65536)]
+    latent_width: Annotated[int, Field(ge=1, le=65536)]
+    expert_names: list[str]
+
+
+class RecommenderPart(Strict):
+    """One `recommender.onnx`; `domains` it was trained on (an empty list: every domain)."""
+
+    name: Name
+    model: str
+    domains: list[str]
+    domain_tokens: list[str]
+    max_history: Annotated[int, Field(ge=1, le=1024)]
+
+
+class CataloguePart(Strict):
+    """`catalogue/items.parquet`: item_id, domain, title, codes, experts, suffix."""
+
+    path: str = "catalogue/items.parquet"
+    items: Annotated[int, Field(ge=0)]
+
+
+class Manifest(Strict):
+    """Everything the service must know of a bundle before it opens a model file."""
+
+    schema_version: Literal[1]
+    name: Name
+    generation: Annotated[int, Field(ge=1)]
+    created: str
+    description: str
+    layout: Layout
+    text_encoder: TextEncoderPart
+    item_tokenizer: ItemTokenizerPart
+    recommenders: Annotated[list[RecommenderPart], Field(min_length=1)]
+    catalogue: CataloguePart
+    files: dict[str, Sha256]
+    figures: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _parts_are_listed(self) -> Manifest:
+        parts = [self.text_encoder.model, self.text_encoder.tokenizer, self.item_tokenizer.model, self.catalogue.path]
+        parts += [recommender.model for recommender in self.recommenders]
+        for part in parts:
+            if part not in self.files:
+                raise ValueError(f"{part!r} is used by the manifest but has no hash under 'files'")
+        for path in self.files:
+            if path.startswith("/") or ".." in path.split("/") or "\\" in path:
+                raise ValueError(f"{path!r} must be a relative path inside the bundle")
+        if len(self.item_tokenizer.expert_names) != self.layout.experts:
+            raise ValueError(
+                f"item_tokenizer.expert_names has {len(self.item_tokenizer.expert_names)} names, "
+                f"but layout.experts is {self.layout.experts}"
+            )
+        names = [recommender.name for recommender in self.recommenders]
+        if len(set(names)) != len(names):
+            raise ValueError(f"recommenders have equal names: {names}")
+        return self
+
+    def token_layout(self, recommender: RecommenderPart) -> TokenLayout:
+        """Layout of the tokens that one recommender reads and writes."""
+        return TokenLayout(
+            levels=self.layout.levels,
+            codes=self.layout.codes,
+            experts=self.layout.experts,
+            experts_per_item=self.layout.experts_per_item,
+            suffixes=self.layout.suffixes,
+            domains=tuple(recommender.domain_tokens),
+        )

@@ -1,0 +1,66 @@
+"""Every error the service raises on purpose, as a small tree.
+
+Knows nothing of HTTP: `service/problems.py` holds the one table from class to status. A message says what was wrong,
+where (file, row, field) and what would be right.
+"""
+
+
+class UnitokError(Exception):
+    """Root of the tree; anything else that escapes is a bug."""
+
+
+class InvalidInput(UnitokError):
+    """The caller's data cannot be used as it is: a wrong field, width, type or range."""
+
+
+class UnknownDomain(InvalidInput):
+    """A request names a domain that holds no item."""
+
+
+class ItemNotFound(UnitokError):
+    """A named item is not in the catalogue."""
+
+
+class LimitExceeded(InvalidInput):
+    """The request is larger than a configured limit."""
+
+
+class SuffixExhausted(UnitokError):
+    """A group of items with equal codes has used every suffix of the bundle's layout; the item was not registered."""
+
+
+class Overloaded(UnitokError):
+    """The queue is full; nothing was started.
+
+    Parameters
+    ----------
+    retry_after : seconds after which a retry may succeed
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StoreUnavailable(UnitokError):
+    """The catalogue store does not answer; nothing was acknowledged."""
+
+
+class NotReady(UnitokError):
+    """The service is starting or draining."""
+
+
+class BundleError(UnitokError):
+    """A bundle is missing a file, altered, or not of the shape that its manifest says."""
+
+
+class ConfigError(UnitokError):
+    """A setting or a configuration file is wrong; the message names the key."""
+
+
+class ProviderUnavailable(ConfigError):
+    """The requested ONNX Runtime execution provider is not in this installation."""
+
+
+class ModelError(UnitokError):
+    """A network returned something no network should: NaN, a wrong shape, a code out of range."""

@@ -1,0 +1,55 @@
+"""An item's content, and the one recipe that turns it into text for the encoder.
+
+Training and serving must compose the same text, or the same item gets two semantic IDs; so the recipe lives here and
+the manifest records its name. Knows nothing of encoders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TEXT_RECIPE = "title-brand-categories-description600"
+"""Name of the recipe of `compose_text`, recorded in every manifest."""
+
+DESCRIPTION_CHARACTERS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class ItemContent:
+    """What is known of an item besides its identity; every field may be absent.
+
+    An item needs at least one of title, brand, categories, description to be tokenized from text.
+    """
+
+    title: str | None = None
+    brand: str | None = None
+    categories: tuple[str, ...] = ()
+    description: str | None = None
+    price: float | None = None
+
+
+def compose_text(content: ItemContent) -> str:
+    """Join title, brand, categories and the first 600 characters of the description into one line.
+
+    Whitespace is folded. Returns the empty string when no field has text. The price is left out: the encoders we use
+    do not read numbers as quantities.
+    """
+    parts = [
+        content.title or "",
+        content.brand or "",
+        ", ".join(content.categories),
+        (content.description or "")[:DESCRIPTION_CHARACTERS],
+    ]
+    return ". ".join(part for part in (" ".join(part.split()) for part in parts) if part)
+
+
+def content_hash(text: str) -> str:
+    """SHA-256 of a composed text, in hexadecimal: the key of embedding caches and of equal content."""
+    return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
+
+
+def compose_texts(contents: Sequence[ItemContent]) -> list[str]:
+    """`compose_text` for many."""
+    return [compose_text(content) for content in contents]

@@ -1,0 +1,159 @@
+"""Semantic IDs: their parts, their token numbers, and their packing into eight bytes.
+
+Symbols (those of the UniTok paper): B batch, L levels, T codes a level, K experts, N experts chosen an item.
+A semantic ID is L codes, N experts (paper, Eq. 7) and one suffix that keeps items of one domain apart.
+
+Knows nothing of networks, stores or tries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InvalidInput
+
+PAD_TOKEN = 0
+"""Padding of histories, and the token the decoder starts from."""
+EOS_TOKEN = 1
+"""Reserved; semantic IDs have a fixed depth, so nothing ever has to end a sequence."""
+UNKNOWN_DOMAIN_TOKEN = 2
+"""Stands for a domain the recommender was not trained on, where domain tokens are used at all."""
+SPECIAL_TOKENS = 3
+
+IntArray = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticId:
+    """The tuple that names an item: L codes, N expert numbers and a suffix (0 unless needed)."""
+
+    codes: tuple[int, ...]
+    experts: tuple[int, ...]
+    suffix: int
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """Where each part of a semantic ID lies in the recommender's vocabulary.
+
+    The vocabulary is, in this order: special tokens, L x T codes (level-major), K experts, the suffixes, and the
+    domain tokens.
+
+    Attributes
+    ----------
+    levels, codes, experts, experts_per_item : L, T, K, N
+    suffixes : how many items of one domain may share their codes and experts
+    domains : domains with a token of their own, empty where the recommender uses none
+    """
+
+    levels: int
+    codes: int
+    experts: int
+    experts_per_item: int
+    suffixes: int
+    domains: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("levels", "codes", "experts", "experts_per_item", "suffixes"):
+            if getattr(self, name) < 1:
+                raise InvalidInput(f"token layout: {name} is {getattr(self, name)}, but must be at least 1")
+        if self.experts_per_item > self.experts:
+            raise InvalidInput(f"token layout: experts_per_item {self.experts_per_item} exceeds experts {self.experts}")
+        if sum(self._bits) > 64:
+            raise InvalidInput(f"token layout: a semantic ID needs {sum(self._bits)} bits, but at most 64 fit")
+
+    @cached_property
+    def _bits(self) -> tuple[int, ...]:
+        """Bits of each position, first position first."""
+        return tuple(max(1, (size - 1).bit_length()) for size in self.position_sizes)
+
+    @cached_property
+    def position_sizes(self) -> tuple[int, ...]:
+        """How many values each of the L + N + 1 positions takes."""
+        return (self.codes,) * self.levels + (self.experts,) * self.experts_per_item + (self.suffixes,)
+
+    @cached_property
+    def position_offsets(self) -> IntArray:
+        """int32 [L + N + 1]: token number of value 0 at each position."""
+        experts_at = SPECIAL_TOKENS + self.levels * self.codes
+        offsets = [SPECIAL_TOKENS + level * self.codes for level in range(self.levels)]
+        offsets += [experts_at] * self.experts_per_item
+        offsets += [experts_at + self.experts]
+        return np.asarray(offsets, dtype=np.int32)
+
+    @property
+    def depth(self) -> int:
+        """Positions of a semantic ID, the suffix included: L + N + 1."""
+        return self.levels + self.experts_per_item + 1
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens, special and domain tokens included."""
+        return SPECIAL_TOKENS + self.levels * self.codes + self.experts + self.suffixes + len(self.domains)
+
+    def domain_token(self, domain: str) -> int:
+        """Token of a domain; `UNKNOWN_DOMAIN_TOKEN` for one without a token of its own."""
+        if domain in self.domains:
+            return self.vocabulary - len(self.domains) + self.domains.index(domain)
+        return UNKNOWN_DOMAIN_TOKEN
+
+    def join(self, codes: IntArray, experts: IntArray, suffix: IntArray) -> IntArray:
+        """Put the parts beside each other: [B, L], [B, N], [B] -> int32 [B, L + N + 1] of values."""
+        return np.concatenate([codes, experts, np.asarray(suffix)[:, None]], axis=1).astype(np.int32, copy=False)
+
+    def tokens(self, values: IntArray) -> IntArray:
+        """Values int32 [B, L + N + 1] -> token numbers of the same shape."""
+        return (values + self.position_offsets).astype(np.int32, copy=False)
+
+    def values(self, tokens: IntArray) -> IntArray:
+        """Inverse of `tokens`."""
+        return (tokens - self.position_offsets).astype(np.int32, copy=False)
+
+    def pack(self, values: IntArray) -> NDArray[np.uint64]:
+        """Values int32 [B, L + N + 1] -> uint64 [B]; order is kept (packed IDs sort as their tuples do).
+
+        Raises
+        ------
+        InvalidInput : a value is negative or not below its position's size
+        """
+        values = np.asarray(values)
+        bad = (values < 0) | (values >= np.asarray(self.position_sizes))
+        if bad.any():
+            row, position = (int(i[0]) for i in np.nonzero(bad))
+            size = self.position_sizes[position]
+            raise InvalidInput(
+                f"semantic ID {row}, position {position}: {values[row, position]} is not within 0..{size - 1}"
+            )
+        packed = np.zeros(len(values), dtype=np.uint64)
+        for position, bits in enumerate(self._bits):
+            packed = (packed << np.uint64(bits)) | values[:, position].astype(np.uint64)
+        return packed
+
+    def unpack(self, packed: NDArray[np.uint64]) -> IntArray:
+        """Inverse of `pack`: uint64 [B] -> int32 [B, L + N + 1]."""
+        packed = np.asarray(packed, dtype=np.uint64).copy()
+        values = np.empty((len(packed), self.depth), dtype=np.int32)
+        for position in reversed(range(self.depth)):
+            bits = np.uint64(self._bits[position])
+            values[:, position] = (packed & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int32)
+            packed >>= bits
+        return values
+
+    def semantic_id(self, values: IntArray) -> SemanticId:
+        """One row of values, int32 [L + N + 1], as a `SemanticId`."""
+        row = [int(value) for value in values]
+        return SemanticId(tuple(row[: self.levels]), tuple(row[self.levels : -1]), row[-1])
+
+    def token_names(self, semantic_id: SemanticId) -> list[str]:
+        """Tokens as people read them: `<a_12>` to `<d_88>`, `<e_3>`, and `<s_1>` where the suffix is not 0.
+
+        These are exactly the tokens that stand for the item in a history.
+        """
+        names = [f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(semantic_id.codes)]
+        letter = chr(ord("a") + self.levels)
+        names += [f"<{letter}_{expert}>" for expert in semantic_id.experts]
+        return names + ([f"<s_{semantic_id.suffix}>"] if semantic_id.suffix else [])

@@ -1,0 +1,72 @@
+"""What every stage of the offline half has in common: one folder, one JSON file of figures, one line of JSON.
+
+A stage writes its artefact into a folder of its own; `figures.json` beside the artefact says how it came about. A
+stage is finished when `figures.json` exists, which is therefore written last and in one step. Knows nothing of what
+the stages do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from service.errors import ConfigError
+
+FIGURES = "figures.json"
+
+
+@dataclass
+class Stage:
+    """A running stage; create it first, call `finish` last.
+
+    Attributes
+    ----------
+    name : the subcommand that runs it
+    folder : where its artefact goes; created if need be
+    """
+
+    name: str
+    folder: Path
+    started: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / FIGURES).unlink(missing_ok=True)
+
+    def finish(self, figures: dict[str, Any]) -> dict[str, Any]:
+        """Write `figures.json` (with seconds and peak memory in MiB added) and return what it holds."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        complete = {
+            "stage": self.name,
+            **figures,
+            "seconds": round(time.perf_counter() - self.started, 1),
+            "peak_memory_mib": peak,
+        }
+        write_atomically(self.folder / FIGURES, json.dumps(complete, indent=2) + "\n")
+        return complete
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_figures(folder: Path) -> dict[str, Any]:
+    """Figures of a finished stage.
+
+    Raises
+    ------
+    ConfigError : the folder holds no finished stage
+    """
+    path = folder / FIGURES
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no {FIGURES}; the stage that writes this folder has not finished")
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return figures
