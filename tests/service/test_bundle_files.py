@@ -1,0 +1,116 @@
+"""A bundle that is not whole, not unaltered or not of the known schema does not open, and says why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.bundle.files import Bundle, hash_files, write_manifest
+from service.bundle.manifest import Manifest
+from service.errors import BundleError
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "name": "tiny",
+        "generation": 1,
+        "created": "2026-01-01T00:00:00Z",
+        "description": "for a test",
+        "layout": {"levels": 2, "codes": 4, "experts": 2, "experts_per_item": 1, "suffixes": 4},
+        "text_encoder": {"max_tokens": 16, "recipe": "r", "source": "s"},
+        "item_tokenizer": {"embedding_width": 8, "latent_width": 2, "expert_names": ["a", "b"]},
+        "recommenders": [
+            {"name": "all", "model": "recommender.onnx", "domains": [], "domain_tokens": [], "max_history": 20}
+        ],
+        "catalogue": {"items": 1},
+        "files": hash_files(folder),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "catalogue").mkdir()
+    names = (
+        "text_encoder.onnx",
+        "tokenizer.json",
+        "item_tokenizer.onnx",
+        "recommender.onnx",
+        "catalogue/items.parquet",
+    )
+    for name in names:
+        (tmp_path / name).write_text(name)
+    write_manifest(tmp_path, Manifest.model_validate(manifest_of(tmp_path)))
+    return tmp_path
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    content = json.loads((folder / "manifest.json").read_text()) | changes
+    (folder / "manifest.json").write_text(json.dumps(content))
+
+
+def test_a_whole_bundle_opens(folder: Path) -> None:
+    bundle = Bundle.open(folder)
+    assert bundle.manifest.name == "tiny"
+    assert bundle.path("tokenizer.json") == folder / "tokenizer.json"
+
+
+def test_a_folder_without_manifest_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"manifest\.json: no such file"):
+        Bundle.open(tmp_path)
+
+
+def test_an_altered_file_is_named(folder: Path) -> None:
+    (folder / "recommender.onnx").write_text("other")
+    with pytest.raises(BundleError, match=r"recommender\.onnx: SHA-256 is .* altered"):
+        Bundle.open(folder)
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(BundleError, match=r"tokenizer\.json: named in manifest\.json but missing"):
+        Bundle.open(folder)
+
+
+def test_an_unknown_key_is_named(folder: Path) -> None:
+    rewrite(folder, colour="blue")
+    with pytest.raises(BundleError, match="colour: Extra inputs are not permitted"):
+        Bundle.open(folder)
+
+
+def test_another_schema_version_is_refused(folder: Path) -> None:
+    rewrite(folder, schema_version=2)
+    with pytest.raises(BundleError, match="schema_version"):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a/../../b"])
+def test_a_path_outside_the_bundle_is_refused(folder: Path, path: str) -> None:
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    rewrite(folder, files=files | {path: "0" * 64})
+    with pytest.raises(BundleError, match="relative path inside the bundle"):
+        Bundle.open(folder)
+
+
+def test_a_part_without_hash_is_refused(folder: Path) -> None:
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    del files["item_tokenizer.onnx"]
+    rewrite(folder, files=files)
+    with pytest.raises(BundleError, match=r"'item_tokenizer\.onnx' is used by the manifest but has no hash"):
+        Bundle.open(folder)
+
+
+def test_expert_names_must_match_the_layout(folder: Path) -> None:
+    part = {"model": "item_tokenizer.onnx", "embedding_width": 8, "latent_width": 2, "expert_names": ["a"]}
+    rewrite(folder, item_tokenizer=part)
+    with pytest.raises(BundleError, match=r"expert_names has 1 names, but layout\.experts is 2"):
+        Bundle.open(folder)
+
+
+def test_a_file_that_is_not_json_is_no_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_bytes(b"\xff\xfe not json")
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        Bundle.open(folder)

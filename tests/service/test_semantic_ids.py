@@ -1,0 +1,85 @@
+"""Token layout and packing, against tuples as the obvious twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import InvalidInput
+from service.semantic_ids import SPECIAL_TOKENS, UNKNOWN_DOMAIN_TOKEN, SemanticId, TokenLayout
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> TokenLayout:
+    experts = draw(st.integers(1, 20))
+    return TokenLayout(
+        levels=draw(st.integers(1, 4)),
+        codes=draw(st.integers(2, 300)),
+        experts=experts,
+        experts_per_item=draw(st.integers(1, min(2, experts))),
+        suffixes=draw(st.integers(1, 1024)),
+        domains=tuple(draw(st.lists(st.sampled_from("abcdef"), unique=True))),
+    )
+
+
+@st.composite
+def layouts_with_values(draw: st.DrawFn) -> tuple[TokenLayout, np.ndarray]:
+    layout = draw(layouts())
+    rows = draw(st.lists(st.tuples(*(st.integers(0, size - 1) for size in layout.position_sizes)), min_size=1))
+    return layout, np.asarray(rows, dtype=np.int32)
+
+
+@given(layouts_with_values())
+def test_packing_is_reversible_and_keeps_order(case: tuple[TokenLayout, np.ndarray]) -> None:
+    layout, values = case
+    packed = layout.pack(values)
+    assert (layout.unpack(packed) == values).all()
+    tuples = [tuple(row) for row in values.tolist()]
+    by_packed = [tuples[i] for i in np.argsort(packed, kind="stable")]
+    assert by_packed == sorted(tuples)
+
+
+@given(layouts_with_values())
+def test_tokens_are_reversible_and_positions_do_not_overlap(case: tuple[TokenLayout, np.ndarray]) -> None:
+    layout, values = case
+    tokens = layout.tokens(values)
+    assert (layout.values(tokens) == values).all()
+    assert tokens.min() >= SPECIAL_TOKENS
+    assert tokens.max() < layout.vocabulary - len(layout.domains)
+    ranges = [
+        range(int(layout.position_offsets[p]), int(layout.position_offsets[p]) + layout.position_sizes[p])
+        for p in (*range(layout.levels), layout.levels, layout.depth - 1)
+    ]
+    assert len(set().union(*ranges)) == sum(len(r) for r in ranges)
+
+
+def test_domain_tokens_close_the_vocabulary() -> None:
+    layout = TokenLayout(levels=4, codes=256, experts=10, experts_per_item=1, suffixes=1024, domains=("a", "b"))
+    assert layout.vocabulary == 3 + 1024 + 10 + 1024 + 2
+    assert layout.domain_token("b") == layout.vocabulary - 1
+    assert layout.domain_token("new") == UNKNOWN_DOMAIN_TOKEN
+
+
+def test_token_names_leave_out_a_zero_suffix() -> None:
+    layout = TokenLayout(levels=4, codes=256, experts=10, experts_per_item=1, suffixes=1024)
+    assert layout.token_names(SemanticId((12, 201, 7, 88), (3,), 0)) == [
+        "<a_12>",
+        "<b_201>",
+        "<c_7>",
+        "<d_88>",
+        "<e_3>",
+    ]
+    assert layout.token_names(SemanticId((1, 2, 3, 4), (5,), 6))[-1] == "<s_6>"
+
+
+def test_a_value_out_of_range_is_named() -> None:
+    layout = TokenLayout(levels=2, codes=16, experts=3, experts_per_item=1, suffixes=8)
+    with pytest.raises(InvalidInput, match=r"semantic ID 1, position 0: 16 is not within 0\.\.15"):
+        layout.pack(np.asarray([[0, 0, 0, 0], [16, 0, 0, 0]], dtype=np.int32))
+
+
+def test_a_layout_wider_than_eight_bytes_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="at most 64 fit"):
+        TokenLayout(levels=8, codes=256, experts=10, experts_per_item=1, suffixes=1024)

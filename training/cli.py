@@ -1,0 +1,33 @@
+"""Registers the offline subcommands with the command line `unitok`, in the order in which they are run.
+
+Imports only thin modules: torch is loaded by the subcommand that needs it, when it runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from training.commands.embed import embed
+from training.commands.evaluate import evaluate
+from training.commands.export import export
+from training.commands.prepare import prepare
+from training.commands.sample import sample
+from training.commands.train_recommender import train_recommender
+from training.commands.train_tokenizer import train_tokenizer
+
+
+def register(app: typer.Typer) -> None:
+    """Add one subcommand a stage."""
+    offline: dict[str, Any] = {
+        "prepare": prepare,
+        "embed": embed,
+        "train-tokenizer": train_tokenizer,
+        "train-recommender": train_recommender,
+        "export": export,
+        "evaluate": evaluate,
+        "sample": sample,
+    }
+    for name, command in offline.items():
+        app.command(name, rich_help_panel="Training (in this order)")(command)
