@@ -1,0 +1,200 @@
+"""The recommender's network: transformers' T5 over semantic-ID tokens, and the two files that hold a trained one.
+
+`model.safetensors` is the plain state dict with the tied embedding stored once; `recommender.json` says everything
+needed to build the network around it. Knows nothing of data sets or of training.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import T5Config, T5ForConditionalGeneration
+
+from service.errors import ConfigError, ModelError
+from service.semantic_ids import EOS_TOKEN, PAD_TOKEN, TokenLayout
+from training.stage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WEIGHTS = "model.safetensors"
+RECORD = "recommender.json"
+TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+"""Names under which the state dict repeats `shared.weight`; files hold only the latter."""
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused, objects do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class T5Settings(Strict):
+    """Shape of the network; the defaults are those of TIGER.
+
+    Attributes
+    ----------
+    d_model, d_ff, d_kv : width of the residual stream, of the feed-forward layers, of one attention head
+    heads, encoder_layers, decoder_layers : how many of each
+    dropout : share of activations dropped while training
+    feed_forward : "relu", or "gated-gelu" as in T5 1.1
+    relative_buckets, relative_max_distance : how relative positions are binned
+    """
+
+    d_model: Annotated[int, Field(ge=1)] = 128
+    d_ff: Annotated[int, Field(ge=1)] = 1024
+    d_kv: Annotated[int, Field(ge=1)] = 64
+    heads: Annotated[int, Field(ge=1)] = 6
+    encoder_layers: Annotated[int, Field(ge=1)] = 4
+    decoder_layers: Annotated[int, Field(ge=1)] = 4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    feed_forward: Literal["relu", "gated-gelu"] = "relu"
+    relative_buckets: Annotated[int, Field(ge=4)] = 32
+    relative_max_distance: Annotated[int, Field(ge=4)] = 128
+
+    def config(self, layout: TokenLayout) -> T5Config:
+        """The same shape as transformers writes it, for the vocabulary of `layout`."""
+        return T5Config(
+            vocab_size=layout.vocabulary,
+            d_model=self.d_model,
+            d_ff=self.d_ff,
+            d_kv=self.d_kv,
+            num_heads=self.heads,
+            num_layers=self.encoder_layers,
+            num_decoder_layers=self.decoder_layers,
+            dropout_rate=self.dropout,
+            feed_forward_proj=self.feed_forward,
+            relative_attention_num_buckets=self.relative_buckets,
+            relative_attention_max_distance=self.relative_max_distance,
+            pad_token_id=PAD_TOKEN,
+            decoder_start_token_id=PAD_TOKEN,
+            eos_token_id=EOS_TOKEN,
+        )
+
+
+class LayoutRecord(Strict):
+    """`TokenLayout` in `recommender.json`."""
+
+    levels: int
+    codes: int
+    experts: int
+    experts_per_item: int
+    suffixes: int
+    domains: tuple[str, ...]
+
+    @classmethod
+    def of(cls, layout: TokenLayout) -> LayoutRecord:
+        """Record of a layout."""
+        return cls(
+            levels=layout.levels,
+            codes=layout.codes,
+            experts=layout.experts,
+            experts_per_item=layout.experts_per_item,
+            suffixes=layout.suffixes,
+            domains=layout.domains,
+        )
+
+    def layout(self) -> TokenLayout:
+        """The layout itself, checked."""
+        return TokenLayout(**self.model_dump())
+
+
+class RecommenderRecord(Strict):
+    """`recommender.json`.
+
+    Attributes
+    ----------
+    t5, layout : shape of the network and of its vocabulary
+    max_history : items of a history that the network reads, the latest
+    trained_on : domains of its training examples
+    """
+
+    t5: T5Settings
+    layout: LayoutRecord
+    max_history: Annotated[int, Field(ge=1)]
+    trained_on: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainedRecommender:
+    """A recommender as its folder holds it; `model` is in evaluation mode, on the CPU."""
+
+    model: T5ForConditionalGeneration
+    layout: TokenLayout
+    settings: T5Settings
+    max_history: int
+    trained_on: tuple[str, ...]
+
+
+def build_t5(layout: TokenLayout, settings: T5Settings) -> T5ForConditionalGeneration:
+    """A freshly initialised network.
+
+    Input and output embeddings are one tensor [V, d_model]; the decoder's output is therefore scaled by
+    d_model^-0.5 before it meets them, which an export has to repeat. Attention is the plain ("eager") one: with a
+    learned position bias the fused kernels fall back to slower code on a CPU.
+    """
+    config = settings.config(layout)
+    config._attn_implementation = "eager"
+    model = T5ForConditionalGeneration(config)
+    if not config.scale_decoder_outputs or model.lm_head.weight is not model.shared.weight:
+        raise ModelError("this version of transformers does not tie T5's embeddings as the export expects")
+    return model
+
+
+def untied_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict without the repeated names of the tied embedding, as files hold it."""
+    return {name: tensor.detach().contiguous() for name, tensor in state.items() if name not in TIED}
+
+
+def load_weights(model: T5ForConditionalGeneration, state: Mapping[str, Tensor], source: str) -> None:
+    """Put weights as files hold them into a network.
+
+    Raises
+    ------
+    ModelError : a tensor is missing, unknown or of another shape; `source` is named in the message
+    """
+    try:
+        model.load_state_dict({**state, **dict.fromkeys(TIED, state["shared.weight"])})
+    except (KeyError, RuntimeError) as error:
+        raise ModelError(f"{source}: not the weights that {RECORD} describes: {error}") from None
+
+
+def save_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Write `model.safetensors` in one step."""
+    partial = folder / (WEIGHTS + ".partial")
+    save_file({name: tensor.cpu() for name, tensor in untied_state(state).items()}, partial)
+    os.replace(partial, folder / WEIGHTS)
+
+
+def save_record(folder: Path, record: RecommenderRecord) -> None:
+    """Write `recommender.json`."""
+    write_atomically(folder / RECORD, record.model_dump_json(indent=2) + "\n")
+
+
+def load_recommender(folder: Path) -> TrainedRecommender:
+    """Read what `train-recommender` wrote.
+
+    Raises
+    ------
+    ConfigError : a file is missing, or `recommender.json` has a wrong or unknown key
+    ModelError : the weights are not those of the network that `recommender.json` describes
+    """
+    for name in (RECORD, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder / name}: no such file; `unitok train-recommender` writes it")
+    try:
+        record = RecommenderRecord.model_validate_json((folder / RECORD).read_bytes())
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise ConfigError(f"{folder / RECORD}: {problems}") from None
+    layout = record.layout.layout()
+    model = build_t5(layout, record.t5)
+    load_weights(model, load_file(folder / WEIGHTS), str(folder / WEIGHTS))
+    return TrainedRecommender(model.eval(), layout, record.t5, record.max_history, record.trained_on)
