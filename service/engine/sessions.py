@@ -1,0 +1,188 @@
+"""ONNX Runtime sessions: the requested provider or an error, thread counts, and a signature that is checked at once.
+
+Knows nothing of what the graphs compute, of HTTP or of stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.errors import BundleError, ConfigError, ModelError, ProviderUnavailable
+
+Provider = Literal["cpu", "cuda"]
+Array = NDArray[Any]
+
+_PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """How sessions run.
+
+    Attributes
+    ----------
+    provider : where the graphs run
+    threads : threads of one operator; 0 lets ONNX Runtime take every core
+    device : number of the GPU; the CPU ignores it
+    """
+
+    provider: Provider = "cpu"
+    threads: int = 0
+    device: int = 0
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"threads is {self.threads}, but must be 0 (every core) or more")
+        if self.device < 0:
+            raise ConfigError(f"device is {self.device}, but must be the number of a GPU, from 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An expected input or output of a graph.
+
+    Attributes
+    ----------
+    name : as in the file
+    dtype : NumPy's name of the element type, such as `float32`
+    shape : one entry a dimension: a number that must match, or a symbol; a symbol that the file fixes to a number
+        must be fixed to the same number wherever it stands
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An opened graph whose signature has been checked.
+
+    Attributes
+    ----------
+    path : the file
+    sizes : symbols of the signature that the file fixes, such as the embedding width D
+    """
+
+    path: Path
+    sizes: Mapping[str, int]
+    outputs: tuple[str, ...]
+    _session: Any
+
+    def size(self, symbol: str) -> int:
+        """The number to which the file fixes a symbol of the signature.
+
+        Raises
+        ------
+        BundleError : the file leaves that dimension open
+        """
+        if symbol not in self.sizes:
+            raise BundleError(f"{self.path}: dimension {symbol} is left open, but must be a number in the file")
+        return self.sizes[symbol]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the graph once; inputs and outputs by name. Safe to call from several threads.
+
+        Raises
+        ------
+        ModelError : the graph fails on these inputs
+        """
+        try:
+            values = self._session.run(list(self.outputs), dict(feeds))
+        except Exception as error:
+            # ONNX Runtime raises a dozen unrelated classes here; all of them mean that the graph could not run.
+            shapes = ", ".join(f"{name} {list(np.shape(value))}" for name, value in feeds.items())
+            raise ModelError(f"{self.path}: failed on {shapes}: {error}") from error
+        return dict(zip(self.outputs, values, strict=True))
+
+
+def open_session(path: Path, runtime: Runtime, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Session:
+    """Open a graph on the requested provider and check its signature.
+
+    Raises
+    ------
+    ProviderUnavailable : this installation of ONNX Runtime, or this machine, lacks the provider; there is no fallback
+    BundleError : the file is missing or unreadable, or a tensor is missing, unexpected, or of another type or shape
+    """
+    provider = _available(runtime.provider)
+    if not path.is_file():
+        raise BundleError(f"{path}: no such file")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = runtime.threads
+    options.log_severity_level = _ERRORS_ONLY
+    # A bundle's graphs share the cores: a pool that spins while it waits would slow down the others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings = {"device_id": str(runtime.device)} if runtime.provider == "cuda" else {}
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, settings)])
+    except Exception as error:
+        raise BundleError(f"{path}: ONNX Runtime cannot open it: {error}") from error
+    if provider not in session.get_providers():
+        # ONNX Runtime only logs it when the provider's libraries or its device are missing, and goes on without.
+        raise ProviderUnavailable(
+            f"provider {runtime.provider!r} is installed but does not start (missing CUDA libraries or no GPU "
+            f"{runtime.device}?); ONNX Runtime fell back to {session.get_providers()}"
+        )
+    sizes: dict[str, int] = {}
+    _check(path, "input", session.get_inputs(), inputs, sizes)
+    _check(path, "output", session.get_outputs(), outputs, sizes)
+    return Session(path, sizes, tuple(tensor.name for tensor in outputs), session)
+
+
+def _available(provider: str) -> str:
+    """ONNX Runtime's name of a provider that this installation has."""
+    if provider not in _PROVIDERS:
+        raise ConfigError(f"provider {provider!r} is unknown; known are {sorted(_PROVIDERS)}")
+    there = onnxruntime.get_available_providers()
+    if _PROVIDERS[provider] not in there:
+        known = [name for name, full in _PROVIDERS.items() if full in there]
+        raise ProviderUnavailable(
+            f"provider {provider!r} is not in this installation of onnxruntime {onnxruntime.__version__}; "
+            f"available: {known} (for CUDA install the extra 'gpu' in place of 'cpu', never both)"
+        )
+    if provider == "cuda":
+        # CUDA and cuDNN come as wheels beside onnxruntime-gpu and are not on the loader's path.
+        onnxruntime.preload_dlls()
+    return _PROVIDERS[provider]
+
+
+def _check(path: Path, kind: str, found: Sequence[Any], expected: Sequence[Tensor], sizes: dict[str, int]) -> None:
+    """Compare one side of a signature with the file, and note in `sizes` what the file fixes."""
+    by_name = {tensor.name: tensor for tensor in found}
+    wanted = {tensor.name for tensor in expected}
+    if by_name.keys() != wanted:
+        raise BundleError(f"{path}: its {kind}s are {sorted(by_name)}, but must be {sorted(wanted)}")
+    for tensor in expected:
+        dtype = _numpy_name(by_name[tensor.name].type)
+        if dtype != tensor.dtype:
+            raise BundleError(f"{path}: {kind} {tensor.name!r} is {dtype}, but must be {tensor.dtype}")
+        shape = by_name[tensor.name].shape
+        if len(shape) != len(tensor.shape):
+            raise BundleError(
+                f"{path}: {kind} {tensor.name!r} has shape {list(shape)}, but must have {len(tensor.shape)} "
+                f"dimensions {list(tensor.shape)}"
+            )
+        for axis, (size, want) in enumerate(zip(shape, tensor.shape, strict=True)):
+            if not isinstance(size, int):
+                continue
+            must_be = sizes.setdefault(want, size) if isinstance(want, str) else want
+            if size != must_be:
+                raise BundleError(
+                    f"{path}: {kind} {tensor.name!r} has size {size} in dimension {axis} ({want}), "
+                    f"but must have {must_be}"
+                )
+
+
+def _numpy_name(onnx_type: str) -> str:
+    """`tensor(int64)` -> `int64`; `tensor(float)` -> `float32`."""
+    name = onnx_type.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
