@@ -1,0 +1,75 @@
+"""The vectorised split equals a slow twin that walks each user's list."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.data.split import PADDING, Examples, leave_one_out
+
+Triple = tuple[int, tuple[int, ...], int]
+
+
+def slow_split(histories: list[list[int]], max_history: int) -> tuple[list[Triple], list[Triple], list[Triple], int]:
+    training: list[Triple] = []
+    validation: list[Triple] = []
+    test: list[Triple] = []
+    short = 0
+    for user, history in enumerate(histories):
+        if len(history) < 3:
+            short += 1
+            part = history
+        else:
+            part = history[:-2]
+            validation.append((user, tuple(history[:-2][-max_history:]), history[-2]))
+            test.append((user, tuple(history[:-1][-max_history:]), history[-1]))
+        training += [(user, tuple(part[:at][-max_history:]), part[at]) for at in range(1, len(part))]
+    return training, validation, test, short
+
+
+def flatten(histories: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    items = np.asarray([item for history in histories for item in history], dtype=np.int32)
+    starts = np.cumsum([0] + [len(history) for history in histories]).astype(np.int64)
+    return items, starts
+
+
+def triples(examples: Examples, items: np.ndarray) -> list[Triple]:
+    return [
+        (int(user), tuple(int(item) for item in items[start:stop]), int(target))
+        for user, target, start, stop in zip(
+            examples.users, examples.targets, examples.starts, examples.stops, strict=True
+        )
+    ]
+
+
+histories_strategy = st.lists(st.lists(st.integers(0, 50), min_size=1, max_size=30), max_size=8)
+
+
+@given(histories_strategy, st.integers(1, 25))
+def test_split_equals_the_slow_twin(histories: list[list[int]], max_history: int) -> None:
+    items, starts = flatten(histories)
+    split = leave_one_out(items, starts, max_history)
+    training, validation, test, short = slow_split(histories, max_history)
+    assert triples(split.training, items) == training
+    assert triples(split.validation, items) == validation
+    assert triples(split.test, items) == test
+    assert split.short_users == short
+
+
+@given(histories_strategy, st.integers(1, 25))
+def test_matrix_holds_the_newest_items_oldest_first(histories: list[list[int]], length: int) -> None:
+    items, starts = flatten(histories)
+    examples = leave_one_out(items, starts).training
+    matrix = examples.matrix(items, length)
+    assert matrix.shape == (len(examples), length)
+    assert matrix.dtype == np.int32
+    for row, (_, history, _) in zip(matrix, triples(examples, items), strict=True):
+        expected = list(history[-length:])
+        assert row.tolist() == expected + [PADDING] * (length - len(expected))
+
+
+def test_the_test_history_contains_the_validation_item() -> None:
+    items, starts = flatten([[7, 8, 9]])
+    split = leave_one_out(items, starts)
+    assert len(split.training) == 0
+    assert triples(split.validation, items) == [(0, (7,), 8)]
+    assert triples(split.test, items) == [(0, (7, 8), 9)]
