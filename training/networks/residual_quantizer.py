@@ -1,0 +1,85 @@
+"""Residual quantisation (UniTok paper, Eq. 1, 2, 6 and 8), for several sets of codebooks side by side.
+
+Symbols: B rows, E sets of codebooks (one an expert), L levels, T codes a level, d latent width. Knows nothing of
+routers, domains or encoders.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What residual quantisation made of a batch.
+
+    Attributes
+    ----------
+    codes : int64 [B, L]
+    vectors : [B, L, d], the chosen code vectors c_l; differentiable in the codebooks
+    residuals : [B, L, d], what level l had to quantise, r^(l-1); differentiable in z alone
+    """
+
+    codes: Tensor
+    vectors: Tensor
+    residuals: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """[B, d]: the sum of the chosen code vectors (Eq. 6)."""
+        return self.vectors.sum(dim=1)
+
+    def straight_through(self, z: Tensor) -> Tensor:
+        """[B, d]: `total` in value, z in gradient, since the argmin of Eq. 1 has none.
+
+        The codebooks get no gradient this way: they learn by Eq. 8 alone.
+        """
+        return z + (self.total - z).detach()
+
+    def loss(self, alpha: float) -> Tensor:
+        """[B]: Eq. 8, summed over levels; the first term moves the codes, the second (times alpha) the encoder."""
+        codebook = (self.residuals.detach() - self.vectors).square().sum(dim=(1, 2))
+        commitment = (self.residuals - self.vectors.detach()).square().sum(dim=(1, 2))
+        return codebook + alpha * commitment
+
+
+class ResidualQuantizer(nn.Module):
+    """E sets of L codebooks of T vectors of width d; every row says which set quantises it."""
+
+    def __init__(self, sets: int, levels: int, codes: int, width: int) -> None:
+        super().__init__()
+        self.codebooks = nn.Parameter(torch.randn(sets, levels, codes, width) / math.sqrt(width))
+
+    def nearest(self, residual: Tensor, chosen: Tensor, level: int) -> Tensor:
+        """Eq. 1: the nearest code of one level, int64 [B], for residuals [B, d] and sets int64 [B].
+
+        Of ||r||^2 - 2 r.c + ||c||^2 the first term is the same for all codes and is left out: it would cost
+        the digits that tell two near codes apart. All sets are scored in one product and the row's own picked, which is
+        faster than gathering a codebook for each row while E is in the tens. Of equal codes the first wins.
+        """
+        sets, _, codes, _ = self.codebooks.shape
+        flat = self.codebooks[:, level].reshape(sets * codes, -1)
+        scores = (flat.square().sum(dim=1) / 2 - residual @ flat.T).reshape(-1, sets, codes)
+        own = torch.take_along_dim(scores, chosen.reshape(-1, 1, 1), dim=1).squeeze(1)
+        return own.argmin(dim=1)
+
+    def forward(self, z: Tensor, chosen: Tensor) -> Quantized:
+        """Quantise z [B, d] with the sets chosen, int64 [B].
+
+        The code vectors are cut from the residuals' gradient (Eq. 2), so that the commitment term of a level does
+        not move the codes of the levels before it.
+        """
+        residual = z
+        codes, vectors, residuals = [], [], []
+        for level in range(self.codebooks.shape[1]):
+            code = self.nearest(residual.detach(), chosen, level)
+            vector = self.codebooks[chosen, level, code]
+            codes.append(code)
+            vectors.append(vector)
+            residuals.append(residual)
+            residual = residual - vector.detach()
+        return Quantized(torch.stack(codes, dim=1), torch.stack(vectors, dim=1), torch.stack(residuals, dim=1))
