@@ -26,8 +26,8 @@ class HistoryTokens:
 
 def item_token_counts(values: IntArray) -> NDArray[np.int64]:
     """Tokens that each item takes in a history: values int32 [M, L + N + 1] -> int64 [M]."""
-    suffixed = (values[:, -1] != 0).astype(np.int64)
-    return suffixed + (values.shape[1] - 1)
+    counts: NDArray[np.int64] = np.where(values[:, -1] != 0, values.shape[1], values.shape[1] - 1)
+    return counts
 
 
 def history_tokens(
