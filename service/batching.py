@@ -1,0 +1,242 @@
+"""Micro-batching: one thread owns the queue, asyncio stands in front of it.
+
+The thread takes whatever waits as soon as it is free: there is no window in which an idle machine waits for company,
+and under load the batches grow by themselves. A batch holds entries of one group (only what can share one run of a
+graph) and is bounded by its padded size: entries times the largest size among them. Entries whose client has left are
+dropped before any work is done for them. When a batch fails, its entries are run one by one, so that a poisonous one
+fails alone.
+
+Knows nothing of what it batches, of HTTP, or of how much may wait (see `service/admission.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from service.errors import ModelError, NotReady
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What one batch was like.
+
+    Attributes
+    ----------
+    entries : entries that were run together
+    waited : seconds each of them had waited
+    dropped : entries thrown away since the last batch because their client had left
+    """
+
+    entries: int
+    waited: tuple[float, ...]
+    dropped: int
+
+
+@dataclass(slots=True)
+class _Submission(Generic[Result]):
+    """The jobs of one caller, answered together; `results` and `missing` belong to the event loop."""
+
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[list[Result]]
+    results: list[Result | None]
+    missing: int
+    left: bool = False
+
+
+@dataclass(slots=True)
+class _Entry(Generic[Job, Result]):
+    """One job in the queue."""
+
+    job: Job
+    size: int
+    group: Hashable
+    position: int
+    submission: _Submission[Result]
+    since: float = field(default_factory=time.perf_counter)
+
+
+class Batcher(Generic[Job, Result]):
+    """Runs jobs of many callers in batches on a thread of its own.
+
+    Parameters
+    ----------
+    name : of the thread
+    run : takes the jobs of one batch and returns a result for each, in their order
+    budget : bound on a batch's entries x largest size; a single entry above it is a batch of its own
+    size : what one job costs, in the unit of the budget
+    group : jobs of different groups are never in one batch
+    report : told about each batch, on the batcher's thread, before it is run
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[Job]], Sequence[Result]],
+        *,
+        budget: int,
+        size: Callable[[Job], int],
+        group: Callable[[Job], Hashable] = lambda job: None,
+        report: Callable[[BatchReport], None] = lambda report: None,
+    ) -> None:
+        self.name = name
+        self._run = run
+        self._budget = budget
+        self._size = size
+        self._group = group
+        self._report = report
+        self._queue: deque[_Entry[Job, Result]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._work, name=f"batcher-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Entries in the queue, not counting the batch that is running."""
+        return len(self._queue)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    async def submit(self, jobs: Sequence[Job]) -> list[Result]:
+        """Queue jobs and wait for all their results; cancelling the wait withdraws what has not started.
+
+        Raises
+        ------
+        NotReady : the batcher is closed
+        Exception : whatever the first failing job raised; the jobs still waiting are withdrawn
+        """
+        if not jobs:
+            return []
+        loop = asyncio.get_running_loop()
+        submission: _Submission[Result] = _Submission(loop, loop.create_future(), [None] * len(jobs), len(jobs))
+        entries = [
+            _Entry(job, self._size(job), self._group(job), position, submission) for position, job in enumerate(jobs)
+        ]
+        with self._changed:
+            if self._closing:
+                raise NotReady(f"the {self.name} queue is closed: the service is stopping")
+            self._queue.extend(entries)
+            self._changed.notify()
+        try:
+            return await submission.future
+        finally:
+            submission.left = True
+
+    def close(self, seconds: float) -> bool:
+        """Take no more jobs, finish those that wait, and end the thread.
+
+        Returns whether all was finished within `seconds`; what was not is answered with `NotReady`.
+        """
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(seconds)
+        finished = not self._thread.is_alive()
+        if not finished:
+            with self._changed:
+                unfinished = list(self._queue)
+                self._queue.clear()
+            error = NotReady(f"the {self.name} queue was not finished within {seconds:g} s of stopping")
+            self._deliver([(entry, None, error) for entry in unfinished])
+        return finished
+
+    def _work(self) -> None:
+        """The thread: batch after batch until closed and empty."""
+        while batch := self._next_batch():
+            now = time.perf_counter()
+            dropped, self._dropped = self._dropped, 0
+            self._report(BatchReport(len(batch), tuple(now - entry.since for entry in batch), dropped))
+            self._deliver(self._attempt(batch))
+            # Nothing may keep the last batch's arrays alive while the thread waits for the next.
+            del batch
+
+    def _next_batch(self) -> list[_Entry[Job, Result]]:
+        """Wait for entries and take those that run with the first; empty when closed and done."""
+        with self._changed:
+            while True:
+                self._drop_abandoned()
+                if self._queue:
+                    return self._take()
+                if self._closing:
+                    return []
+                self._changed.wait()
+
+    def _drop_abandoned(self) -> None:
+        """Throw away the entries that nobody waits for any more."""
+        kept = [entry for entry in self._queue if not entry.submission.left]
+        if len(kept) < len(self._queue):
+            self._dropped += len(self._queue) - len(kept)
+            self._queue = deque(kept)
+
+    def _take(self) -> list[_Entry[Job, Result]]:
+        """Remove the oldest entry and all that fit beside it.
+
+        The oldest always goes, so nothing starves, however badly it fits with the rest.
+        """
+        first = self._queue.popleft()
+        batch, largest, passed_over = [first], first.size, []
+        while self._queue and (len(batch) + 1) * largest <= self._budget:
+            entry = self._queue.popleft()
+            grown = max(largest, entry.size)
+            if entry.group == first.group and (len(batch) + 1) * grown <= self._budget:
+                batch.append(entry)
+                largest = grown
+            else:
+                passed_over.append(entry)
+        self._queue.extendleft(reversed(passed_over))
+        return batch
+
+    def _attempt(
+        self, batch: Sequence[_Entry[Job, Result]]
+    ) -> list[tuple[_Entry[Job, Result], Result | None, Exception | None]]:
+        """Run a batch; if that fails, each of its entries alone."""
+        try:
+            results = self._run([entry.job for entry in batch])
+            if len(results) != len(batch):
+                raise ModelError(f"the {self.name} batch of {len(batch)} gave {len(results)} results")
+        except Exception as error:
+            if len(batch) == 1:
+                return [(batch[0], None, error)]
+            waited_for = [entry for entry in batch if not entry.submission.left]
+            return [outcome for entry in waited_for for outcome in self._attempt([entry])]
+        return [(entry, result, None) for entry, result in zip(batch, results, strict=True)]
+
+    def _deliver(self, outcomes: list[tuple[_Entry[Job, Result], Result | None, Exception | None]]) -> None:
+        """Hand outcomes to the event loops that wait for them, one call a loop."""
+        loops = {entry.submission.loop for entry, _, _ in outcomes}
+        for loop in loops:
+            mine = [outcome for outcome in outcomes if outcome[0].submission.loop is loop]
+            try:
+                loop.call_soon_threadsafe(_settle, mine)
+            except RuntimeError:
+                # The loop is closed, so nobody waits.
+                continue
+
+
+def _settle(outcomes: list[tuple[_Entry[Job, Result], Result | None, Exception | None]]) -> None:
+    """On the event loop: fill in results and resolve the futures that are complete."""
+    for entry, result, error in outcomes:
+        submission = entry.submission
+        if submission.future.done():
+            continue
+        if error is not None:
+            submission.future.set_exception(error)
+            continue
+        submission.results[entry.position] = result
+        submission.missing -= 1
+        if submission.missing == 0:
+            # Every place has been filled, so the list holds no None of ours.
+            submission.future.set_result(submission.results)  # type: ignore[arg-type]

@@ -1,0 +1,86 @@
+"""Ceilings on what a request may hold, and the check of one against the configured limits.
+
+The ceilings stand in the HTTP schema, so that its documentation states a bound on every field; a setting can only
+lower them. Knows nothing of HTTP, engines or stores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.errors import LimitExceeded
+from service.items import ItemContent
+
+ITEMS = 10_000
+"""Items of one tokenize request."""
+TEXT_CHARACTERS = 100_000
+"""Characters of one text field; the encoders read far fewer."""
+CATEGORIES = 100
+"""Categories of one item."""
+EMBEDDING_WIDTH = 65_536
+"""Numbers of one embedding."""
+HISTORY = 10_000
+"""Entries of a history; recommenders read the most recent ones."""
+REFERENCES = 100_000
+"""Items of an exclude or an allow list."""
+DOMAINS = 1_000
+"""Domains of one request."""
+BEAMS = 1_000
+"""Beam width, and so also k."""
+
+DOMAIN_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+"""What a domain may be called: it stands in paths, metrics and store keys."""
+ITEM_ID_PATTERN = r"^[^\x00-\x1f\x7f\ufffd]{1,256}$"
+"""What an item may be called: no control characters, and not the character that stands for broken encoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The configured limits; see `service/settings.py` for what each one guards."""
+
+    items_per_request: int
+    text_characters: int
+    history: int
+    k: int
+    beam_width: int
+    references: int
+
+    def check_count(self, field: str, count: int, limit: int) -> None:
+        """Refuse a list that is too long.
+
+        Raises
+        ------
+        LimitExceeded : `count` is above `limit`
+        """
+        if count > limit:
+            raise LimitExceeded(f"{field}: has {count} entries, but at most {limit} are allowed")
+
+    def check_number(self, field: str, value: int, limit: int) -> None:
+        """Refuse a number that is too large.
+
+        Raises
+        ------
+        LimitExceeded : `value` is above `limit`
+        """
+        if value > limit:
+            raise LimitExceeded(f"{field}: is {value}, but must be at most {limit}")
+
+    def check_content(self, field: str, content: ItemContent) -> None:
+        """Refuse an item with a text field that is too long.
+
+        Raises
+        ------
+        LimitExceeded : the message names the field
+        """
+        texts: Sequence[tuple[str, str | None]] = [
+            ("title", content.title),
+            ("brand", content.brand),
+            ("description", content.description),
+            *((f"categories[{position}]", category) for position, category in enumerate(content.categories)),
+        ]
+        for name, text in texts:
+            if text is not None and len(text) > self.text_characters:
+                raise LimitExceeded(
+                    f"{field}.{name}: has {len(text)} characters, but at most {self.text_characters} are allowed"
+                )

@@ -1,0 +1,152 @@
+"""Settings of the service: read from the environment in one place, checked, and passed in.
+
+Every setting is `UNITOK_` and its name in capitals. Knows nothing of what the settings are for beyond their ranges.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service import limits
+from service.errors import ConfigError
+
+PREFIX = "UNITOK_"
+
+
+class Settings(BaseSettings):
+    """What an operator may choose; `read_settings` makes one."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
+
+    bundle: Path = Field(default=Path("models/sample"), description="Folder of the bundle to serve.")
+    store: SecretStr = Field(
+        default=SecretStr("embedded:var/catalogue"),
+        description="Catalogue store: `embedded:FOLDER`, or `redis://...` shared by several replicas. May hold a "
+        "password, so it is never logged.",
+    )
+    provider: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="Where the networks run; a provider that is not installed is an error at start."
+    )
+    device: int = Field(default=0, ge=0, description="Number of the GPU; the CPU ignores it.")
+    threads: int = Field(default=0, ge=0, le=1024, description="Threads of one network operator; 0 takes every core.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+
+    max_body_bytes: int = Field(
+        default=4 * 2**20, ge=1024, description="Largest request body; a larger one is refused while it is read."
+    )
+    max_items_per_request: int = Field(
+        default=512, ge=1, le=limits.ITEMS, description="Most items of one tokenize request."
+    )
+    max_text_characters: int = Field(
+        default=20_000, ge=1, le=limits.TEXT_CHARACTERS, description="Most characters of one text field."
+    )
+    max_history: int = Field(
+        default=1_000,
+        ge=1,
+        le=limits.HISTORY,
+        description="Most entries of a history; the recommender reads the most recent ones, as many as it was "
+        "trained on.",
+    )
+    max_k: int = Field(default=100, ge=1, le=limits.BEAMS, description="Most results of one recommend request.")
+    max_beam_width: int = Field(default=200, ge=1, le=limits.BEAMS, description="Widest beam a request may ask for.")
+    default_beam_width: int = Field(
+        default=50, ge=1, le=limits.BEAMS, description="Beam width of a request that names none; raised to its k."
+    )
+    max_references: int = Field(
+        default=10_000, ge=0, le=limits.REFERENCES, description="Most items of an exclude or an allow list."
+    )
+    max_concurrent_items: int = Field(
+        default=4_096,
+        ge=1,
+        description="Items being worked on or waiting, over all requests; what exceeds it is answered 429 at once. "
+        "A recommend request counts as one and one more for each raw item in its history.",
+    )
+
+    text_batch_tokens: int = Field(
+        default=8_192, ge=1, description="Padded tokens of one tokenizing batch (rows x longest row)."
+    )
+    search_batch_beams: int = Field(
+        default=1_600, ge=1, description="Beams of one search batch (requests x beam width)."
+    )
+    refresh_seconds: float = Field(
+        default=0.5, gt=0, le=60, description="How often changes made by other replicas are fetched."
+    )
+    drain_seconds: float = Field(
+        default=30.0, ge=0, le=3600, description="How long running requests may take to finish after SIGTERM."
+    )
+    drain_notice_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="How long after SIGTERM new requests are still served while /readyz already says 503, so that a "
+        "load balancer notices first.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="JSON, one object a line, or a form for people."
+    )
+
+    @model_validator(mode="after")
+    def _limits_fit_together(self) -> Settings:
+        if self.max_beam_width < max(self.max_k, self.default_beam_width):
+            raise ValueError(
+                f"max_beam_width is {self.max_beam_width}, but must be at least max_k ({self.max_k}) and "
+                f"default_beam_width ({self.default_beam_width})"
+            )
+        largest = max(self.max_items_per_request, self.max_history + 1)
+        if self.max_concurrent_items < largest:
+            raise ValueError(
+                f"max_concurrent_items is {self.max_concurrent_items}, but must be at least {largest}, so that the "
+                "largest allowed request can be served (max_items_per_request, max_history + 1)"
+            )
+        return self
+
+    @property
+    def limits(self) -> limits.Limits:
+        """The limits on one request."""
+        return limits.Limits(
+            items_per_request=self.max_items_per_request,
+            text_characters=self.max_text_characters,
+            history=self.max_history,
+            k=self.max_k,
+            beam_width=self.max_beam_width,
+            references=self.max_references,
+        )
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; `overrides` that are not None (command line options) win.
+
+    Raises
+    ------
+    ConfigError : an unknown `UNITOK_` variable or a wrong value; the message names it
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for name in os.environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(sorted(known))}"
+            raise ConfigError(f"environment variable {name}: there is no such setting{hint}")
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = "; ".join(_describe(dict(problem), given) for problem in error.errors(include_input=False))
+        raise ConfigError(problems) from None
+
+
+def _describe(problem: dict[str, Any], given: Mapping[str, Any]) -> str:
+    """Say which setting is wrong, by the name its operator knows."""
+    name = ".".join(map(str, problem["loc"]))
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not name:
+        return f"settings: {message}"
+    return f"setting {name}: {message}" if name in given else f"environment variable {PREFIX}{name.upper()}: {message}"

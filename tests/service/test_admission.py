@@ -1,0 +1,56 @@
+"""Admission counts items, refuses before work starts, and says when to come back."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.admission import Admission
+from service.errors import Overloaded
+
+
+@given(st.lists(st.integers(1, 6), max_size=20), st.integers(1, 15))
+def test_the_bound_holds_and_what_is_refused_changes_nothing(requests: list[int], capacity: int) -> None:
+    admission = Admission(capacity)
+    admitted = 0
+    with ExitStack() as stack:
+        for items in requests:
+            if admitted + items <= capacity:
+                stack.enter_context(admission.enter(items))
+                admitted += items
+            else:
+                with pytest.raises(Overloaded), admission.enter(items):
+                    pytest.fail("entered above the capacity")
+            assert admission.items == admitted
+    assert (admission.items, admission.requests) == (0, 0)
+
+
+def test_places_come_back_when_the_work_fails() -> None:
+    admission = Admission(2)
+    with pytest.raises(ZeroDivisionError), admission.enter(2):
+        raise ZeroDivisionError
+    assert admission.items == 0
+
+
+def test_retry_after_follows_how_long_requests_stay() -> None:
+    now = [0.0]
+    admission = Admission(1, clock=lambda: now[0])
+
+    def refused() -> float:
+        with admission.enter(1):
+            with pytest.raises(Overloaded) as caught, admission.enter(1):
+                pass
+            return caught.value.retry_after
+
+    assert refused() == 1.0
+    for _ in range(60):
+        with admission.enter(1):
+            now[0] += 5.0
+    assert refused() == 5.0
+    for _ in range(60):
+        with admission.enter(1):
+            now[0] += 500.0
+    assert refused() == 30.0

@@ -1,0 +1,246 @@
+"""The batcher: budgets, groups, order, departed clients, poison, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service.batching import Batcher, BatchReport
+from service.errors import InvalidInput, ModelError, NotReady
+
+Job = tuple[int, int, str]
+"""number, size, group"""
+
+
+class Recorder:
+    """Doubles numbers, records batches, and can be held so that a queue builds up behind it."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Job]] = []
+        self.reports: list[BatchReport] = []
+        self.started = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.poison: set[int] = set()
+        self.hold_after_poison = False
+
+    def __call__(self, jobs: Sequence[Job]) -> list[int]:
+        self.batches.append(list(jobs))
+        self.started.set()
+        assert self.go_on.wait(10)
+        for number, _, _ in jobs:
+            if number in self.poison:
+                if self.hold_after_poison:
+                    self.go_on.clear()
+                raise InvalidInput(f"{number} is poison")
+        return [2 * number for number, _, _ in jobs]
+
+    def batcher(self, budget: int) -> Batcher[Job, int]:
+        return Batcher(
+            "test", self, budget=budget, size=lambda job: job[1], group=lambda job: job[2], report=self.reports.append
+        )
+
+
+PLUG: Job = (-1, 1, "plug")
+
+
+def held(recorder: Recorder, budget: int, body: Callable[[Batcher[Job, int]], Coroutine[Any, Any, Any]]) -> Any:
+    """Run `body` while the thread is busy with `PLUG`; the body releases it by `recorder.go_on.set()`."""
+
+    async def main() -> Any:
+        recorder.go_on.clear()
+        batcher = recorder.batcher(budget)
+        try:
+            plug = asyncio.create_task(batcher.submit([PLUG]))
+            await asyncio.to_thread(recorder.started.wait, 10)
+            result = await body(batcher)
+            assert await plug == [-2]
+            return result
+        finally:
+            recorder.go_on.set()
+            assert batcher.close(10)
+
+    return asyncio.run(main())
+
+
+async def queued(batcher: Batcher[Job, int], count: int) -> None:
+    while batcher.waiting < count:
+        await asyncio.sleep(0)
+
+
+jobs_strategy = st.lists(
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 12), st.sampled_from("ab")), max_size=6), max_size=8
+)
+
+
+@given(jobs_strategy, st.integers(1, 30))
+@settings(max_examples=60, deadline=None)
+def test_every_job_gets_its_own_result_within_budget_and_group(submissions: list[list[Job]], budget: int) -> None:
+    recorder = Recorder()
+
+    async def body(batcher: Batcher[Job, int]) -> list[list[int]]:
+        tasks = [asyncio.create_task(batcher.submit(jobs)) for jobs in submissions]
+        await queued(batcher, sum(map(len, submissions)))
+        recorder.go_on.set()
+        return await asyncio.gather(*tasks)
+
+    results = held(recorder, budget, body)
+    assert results == [[2 * number for number, _, _ in jobs] for jobs in submissions]
+    batches = recorder.batches[1:]
+    assert sorted(job for batch in batches for job in batch) == sorted(job for jobs in submissions for job in jobs)
+    for batch in batches:
+        assert len({group for _, _, group in batch}) == 1
+        assert len(batch) == 1 or len(batch) * max(size for _, size, _ in batch) <= budget
+    # The oldest entry always leads the next batch: no starvation. The batch is also as full as first-fit makes it.
+    waiting = [job for jobs in submissions for job in jobs]
+    for batch in batches:
+        assert batch == first_fit(waiting, budget)
+        for job in batch:
+            waiting.remove(job)
+
+
+def first_fit(waiting: list[Job], budget: int) -> list[Job]:
+    """The slow twin of taking a batch."""
+    batch = [waiting[0]]
+    for job in waiting[1:]:
+        enlarged = [*batch, job]
+        if job[2] == batch[0][2] and len(enlarged) * max(size for _, size, _ in enlarged) <= budget:
+            batch = enlarged
+    return batch
+
+
+def test_an_idle_batcher_does_not_wait_for_company() -> None:
+    recorder = Recorder()
+
+    async def main() -> list[int]:
+        batcher = recorder.batcher(100)
+        first = await batcher.submit([(1, 1, "a")])
+        second = await batcher.submit([(2, 1, "a")])
+        assert batcher.close(10)
+        return first + second
+
+    assert asyncio.run(main()) == [2, 4]
+    assert [len(batch) for batch in recorder.batches] == [1, 1]
+    assert [report.entries for report in recorder.reports] == [1, 1]
+
+
+def test_entries_of_a_client_that_left_are_never_run() -> None:
+    recorder = Recorder()
+
+    async def body(batcher: Batcher[Job, int]) -> list[int]:
+        gone = asyncio.create_task(batcher.submit([(1, 1, "a"), (2, 1, "a")]))
+        stays = asyncio.create_task(batcher.submit([(3, 1, "a")]))
+        await queued(batcher, 3)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        recorder.go_on.set()
+        return await stays
+
+    assert held(recorder, 100, body) == [6]
+    assert recorder.batches[1:] == [[(3, 1, "a")]]
+    assert recorder.reports[-1].dropped == 2
+
+
+@given(st.sets(st.integers(0, 9)), st.integers(1, 12))
+@settings(max_examples=30, deadline=None)
+def test_poison_fails_alone(poison: set[int], budget: int) -> None:
+    recorder = Recorder()
+    recorder.poison = poison
+
+    async def body(batcher: Batcher[Job, int]) -> list[list[int] | BaseException]:
+        tasks = [asyncio.create_task(batcher.submit([(number, 1, "a")])) for number in range(10)]
+        await queued(batcher, 10)
+        recorder.go_on.set()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    for number, result in enumerate(held(recorder, budget, body)):
+        if number in poison:
+            assert isinstance(result, InvalidInput)
+            assert str(number) in str(result)
+        else:
+            assert result == [2 * number]
+
+
+def test_a_failing_job_withdraws_the_rest_of_its_request() -> None:
+    recorder = Recorder()
+    recorder.poison = {0}
+    recorder.hold_after_poison = True
+
+    async def body(batcher: Batcher[Job, int]) -> None:
+        task = asyncio.create_task(batcher.submit([(number, 1, "a") for number in range(5)]))
+        await queued(batcher, 5)
+        recorder.go_on.set()
+        with pytest.raises(InvalidInput, match="0 is poison"):
+            await task
+        recorder.go_on.set()
+        assert await batcher.submit([(7, 1, "b")]) == [14]
+
+    held(recorder, 1, body)
+    # Job 1 may have been started before the event loop heard of the failure; no later one can have been.
+    started = [number for batch in recorder.batches[1:] for number, _, _ in batch]
+    assert started in ([0, 7], [0, 1, 7])
+
+
+def test_a_wrong_number_of_results_is_an_error_not_a_shift() -> None:
+    async def main() -> None:
+        batcher: Batcher[int, int] = Batcher("short", lambda jobs: [0] * (len(jobs) - 1), budget=10, size=lambda job: 1)
+        with pytest.raises(ModelError, match="batch of 1 gave 0 results"):
+            await batcher.submit([1])
+        assert batcher.close(10)
+
+    asyncio.run(main())
+
+
+def test_closing_finishes_what_waits_and_takes_no_more() -> None:
+    recorder = Recorder()
+
+    async def body(batcher: Batcher[Job, int]) -> None:
+        task = asyncio.create_task(batcher.submit([(1, 1, "a")]))
+        await queued(batcher, 1)
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close, 10))
+        while True:
+            try:
+                await asyncio.wait_for(batcher.submit([(2, 1, "never")]), 0.01)
+            except TimeoutError:
+                continue
+            except NotReady:
+                break
+        recorder.go_on.set()
+        assert await closing
+        assert await task == [2]
+        assert not batcher.alive
+
+    held(recorder, 100, body)
+
+
+def test_closing_in_vain_answers_those_that_wait() -> None:
+    recorder = Recorder()
+
+    async def body(batcher: Batcher[Job, int]) -> None:
+        task = asyncio.create_task(batcher.submit([(1, 1, "a")]))
+        await queued(batcher, 1)
+        assert not await asyncio.to_thread(batcher.close, 0.01)
+        with pytest.raises(NotReady, match="not finished"):
+            await task
+        recorder.go_on.set()
+
+    held(recorder, 100, body)
+
+
+def test_no_jobs_no_batch() -> None:
+    recorder = Recorder()
+
+    async def main() -> None:
+        batcher = recorder.batcher(1)
+        assert await batcher.submit([]) == []
+        assert batcher.close(10)
+
+    asyncio.run(main())
+    assert recorder.batches == []
