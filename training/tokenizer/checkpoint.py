@@ -1,0 +1,75 @@
+"""A checkpoint of a tokenizer in training: one safetensors file, replaced in one step after every epoch.
+
+Holds weights, AdamW's moments and, as JSON in the file's header, how far training is and what it has seen. Random
+numbers need no place in it: every epoch draws from a generator of its own, seeded by seed and epoch. Knows nothing of
+what is being trained.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from service.errors import ConfigError
+
+_WEIGHT = "weight."
+_MOMENT = "optimizer."
+
+
+def save_checkpoint(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str, progress: dict[str, Any]
+) -> None:
+    """Write the checkpoint; a kill at any moment leaves the old one or the new.
+
+    Parameters
+    ----------
+    fingerprint : names the parameters and the data of this training
+    progress : what `load_checkpoint` gives back; JSON
+    """
+    tensors = {_WEIGHT + name: value.detach().contiguous() for name, value in network.state_dict().items()}
+    for name, parameter in network.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{_MOMENT}{key}.{name}"] = value.detach().contiguous()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata={"fingerprint": fingerprint, "progress": json.dumps(progress)})
+    os.replace(partial, path)
+
+
+def load_checkpoint(
+    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+) -> dict[str, Any] | None:
+    """Put weights and moments back in place and return the progress; None where there is no checkpoint.
+
+    Raises
+    ------
+    ConfigError : the file is no checkpoint, or one of other parameters or data
+    """
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise ConfigError(f"{path}: not a readable checkpoint ({error}); delete it to start anew") from None
+    if metadata.get("fingerprint") != fingerprint:
+        raise ConfigError(
+            f"{path}: a checkpoint of other parameters or other data; delete it to start anew, or put the old ones back"
+        )
+    network.load_state_dict(
+        {name.removeprefix(_WEIGHT): value for name, value in tensors.items() if name.startswith(_WEIGHT)}
+    )
+    for name, parameter in network.named_parameters():
+        keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{_MOMENT}{key}.{name}" in tensors]
+        if keys:
+            optimizer.state[parameter] = {key: tensors[f"{_MOMENT}{key}.{name}"] for key in keys}
+    progress: dict[str, Any] = json.loads(metadata["progress"])
+    return progress

@@ -1,0 +1,129 @@
+"""Every knob of UniTok, checked strictly: an unknown key or a value out of range is an error that names it.
+
+The defaults are the UniTok paper's where it states them. Knows nothing of data sets or networks.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import ConfigError
+
+P = TypeVar("P", bound="Parameters")
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Parameters(BaseModel):
+    """Shape, loss and schedule of one tokenizer.
+
+    Attributes
+    ----------
+    levels, codes, latent_width, experts_per_item : L, T, d, N; K is the number of domains trained on
+    hidden : widths of the encoder's hidden layers; None: halving powers of two, see `networks.mlp.hidden_widths`
+    alpha, beta, lambda_rq, lambda_mi : weights of Eq. 8, 10 and 11
+    bandwidth_x, bandwidth_z : fixed bandwidths of the kernels of Eq. 9; None: the median heuristic, a batch and domain
+    learning_rate, final_learning_rate, weight_decay : AdamW; the rate falls along a cosine while codes are learned
+    batch_size : items of a batch, domains mixed
+    warmup_epochs : epochs as a plain autoencoder, before there are codes
+    epochs : epochs with codes
+    domain_balance : a domain is drawn in proportion to its size to this power: 1 takes every item once an epoch,
+        0 takes every domain equally often
+    kmeans_iterations : iterations of the k-means that starts every level
+    revive_below : a code used by less than this share of the even use of its codebook starts anew somewhere useful
+    revive_until : share of the epochs with codes in which codes are revived; the rest lets them settle
+    seed : of everything random
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    levels: Annotated[int, Field(ge=1, le=8)] = 4
+    codes: Annotated[int, Field(ge=2, le=65536)] = 256
+    latent_width: Count = 32
+    experts_per_item: Annotated[int, Field(ge=1, le=4)] = 1
+    hidden: tuple[Count, ...] | None = None
+    alpha: NotNegative = 0.25
+    beta: NotNegative = 1.0
+    lambda_rq: NotNegative = 1.0
+    lambda_mi: NotNegative = 0.03
+    bandwidth_x: Positive | None = None
+    bandwidth_z: Positive | None = None
+    learning_rate: Positive = 1e-3
+    final_learning_rate: NotNegative = 1e-4
+    weight_decay: NotNegative = 0.01
+    batch_size: Annotated[int, Field(ge=2)] = 1024
+    warmup_epochs: Annotated[int, Field(ge=0)] = 5
+    epochs: Count = 20
+    domain_balance: Share = 1.0
+    kmeans_iterations: Count = 25
+    revive_below: Share = 0.05
+    revive_until: Share = 0.8
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class StageParameters(Parameters):
+    """What the configuration file of `unitok train-tokenizer` may hold.
+
+    Attributes
+    ----------
+    train_domains : domains to learn from, one expert each; None: all of the dataset. The others only get IDs
+    suffixes : how many items of one domain may share their codes and experts
+    threads : of the processor; 0 takes every core
+    """
+
+    train_domains: tuple[str, ...] | None = None
+    suffixes: Annotated[int, Field(ge=1, le=65536)] = 1024
+    threads: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _domains_differ(self) -> Self:
+        if self.train_domains is not None and len(set(self.train_domains)) != len(self.train_domains):
+            raise ValueError("train_domains names a domain twice")
+        if self.train_domains == ():
+            raise ValueError("train_domains is empty; leave it out to train on every domain")
+        return self
+
+    def tokenizer(self) -> Parameters:
+        """The part that the tokenizer itself takes."""
+        return Parameters(**{name: getattr(self, name) for name in Parameters.model_fields})
+
+
+def checked(kind: type[P], values: dict[str, Any], where: str) -> P:
+    """Build parameters from names and values.
+
+    Raises
+    ------
+    ConfigError : a key is unknown or a value is wrong; names every such key, and `where` they stand
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'parameters'}: {problem['msg']}" for problem in error.errors()
+        )
+        known = ", ".join(kind.model_fields)
+        raise ConfigError(f"{where}: {problems} (known keys: {known})") from None
+
+
+def read_stage_parameters(path: Path | None) -> StageParameters:
+    """Read a TOML file; without one, the defaults.
+
+    Raises
+    ------
+    ConfigError : the file is missing, no TOML, or holds an unknown key or a wrong value
+    """
+    if path is None:
+        return StageParameters()
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    return checked(StageParameters, values, str(path))

@@ -1,0 +1,131 @@
+"""A look at all items after an epoch: which codes are in use, by whom, and which are dead and start anew.
+
+Symbols: n items, E sets of codebooks, L levels, T codes, d latent width. Knows nothing of losses or schedules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.networks.residual_quantizer import ResidualQuantizer
+from training.networks.unitok import UniTokNetwork
+
+CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """How one bank of codebooks quantised all items.
+
+    Attributes
+    ----------
+    sets : int64 [n], which set of the bank served the item
+    codes : int64 [n, L]
+    residuals : float32 [n, L, d], what each level had to quantise
+    error : float32 [n, L], squared norm of what each level left
+    """
+
+    sets: Tensor
+    codes: Tensor
+    residuals: Tensor
+    error: Tensor
+
+    def usage(self, sets: int, codes: int) -> NDArray[np.int64]:
+        """How often each code is used: int64 [E, L, T]."""
+        levels = self.codes.shape[1]
+        flat = (self.sets[:, None] * levels + torch.arange(levels)) * codes + self.codes
+        counts = torch.bincount(flat.reshape(-1), minlength=sets * levels * codes)
+        return counts.reshape(sets, levels, codes).numpy()
+
+
+@dataclass(frozen=True)
+class Review:
+    """All items, quantised by their first expert and by the shared one.
+
+    Attributes
+    ----------
+    experts, shared : the two assignments
+    """
+
+    experts: Assignment
+    shared: Assignment
+
+
+def review(network: UniTokNetwork, embeddings: Tensor) -> Review:
+    """Quantise all embeddings float32 [n, D] without training."""
+    moe = network.moe
+    parts: list[list[Assignment]] = [[], []]
+    with torch.no_grad():
+        for x in torch.split(embeddings, CHUNK):
+            z = network.encoder(x)
+            first = moe.route(z).experts[:, 0]
+            parts[0].append(_assign(moe.experts, z, first))
+            parts[1].append(_assign(moe.shared, z, torch.zeros_like(first)))
+    return Review(*(_joined(assignments) for assignments in parts))
+
+
+def _assign(quantizer: ResidualQuantizer, z: Tensor, sets: Tensor) -> Assignment:
+    quantized = quantizer(z, sets)
+    error = (quantized.residuals - quantized.vectors).square().sum(dim=2)
+    return Assignment(sets, quantized.codes, quantized.residuals, error)
+
+
+def _joined(parts: list[Assignment]) -> Assignment:
+    return Assignment(
+        torch.cat([part.sets for part in parts]),
+        torch.cat([part.codes for part in parts]),
+        torch.cat([part.residuals for part in parts]),
+        torch.cat([part.error for part in parts]),
+    )
+
+
+def perplexity(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """exp of the entropy of code use, over the last axis of counts [..., T]; 0 where nothing was used."""
+    total = counts.sum(axis=-1, keepdims=True)
+    shares = counts / np.maximum(total, 1)
+    logs = np.log(np.where(shares > 0, shares, 1.0))
+    return np.where(total[..., 0] > 0, np.exp(-(shares * logs).sum(axis=-1)), 0.0)
+
+
+def revive(
+    quantizer: ResidualQuantizer,
+    assignment: Assignment,
+    below: float,
+    optimizer: torch.optim.Optimizer,
+    random: np.random.Generator,
+) -> int:
+    """Start dead codes anew, in place, and return how many.
+
+    A code is dead where it serves less than `below` times the even share of its set's items, and it restarts at the
+    residual of one of them, drawn in proportion to the error that its level leaves: where codes are missing. Its
+    moments in the optimiser are forgotten, or they would drag the new code along the old one's path. A set that served
+    no item is left as it is.
+    """
+    sets, levels, codes, _ = quantizer.codebooks.shape
+    usage = assignment.usage(sets, codes)
+    state = optimizer.state.get(quantizer.codebooks, {})
+    moments = [state[name] for name in ("exp_avg", "exp_avg_sq") if name in state]
+    revived = 0
+    for owner in range(sets):
+        rows = torch.nonzero(assignment.sets == owner).squeeze(1)
+        if len(rows) == 0:
+            continue
+        for level in range(levels):
+            error = assignment.error[rows, level].double().numpy()
+            dead = np.flatnonzero(usage[owner, level] < below * len(rows) / codes)
+            dead = dead[: np.count_nonzero(error)]
+            if len(dead) == 0:
+                continue
+            picks = rows[random.choice(len(rows), size=len(dead), replace=False, p=error / error.sum())]
+            where = (owner, level, torch.from_numpy(dead))
+            with torch.no_grad():
+                quantizer.codebooks[where] = assignment.residuals[picks, level]
+            for moment in moments:
+                moment[where] = 0
+            revived += len(dead)
+    return revived

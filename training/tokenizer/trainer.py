@@ -1,0 +1,255 @@
+"""Trains a UniTok network (UniTok paper, Algorithm 1): warm-up, start of the codes, epochs with codes.
+
+Batches mix domains. After every epoch all items are looked at: use of codes is reported, and dead codes start anew.
+A killed training continues from its last finished epoch and ends with the same weights. Knows nothing of files other
+than the checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.errors import ModelError
+from training.networks.unitok import Losses, UniTokNetwork, Weights
+from training.tokenizer.checkpoint import load_checkpoint, save_checkpoint
+from training.tokenizer.parameters import Parameters
+from training.tokenizer.review import CHUNK, Review, perplexity, review, revive
+from training.tokenizer.start import start_moe
+
+Advance = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class TrainingItems:
+    """What is learned from.
+
+    Attributes
+    ----------
+    embeddings : float32 [n, D]
+    domains : int64 [n], numbers of domains; domain k starts expert k
+    names : one a domain
+    """
+
+    embeddings: Tensor
+    domains: Tensor
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """One line of the training's log.
+
+    Attributes
+    ----------
+    epoch : counted from 1, the warm-up included
+    phase : "warm-up" or "codes"
+    reconstruction, quantization : mean over items of Eq. 3 and Eq. 8
+    hsic : mean over batches and domains of Eq. 9
+    perplexity : by domain, by level, of the codes of the domain's largest expert; empty in the warm-up
+    own_expert : by domain, the share of its items that its largest expert serves
+    sharing : by domain, the share of items whose codes and expert another item has too
+    revived : codes that started anew after this epoch
+    """
+
+    epoch: int
+    phase: str
+    reconstruction: float
+    quantization: float
+    hsic: float
+    perplexity: dict[str, list[float]]
+    own_expert: dict[str, float]
+    sharing: dict[str, float]
+    revived: int
+
+    def note(self) -> str:
+        """The line as shown beside the progress bar."""
+        if not self.perplexity:
+            return f"{self.phase}: reconstruction {self.reconstruction:.3f}"
+        lowest = min(self.perplexity, key=lambda name: min(self.perplexity[name]))
+        levels = "/".join(f"{value:.0f}" for value in self.perplexity[lowest])
+        sharing = float(np.mean(list(self.sharing.values())))
+        return (
+            f"reconstruction {self.reconstruction:.3f}, lowest perplexity {levels} ({lowest}), "
+            f"sharing {sharing:.1%}, revived {self.revived}"
+        )
+
+
+def fingerprint(items: TrainingItems, parameters: Parameters) -> str:
+    """SHA-256 over everything that decides how training goes."""
+    digest = hashlib.sha256(parameters.model_dump_json().encode())
+    digest.update("\0".join(items.names).encode())
+    digest.update(np.ascontiguousarray(items.domains.numpy()).data)
+    digest.update(np.ascontiguousarray(items.embeddings.numpy()).data)
+    return digest.hexdigest()
+
+
+def draw_epoch(domains: NDArray[np.int64], balance: float, random: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of one epoch, int64 [about n], shuffled over all domains.
+
+    Domain k is drawn in proportion to n_k^balance; a domain drawn more often than it has items is gone through
+    several times, each time in full before any item comes again.
+    """
+    sizes = np.bincount(domains)
+    wanted = sizes.astype(np.float64) ** balance * (sizes > 0)
+    wanted = np.rint(wanted / wanted.sum() * len(domains)).astype(np.int64)
+    rows = []
+    for domain, count in enumerate(wanted):
+        own = np.flatnonzero(domains == domain)
+        rounds = math.ceil(count / max(1, len(own)))
+        rows.append(np.concatenate([random.permutation(own) for _ in range(rounds)] or [own[:0]])[:count])
+    return random.permutation(np.concatenate(rows))
+
+
+def batches_per_epoch(items: TrainingItems, parameters: Parameters) -> int:
+    """Steps of one epoch (balanced drawing may round to one step more or less)."""
+    return max(1, round(len(items.embeddings) / parameters.batch_size))
+
+
+class Trainer:
+    """One training from start to end.
+
+    Parameters
+    ----------
+    network : trained in place
+    items, parameters : what from, and how
+    checkpoint : where to keep one, and to continue from where one is; None for neither
+    """
+
+    def __init__(
+        self, network: UniTokNetwork, items: TrainingItems, parameters: Parameters, checkpoint: Path | None
+    ) -> None:
+        self.network = network
+        self.items = items
+        self.parameters = parameters
+        self.checkpoint = checkpoint
+        self.weights = Weights(
+            alpha=parameters.alpha,
+            beta=parameters.beta,
+            lambda_rq=parameters.lambda_rq,
+            lambda_mi=parameters.lambda_mi,
+            bandwidth_x=parameters.bandwidth_x,
+            bandwidth_z=parameters.bandwidth_z,
+        )
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay
+        )
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all, the warm-up included."""
+        return self.parameters.warmup_epochs + self.parameters.epochs
+
+    def run(self, advance: Advance) -> list[EpochFigures]:
+        """Train to the end; `advance(steps, note)` is called after every batch and every epoch."""
+        mark = fingerprint(self.items, self.parameters) if self.checkpoint else ""
+        log: list[EpochFigures] = []
+        if self.checkpoint:
+            progress = load_checkpoint(self.checkpoint, self.network, self.optimizer, mark)
+            if progress is not None:
+                log = [EpochFigures(**figures) for figures in progress["log"]]
+                advance(len(log) * batches_per_epoch(self.items, self.parameters), log[-1].note())
+        for epoch in range(len(log), self.epochs):
+            if epoch == self.parameters.warmup_epochs:
+                self._start_codes()
+            log.append(self._epoch(epoch, advance))
+            advance(0, log[-1].note())
+            if self.checkpoint:
+                progress = {"log": [asdict(figures) for figures in log]}
+                save_checkpoint(self.checkpoint, self.network, self.optimizer, mark, progress)
+        return log
+
+    def _start_codes(self) -> None:
+        with torch.no_grad():
+            latents = torch.cat([self.network.encoder(x) for x in torch.split(self.items.embeddings, CHUNK)])
+        start_moe(
+            self.network.moe,
+            latents.numpy(),
+            self.items.domains.numpy(),
+            self.parameters.kmeans_iterations,
+            self.parameters.seed,
+        )
+
+    def _epoch(self, epoch: int, advance: Advance) -> EpochFigures:
+        with_codes = epoch >= self.parameters.warmup_epochs
+        random = np.random.default_rng([self.parameters.seed, epoch])
+        batches = list(self._batches(random))
+        sums = np.zeros(3)
+        for step, rows in enumerate(batches):
+            self._set_learning_rate(epoch + step / len(batches))
+            losses = self._step(rows, with_codes)
+            hsic = losses.calibration.values
+            sums += (
+                losses.reconstruction.item(),
+                losses.quantization.item(),
+                hsic.mean().item() if len(hsic) else 0.0,
+            )
+            advance(1)
+        if not np.isfinite(sums).all():
+            raise ModelError(
+                f"epoch {epoch + 1}: the loss is not finite; a lower learning_rate than "
+                f"{self.parameters.learning_rate} may help"
+            )
+        reconstruction, quantization, hsic_mean = (sums / len(batches)).tolist()
+        phase = "codes" if with_codes else "warm-up"
+        if not with_codes:
+            return EpochFigures(epoch + 1, phase, reconstruction, quantization, hsic_mean, {}, {}, {}, 0)
+        looked = review(self.network, self.items.embeddings)
+        revived = self._revive(looked, epoch, random)
+        return EpochFigures(
+            epoch + 1, phase, reconstruction, quantization, hsic_mean, *self._use_by_domain(looked), revived
+        )
+
+    def _batches(self, random: np.random.Generator) -> Iterator[Tensor]:
+        rows = draw_epoch(self.items.domains.numpy(), self.parameters.domain_balance, random)
+        for part in np.array_split(rows, batches_per_epoch(self.items, self.parameters)):
+            yield torch.from_numpy(part)
+
+    def _set_learning_rate(self, epoch: float) -> None:
+        """Constant in the warm-up, then a cosine from `learning_rate` to `final_learning_rate`."""
+        first, last = self.parameters.learning_rate, self.parameters.final_learning_rate
+        done = max(0.0, epoch - self.parameters.warmup_epochs) / self.parameters.epochs
+        rate = last + (first - last) * (1 + math.cos(math.pi * done)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _step(self, rows: Tensor, with_codes: bool) -> Losses:
+        x, domains = self.items.embeddings[rows], self.items.domains[rows]
+        losses_of = self.network.losses if with_codes else self.network.autoencoder_losses
+        losses = losses_of(x, domains, self.weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return losses
+
+    def _revive(self, looked: Review, epoch: int, random: np.random.Generator) -> int:
+        done = (epoch + 1 - self.parameters.warmup_epochs) / self.parameters.epochs
+        if done > self.parameters.revive_until:
+            return 0
+        moe, below = self.network.moe, self.parameters.revive_below
+        return revive(moe.experts, looked.experts, below, self.optimizer, random) + revive(
+            moe.shared, looked.shared, below, self.optimizer, random
+        )
+
+    def _use_by_domain(self, looked: Review) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
+        """Perplexity by level, share of the largest expert, share of items with equal IDs, each by domain."""
+        perplexities, own, sharing = {}, {}, {}
+        for number, name in enumerate(self.items.names):
+            rows = self.items.domains == number
+            sets, codes = looked.experts.sets[rows].numpy(), looked.experts.codes[rows].numpy()
+            largest = int(np.bincount(sets).argmax())
+            served = codes[sets == largest]
+            counts = np.stack([np.bincount(column, minlength=self.parameters.codes) for column in served.T])
+            perplexities[name] = [round(float(value), 1) for value in perplexity(counts)]
+            own[name] = round(len(served) / len(codes), 4)
+            _, group, sizes = np.unique(np.column_stack([sets, codes]), axis=0, return_inverse=True, return_counts=True)
+            sharing[name] = round(float((sizes[group.reshape(-1)] > 1).mean()), 4)
+        return perplexities, own, sharing
