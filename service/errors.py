@@ -10,7 +10,18 @@ class UnitokError(Exception):
 
 
 class InvalidInput(UnitokError):
-    """The caller's data cannot be used as it is: a wrong field, width, type or range."""
+    """The caller's data cannot be used as it is: a wrong field, width, type or range.
+
+    Parameters
+    ----------
+    message : what is wrong, where, and what would be right
+    field : path of the field that is wrong, as in `items[3].embedding`, where the data has fields
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message if field is None else f"{field}: {message}")
+        self.field = field
+        self.reason = message
 
 
 class UnknownDomain(InvalidInput):

@@ -54,7 +54,7 @@ class Limits:
         LimitExceeded : `count` is above `limit`
         """
         if count > limit:
-            raise LimitExceeded(f"{field}: has {count} entries, but at most {limit} are allowed")
+            raise LimitExceeded(f"has {count} entries, but at most {limit} are allowed", field)
 
     def check_number(self, field: str, value: int, limit: int) -> None:
         """Refuse a number that is too large.
@@ -64,7 +64,7 @@ class Limits:
         LimitExceeded : `value` is above `limit`
         """
         if value > limit:
-            raise LimitExceeded(f"{field}: is {value}, but must be at most {limit}")
+            raise LimitExceeded(f"is {value}, but must be at most {limit}", field)
 
     def check_content(self, field: str, content: ItemContent) -> None:
         """Refuse an item with a text field that is too long.
@@ -82,5 +82,5 @@ class Limits:
         for name, text in texts:
             if text is not None and len(text) > self.text_characters:
                 raise LimitExceeded(
-                    f"{field}.{name}: has {len(text)} characters, but at most {self.text_characters} are allowed"
+                    f"has {len(text)} characters, but at most {self.text_characters} are allowed", f"{field}.{name}"
                 )
