@@ -1,0 +1,50 @@
+"""Writes ONNX files that say what they compute and nothing of the machine they were made on.
+
+The exporter of torch notes source lines and folders at every node; they do not belong into a file that is given
+away, and would make equal graphs differ from one machine to the next. Knows nothing of what the graphs compute.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+
+def write_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Check a graph, take off notes of its making, and write it in one file.
+
+    Equal graphs give equal bytes.
+    """
+    model.doc_string = ""
+    del model.metadata_props[:]
+    _strip(model.graph)
+    for function in model.functions:
+        function.doc_string = ""
+        del function.metadata_props[:]
+        for node in function.node:
+            _strip_node(node)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def _strip(graph: onnx.GraphProto) -> None:
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    values: list[Any] = [*graph.input, *graph.output, *graph.value_info, *graph.initializer]
+    for value in values:
+        value.doc_string = ""
+        del value.metadata_props[:]
+    for node in graph.node:
+        _strip_node(node)
+
+
+def _strip_node(node: onnx.NodeProto) -> None:
+    node.doc_string = ""
+    del node.metadata_props[:]
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            _strip(attribute.g)
+        for graph in attribute.graphs:
+            _strip(graph)

@@ -1,0 +1,105 @@
+"""Reads one vector an item from a file and refuses what no later stage could use, naming file and row.
+
+Knows nothing of how the vectors came about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from service.errors import InvalidInput
+
+FloatArray = NDArray[np.float32]
+
+
+def vectors_file(folder: Path, domain: str) -> Path:
+    """Where the vectors of a domain lie: `<domain>.npy`, or `<domain>.parquet` if only that is there."""
+    plain, table = folder / f"{domain}.npy", folder / f"{domain}.parquet"
+    return table if table.is_file() and not plain.is_file() else plain
+
+
+def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) -> FloatArray:
+    """Read the vectors of a domain's items.
+
+    Parameters
+    ----------
+    path : `.npy`, float [n, D] in the order of `item_ids`; or `.parquet` with columns `item_id` and `embedding`
+        (a list or array of numbers), in any order, with no item but these
+    item_ids : the n items of the domain
+    width : D that the vectors must have; any if left out
+
+    Returns
+    -------
+    float32 [n, D]
+
+    Raises
+    ------
+    InvalidInput : no file, an item without a vector or with two, rows of unequal width, or a number that is not finite
+    """
+    if not path.is_file():
+        raise InvalidInput(f"{path}: no such file; vectors of a domain lie in <domain>.npy or <domain>.parquet")
+    vectors = _read_table(path, item_ids) if path.suffix == ".parquet" else _read_plain(path, item_ids)
+    if width is not None and vectors.shape[1] != width:
+        raise InvalidInput(f"{path}: vectors have width {vectors.shape[1]}, but must have {width}")
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if bad.size:
+        raise InvalidInput(
+            f"{path}: row {bad[0]} (item {item_ids[bad[0]]!r}) holds NaN or infinity"
+            + (f", and so do {bad.size - 1} more rows" if bad.size > 1 else "")
+        )
+    return vectors
+
+
+def _read_plain(path: Path, item_ids: Sequence[str]) -> FloatArray:
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InvalidInput(f"{path}: not a NumPy file of numbers: {error}") from None
+    if vectors.ndim != 2 or vectors.shape[1] == 0 or not np.issubdtype(vectors.dtype, np.floating):
+        raise InvalidInput(f"{path}: holds {vectors.dtype} {list(vectors.shape)}, but must hold floats [items, width]")
+    if len(vectors) != len(item_ids):
+        raise InvalidInput(f"{path}: has {len(vectors)} rows, but the domain has {len(item_ids)} items")
+    result: FloatArray = vectors.astype(np.float32, copy=False)
+    return result
+
+
+def _read_table(path: Path, item_ids: Sequence[str]) -> FloatArray:
+    try:
+        table = pl.read_parquet(path, columns=["item_id", "embedding"])
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InvalidInput(f"{path}: not a Parquet file with columns item_id and embedding: {error}") from None
+    kind = table.schema["embedding"]
+    if isinstance(kind, pl.Array):
+        table = table.with_columns(pl.col("embedding").arr.to_list())
+    elif not isinstance(kind, pl.List):
+        raise InvalidInput(f"{path}: column embedding is {kind}, but must be a list of numbers")
+    table = table.with_row_index("row").with_columns(pl.col("item_id").cast(pl.String))
+    if table["item_id"].is_duplicated().any():
+        twice = table.filter(pl.col("item_id").is_duplicated()).row(-1, named=True)
+        raise InvalidInput(f"{path}: row {twice['row']}: item {twice['item_id']!r} has two vectors")
+    wanted = pl.DataFrame({"item_id": list(item_ids)}, schema={"item_id": pl.String})
+    extra = table.join(wanted, on="item_id", how="anti")
+    if len(extra):
+        raise InvalidInput(
+            f"{path}: row {extra['row'][0]}: item {extra['item_id'][0]!r} is not among the domain's items"
+        )
+    joined = wanted.join(table, on="item_id", how="left", maintain_order="left")
+    missing = joined.filter(pl.col("embedding").is_null())
+    if len(missing):
+        raise InvalidInput(f"{path}: item {missing['item_id'][0]!r} has no vector ({len(missing)} items have none)")
+    lengths = joined["embedding"].list.len().to_numpy()
+    width = int(np.bincount(lengths).argmax()) if len(lengths) else 0
+    wrong = np.flatnonzero((lengths != width) | (lengths == 0))
+    if wrong.size:
+        at = int(wrong[0])
+        raise InvalidInput(
+            f"{path}: row {joined['row'][at]}: the vector of item {item_ids[at]!r} has {lengths[at]} numbers, but must "
+            f"have {width} as most have"
+        )
+    flat = joined["embedding"].explode().cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    return np.ascontiguousarray(flat.reshape(len(item_ids), width), dtype=np.float32)
