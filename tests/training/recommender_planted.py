@@ -1,0 +1,65 @@
+"""Planted data with a known answer: users walk a ring of items, each item followed by the next one."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from service.semantic_ids import IntArray, TokenLayout
+from training.data.dataset import DomainData
+from training.networks.t5 import T5Settings
+from training.recommender.corpus import Corpus, build_corpus
+from training.recommender.parameters import RecommenderParameters
+
+LAYOUT = TokenLayout(levels=2, codes=8, experts=3, experts_per_item=1, suffixes=4)
+TINY = T5Settings(d_model=32, d_ff=64, d_kv=8, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0)
+
+
+def random_values(layout: TokenLayout, items: int, rng: np.random.Generator) -> IntArray:
+    """Distinct semantic IDs, int32 [items, L + N + 1]; equal codes differ by the suffix, counted from 0."""
+    values = np.stack([rng.integers(0, size, items) for size in layout.position_sizes], axis=1).astype(np.int32)
+    seen: dict[tuple[int, ...], int] = {}
+    for row in values:
+        key = tuple(row[:-1].tolist())
+        row[-1] = seen.get(key, 0)
+        seen[key] = int(row[-1]) + 1
+    assert values[:, -1].max() < layout.suffixes
+    return values
+
+
+def ring_domain(name: str, items: int, users: int, rng: np.random.Generator) -> DomainData:
+    """A domain whose users walk from a random item to the next ones."""
+    lengths = rng.integers(4, 9, users)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    walks = [(rng.integers(items) + np.arange(length)) % items for length in lengths]
+    return DomainData(
+        name,
+        pl.DataFrame({"item_id": [f"{name}-{number}" for number in range(items)]}),
+        [f"user-{number}" for number in range(users)],
+        np.concatenate(walks).astype(np.int32),
+        starts.astype(np.int64),
+    )
+
+
+def ring_corpus(
+    items: int = 24, users: int = 120, domains: tuple[str, ...] = ("ring",), layout: TokenLayout = LAYOUT
+) -> Corpus:
+    """Some ring domains with random IDs."""
+    rng = np.random.default_rng(0)
+    rings = [ring_domain(name, items, users, rng) for name in domains]
+    return build_corpus(rings, {name: random_values(layout, items, rng) for name in domains}, layout, 20)
+
+
+def tiny_parameters(**changes: object) -> RecommenderParameters:
+    """Parameters for a training of seconds."""
+    values: dict[str, object] = {
+        "network": TINY.model_dump(),
+        "epochs": 2,
+        "batch_tokens": 1024,
+        "learning_rate": 5e-3,
+        "warmup_steps": 10,
+        "validation_users": 40,
+        "validation_beams": 10,
+        "seed": 3,
+    }
+    return RecommenderParameters.model_validate(values | changes)

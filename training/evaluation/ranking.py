@@ -1,0 +1,93 @@
+"""Recall and NDCG of ranked lists, at the item level and at the level of ID tuples. Knows nothing of models.
+
+Symbols: n users, W length of a list. A rank is 0-based; W stands for a target that is not in the list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntVector = NDArray[np.int64]
+NO_RESULT = -1
+"""Fills the end of a list that holds fewer than W items."""
+
+
+@dataclass(frozen=True)
+class RankingFigures:
+    """Means over users; one target a user, so Recall@k is the hit rate and NDCG@k is 1 / log2(rank + 2) of a hit."""
+
+    recall_5: float
+    recall_10: float
+    ndcg_5: float
+    ndcg_10: float
+
+    def as_dict(self) -> dict[str, float]:
+        """By name, rounded to five digits."""
+        return {name: round(value, 5) for name, value in asdict(self).items()}
+
+
+def item_ranks(lists: NDArray[np.integer], targets: NDArray[np.integer]) -> IntVector:
+    """Where each target stands in its list.
+
+    lists : int [n, W], best first, `NO_RESULT` where there is no result; targets : int [n] -> int64 [n]
+    """
+    found = lists == targets[:, None]
+    ranks: IntVector = np.where(found.any(axis=1), found.argmax(axis=1), lists.shape[1])
+    return ranks
+
+
+def tuple_ranks(lists: NDArray[np.integer], targets: NDArray[np.integer], group_of: NDArray[np.integer]) -> IntVector:
+    """Where each target's ID tuple (its ID without the suffix) stands in the list of *distinct* tuples.
+
+    This is the laxer count of publications that compare IDs: any item with the target's codes and experts is a hit.
+
+    lists, targets : as for `item_ranks`; group_of : int [items], equal for items with equal tuples
+    """
+    groups = np.where(lists == NO_RESULT, NO_RESULT, group_of[lists])
+    earlier = np.tril(np.ones((lists.shape[1],) * 2, dtype=np.bool_), -1)
+    is_first = ~((groups[:, :, None] == groups[:, None, :]) & earlier).any(axis=2)
+    found = groups == group_of[targets][:, None]
+    position = found.argmax(axis=1)
+    distinct_before = is_first.cumsum(axis=1)[np.arange(len(lists)), position] - 1
+    ranks: IntVector = np.where(found.any(axis=1), distinct_before, lists.shape[1])
+    return ranks
+
+
+def discounted(ranks: IntVector, cutoff: int) -> NDArray[np.float64]:
+    """NDCG@cutoff of each user, float64 [n]."""
+    return np.where(ranks < cutoff, 1.0 / np.log2(ranks + 2.0), 0.0)
+
+
+def ranking_figures(ranks: IntVector) -> RankingFigures:
+    """Means over users; all 0 where there is none."""
+    if not len(ranks):
+        return RankingFigures(0.0, 0.0, 0.0, 0.0)
+    return RankingFigures(
+        recall_5=float((ranks < 5).mean()),
+        recall_10=float((ranks < 10).mean()),
+        ndcg_5=float(discounted(ranks, 5).mean()),
+        ndcg_10=float(discounted(ranks, 10).mean()),
+    )
+
+
+def most_popular(training_items: NDArray[np.integer], item_count: int, k: int) -> IntVector:
+    """The k items that occur most often, ties by number: int64 [min(k, items)]."""
+    counts = np.bincount(training_items, minlength=item_count)
+    return np.argsort(-counts, kind="stable")[:k].astype(np.int64)
+
+
+def tuple_groups(tuples: NDArray[np.integer]) -> IntVector:
+    """Number the distinct rows: int [items, L + N] -> int64 [items], equal where the tuples are."""
+    _, groups = np.unique(tuples, axis=0, return_inverse=True)
+    numbers: IntVector = groups.reshape(-1)
+    return numbers
+
+
+def sharing_share(groups: IntVector) -> float:
+    """Share of items whose tuple another item has as well."""
+    if not len(groups):
+        return 0.0
+    return float((np.bincount(groups)[groups] > 1).mean())

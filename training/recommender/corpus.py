@@ -1,0 +1,177 @@
+"""Histories of several domains as semantic IDs, and the examples cut from them, in flat arrays.
+
+An example is a stretch of one long array of items: the history, and the target right behind it. Knows nothing of
+networks or batches.
+
+Symbols: M items of all domains, I interactions of all domains, n examples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from service.engine.history_tokens import item_token_counts
+from service.errors import ConfigError
+from service.index.trie import CodeTrie
+from service.semantic_ids import IntArray, TokenLayout
+from training.data.dataset import DomainData
+from training.data.split import Examples, leave_one_out
+
+IntVector = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """n examples; the history is `history_items[start : stop]` and the target `history_items[stop]`.
+
+    Attributes
+    ----------
+    domain : int64 [n], position in `Corpus.domains`
+    user : int64 [n], number of the user, over all domains
+    start, stop : int64 [n]
+    """
+
+    domain: IntVector
+    user: IntVector
+    start: IntVector
+    stop: IntVector
+
+    def __len__(self) -> int:
+        return len(self.stop)
+
+    def take(self, rows: IntVector) -> ExampleSet:
+        """Some of the examples, in the order of `rows`."""
+        return ExampleSet(self.domain[rows], self.user[rows], self.start[rows], self.stop[rows])
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Everything the recommender learns from.
+
+    Attributes
+    ----------
+    layout : the tokens; `layout.domains` names the domains with a token, none where there are no domain tokens
+    domains : names
+    item_starts : int64 [domains + 1]; domain g owns the items `item_starts[g]` to `item_starts[g + 1] - 1`
+    values : int32 [M, L + N + 1], semantic IDs
+    history_items : int64 [I], numbers of items over all domains
+    training, validation : examples
+    """
+
+    layout: TokenLayout
+    domains: tuple[str, ...]
+    item_starts: IntVector
+    values: IntArray
+    history_items: IntVector
+    training: ExampleSet
+    validation: ExampleSet
+
+    def sequence_lengths(self, examples: ExampleSet) -> IntVector:
+        """Tokens of each example's history, int64 [n]."""
+        written = item_token_counts(self.values)[self.history_items]
+        before = np.concatenate([[0], np.cumsum(written)])
+        lengths: IntVector = before[examples.stop] - before[examples.start] + (1 if self.layout.domains else 0)
+        return lengths
+
+    def trie(self) -> CodeTrie:
+        """Constraint index of all items: root g is domain g, a leaf is the number of an item."""
+        item_domains = np.repeat(np.arange(len(self.domains)), np.diff(self.item_starts))
+        return CodeTrie.from_tokens(
+            self.layout.tokens(self.values),
+            item_domains.astype(np.int32),
+            np.arange(len(self.values), dtype=np.int32),
+            len(self.domains),
+        )
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all that training depends on."""
+        digest = hashlib.sha256(repr((self.layout, self.domains)).encode())
+        for array in (self.item_starts, self.values, self.history_items, self.training.stop, self.validation.stop):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def item_values(ids: pl.DataFrame, domain: DomainData, layout: TokenLayout) -> IntArray:
+    """Semantic IDs of a domain's items in the order of its catalogue: int32 [items, L + N + 1].
+
+    Parameters
+    ----------
+    ids : columns domain, item_id, codes, experts, suffix
+
+    Raises
+    ------
+    ConfigError : an item has no ID, or an ID does not fit the layout
+    """
+    own = ids.filter(pl.col("domain") == domain.name).select("item_id", "codes", "experts", "suffix")
+    joined = domain.items.select("item_id").join(own, on="item_id", how="left", maintain_order="left")
+    if joined["suffix"].null_count():
+        missing = joined.filter(pl.col("suffix").is_null())["item_id"][0]
+        raise ConfigError(
+            f"{domain.name}: item {missing!r} has no semantic ID; give IDs to this domain with `unitok train-tokenizer`"
+        )
+    lengths = joined.select(pl.col("codes").list.len().alias("codes"), pl.col("experts").list.len().alias("experts"))
+    if set(lengths.rows()) != {(layout.levels, layout.experts_per_item)}:
+        raise ConfigError(
+            f"{domain.name}: every ID must have {layout.levels} codes and {layout.experts_per_item} experts"
+        )
+    codes = joined["codes"].explode().to_numpy().reshape(-1, layout.levels)
+    experts = joined["experts"].explode().to_numpy().reshape(-1, layout.experts_per_item)
+    values = layout.join(codes, experts, joined["suffix"].to_numpy())
+    layout.pack(values)  # refuses what is out of range
+    return values
+
+
+def build_corpus(
+    domains: Iterable[DomainData], values: Mapping[str, IntArray], layout: TokenLayout, max_history: int
+) -> Corpus:
+    """Put domains behind each other.
+
+    Parameters
+    ----------
+    values : by domain, int32 [items, L + N + 1]; see `item_values`
+    """
+    names: list[str] = []
+    item_starts, interactions, users = [0], 0, 0
+    histories: list[IntVector] = []
+    training: list[ExampleSet] = []
+    validation: list[ExampleSet] = []
+    for number, domain in enumerate(domains):
+        split = leave_one_out(domain.history_items, domain.history_starts, max_history)
+
+        def shifted(examples: Examples, number: int = number, at: int = interactions, first: int = users) -> ExampleSet:
+            of_domain = np.full(len(examples), number, dtype=np.int64)
+            return ExampleSet(of_domain, examples.users + first, examples.starts + at, examples.stops + at)
+
+        names.append(domain.name)
+        histories.append(domain.history_items.astype(np.int64) + item_starts[-1])
+        training.append(shifted(split.training))
+        validation.append(shifted(split.validation))
+        item_starts.append(item_starts[-1] + len(domain.items))
+        interactions += len(domain.history_items)
+        users += domain.users
+    if not names:
+        raise ConfigError("no domain to train on")
+    corpus = Corpus(
+        layout,
+        tuple(names),
+        np.asarray(item_starts, dtype=np.int64),
+        np.concatenate([values[name] for name in names]),
+        np.concatenate(histories),
+        _joined(training),
+        _joined(validation),
+    )
+    if not len(corpus.training) or not len(corpus.validation):
+        raise ConfigError(f"{', '.join(names)}: no user has the 4 interactions that a training example needs")
+    return corpus
+
+
+def _joined(parts: list[ExampleSet]) -> ExampleSet:
+    return ExampleSet(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("domain", "user", "start", "stop"))
+    )

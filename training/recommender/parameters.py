@@ -1,0 +1,102 @@
+"""Every knob of the recommender's training, checked strictly: an unknown key or a wrong value is an error naming it.
+
+Knows nothing of data sets; the network's shape is `training.networks.t5.T5Settings`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import ConfigError
+from training.networks.t5 import T5Settings
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class RecommenderParameters(BaseModel):
+    """What the configuration file of `unitok train-recommender` may hold.
+
+    Attributes
+    ----------
+    network : shape of the T5, a table `[network]`
+    domains : domains to learn from; None: all of the dataset
+    domain_token : whether a history starts with a token of its domain
+    domain_balance : a domain is drawn in proportion to its examples to this power: 1 takes every example once an
+        epoch, 0 takes every domain equally often
+    examples_per_user : examples of one user in an epoch, drawn anew each time; None: all
+    max_history : items of a history, the latest
+    epochs : at most so many
+    minutes : time after which training ends with what it has; the learning rate reaches its end by then
+    batch_tokens : padded tokens of a batch, encoder's and decoder's together, on one device
+    learning_rate, weight_decay, warmup_steps, schedule : AdamW; after the warm-up the rate falls along a cosine to 0
+        or with the inverse square root of the step
+    label_smoothing : share of the target's probability that is spread over the vocabulary
+    clip_norm : largest norm of a gradient
+    validations_per_epoch : how often NDCG@10 is measured, at the item level
+    validation_users : users measured, spread evenly over the domains
+    validation_beams : beams of that search
+    patience : validations without a new best before training ends
+    checkpoint_seconds : time between checkpoints, from which a killed run goes on
+    seed : of everything random
+    threads : of the processor; 0 takes every core
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    network: T5Settings = T5Settings()
+    domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    domain_token: bool = False
+    domain_balance: Share = 1.0
+    examples_per_user: Count | None = None
+    max_history: Count = 20
+    epochs: Count = 100
+    minutes: Positive | None = None
+    batch_tokens: Annotated[int, Field(ge=64)] = 8192
+    learning_rate: Positive = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup_steps: Count = 200
+    schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Positive = 1.0
+    validations_per_epoch: Count = 1
+    validation_users: Count = 2000
+    validation_beams: Annotated[int, Field(ge=10)] = 20
+    patience: Count = 5
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 120.0
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _domains_differ(self) -> Self:
+        if self.domains is not None and len(set(self.domains)) != len(self.domains):
+            raise ValueError("domains names a domain twice")
+        return self
+
+
+def read_parameters(path: Path | None, overrides: dict[str, Any]) -> RecommenderParameters:
+    """Read a TOML file (without one: the defaults) and put the command line's values over it.
+
+    Raises
+    ------
+    ConfigError : the file is missing, no TOML, or holds an unknown key or a wrong value
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not TOML: {error}") from None
+    try:
+        return RecommenderParameters.model_validate(values | overrides)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        known = ", ".join(RecommenderParameters.model_fields)
+        raise ConfigError(f"{path or 'parameters'}: {problems} (known keys: {known})") from None

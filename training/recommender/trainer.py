@@ -1,0 +1,260 @@
+"""The training loop: epochs of bucketed batches, validations, early stopping, checkpoints, on one device or several.
+
+Knows nothing of files other than the folder it writes into, nor of where the corpus comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor
+from torch.nn import functional as F
+
+from service.errors import ModelError
+from service.progress import Advance, progress
+from service.semantic_ids import PAD_TOKEN
+from training.networks.t5 import build_t5, save_weights
+from training.recommender.batches import collate, epoch_batches, epoch_examples
+from training.recommender.checkpoint import Progress, load_checkpoint, remove_checkpoints, save_checkpoint
+from training.recommender.corpus import Corpus, IntVector
+from training.recommender.parameters import RecommenderParameters
+from training.recommender.schedule import finished_share, rate_factor
+from training.recommender.validation import ValidationFigures, Validator
+from training.stage import write_atomically
+
+LOG = "training.jsonl"
+"""One line a validation: step, epoch, seconds, loss, examples a second, figures."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a training ended.
+
+    Attributes
+    ----------
+    parameters : trainable numbers of the network
+    epochs, steps, seconds : over all starts
+    best_step : step of the weights that were kept
+    best : their validation figures
+    ended_by : "epochs", "minutes" or "patience"
+    """
+
+    parameters: int
+    epochs: float
+    steps: int
+    seconds: float
+    best_step: int
+    best: dict[str, Any]
+    ended_by: str
+
+
+@dataclass
+class Tally:
+    """What was trained on since the last validation."""
+
+    losses: list[Tensor] = field(default_factory=list)
+    examples: int = 0
+    started: float = field(default_factory=time.perf_counter)
+
+
+class Trainer:
+    """One training, from its first step or from its last checkpoint.
+
+    Parameters
+    ----------
+    corpus : what to learn from
+    parameters : every knob
+    folder : `model.safetensors` (best so far), `training.jsonl` and `checkpoint/` go here
+    accelerator : the devices; several share the batches of a step and average their gradients
+    """
+
+    def __init__(
+        self, corpus: Corpus, parameters: RecommenderParameters, folder: Path, accelerator: Accelerator
+    ) -> None:
+        self.corpus, self.parameters, self.folder, self.accelerator = corpus, parameters, folder, accelerator
+        torch.manual_seed(parameters.seed)
+        network = build_t5(corpus.layout, parameters.network)
+        self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
+        )
+        # What may differ between the starts of one training: the time it is given, and how often it is saved.
+        settings = parameters.model_dump(exclude={"minutes", "checkpoint_seconds", "threads"})
+        described = json.dumps([settings, accelerator.num_processes, corpus.fingerprint()], sort_keys=True)
+        self.fingerprint = hashlib.sha256(described.encode()).hexdigest()
+        network.to(accelerator.device)
+        found = load_checkpoint(folder, self.fingerprint, network, optimizer)
+        self.at = found or Progress()
+        self.network = network
+        self.model, self.optimizer = accelerator.prepare(network, optimizer)
+        self.validator = Validator(
+            corpus,
+            parameters.validation_users,
+            parameters.validation_beams,
+            parameters.max_history,
+            parameters.seed,
+        )
+        self._lengths = corpus.sequence_lengths(corpus.training)
+        self._started = time.perf_counter() - self.at.elapsed
+        self._saved = time.perf_counter()
+        self._tally = Tally()
+
+    def run(self) -> TrainingResult:
+        """Train until the epochs, the minutes or the patience are used up."""
+        batches = self._batches(self.at.epoch)
+        total = self.parameters.epochs * (len(batches) // self.accelerator.num_processes)
+        with progress("training", total) as advance:
+            advance(self.at.step)
+            while not (ended_by := self._epoch(batches, total, advance)):
+                self.at.epoch, self.at.position = self.at.epoch + 1, 0
+                if self.at.epoch == self.parameters.epochs:
+                    ended_by = "epochs"
+                    break
+                batches = self._batches(self.at.epoch)
+            if not self.at.history or self.at.history[-1]["step"] != self.at.step:
+                self._validate(len(batches), advance)
+        if self.accelerator.is_main_process:
+            remove_checkpoints(self.folder)
+        best = next(entry for entry in self.at.history if entry["step"] == self.at.best_step)
+        return TrainingResult(
+            parameters=self.parameter_count,
+            epochs=round(self.at.epoch + self.at.position / len(batches), 2),
+            steps=self.at.step,
+            seconds=round(self._elapsed(), 1),
+            best_step=self.at.best_step,
+            best={name: best[name] for name in ("ndcg_10", "recall_10", "by_domain")},
+            ended_by=ended_by,
+        )
+
+    def _batches(self, epoch: int) -> list[IntVector]:
+        """Batches of an epoch, the same in every start and on every device."""
+        rng = np.random.default_rng([self.parameters.seed, epoch])
+        examples = self.corpus.training
+        rows = epoch_examples(examples, rng, self.parameters.domain_balance, self.parameters.examples_per_user)
+        return epoch_batches(
+            self._lengths,
+            rows,
+            rng,
+            extra=self.corpus.layout.depth,
+            budget=self.parameters.batch_tokens,
+            devices=self.accelerator.num_processes,
+        )
+
+    def _epoch(self, batches: list[IntVector], total: int, advance: Advance) -> str:
+        """Train on the rest of an epoch; returns what ended the training, or "" where nothing did."""
+        devices, validations = self.accelerator.num_processes, self.parameters.validations_per_epoch
+        steps = len(batches) // devices
+        marks = {(number + 1) * steps // validations for number in range(validations)}
+        mean_rows = float(np.mean([len(batch) for batch in batches]))
+        limit = None if self.parameters.minutes is None else self.parameters.minutes * 60
+        while self.at.position < len(batches):
+            elapsed = self._elapsed()
+            if limit is not None and elapsed >= limit:
+                return "minutes"
+            done = finished_share(self.at.step, total, elapsed, limit)
+            self._step(batches[self.at.position + self.accelerator.process_index], mean_rows, done)
+            self.at.position += devices
+            advance(1)
+            if self.at.position // devices in marks:
+                self._validate(len(batches), advance)
+                if self.at.validations_without_best >= self.parameters.patience:
+                    return "patience"
+            self._save_if_due()
+        return ""
+
+    def _step(self, rows: IntVector, mean_rows: float, done: float) -> None:
+        """One optimiser step on this device's batch.
+
+        Batches of short histories hold more examples; the loss is scaled so that every example of an epoch weighs the
+        same.
+        """
+        parameters, step = self.parameters, self.at.step
+        # Seeded a step at a time, so that a resumed training drops out what an uninterrupted one drops out.
+        torch.manual_seed(((parameters.seed << 20) + self.accelerator.process_index << 32) + step)
+        batch = collate(self.corpus, self.corpus.training.take(rows), parameters.max_history)
+        device = self.accelerator.device
+        targets = torch.from_numpy(batch.targets).to(device)
+        inputs = F.pad(targets[:, :-1], (1, 0), value=PAD_TOKEN)
+        logits = self.model(
+            input_ids=torch.from_numpy(batch.history).to(device),
+            attention_mask=torch.from_numpy(batch.mask).to(device),
+            decoder_input_ids=inputs,
+            use_cache=False,
+        ).logits
+        loss = F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), label_smoothing=parameters.label_smoothing
+        )
+        self.accelerator.backward(loss * (len(rows) / mean_rows))
+        self.accelerator.clip_grad_norm_(self.model.parameters(), parameters.clip_norm)
+        factor = rate_factor(step, done, parameters.warmup_steps, parameters.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = parameters.learning_rate * factor
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.at.step += 1
+        self._tally.losses.append(loss.detach())
+        self._tally.examples += len(rows)
+
+    def _validate(self, batches: int, advance: Advance) -> None:
+        """Measure, log, and keep the weights where they are the best so far."""
+        tally, self._tally = self._tally, Tally()
+        loss = float(torch.stack(tally.losses).mean()) if tally.losses else float("nan")
+        if tally.losses and not math.isfinite(loss):
+            raise ModelError(f"step {self.at.step}: the training loss is {loss}; lower learning_rate or clip_norm")
+        figures = self._figures()
+        self.at.elapsed = self._elapsed()
+        self.at.history.append(
+            {
+                "step": self.at.step,
+                "epoch": round(self.at.epoch + self.at.position / batches, 3),
+                "seconds": round(self.at.elapsed, 1),
+                "loss": round(loss, 4),
+                "examples_per_second": round(tally.examples / (time.perf_counter() - tally.started)),
+                **figures.as_dict(),
+            }
+        )
+        advance(0, f"NDCG@10 {figures.ndcg_10:.4f}, loss {loss:.3f}")
+        improved = figures.ndcg_10 > self.at.best
+        if improved:
+            self.at.best, self.at.best_step, self.at.validations_without_best = figures.ndcg_10, self.at.step, 0
+        else:
+            self.at.validations_without_best += 1
+        if self.accelerator.is_main_process:
+            if improved:
+                save_weights(self.folder, self.network.state_dict())
+            write_atomically(self.folder / LOG, "".join(json.dumps(entry) + "\n" for entry in self.at.history))
+        self._tally.started = time.perf_counter()
+
+    def _figures(self) -> ValidationFigures:
+        """Search for the validation users, shared between the devices."""
+        devices = self.accelerator.num_processes
+        self.network.eval()
+        lists = self.validator.ranked_lists(self.network, self.accelerator.process_index, devices)
+        self.network.train()
+        if devices > 1:
+            shares = torch.from_numpy(lists).to(self.accelerator.device)
+            lists = self.accelerator.reduce(shares, "sum").cpu().numpy()
+        return self.validator.figures(lists)
+
+    def _elapsed(self) -> float:
+        """Seconds of training over all starts; the main process' clock counts, or devices would part ways."""
+        seconds = torch.tensor([time.perf_counter() - self._started], dtype=torch.float64)
+        return float(broadcast(seconds.to(self.accelerator.device)))
+
+    def _save_if_due(self) -> None:
+        if self.accelerator.is_main_process and (
+            time.perf_counter() - self._saved >= self.parameters.checkpoint_seconds
+        ):
+            self.at.elapsed = time.perf_counter() - self._started
+            save_checkpoint(self.folder, self.fingerprint, self.at, self.network, self.optimizer.optimizer)
+            self._saved = time.perf_counter()

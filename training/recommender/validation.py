@@ -1,0 +1,116 @@
+"""NDCG@10 at the item level while training: the constrained beam search that is exported, run by torch.
+
+Knows nothing of optimisers, and nothing of ONNX.
+
+Symbols: B batch, W beams, n users.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import T5ForConditionalGeneration
+
+from training.evaluation.ranking import discounted, item_ranks
+from training.networks.beam_search import BeamSearch
+from training.networks.t5_graph import load_t5
+from training.recommender.batches import collate
+from training.recommender.corpus import Corpus, ExampleSet, IntVector
+
+BATCH = 64
+"""Users searched together; small enough for the beams' caches to stay in the processor's."""
+
+
+@dataclass(frozen=True)
+class ValidationFigures:
+    """NDCG@10 and Recall@10 by domain, and their means over domains; users of one domain weigh the same."""
+
+    ndcg_10: float
+    recall_10: float
+    by_domain: dict[str, dict[str, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """By name, rounded to five digits."""
+        return {
+            "ndcg_10": round(self.ndcg_10, 5),
+            "recall_10": round(self.recall_10, 5),
+            "by_domain": {
+                domain: {name: round(value, 5) for name, value in figures.items()}
+                for domain, figures in self.by_domain.items()
+            },
+        }
+
+
+def sample_users(examples: ExampleSet, domains: int, users: int, seed: int) -> IntVector:
+    """Rows of about `users` examples, spread evenly over the domains as far as they have as many, longest first."""
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(examples))
+    taken, left = [], users
+    sizes = np.bincount(examples.domain, minlength=domains)
+    for remaining, domain in zip(range(domains, 0, -1), np.argsort(sizes), strict=True):
+        own = shuffled[examples.domain[shuffled] == domain][: -(-left // remaining)]
+        taken.append(own)
+        left -= len(own)
+    rows = np.concatenate(taken)
+    return rows[np.argsort(examples.start[rows] - examples.stop[rows], kind="stable")]
+
+
+class Validator:
+    """Measures a network on a fixed sample of validation users.
+
+    Parameters
+    ----------
+    corpus : histories and IDs; every item of a user's domain may be found, those of the history included
+    users, beams, max_history, seed : size of the sample, of the search, of a history; what draws the sample
+    """
+
+    def __init__(self, corpus: Corpus, users: int, beams: int, max_history: int, seed: int) -> None:
+        rows = sample_users(corpus.validation, len(corpus.domains), users, seed)
+        self._corpus, self._beams, self._max_history = corpus, beams, max_history
+        self._examples = corpus.validation.take(rows)
+        self._index = corpus.trie().arrays()
+
+    @torch.inference_mode()
+    def ranked_lists(self, model: T5ForConditionalGeneration, device: int = 0, devices: int = 1) -> IntVector:
+        """Numbers of the items found, best first, -1 where there is none: int64 [n, W].
+
+        Of several devices, each searches every `devices`-th batch; rows of the others are 0.
+        """
+        search = BeamSearch(load_t5(model.config, dict(model.state_dict())), self._corpus.layout.depth)
+        search.to(model.device)
+        index = self._index
+        arrays = (index.node_start, index.node_count, index.edge_token, index.edge_child)
+        fixed = [torch.from_numpy(array).to(model.device) for array in arrays]
+        slots = [torch.arange(children, dtype=torch.int32, device=model.device) for children in index.fanout]
+        beams = torch.arange(self._beams, dtype=torch.int32, device=model.device)
+        lists = np.zeros((len(self._examples), self._beams), dtype=np.int64)
+        for at in range(device * BATCH, len(lists), devices * BATCH):
+            rows = np.arange(at, min(at + BATCH, len(lists)))
+            batch = collate(self._corpus, self._examples.take(rows), self._max_history)
+            history, mask = torch.from_numpy(batch.history), torch.from_numpy(batch.mask)
+            roots = torch.from_numpy(self._examples.domain[rows][:, None].astype(np.int32))
+            blocked = torch.full_like(roots, -1)
+            request = [tensor.to(model.device) for tensor in (history, mask)]
+            limits = [tensor.to(model.device) for tensor in (roots, blocked)]
+            _, _, leaf = search(*request, *fixed, *limits, beams, slots)
+            lists[rows] = leaf.cpu().numpy()
+        return lists
+
+    def figures(self, lists: IntVector) -> ValidationFigures:
+        """Judge the lists: int64 [n, W]."""
+        ranks = item_ranks(lists, self._corpus.history_items[self._examples.stop])
+        by_domain = {}
+        for number, name in enumerate(self._corpus.domains):
+            own = ranks[self._examples.domain == number]
+            if len(own):
+                by_domain[name] = {
+                    "ndcg_10": float(discounted(own, 10).mean()),
+                    "recall_10": float((own < 10).mean()),
+                }
+        ndcg, recall = (
+            float(np.mean([each[name] for each in by_domain.values()])) for name in ("ndcg_10", "recall_10")
+        )
+        return ValidationFigures(ndcg, recall, by_domain)
