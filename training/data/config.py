@@ -1,0 +1,257 @@
+"""The configuration of `prepare`: which domains, in which files, in which format.
+
+A strict schema: an unknown key, or an option that the format would ignore, is an error that names it. Knows nothing
+of what is in the files.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from service.errors import ConfigError
+
+AMAZON_CORE = 5
+"""Default of `k_core` for the raw Amazon formats: the published sets are 5-core sets."""
+
+
+class Format(StrEnum):
+    """Formats that `prepare` reads."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+    JSONL = "jsonl"
+    AMAZON_2014 = "amazon-2014"
+    AMAZON_2018 = "amazon-2018"
+    AMAZON_2023 = "amazon-2023"
+
+    @property
+    def is_amazon(self) -> bool:
+        """Whether it is a raw Amazon format, whose columns are fixed."""
+        return self in (Format.AMAZON_2014, Format.AMAZON_2018, Format.AMAZON_2023)
+
+
+class Strict(BaseModel):
+    """Base of every part: unknown keys are refused, values are not coerced."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _paths(value: Any) -> Any:
+    """One path or a list of them, as a tuple of paths; anything else is left for the schema to refuse."""
+    values = [value] if isinstance(value, str | Path) else value
+    if isinstance(values, list | tuple):
+        return tuple(Path(path) if isinstance(path, str) else path for path in values)
+    return value
+
+
+def _format(value: Any) -> Any:
+    """The format by its name; an unknown name is left for the schema to refuse."""
+    return Format(value) if value in set(Format) else value
+
+
+def _tuple(value: Any) -> Any:
+    """A list, which is what TOML has, as a tuple."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
+Column = Annotated[str, Field(min_length=1)]
+
+
+class ItemColumns(Strict):
+    """Where the fields of an item are found: our name = the name in the file."""
+
+    item_id: Column = "item_id"
+    title: Column = "title"
+    brand: Column = "brand"
+    categories: Column = "categories"
+    description: Column = "description"
+    price: Column = "price"
+
+
+class InteractionColumns(Strict):
+    """Where the fields of an interaction are found: our name = the name in the file."""
+
+    user_id: Column = "user_id"
+    item_id: Column = "item_id"
+    position: Column = "position"
+    timestamp: Column = "timestamp"
+    rating: Column = "rating"
+
+
+class ColumnMap(Strict):
+    """Names of columns or keys, where they are not ours."""
+
+    items: ItemColumns = ItemColumns()
+    interactions: InteractionColumns = InteractionColumns()
+
+
+class DomainConfig(Strict):
+    """One domain: its name, its files and how to read them.
+
+    Attributes
+    ----------
+    name : as the service will know it
+    format : format of all its files
+    items : files of items; none: the items are those that the interactions name, and have no text
+    interactions : files of interactions; none: the domain has a catalogue and no histories
+    map : names of columns, for parquet, csv and jsonl
+    k_core : drop users and items with fewer interactions, again and again until none is left; 0: keep all.
+        5 for the raw Amazon formats unless given
+    category_separator : between categories where they are one string
+    timestamp_unit : of timestamps that are numbers: seconds or milliseconds
+    clean_text : unescape entities, strip tags, drop placeholder titles; on for all but parquet unless given
+    needs_text : an item without any text is a problem; switch it off where embeddings come from elsewhere
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    format: Annotated[Format, BeforeValidator(_format)]
+    items: Paths = ()
+    interactions: Paths = ()
+    map: ColumnMap = ColumnMap()
+    k_core: Annotated[int, Field(ge=0)] | None = None
+    category_separator: Annotated[str, Field(min_length=1)] = "|"
+    timestamp_unit: Literal["s", "ms"] = "s"
+    clean_text: bool | None = None
+    needs_text: bool = True
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if not self.items and not self.interactions:
+            raise ValueError("neither items nor interactions are given; name the files of at least one")
+        ignored = self.model_fields_set & {"map", "category_separator", "timestamp_unit"}
+        if self.format.is_amazon and ignored:
+            raise ValueError(f"{', '.join(sorted(ignored))}: fixed by the format {self.format}; leave it out")
+        if self.k_core and not self.interactions:
+            raise ValueError("k_core needs interactions, but no file of them is given")
+        return self
+
+    @property
+    def core(self) -> int:
+        """`k_core` with the format's default filled in."""
+        return (
+            (AMAZON_CORE if self.format.is_amazon and self.interactions else 0) if self.k_core is None else self.k_core
+        )
+
+    @property
+    def cleans_text(self) -> bool:
+        """`clean_text` with the format's default filled in."""
+        return self.format is not Format.PARQUET if self.clean_text is None else self.clean_text
+
+
+class PrepareConfig(Strict):
+    """All domains of a dataset."""
+
+    domains: Annotated[tuple[DomainConfig, ...], BeforeValidator(_tuple), Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [domain.name for domain in self.domains]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"domain {twice[0]!r} is given twice; names must differ")
+        return self
+
+
+def parse_config(values: dict[str, Any], origin: str, base: Path | None = None) -> PrepareConfig:
+    """Validate a configuration and check that its files exist.
+
+    Parameters
+    ----------
+    values : keys and values as TOML gives them
+    origin : where they come from, for messages
+    base : folder that relative paths start from; the working folder unless given
+
+    Raises
+    ------
+    ConfigError : an unknown key, a wrong value or a missing file, by name
+    """
+    try:
+        config = PrepareConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc'])) or 'configuration'}: "
+            + ("unknown key" if problem["type"] == "extra_forbidden" else problem["msg"])
+            for problem in error.errors()
+        ]
+        raise ConfigError(f"{origin}: {'; '.join(problems)}") from None
+    if base is not None:
+        config = PrepareConfig(domains=tuple(_based(domain, base) for domain in config.domains))
+    for domain in config.domains:
+        for path in (*domain.items, *domain.interactions):
+            if not path.is_file():
+                raise ConfigError(f"{origin}: domain {domain.name!r}: {path}: no such file")
+    return config
+
+
+def read_config(path: Path) -> PrepareConfig:
+    """Read a TOML file; relative paths in it start from the folder it lies in.
+
+    Raises
+    ------
+    ConfigError : no such file, no TOML, or what `parse_config` refuses
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+    return parse_config(values, str(path), path.parent)
+
+
+def parse_map(entries: list[str]) -> dict[str, dict[str, str]]:
+    """Column names from the command line: `item_id=asin` for every kind of file that has the field, `items.title=name`
+    for one kind.
+
+    Returns
+    -------
+    values for the key `map` of a domain
+
+    Raises
+    ------
+    ConfigError : an entry is not OURS=THEIRS, or OURS is no field
+    """
+    fields = {"items": set(ItemColumns.model_fields), "interactions": set(InteractionColumns.model_fields)}
+    mapping: dict[str, dict[str, str]] = {"items": {}, "interactions": {}}
+    for entry in entries:
+        ours, equals, theirs = entry.partition("=")
+        table, dot, name = ours.rpartition(".")
+        tables = [known for known in fields if (not dot or known == table) and name in fields[known]]
+        if not (equals and theirs and tables):
+            names = ", ".join(sorted(set.union(*fields.values())))
+            raise ConfigError(
+                f"--map {entry}: OURS=THEIRS is expected, where OURS is one of {names}, "
+                "with items. or interactions. before it where it means one kind of file"
+            )
+        for known in tables:
+            mapping[known][name] = theirs
+    return mapping
+
+
+def parquet_config(root: Path, domains: list[str]) -> PrepareConfig:
+    """Configuration of a folder in our layout: `ROOT/DOMAIN/items.parquet` and `ROOT/DOMAIN/interactions.parquet`."""
+    values = [
+        {
+            "name": name,
+            "format": "parquet",
+            "items": str(root / name / "items.parquet"),
+            "interactions": str(root / name / "interactions.parquet"),
+        }
+        for name in domains
+    ]
+    return parse_config({"domains": values}, "--parquet")
+
+
+def _based(domain: DomainConfig, base: Path) -> DomainConfig:
+    return domain.model_copy(
+        update={
+            "items": tuple(base / path for path in domain.items),
+            "interactions": tuple(base / path for path in domain.interactions),
+        }
+    )

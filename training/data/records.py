@@ -1,0 +1,161 @@
+"""Files of JSON lines and CSV as records: one dictionary a row, bad rows rejected with their reason.
+
+Knows nothing of which keys matter.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+
+from training.data.lines import Line, OnBytes, broken_byte, read_lines
+from training.data.report import Kind, Problem
+from training.data.tables import Collector
+from training.data.values import shown
+
+Record = tuple[int, dict[str, object]]
+"""Line number and what stands there."""
+
+
+def json_records(path: Path, collector: Collector, on_bytes: OnBytes, literals: bool = False) -> Iterator[Record]:
+    """Records of a file with one JSON object a line; blank lines are passed over.
+
+    Parameters
+    ----------
+    literals : also take lines that are Python literals, as the 2014 Amazon metadata are in the wild
+    """
+    for line in read_lines(path, collector.findings, on_bytes):
+        if not line.content.strip():
+            continue
+        try:
+            value: object = orjson.loads(line.content)
+        except orjson.JSONDecodeError:
+            reason = broken_byte(line)
+            if reason is not None:
+                collector.reject(Kind.BROKEN_ENCODING, line.number, reason)
+                continue
+            try:
+                value = _parse_leniently(line.content.decode("utf-8"), literals)
+            except ValueError as error:
+                collector.reject(Kind.MALFORMED_LINE, line.number, f"{error}; one JSON object a line is expected")
+                continue
+        if isinstance(value, dict):
+            yield line.number, value
+        else:
+            reason = f"{shown(value)} is of type {type(value).__name__}; one JSON object a line is expected"
+            collector.reject(Kind.MALFORMED_LINE, line.number, reason)
+
+
+def _parse_leniently(text: str, literals: bool) -> object:
+    """JSON with the extensions that Python's own writer uses (NaN, Infinity), then Python literals.
+
+    Raises
+    ------
+    ValueError : it is neither
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = f"not JSON: {error}"
+    if literals:
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+            reason = f"neither JSON nor a Python literal: {error}"
+    raise ValueError(reason)
+
+
+def csv_records(path: Path, collector: Collector, on_bytes: OnBytes) -> Iterator[Record]:
+    """Records of a CSV file with a header line, RFC 4180 quoting; a row's number is that of its first line.
+
+    A file whose header lacks a column that is expected gives no records and is one problem.
+    """
+    numbered = _DecodedLines(read_lines(path, collector.findings, on_bytes))
+    reader = csv.reader(numbered, strict=True)
+    header: list[str] | None = None
+    while True:
+        first = numbered.number + 1
+        numbered.broken = None
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            reason = f"{error}; a quote inside quotes is written twice in CSV"
+            collector.reject(Kind.MALFORMED_LINE, first, reason)
+            continue
+        if numbered.broken is not None:
+            collector.reject(Kind.BROKEN_ENCODING, first, numbered.broken)
+        elif not row:
+            continue
+        elif header is None:
+            header = row
+            if not has_columns(header, collector):
+                return
+        elif len(row) != len(header):
+            reason = f"{len(row)} fields, but the header has {len(header)}"
+            collector.reject(Kind.MALFORMED_LINE, first, reason)
+        else:
+            yield first, dict(zip(header, row, strict=True))
+    if header is None:
+        collector.findings.add(Problem(Kind.MALFORMED_LINE, str(path), 1, None, "no header line; the file is empty"))
+
+
+class _DecodedLines:
+    """Lines as text for the CSV reader, which asks for as many as a row needs; remembers where it is.
+
+    Attributes
+    ----------
+    number : number of the last line given
+    broken : why a line given since this was last set to None is not UTF-8
+    """
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self.number = 0
+        self.broken: str | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number = line.number
+        self.broken = self.broken or broken_byte(line)
+        return line.content.decode("utf-8", errors="replace") + "\n"
+
+
+def has_columns(columns: list[str], collector: Collector) -> bool:
+    """Whether a file has every column that is expected, and none of those twice; reports what is wrong."""
+    missing = sorted(collector.fields.expected - set(columns))
+    for name in missing:
+        reason = f"no such column; there are {', '.join(columns)}"
+        collector.findings.add(Problem(Kind.MISSING_COLUMN, collector.files[-1], None, name, reason))
+    twice = sorted(name for name in set(collector.fields.names.values()) if columns.count(name) > 1)
+    for name in twice:
+        reason = f"{columns.count(name)} columns have this name; which one is meant?"
+        collector.findings.add(Problem(Kind.MALFORMED_LINE, collector.files[-1], None, name, reason))
+    return not missing and not twice
+
+
+Rename = Callable[[dict[str, object]], dict[str, object]]
+"""A record under the source's names -> under ours."""
+
+
+def take_records(records: Iterator[Record], rename: Rename, collector: Collector) -> None:
+    """Hand records over, and report the expected keys that no record of the file has."""
+    missing = set(collector.fields.expected)
+    row = 0
+    for row, record in records:
+        if missing:
+            missing.difference_update(record)
+        collector.take(row, rename(record))
+    if row:
+        for name in sorted(missing):
+            reason = "no record of the file has this key"
+            collector.findings.add(Problem(Kind.MISSING_COLUMN, collector.files[-1], None, name, reason))

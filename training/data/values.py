@@ -1,0 +1,145 @@
+"""Single values of foreign records: text, categories, numbers, moments; what does not fit says why.
+
+Knows nothing of files and of which field a value belongs to.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+
+from training.data.report import Kind
+
+_PRICE = re.compile(r"[$€£]?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)")
+_SHOWN = 40
+"""Characters of a bad value that a message shows."""
+
+MILLISECONDS = {"s": 1000.0, "ms": 1.0}
+"""Milliseconds in a unit of time."""
+
+Converter = Callable[[object], object]
+
+
+class BadValue(ValueError):
+    """A value that does not fit its field.
+
+    Parameters
+    ----------
+    kind : kind of problem
+    reason : what was found, and what would be right
+    notice : the value is worth a note but no reason to stop
+    """
+
+    def __init__(self, kind: Kind, reason: str, notice: bool = False) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+        self.notice = notice
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its `repr`, cut."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def as_text(value: object) -> str | None:
+    """Text of a string, a number or a list of such; None for nothing at all."""
+    if isinstance(value, str):
+        if not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise BadValue(
+                    Kind.BROKEN_ENCODING, f"character {error.start} is half a surrogate pair; text must be valid UTF-8"
+                ) from None
+        return value
+    if value is None or value != value:  # noqa: PLR0124 - NaN, which other tools write for nothing
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return " ".join(filter(None, map(as_text, value)))
+    raise BadValue(Kind.MALFORMED_LINE, f"{shown(value)} is of type {type(value).__name__}; text is expected")
+
+
+def as_categories(separator: str | None) -> Converter:
+    """Converter for categories: a list, lists in a list (paths in a tree), or one string with a separator.
+
+    The result is a list without repetitions, first occurrences first.
+    """
+
+    def convert(value: object) -> list[str]:
+        found: list[str | None]
+        if isinstance(value, list | tuple):
+            found = [name for part in value for name in (convert(part) if isinstance(part, list) else [as_text(part)])]
+        else:
+            text = as_text(value)
+            found = [text] if text is None or separator is None else [*text.split(separator)]
+        return list(dict.fromkeys(name.strip() for name in found if name and name.strip()))
+
+    return convert
+
+
+def as_number(value: object) -> float | None:
+    """A number, or text that is one; NaN and infinities pass, for the checks to report with the field's range."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (ValueError, OverflowError):
+            pass
+    raise BadValue(Kind.BAD_NUMBER, f"{shown(value)} is not a number")
+
+
+def as_price(value: object) -> float | None:
+    """A number, or text like `$1,299.00`."""
+    if isinstance(value, str) and (match := _PRICE.fullmatch(value.strip())):
+        return float(match[1].replace(",", ""))
+    return as_number(value)
+
+
+def as_listed_price(value: object) -> float | None:
+    """Price of a raw Amazon listing: of a range the lower end; whatever else stands there is noted, not a problem.
+
+    Those fields hold remnants of web pages, and no encoder reads the price.
+    """
+    if isinstance(value, str):
+        value = value.split(" - ")[0].removeprefix("from ").strip()
+        if value in ("", "—"):
+            return None
+    try:
+        price = as_price(value)
+    except BadValue as bad:
+        raise BadValue(bad.kind, bad.reason, notice=True) from None
+    if price is not None and not 0 <= price < math.inf:
+        raise BadValue(Kind.BAD_NUMBER, f"{shown(value)} is no price", notice=True)
+    return price
+
+
+def as_milliseconds(unit: str) -> Converter:
+    """Converter for moments: a number in `unit` ("s" or "ms"), or a date as ISO 8601 writes it, UTC unless it says.
+
+    Text that is a number is a number: ISO 8601 would also read some of them as dates without dashes.
+    """
+    factor = MILLISECONDS[unit]
+
+    def convert(value: object) -> float | None:
+        try:
+            number = None if isinstance(value, date) else as_number(value)
+        except BadValue as bad:
+            if not isinstance(value, str):
+                raise
+            try:
+                value = datetime.fromisoformat(value.strip())
+            except ValueError:
+                raise BadValue(bad.kind, f"{shown(value)} is neither a number nor an ISO 8601 date") from None
+        if isinstance(value, date):
+            moment = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
+            return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000.0
+        return None if number is None else number * factor
+
+    return convert
