@@ -63,9 +63,9 @@ class ResidualQuantizer(nn.Module):
         """
         sets, _, codes, _ = self.codebooks.shape
         flat = self.codebooks[:, level].reshape(sets * codes, -1)
-        scores = (flat.square().sum(dim=1) / 2 - residual @ flat.T).reshape(-1, sets, codes)
-        own = torch.take_along_dim(scores, chosen.reshape(-1, 1, 1), dim=1).squeeze(1)
-        return own.argmin(dim=1)
+        scores = flat.square().sum(dim=1) / 2 - residual @ flat.T
+        own = chosen.unsqueeze(1) * codes + torch.arange(codes, device=residual.device)
+        return scores.gather(1, own).argmin(dim=1)
 
     def forward(self, z: Tensor, chosen: Tensor) -> Quantized:
         """Quantise z [B, d] with the sets chosen, int64 [B].

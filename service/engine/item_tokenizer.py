@@ -1,0 +1,147 @@
+"""Embeddings to codes and experts: check, batch, run.
+
+Symbols: B batch, D embedding width, L levels, K experts, N experts chosen, d latent width. Knows nothing of text, of
+items and of suffixes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.manifest import ItemTokenizerPart
+from service.engine.sessions import Runtime, Session, Tensor, open_session
+from service.errors import BundleError, InvalidInput, ModelError
+
+INPUTS = (Tensor("embedding", "float32", ("B", "D")),)
+OUTPUTS = (
+    Tensor("codes", "int32", ("B", "L")),
+    Tensor("experts", "int32", ("B", "N")),
+    Tensor("gate", "float32", ("B", "K")),
+    Tensor("quantization_error", "float32", ("B",)),
+    Tensor("latent", "float32", ("B", "d")),
+)
+"""The signature that every item tokenizer has."""
+
+CHUNK = 1024
+"""Rows of one run: beyond it, a batch gets no faster and only holds more memory."""
+
+FEWEST_ROWS = 2
+"""A single row would run on other matrix kernels, whose last bits differ; it is run beside a copy of itself instead,
+so that an item gets the same codes alone and in a batch."""
+
+IntArray = NDArray[np.int32]
+FloatArray = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedItems:
+    """What the tokenizer says of B items.
+
+    Attributes
+    ----------
+    codes : int32 [B, L], of the first expert
+    experts : int32 [B, N], by falling gate
+    gate : float32 [B, K], how the router weighs all experts
+    quantization_error : float32 [B], squared distance between the latent and the sum of the emitted codes
+    latent : float32 [B, d]
+    """
+
+    codes: IntArray
+    experts: IntArray
+    gate: FloatArray
+    quantization_error: FloatArray
+    latent: FloatArray
+
+
+class ItemTokenizer:
+    """The item tokenizer of a bundle.
+
+    Parameters
+    ----------
+    session : a graph with the signature `INPUTS` -> `OUTPUTS`
+
+    Attributes
+    ----------
+    width : D, width of the embeddings it takes
+    levels, experts_per_item, experts : L, N, K
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.width = session.size("D")
+        self.levels = session.size("L")
+        self.experts_per_item = session.size("N")
+        self.experts = session.size("K")
+
+    @classmethod
+    def open(cls, path: Path, part: ItemTokenizerPart, runtime: Runtime | None = None) -> ItemTokenizer:
+        """Open `item_tokenizer.onnx`.
+
+        Raises
+        ------
+        BundleError : the file is missing, unreadable, has another signature or is not what the manifest says
+        ProviderUnavailable : the runtime asks for a provider that is not there
+        """
+        session = open_session(path, runtime or Runtime(), INPUTS, OUTPUTS)
+        said = {"D": part.embedding_width, "d": part.latent_width, "K": len(part.expert_names)}
+        for symbol, size in said.items():
+            if session.size(symbol) != size:
+                raise BundleError(f"{path}: {symbol} is {session.size(symbol)}, but the manifest says {size}")
+        return cls(session)
+
+    def tokenize(self, embeddings: NDArray[Any]) -> TokenizedItems:
+        """Codes and experts of embeddings float [B, D]; an item's do not depend on the others.
+
+        Raises
+        ------
+        InvalidInput : another width, another type, or a value that is not finite; names the row
+        ModelError : the graph returned a value that is not finite, a code below 0 or an expert out of range
+        """
+        rows = self._checked(embeddings)
+        starts = range(0, len(rows), CHUNK)
+        parts = [self._run(rows[start : start + CHUNK]) for start in starts] or [self._nothing()]
+        return TokenizedItems(
+            **{name: np.concatenate([part[name] for part in parts]) for name in TokenizedItems.__slots__}
+        )
+
+    def _checked(self, embeddings: NDArray[Any]) -> FloatArray:
+        array = np.asarray(embeddings)
+        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+            raise InvalidInput(
+                f"embeddings have shape {list(array.shape)} and type {array.dtype}, "
+                f"but must be floats [B, {self.width}]"
+            )
+        if array.shape[1] != self.width:
+            raise InvalidInput(f"embeddings have {array.shape[1]} values, but this bundle's have {self.width}")
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(array, dtype=np.float32)
+        finite = np.isfinite(rows).all(axis=1)
+        if not finite.all():
+            raise InvalidInput(f"embedding {int(np.argmin(finite))} holds a value that is not a finite float32")
+        return rows
+
+    def _run(self, rows: FloatArray) -> dict[str, NDArray[Any]]:
+        padded = rows if len(rows) >= FEWEST_ROWS else np.repeat(rows, FEWEST_ROWS, axis=0)
+        found = {name: value[: len(rows)] for name, value in self._session.run({"embedding": padded}).items()}
+        for name in ("gate", "quantization_error", "latent"):
+            finite = np.isfinite(found[name].reshape(len(rows), -1)).all(axis=1)
+            if not finite.all():
+                raise ModelError(f"{self._session.path}: {name} of embedding {int(np.argmin(finite))} is not finite")
+        experts = found["experts"]
+        if (found["codes"] < 0).any() or (experts < 0).any() or (experts >= self.experts).any():
+            raise ModelError(f"{self._session.path}: a code or an expert is out of range")
+        return found
+
+    def _nothing(self) -> dict[str, NDArray[Any]]:
+        return {
+            "codes": np.empty((0, self.levels), dtype=np.int32),
+            "experts": np.empty((0, self.experts_per_item), dtype=np.int32),
+            "gate": np.empty((0, self.experts), dtype=np.float32),
+            "quantization_error": np.empty(0, dtype=np.float32),
+            "latent": np.empty((0, self._session.size("d")), dtype=np.float32),
+        }

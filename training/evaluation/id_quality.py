@@ -1,0 +1,150 @@
+"""How good the semantic IDs of a domain are, in figures that can be compared between tokenizers.
+
+Symbols: n items, L levels, T codes a level, N experts, D embedding width. Suffixes are left out throughout: they make
+any ID unique. Knows nothing of networks or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from training.tokenizer.ids import groups_of
+
+IntArray = NDArray[np.int32]
+FloatArray = NDArray[np.float32]
+
+NEIGHBOURS = 10
+
+
+@dataclass(frozen=True)
+class IdQuality:
+    """Figures of one domain.
+
+    Attributes
+    ----------
+    items : n
+    sharing : share of items whose codes and experts another item has too
+    distinct_contents : items of different content (composed text)
+    sharing_beyond_equal_content : the same as `sharing`, over one item of each content
+    largest_group : most items on one ID
+    entropy_hartleys : entropy of full IDs, to base 10; log10 n where all differ
+    perplexity, codes_used : by level over all items, whatever their expert: what the recommender reads
+    main_expert : the first expert of most items
+    main_expert_share : of the items
+    main_expert_perplexity, main_expert_codes_used : by level, over the items of that expert
+    """
+
+    items: int
+    sharing: float
+    distinct_contents: int
+    sharing_beyond_equal_content: float
+    largest_group: int
+    entropy_hartleys: float
+    perplexity: list[float]
+    codes_used: list[int]
+    main_expert: int
+    main_expert_share: float
+    main_expert_perplexity: list[float]
+    main_expert_codes_used: list[int]
+
+
+def id_quality(codes: IntArray, experts: IntArray, texts: Sequence[str]) -> IdQuality:
+    """Judge the IDs of one domain.
+
+    Parameters
+    ----------
+    codes, experts : int32 [n, L] and [n, N]
+    texts : n composed texts; equal texts are equal content
+    """
+    groups = groups_of(np.concatenate([codes, experts], axis=1))
+    sizes = np.bincount(groups)
+    _, firsts = np.unique(np.asarray(texts, dtype=object), return_index=True)
+    distinct = np.bincount(groups[firsts])
+    shares = sizes / len(groups)
+    main = int(np.bincount(experts[:, 0]).argmax())
+    served = codes[experts[:, 0] == main]
+    return IdQuality(
+        items=len(groups),
+        sharing=_sharing(groups),
+        distinct_contents=len(firsts),
+        sharing_beyond_equal_content=float((distinct[groups[firsts]] > 1).mean()),
+        largest_group=int(sizes.max()),
+        entropy_hartleys=float(-(shares * np.log10(shares)).sum()),
+        perplexity=_perplexities(codes),
+        codes_used=_used(codes),
+        main_expert=main,
+        main_expert_share=len(served) / len(codes),
+        main_expert_perplexity=_perplexities(served),
+        main_expert_codes_used=_used(served),
+    )
+
+
+def _sharing(groups: NDArray[np.int64]) -> float:
+    return float((np.bincount(groups)[groups] > 1).mean())
+
+
+def _used(codes: IntArray) -> list[int]:
+    return [len(np.unique(column)) for column in codes.T]
+
+
+def _perplexities(codes: IntArray) -> list[float]:
+    return [code_perplexity(np.bincount(column)) for column in codes.T]
+
+
+def code_perplexity(counts: NDArray[np.int64]) -> float:
+    """exp of the entropy of code use: how many codes, evenly used, would be as uncertain; counts int64 [T]."""
+    shares = counts[counts > 0] / counts.sum()
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def relative_error(values: FloatArray, approximations: FloatArray) -> float:
+    """Squared error of approximations [n, D], as a share of the values' own spread about their mean."""
+    spread = np.square(values - values.mean(axis=0), dtype=np.float64).sum()
+    error = np.square(values - approximations, dtype=np.float64).sum()
+    return float(error / spread) if spread > 0 else float(error > 0)
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Whether near items have equal first codes.
+
+    Attributes
+    ----------
+    kept : share of an item's nearest neighbours, by embedding, that share its first code
+    chance : the same for items drawn at random
+    asked : how many items' neighbours were looked at
+    """
+
+    kept: float
+    chance: float
+    asked: int
+
+
+def neighbourhood(embeddings: FloatArray, codes: IntArray, most: int = 2000, seed: int = 0) -> Neighbourhood:
+    """Compare the 10 nearest neighbours in embeddings [n, D] with the first of codes [n, L].
+
+    Parameters
+    ----------
+    most : a random sample of this many items is asked for its neighbours, which are sought among all
+    """
+    count = len(embeddings)
+    first = codes[:, 0]
+    shares = np.bincount(first) / count
+    chance = float(np.square(shares).sum())
+    asked = np.random.default_rng(seed).permutation(count)[:most]
+    k = min(NEIGHBOURS, count - 1)
+    if k < 1:
+        return Neighbourhood(0.0, chance, 0)
+    index = faiss.IndexFlatL2(embeddings.shape[1])
+    index.add(np.ascontiguousarray(embeddings, dtype=np.float32))
+    _, found = index.search(np.ascontiguousarray(embeddings[asked], dtype=np.float32), k + 1)
+    # The item itself is among its neighbours, but with equal embeddings not always first, nor always there.
+    themselves = found == asked[:, None]
+    themselves[~themselves.any(axis=1), -1] = True
+    others = found[~themselves].reshape(len(asked), k)
+    return Neighbourhood(float((first[others] == first[asked][:, None]).mean()), chance, len(asked))

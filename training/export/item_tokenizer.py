@@ -1,0 +1,171 @@
+"""A trained tokenizer as an ONNX graph, and the proof that the graph does what the network does.
+
+Symbols: B batch, D embedding width, L levels, T codes, K experts, N experts chosen, d latent width. The signature is
+the one that `service/engine/item_tokenizer.py` checks when it opens the file. Knows nothing of bundles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.export import Dim
+
+from service.bundle.manifest import ItemTokenizerPart
+from service.engine.item_tokenizer import INPUTS, OUTPUTS, ItemTokenizer, TokenizedItems
+from service.errors import ModelError
+from training.encoders.graphs import write_graph
+from training.networks.unitok import UniTokNetwork
+from training.tokenizer.estimator import EncodedItems, UniTok
+
+OPSET = 20
+TOLERANCE = 1e-4
+"""Greatest difference of a float output, and of two scores that count as a tie, relative to the numbers' size."""
+
+
+class _Graph(nn.Module):
+    """The network's inference with its outputs in the order of the signature."""
+
+    def __init__(self, network: UniTokNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, embedding: Tensor) -> tuple[Tensor, ...]:
+        tokenized = self.network(embedding)
+        return tuple(getattr(tokenized, tensor.name) for tensor in OUTPUTS)
+
+
+def export_item_tokenizer(tokenizer: UniTok, path: Path) -> ItemTokenizerPart:
+    """Write the graph and return its part of a manifest; only the batch size stays open."""
+    description = tokenizer.description
+    example = torch.zeros(3, description.embedding_width)
+    with _quiet():
+        program = torch.onnx.export(
+            _Graph(tokenizer.network).eval(),
+            (example,),
+            input_names=[tensor.name for tensor in INPUTS],
+            output_names=[tensor.name for tensor in OUTPUTS],
+            dynamic_shapes=({0: Dim("B")},),
+            dynamo=True,
+            opset_version=OPSET,
+            optimize=True,
+            verbose=False,
+        )
+    if program is None:
+        raise ModelError("torch.onnx.export returned no graph for the item tokenizer")
+    write_graph(program.model_proto, path)
+    return ItemTokenizerPart(
+        model=path.name,
+        embedding_width=description.embedding_width,
+        latent_width=description.parameters.latent_width,
+        expert_names=list(description.expert_names),
+    )
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How far the graph and the network agree on a catalogue.
+
+    Attributes
+    ----------
+    items : compared
+    ties : items whose codes or experts differ because two candidates score equal within rounding; each one checked
+    differences : greatest absolute difference of each float output, ties aside
+    """
+
+    items: int
+    ties: int
+    differences: dict[str, float]
+
+
+def prove_item_tokenizer(tokenizer: UniTok, path: Path, embeddings: NDArray[Any]) -> Proof:
+    """Run graph and network on embeddings float [n, D] and compare every output.
+
+    Raises
+    ------
+    ModelError : a tensor differs by more than rounding; names it, the row and the greatest difference
+    """
+    graph = ItemTokenizer.open(path, _part(tokenizer)).tokenize(embeddings)
+    network = tokenizer.encode(embeddings)
+    _compare("latent", network.latent, graph.latent)
+    _compare("gate", network.gate, graph.gate)
+    differ = (network.experts != graph.experts).any(axis=1) | (network.codes != graph.codes).any(axis=1)
+    for row in np.flatnonzero(differ):
+        _prove_tie(tokenizer.network, network, graph, int(row))
+    same = ~differ
+    _compare("quantization_error", network.quantization_error[same], graph.quantization_error[same])
+    differences = {
+        name: float(np.abs(getattr(network, name)[same] - getattr(graph, name)[same]).max(initial=0.0))
+        for name in ("latent", "gate", "quantization_error")
+    }
+    return Proof(len(differ), int(differ.sum()), differences)
+
+
+def _compare(name: str, expected: NDArray[np.float32], found: NDArray[np.float32]) -> None:
+    difference = np.abs(expected - found)
+    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max(initial=0.0)))
+    if difference.max(initial=0.0) > allowed:
+        row = int(np.unravel_index(int(difference.argmax()), difference.shape)[0])
+        raise ModelError(
+            f"exported {name}: differs from the network by up to {difference.max():.3g} (row {row}), "
+            f"but at most {allowed:.3g} is rounding"
+        )
+
+
+def _prove_tie(network: UniTokNetwork, expected: EncodedItems, found: TokenizedItems, row: int) -> None:
+    """Pass if the first choice in which the two differ was between candidates of equal score, in float64."""
+    for place, (one, other) in enumerate(zip(expected.experts[row], found.experts[row], strict=True)):
+        if one != other:
+            gate = expected.gate[row].astype(np.float64)
+            _require_tie("experts", row, place, abs(gate[one] - gate[other]), 1.0)
+            if place == 0:
+                return  # Another first expert has other codebooks: all that follows may differ.
+    codebooks = network.moe.experts.codebooks[int(expected.experts[row, 0])].detach().double().numpy()
+    residual = expected.latent[row].astype(np.float64)
+    for level, (one, other) in enumerate(zip(expected.codes[row], found.codes[row], strict=True)):
+        distances = np.square(residual - codebooks[level, [one, other]]).sum(axis=1)
+        if one != other:
+            _require_tie("codes", row, level, abs(distances[0] - distances[1]), np.square(expected.latent[row]).sum())
+            return
+        residual = residual - codebooks[level, one]
+
+
+def _require_tie(name: str, row: int, place: int, gap: float, scale: float) -> None:
+    if gap > TOLERANCE * scale:
+        raise ModelError(
+            f"exported {name}: row {row}, position {place} differs from the network, and the two candidates are no "
+            f"tie: their scores are {gap:.3g} apart, but at most {TOLERANCE * scale:.3g} is rounding"
+        )
+
+
+def _part(tokenizer: UniTok) -> ItemTokenizerPart:
+    description = tokenizer.description
+    return ItemTokenizerPart(
+        embedding_width=description.embedding_width,
+        latent_width=description.parameters.latent_width,
+        expert_names=list(description.expert_names),
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and notices of its own internals out of a person's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

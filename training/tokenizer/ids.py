@@ -1,0 +1,121 @@
+"""Semantic IDs of a catalogue: what keeps items with equal codes apart, and the table of all IDs.
+
+Items of one domain with equal codes and experts get the suffixes 0, 1, 2, ... in the order of their rows. Knows nothing
+of networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from service.errors import ConfigError, SuffixExhausted
+
+IDS = "ids.parquet"
+
+IntArray = NDArray[np.int32]
+
+
+def groups_of(rows: IntArray) -> NDArray[np.int64]:
+    """Number the distinct rows of int32 [n, m]: int64 [n], equal for equal rows."""
+    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def suffixes_of(domain: str, codes: IntArray, experts: IntArray, suffixes: int) -> IntArray:
+    """Suffixes int32 [n] for codes [n, L] and experts [n, N] of one domain.
+
+    Parameters
+    ----------
+    suffixes : how many the token layout has
+
+    Raises
+    ------
+    SuffixExhausted : a group is larger than that; names domain, codes and size
+    """
+    groups = groups_of(np.concatenate([codes, experts], axis=1))
+    order = np.argsort(groups, kind="stable")
+    sizes = np.bincount(groups)
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    result = np.empty(len(groups), dtype=np.int32)
+    result[order] = np.arange(len(groups)) - starts
+    if len(sizes) and sizes.max() > suffixes:
+        row = int(np.argmax(groups == sizes.argmax()))
+        raise SuffixExhausted(
+            f"{domain}: {sizes.max()} items have codes {codes[row].tolist()} and experts {experts[row].tolist()}, "
+            f"but the layout has {suffixes} suffixes; raise `suffixes` or remove duplicate items"
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class DomainIds:
+    """IDs of one domain, by item row.
+
+    Attributes
+    ----------
+    item_ids : n strings
+    codes, experts, suffix : int32 [n, L], [n, N], [n]
+    """
+
+    domain: str
+    item_ids: Sequence[str]
+    codes: IntArray
+    experts: IntArray
+    suffix: IntArray
+
+
+def write_ids(folder: Path, domains: Sequence[DomainIds]) -> None:
+    """Write `ids.parquet`: domain, item_id, codes, experts, suffix; domains back to back, rows in item order."""
+    frames = [
+        pl.DataFrame(
+            {
+                "domain": [ids.domain] * len(ids.item_ids),
+                "item_id": list(ids.item_ids),
+                "codes": _lists(ids.codes),
+                "experts": _lists(ids.experts),
+                "suffix": pl.Series(ids.suffix, dtype=pl.Int32),
+            },
+            schema_overrides={"domain": pl.String, "item_id": pl.String},
+        )
+        for ids in domains
+    ]
+    partial = folder / (IDS + ".partial")
+    pl.concat(frames).write_parquet(partial)
+    partial.replace(folder / IDS)
+
+
+def read_ids(folder: Path) -> dict[str, DomainIds]:
+    """Read `ids.parquet` of a tokenizer's folder, by domain.
+
+    Raises
+    ------
+    ConfigError : the folder holds none
+    """
+    path = folder / IDS
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; `unitok train-tokenizer` writes it")
+    table = pl.read_parquet(path)
+    return {
+        str(name): DomainIds(
+            str(name),
+            rows["item_id"].to_list(),
+            _matrix(rows["codes"]),
+            _matrix(rows["experts"]),
+            rows["suffix"].to_numpy(),
+        )
+        for (name,), rows in table.partition_by("domain", as_dict=True, maintain_order=True).items()
+    }
+
+
+def _lists(values: IntArray) -> pl.Series:
+    return pl.Series(np.ascontiguousarray(values)).arr.to_list().cast(pl.List(pl.Int32))
+
+
+def _matrix(lists: pl.Series) -> IntArray:
+    flat = lists.explode().to_numpy().astype(np.int32)
+    return flat.reshape(len(lists), -1)
