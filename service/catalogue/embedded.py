@@ -1,0 +1,345 @@
+"""The embedded catalogue store: one SQLite file for an ID generation, in one folder, no server to start.
+
+Write-ahead log with a full sync at every commit, so what was acknowledged survives `kill -9` and a power cut. Several
+processes of one machine may share the folder (a backfill beside the service): SQLite lets one of them write at a time.
+The unique index over (domain, ID), tombstones included, is what keeps an ID from being given twice.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from service.catalogue.store import (
+    CHANGES_KEPT,
+    REFUSED,
+    Changes,
+    ItemKey,
+    NewItem,
+    Registered,
+    StoredItem,
+    StoreStatus,
+    base_ids,
+    check_seed,
+    layout_of_ids,
+)
+from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
+from service.semantic_ids import TokenLayout
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS domain (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS item (
+    domain INTEGER NOT NULL, item_id TEXT NOT NULL, packed INTEGER NOT NULL, live INTEGER NOT NULL,
+    title TEXT, content TEXT, PRIMARY KEY (domain, item_id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS item_of_id ON item (domain, packed);
+CREATE TABLE IF NOT EXISTS change (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, domain INTEGER NOT NULL, item_id TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS checkpoint (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another process's transaction."""
+
+SCAN_ROWS = 4096
+
+
+class EmbeddedStore:
+    """See `service.catalogue.store.CatalogueStore`.
+
+    Parameters
+    ----------
+    folder : created if need be
+    bundle, generation : name the file, `BUNDLE@GENERATION.sqlite3`
+    layout : must be the one that the file was created with
+    """
+
+    def __init__(self, folder: Path, bundle: str, generation: int, layout: TokenLayout) -> None:
+        self._path = folder / f"{bundle}@{generation}.sqlite3"
+        self._generation = f"{bundle}:{generation}"
+        self._layout = layout
+        self._writing = threading.Lock()
+        self._reading = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(f"embedded store {folder}: {error}") from error
+        with self._errors():
+            self._writer = self._connect()
+            self._writer.executescript(SCHEMA)
+            self._reader = self._connect()
+        self._check_layout()
+
+    @property
+    def layout(self) -> TokenLayout:
+        """How semantic IDs are packed."""
+        return self._layout
+
+    def seed(self, items: Sequence[StoredItem]) -> None:
+        """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
+        check_seed(items)
+        with self._transaction() as cursor:
+            if _seeded(cursor):
+                return
+            numbers = _DomainNumbers(cursor)
+            for item in items:
+                key, packed = (numbers[item.domain], item.item_id), _signed(item.packed)
+                cursor.execute("SELECT packed FROM item WHERE domain = ? AND item_id = ?", key)
+                known = cursor.fetchone()
+                if known is None:
+                    try:
+                        cursor.execute(
+                            "INSERT INTO item VALUES (?, ?, ?, 1, ?, ?)", (*key, packed, item.title, item.content)
+                        )
+                    except sqlite3.IntegrityError:
+                        raise BundleError(
+                            f"catalogue of {self._generation}: item {item.item_id!r} of domain {item.domain!r} has "
+                            "the semantic ID of another item"
+                        ) from None
+                elif known != (packed,):
+                    raise BundleError(
+                        f"catalogue of {self._generation}: item {item.item_id!r} of domain {item.domain!r} has two IDs"
+                    )
+
+    def finish_seed(self) -> None:
+        """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
+        with self._transaction() as cursor:
+            cursor.execute("INSERT OR REPLACE INTO meta VALUES ('seeded', 'yes')")
+
+    def seeded(self) -> bool:
+        """Whether `finish_seed` was called."""
+        with self._read() as cursor:
+            return _seeded(cursor)
+
+    def register(self, items: Sequence[NewItem]) -> Registered:
+        """Store items and allot their suffixes, all in one transaction."""
+        bases = base_ids(items, self._layout)
+        values = np.full((len(items), self._layout.depth), REFUSED, dtype=np.int32)
+        created = np.zeros(len(items), dtype=bool)
+        ids = bases.copy()
+        with self._transaction() as cursor:
+            self._require_seeded(cursor)
+            numbers = _DomainNumbers(cursor)
+            stored = np.zeros(len(items), dtype=bool)
+            for row, item in enumerate(items):
+                packed, created[row] = self._register_one(cursor, numbers[item.domain], item, int(bases[row]))
+                if packed is not None:
+                    ids[row], stored[row] = packed, True
+            _trim(cursor)
+        values[stored] = self._layout.unpack(ids[stored])
+        return Registered(values, created)
+
+    def delete(self, key: ItemKey) -> bool:
+        """Remove an item, keeping its ID reserved; False where it was not live."""
+        with self._transaction() as cursor:
+            self._require_seeded(cursor)
+            number = _DomainNumbers(cursor).known(key.domain)
+            if number is None:
+                return False
+            cursor.execute(
+                "UPDATE item SET live = 0, title = NULL, content = NULL WHERE domain = ? AND item_id = ? AND live = 1",
+                (number, key.item_id),
+            )
+            if not cursor.rowcount:
+                return False
+            _log(cursor, number, key.item_id)
+            _trim(cursor)
+            return True
+
+    def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
+        """Live items in the order asked for, None where there is none."""
+        found: list[StoredItem | None] = []
+        with self._read() as cursor:
+            for key in keys:
+                cursor.execute(
+                    "SELECT packed, title, content FROM item JOIN domain ON domain.number = item.domain "
+                    "WHERE domain.name = ? AND item_id = ? AND live = 1",
+                    key,
+                )
+                row = cursor.fetchone()
+                found.append(row and StoredItem(*key, _unsigned(row[0]), row[1], row[2]))
+        return found
+
+    def scan(self) -> Iterator[list[StoredItem]]:
+        """All live items in batches, in no order, without their content; a snapshot of this moment."""
+        with self._errors(), closing(self._connect()) as connection:
+            rows = connection.execute(
+                "SELECT name, item_id, packed, title FROM item JOIN domain ON domain.number = item.domain "
+                "WHERE live = 1"
+            )
+            while batch := rows.fetchmany(SCAN_ROWS):
+                yield [StoredItem(name, item_id, _unsigned(packed), title) for name, item_id, packed, title in batch]
+
+    def head(self) -> int:
+        """Sequence number of the latest change, 0 before the first."""
+        with self._read() as cursor:
+            return _head(cursor)
+
+    def changes(self, after: int, limit: int = 10_000) -> Changes:
+        """At most `limit` changes after a sequence number."""
+        with self._read() as cursor:
+            cursor.execute("BEGIN")
+            try:
+                head = _head(cursor)
+                cursor.execute(
+                    "SELECT sequence, name, item_id FROM change JOIN domain ON domain.number = change.domain "
+                    "WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                    (after, limit),
+                )
+                rows = cursor.fetchall()
+            finally:
+                cursor.execute("COMMIT")
+        if after > head or (after < head and (not rows or rows[0][0] != after + 1)):
+            return Changes((), head, gap=True)
+        return Changes(tuple(ItemKey(name, item_id) for _, name, item_id in rows), rows[-1][0] if rows else after)
+
+    def checkpoint(self, name: str) -> str | None:
+        """What `save_checkpoint` kept under a name."""
+        with self._read() as cursor:
+            row = cursor.execute("SELECT value FROM checkpoint WHERE name = ?", (name,)).fetchone()
+            return row and str(row[0])
+
+    def save_checkpoint(self, name: str, value: str) -> None:
+        """Keep a small text, durably, for work that resumes."""
+        with self._transaction() as cursor:
+            cursor.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (name, value))
+
+    def status(self) -> StoreStatus:
+        """Counts and state, for people."""
+        with self._read() as cursor:
+            counts = cursor.execute(
+                "SELECT name, count(*) FROM item JOIN domain ON domain.number = item.domain "
+                "WHERE live = 1 GROUP BY item.domain"
+            ).fetchall()
+            return StoreStatus(
+                "embedded", str(self._path), self._generation, _seeded(cursor), dict(counts), _head(cursor)
+            )
+
+    def close(self) -> None:
+        """Give up connections; the store must not be used afterwards."""
+        with self._writing, self._reading:
+            self._writer.close()
+            self._reader.close()
+
+    def _register_one(self, cursor: sqlite3.Cursor, domain: int, item: NewItem, base: int) -> tuple[int | None, bool]:
+        """The item's ID, None where its group is full, and whether it was not live before."""
+        key, content = (domain, item.item_id), item.content or None
+        cursor.execute("SELECT packed, live, title, content FROM item WHERE domain = ? AND item_id = ?", key)
+        known = cursor.fetchone()
+        if known is not None:
+            packed, live, *texts = known
+            if not live or texts != [item.title, content]:
+                cursor.execute(
+                    "UPDATE item SET live = 1, title = ?, content = ? WHERE domain = ? AND item_id = ?",
+                    (item.title, content, *key),
+                )
+                _log(cursor, *key)
+            return _unsigned(packed), not live
+        first = _signed(base)
+        cursor.execute(
+            "SELECT max(packed) FROM item WHERE domain = ? AND packed BETWEEN ? AND ?",
+            (domain, first, first + self._layout.suffixes - 1),
+        )
+        (last,) = cursor.fetchone()
+        packed = first if last is None else last + 1
+        if packed - first >= self._layout.suffixes:
+            return None, False
+        cursor.execute("INSERT INTO item VALUES (?, ?, ?, 1, ?, ?)", (*key, packed, item.title, content))
+        _log(cursor, *key)
+        return _unsigned(packed), True
+
+    def _check_layout(self) -> None:
+        expected = json.dumps(layout_of_ids(self._layout))
+        with self._transaction() as cursor:
+            cursor.execute("INSERT OR IGNORE INTO meta VALUES ('layout', ?)", (expected,))
+            (found,) = cursor.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
+        if found != expected:
+            raise ConfigError(
+                f"{self._path} holds semantic IDs of layout {found}, but the bundle has {expected}: "
+                "give a bundle with other IDs a new generation"
+            )
+
+    def _require_seeded(self, cursor: sqlite3.Cursor) -> None:
+        if not _seeded(cursor):
+            raise NotReady(f"{self._path}: the bundle's own catalogue is not stored yet")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Cursor]:
+        """One write transaction: committed, synced and so acknowledged when the block ends; undone if it raises."""
+        with self._errors(), self._writing, closing(self._writer.cursor()) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            finally:
+                if self._writer.in_transaction:
+                    cursor.execute("ROLLBACK")
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Cursor]:
+        with self._errors(), self._reading, closing(self._reader.cursor()) as cursor:
+            yield cursor
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"embedded store {self._path}: {error}") from error
+
+
+class _DomainNumbers:
+    """Domain name -> number within one transaction, adding what is missing."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+        self._numbers: dict[str, int] = dict(cursor.execute("SELECT name, number FROM domain").fetchall())
+
+    def known(self, name: str) -> int | None:
+        return self._numbers.get(name)
+
+    def __getitem__(self, name: str) -> int:
+        if name not in self._numbers:
+            self._cursor.execute("INSERT INTO domain (name) VALUES (?)", (name,))
+            self._numbers[name] = int(self._cursor.lastrowid or 0)
+        return self._numbers[name]
+
+
+def _log(cursor: sqlite3.Cursor, domain: int, item_id: str) -> None:
+    cursor.execute("INSERT INTO change (domain, item_id) VALUES (?, ?)", (domain, item_id))
+
+
+def _trim(cursor: sqlite3.Cursor) -> None:
+    cursor.execute("DELETE FROM change WHERE sequence <= ?", (_head(cursor) - CHANGES_KEPT,))
+
+
+def _head(cursor: sqlite3.Cursor) -> int:
+    row = cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = 'change'").fetchone()
+    return row[0] if row else 0
+
+
+def _seeded(cursor: sqlite3.Cursor) -> bool:
+    return cursor.execute("SELECT 1 FROM meta WHERE name = 'seeded'").fetchone() is not None
+
+
+def _signed(packed: int) -> int:
+    """SQLite's integers are signed; order within a group of equal codes stays, since that differs in low bits only."""
+    return packed - (1 << 64) if packed >= 1 << 63 else packed
+
+
+def _unsigned(packed: int) -> int:
+    return packed & ((1 << 64) - 1)

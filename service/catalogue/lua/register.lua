@@ -1,0 +1,59 @@
+-- Registers a batch in one step: existing items keep their ID, new ones get the next suffix of their group.
+--
+-- KEYS  1 meta, 2 change log, 3 counts by domain, then for each item: its item, group and content bucket
+-- ARGV  1 suffixes of the layout, 2 changes to keep, then for each item: field, base ID, title, content
+--   field  two bytes of domain number and the item_id
+--   title  "L" without a title, "T" and the title with one
+-- Answers for each item its 8 bytes of ID and "1" if it was not live before, else "0"; "" where its group is full.
+
+local meta, log, counts = KEYS[1], KEYS[2], KEYS[3]
+local suffixes, kept = tonumber(ARGV[1]), ARGV[2]
+
+if not redis.call('HGET', meta, 'seeded') then
+  return redis.error_reply('NOTSEEDED the catalogue of the bundle is not stored yet')
+end
+
+-- The suffix fills the lowest bits of an ID and the base has zeros there, so no carry can happen.
+local function with_suffix(base, suffix)
+  return base:sub(1, 6)
+    .. string.char(base:byte(7) + math.floor(suffix / 256))
+    .. string.char(base:byte(8) + suffix % 256)
+end
+
+local answers = {}
+for row = 1, (#ARGV - 2) / 4 do
+  local items, groups, contents = KEYS[3 * row + 1], KEYS[3 * row + 2], KEYS[3 * row + 3]
+  local field, base, title, content = unpack(ARGV, 4 * row - 1, 4 * row + 2)
+  local value = redis.call('HGET', items, field)
+  local id, created
+  if value then
+    id, created = value:sub(1, 8), value:sub(9, 9) == 'D'
+  else
+    local group = field:sub(1, 2) .. base
+    local suffix = tonumber(redis.call('HGET', groups, group) or 0)
+    if suffix < suffixes then
+      redis.call('HSET', groups, group, suffix + 1)
+      id, created = with_suffix(base, suffix), true
+    end
+  end
+  if id then
+    local stored_content = redis.call('HGET', contents, field) or ''
+    if value ~= id .. title or stored_content ~= content then
+      redis.call('HSET', items, field, id .. title)
+      if content == '' then
+        redis.call('HDEL', contents, field)
+      else
+        redis.call('HSET', contents, field, content)
+      end
+      local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
+      redis.call('XADD', log, 'MAXLEN', '~', kept, string.format('%.0f-0', sequence), 'k', field)
+    end
+    if created then
+      redis.call('HINCRBY', counts, field:sub(1, 2), 1)
+    end
+    answers[row] = id .. (created and '1' or '0')
+  else
+    answers[row] = ''
+  end
+end
+return answers
