@@ -6,6 +6,7 @@ The defaults are the UniTok paper's where it states them. Knows nothing of data 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -66,27 +67,39 @@ class Parameters(BaseModel):
     revive_until: Share = 0.8
     seed: Annotated[int, Field(ge=0)] = 0
 
+    def batches(self, items: int) -> int:
+        """Steps of one epoch over so many items."""
+        return max(1, round(items / self.batch_size))
+
+    def steps(self, items: int) -> int:
+        """Steps of a whole training on so many items."""
+        return (self.warmup_epochs + self.epochs) * self.batches(items)
+
 
 class StageParameters(Parameters):
     """What the configuration file of `unitok train-tokenizer` may hold.
 
     Attributes
     ----------
-    train_domains : domains to learn from, one expert each; None: all of the dataset. The others only get IDs
+    train_domains : domains to learn from, one expert each; None: all of the dataset
+    id_domains : domains to give IDs to, learned from or not; None: all of the dataset
     suffixes : how many items of one domain may share their codes and experts
     threads : of the processor; 0 takes every core
     """
 
     train_domains: tuple[str, ...] | None = None
+    id_domains: tuple[str, ...] | None = None
     suffixes: Annotated[int, Field(ge=1, le=65536)] = 1024
     threads: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _domains_differ(self) -> Self:
-        if self.train_domains is not None and len(set(self.train_domains)) != len(self.train_domains):
-            raise ValueError("train_domains names a domain twice")
-        if self.train_domains == ():
-            raise ValueError("train_domains is empty; leave it out to train on every domain")
+        for key in ("train_domains", "id_domains"):
+            names = getattr(self, key)
+            if names is not None and len(set(names)) != len(names):
+                raise ValueError(f"{key} names a domain twice")
+            if names == ():
+                raise ValueError(f"{key} is empty; leave it out for every domain")
         return self
 
     def tokenizer(self) -> Parameters:
@@ -111,19 +124,19 @@ def checked(kind: type[P], values: dict[str, Any], where: str) -> P:
         raise ConfigError(f"{where}: {problems} (known keys: {known})") from None
 
 
-def read_stage_parameters(path: Path | None) -> StageParameters:
-    """Read a TOML file; without one, the defaults.
+def read_stage_parameters(path: Path | None, overrides: Mapping[str, Any]) -> StageParameters:
+    """Read a TOML file; without one, the defaults. Overrides come from the command line and win.
 
     Raises
     ------
     ConfigError : the file is missing, no TOML, or holds an unknown key or a wrong value
     """
     if path is None:
-        return StageParameters()
+        return checked(StageParameters, dict(overrides), "command line")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    return checked(StageParameters, values, str(path))
+    return checked(StageParameters, {**values, **overrides}, str(path))

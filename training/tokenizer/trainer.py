@@ -109,11 +109,6 @@ def draw_epoch(domains: NDArray[np.int64], balance: float, random: np.random.Gen
     return random.permutation(np.concatenate(rows))
 
 
-def batches_per_epoch(items: TrainingItems, parameters: Parameters) -> int:
-    """Steps of one epoch (balanced drawing may round to one step more or less)."""
-    return max(1, round(len(items.embeddings) / parameters.batch_size))
-
-
 class Trainer:
     """One training from start to end.
 
@@ -156,7 +151,7 @@ class Trainer:
             progress = load_checkpoint(self.checkpoint, self.network, self.optimizer, mark)
             if progress is not None:
                 log = [EpochFigures(**figures) for figures in progress["log"]]
-                advance(len(log) * batches_per_epoch(self.items, self.parameters), log[-1].note())
+                advance(len(log) * self.parameters.batches(len(self.items.embeddings)), log[-1].note())
         for epoch in range(len(log), self.epochs):
             if epoch == self.parameters.warmup_epochs:
                 self._start_codes()
@@ -210,7 +205,7 @@ class Trainer:
 
     def _batches(self, random: np.random.Generator) -> Iterator[Tensor]:
         rows = draw_epoch(self.items.domains.numpy(), self.parameters.domain_balance, random)
-        for part in np.array_split(rows, batches_per_epoch(self.items, self.parameters)):
+        for part in np.array_split(rows, self.parameters.batches(len(self.items.embeddings))):
             yield torch.from_numpy(part)
 
     def _set_learning_rate(self, epoch: float) -> None:

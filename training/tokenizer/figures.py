@@ -1,0 +1,89 @@
+"""The figures of a trained tokenizer: ID quality, use of the experts and HSIC by domain, and where its weights are.
+
+Knows nothing of training and of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from training.evaluation.id_quality import id_quality, neighbourhood, relative_error
+from training.networks.hsic import FEWEST_ITEMS, hsic
+from training.tokenizer.estimator import EncodedItems, UniTok
+
+FloatArray = NDArray[np.float32]
+
+HSIC_SAMPLE = 1000
+"""Items of a domain that HSIC is estimated on; the estimator's bias falls with their number, so it is the same for
+every domain that has so many."""
+
+
+def parameter_counts(tokenizer: UniTok) -> dict[str, int]:
+    """Trainable parameters by part, as in the paper's Table 2."""
+    network = tokenizer.network
+    parts: dict[str, list[nn.Module]] = {
+        "codebook": [network.moe.experts, network.moe.shared],
+        "autoencoder": [network.encoder, network.decoder],
+        "router": [network.moe.router],
+    }
+    counts = {
+        name: sum(parameter.numel() for module in modules for parameter in module.parameters())
+        for name, modules in parts.items()
+    }
+    return {**counts, "total": sum(counts.values())}
+
+
+def domain_figures(
+    tokenizer: UniTok, embeddings: FloatArray, encoded: EncodedItems, texts: Sequence[str]
+) -> dict[str, Any]:
+    """All figures of one domain.
+
+    Parameters
+    ----------
+    embeddings : float32 [n, D]
+    encoded : what `tokenizer.encode(embeddings)` gave
+    texts : n composed texts
+    """
+    quality = {
+        name: _rounded(value) for name, value in asdict(id_quality(encoded.codes, encoded.experts, texts)).items()
+    }
+    near = neighbourhood(embeddings, encoded.codes)
+    shares = np.bincount(encoded.experts[:, 0], minlength=len(tokenizer.expert_names)) / len(embeddings)
+    spread = np.square(encoded.latent - encoded.latent.mean(axis=0), dtype=np.float64).sum()
+    return {
+        **quality,
+        "main_expert": tokenizer.expert_names[quality["main_expert"]],
+        "expert_share": {
+            name: _rounded(float(share)) for name, share in zip(tokenizer.expert_names, shares, strict=True) if share
+        },
+        "relative_reconstruction_error": _rounded(relative_error(embeddings, tokenizer.reconstruct(embeddings))),
+        "relative_quantization_error": _rounded(
+            float(encoded.quantization_error.sum(dtype=np.float64) / max(spread, 1e-12))
+        ),
+        "neighbourhood_kept": _rounded(near.kept),
+        "neighbourhood_chance": _rounded(near.chance),
+        "hsic": _rounded(domain_hsic(embeddings, encoded.latent)),
+    }
+
+
+def domain_hsic(embeddings: FloatArray, latents: FloatArray, seed: int = 0) -> float:
+    """Eq. 9 on a random sample of one domain, bandwidths by the median heuristic; 0 for a domain too small to say."""
+    if len(embeddings) < FEWEST_ITEMS:
+        return 0.0
+    rows = np.random.default_rng(seed).permutation(len(embeddings))[:HSIC_SAMPLE]
+    with torch.no_grad():
+        return hsic(torch.from_numpy(embeddings[rows]), torch.from_numpy(latents[rows])).item()
+
+
+def _rounded(value: Any) -> Any:
+    """Five digits after the point: enough to compare, short enough to read."""
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 5) if isinstance(value, float) else value
