@@ -13,15 +13,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from service.engine.history_tokens import item_token_counts
-from service.errors import ConfigError
+from service.errors import ConfigError, InvalidInput
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import DomainData
 from training.data.split import Examples, leave_one_out
+from training.tokenizer.ids import DomainIds
 
 IntVector = NDArray[np.int64]
 
@@ -97,32 +97,28 @@ class Corpus:
         return digest.hexdigest()
 
 
-def item_values(ids: pl.DataFrame, domain: DomainData, layout: TokenLayout) -> IntArray:
+def item_values(ids: DomainIds, domain: DomainData, layout: TokenLayout) -> IntArray:
     """Semantic IDs of a domain's items in the order of its catalogue: int32 [items, L + N + 1].
-
-    Parameters
-    ----------
-    ids : columns domain, item_id, codes, experts, suffix
 
     Raises
     ------
-    ConfigError : an item has no ID, or an ID does not fit the layout
+    ConfigError : an item has no ID
+    InvalidInput : an ID does not fit the layout
     """
-    own = ids.filter(pl.col("domain") == domain.name).select("item_id", "codes", "experts", "suffix")
-    joined = domain.items.select("item_id").join(own, on="item_id", how="left", maintain_order="left")
-    if joined["suffix"].null_count():
-        missing = joined.filter(pl.col("suffix").is_null())["item_id"][0]
+    row_of = {item_id: row for row, item_id in enumerate(ids.item_ids)}
+    missing = next((item_id for item_id in domain.item_ids if item_id not in row_of), None)
+    if missing is not None:
         raise ConfigError(
-            f"{domain.name}: item {missing!r} has no semantic ID; give IDs to this domain with `unitok train-tokenizer`"
+            f"{domain.name}: item {missing!r} has no semantic ID; the tokenizer's IDs are of another dataset"
         )
-    lengths = joined.select(pl.col("codes").list.len().alias("codes"), pl.col("experts").list.len().alias("experts"))
-    if set(lengths.rows()) != {(layout.levels, layout.experts_per_item)}:
-        raise ConfigError(
-            f"{domain.name}: every ID must have {layout.levels} codes and {layout.experts_per_item} experts"
+    rows = np.asarray([row_of[item_id] for item_id in domain.item_ids], dtype=np.int64)
+    shape = ids.codes.shape[1], ids.experts.shape[1]
+    if shape != (layout.levels, layout.experts_per_item):
+        raise InvalidInput(
+            f"{domain.name}: IDs have {shape[0]} codes and {shape[1]} experts, but the layout says "
+            f"{layout.levels} and {layout.experts_per_item}"
         )
-    codes = joined["codes"].explode().to_numpy().reshape(-1, layout.levels)
-    experts = joined["experts"].explode().to_numpy().reshape(-1, layout.experts_per_item)
-    values = layout.join(codes, experts, joined["suffix"].to_numpy())
+    values = layout.join(ids.codes[rows], ids.experts[rows], ids.suffix[rows])
     layout.pack(values)  # refuses what is out of range
     return values
 

@@ -1,0 +1,104 @@
+"""The stage `train-recommender`: a dataset and a tokenizer's IDs in, `model.safetensors` and `recommender.json` out.
+
+Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from service.errors import ConfigError
+from service.semantic_ids import TokenLayout
+from training.data.dataset import Dataset
+from training.networks.t5 import LayoutRecord, RecommenderRecord, save_record
+from training.recommender.corpus import Corpus, build_corpus, item_values
+from training.recommender.parameters import RecommenderParameters
+from training.recommender.trainer import Trainer
+from training.stage import Stage, read_figures
+from training.tokenizer.ids import read_ids
+
+
+def tokenizer_layout(folder: Path, domain_tokens: tuple[str, ...]) -> TokenLayout:
+    """Layout of the tokens that stand for the IDs of a tokenizer.
+
+    Raises
+    ------
+    ConfigError : the folder holds no finished tokenizer
+    """
+    figures = read_figures(folder)
+    layout = figures["layout"]
+    return TokenLayout(
+        levels=layout["levels"],
+        codes=layout["codes"],
+        experts=layout["experts"],
+        experts_per_item=layout["experts_per_item"],
+        suffixes=layout["suffixes"],
+        domains=domain_tokens,
+    )
+
+
+def load_corpus(dataset: Dataset, tokenizer: Path, parameters: RecommenderParameters) -> Corpus:
+    """Histories of the chosen domains with the IDs that a tokenizer gave.
+
+    Raises
+    ------
+    ConfigError : a domain is not in the dataset or has no IDs
+    """
+    names = parameters.domains or dataset.domains
+    ids = read_ids(tokenizer)
+    without = [name for name in names if name not in ids]
+    if without:
+        raise ConfigError(f"{tokenizer}: no IDs for {', '.join(without)}; there are some for {', '.join(ids)}")
+    layout = tokenizer_layout(tokenizer, tuple(names) if parameters.domain_token else ())
+    domains = [dataset[name] for name in names]
+    values = {domain.name: item_values(ids[domain.name], domain, layout) for domain in domains}
+    return build_corpus(domains, values, layout, parameters.max_history)
+
+
+def use_processor(threads: int) -> None:
+    """Set the threads of the processor; 0 takes every core that this process may use."""
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+
+
+def train_recommender(dataset: Path, tokenizer: Path, out: Path, parameters: RecommenderParameters) -> dict[str, Any]:
+    """Run the stage; a run that was killed goes on from its last checkpoint.
+
+    Several processes started by `accelerate launch` train together; the first of them writes.
+
+    Returns
+    -------
+    what `figures.json` holds
+    """
+    use_processor(parameters.threads)
+    gpu = torch.cuda.is_available()
+    accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
+    corpus = load_corpus(Dataset.open(dataset), tokenizer, parameters)
+    stage = Stage("train-recommender", out) if accelerator.is_main_process else None
+    if stage is not None:
+        record = RecommenderRecord(
+            t5=parameters.network,
+            layout=LayoutRecord.of(corpus.layout),
+            max_history=parameters.max_history,
+            trained_on=corpus.domains,
+        )
+        save_record(out, record)
+    accelerator.wait_for_everyone()
+    result = Trainer(corpus, parameters, out, accelerator).run()
+    figures = {
+        **asdict(result),
+        "domains": list(corpus.domains),
+        "training_examples": len(corpus.training),
+        "items": len(corpus.values),
+        "vocabulary": corpus.layout.vocabulary,
+        "device": str(accelerator.device),
+        "devices": accelerator.num_processes,
+        "configuration": json.loads(parameters.model_dump_json()),
+    }
+    return stage.finish(figures) if stage is not None else figures
