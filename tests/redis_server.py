@@ -1,6 +1,7 @@
 """A real server that speaks Redis' protocol, for tests: started on a free port, killed with SIGKILL, started again.
 
-It keeps an append-only file that the kernel has before a command is answered, as the deployment's server does.
+It syncs its append-only file before it answers a command. With `appendfsync everysec` it would put off the write while
+a sync is under way, and lose acknowledged commands with SIGKILL.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class RedisServer:
     def start(self) -> None:
         """Start the server on its folder and wait until it answers."""
         command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
-        command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", "", "--databases", "64"]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--databases", "64"]
         if self._password:
             command += ["--requirepass", self._password]
         with (self._folder / "server.log").open("ab") as log:

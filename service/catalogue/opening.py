@@ -27,7 +27,7 @@ def open_store(url: str, bundle: str, generation: int, layout: TokenLayout) -> C
 
     Parameters
     ----------
-    url : `embedded:FOLDER` (or `file:FOLDER`), `redis://[user:password@]host[:port][/database]`, `rediss://...` with TLS
+    url : `embedded:FOLDER` (or `file:FOLDER`), `redis://[user:password@]host[:port][/database]`, `rediss://...` (TLS)
     bundle, generation, layout : from the bundle's manifest
 
     Raises
@@ -84,12 +84,11 @@ def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout) -> pl.DataFrame:
     parts = {"codes": layout.levels, "experts": layout.experts_per_item}
     try:
         frame = pl.read_parquet(path, columns=["domain", "item_id", "title", "codes", "experts", "suffix"])
-        values = [
+        codes, experts = (
             frame[name].cast(pl.List(pl.Int32)).list.to_array(width).to_numpy().reshape(-1, width)
             for name, width in parts.items()
-        ]
-        suffix = frame["suffix"].cast(pl.Int32).to_numpy()
-        packed = layout.pack(layout.join(*values, suffix))
+        )
+        packed = layout.pack(layout.join(codes, experts, frame["suffix"].cast(pl.Int32).to_numpy()))
         frame = frame.select(
             pl.col("domain", "item_id").cast(pl.String),
             pl.Series("packed", packed, dtype=pl.UInt64),

@@ -1,8 +1,9 @@
 """The Redis catalogue store: several replicas share one ID generation through any server that speaks Redis' protocol.
 
 Every change is one Lua script (`lua/`), so it happens wholly or not at all, and a batch costs one round trip. What was
-acknowledged survives `kill -9` of a server that keeps an append-only file. All keys of a generation carry one hash tag,
-so that they share a slot of a Redis Cluster:
+acknowledged survives `kill -9` of a server that runs with `appendonly yes` and `appendfsync always` (with `everysec` it
+may lose two seconds, and then give an ID again). All keys of a generation carry one hash tag, so that they share a slot
+of a Redis Cluster:
 
     unitok:{BUNDLE:GENERATION}:meta         layout, seeded, sequence number of the latest change
                               :domains      domain name -> two-byte number
@@ -74,8 +75,6 @@ class RedisStore:
     """
 
     def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout) -> None:
-        parts = urlsplit(url)
-        self._where = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
         self._generation = f"{bundle}:{generation}"
         self._prefix = f"unitok:{{{self._generation}}}:"
         self._layout = layout
@@ -83,11 +82,17 @@ class RedisStore:
         self._names: dict[bytes, str] = {}
         self._naming = threading.Lock()
         try:
+            parts = urlsplit(url)
+            self._where = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
             self._redis: Any = redis.Redis.from_url(
                 url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, health_check_interval=30
             )
-        except ValueError as error:
-            raise ConfigError(f"store {self._where}: {error}") from None
+        except ValueError:
+            # The message of the parser may repeat a piece of the password.
+            raise ConfigError(
+                "store URL redis://...: must be redis://[user:password@]HOST[:PORT][/DATABASE]; the characters / : @ # ? "
+                "of a password must be written as %2F %3A %40 %23 %3F"
+            ) from None
         scripts = {name: self._redis.register_script(_lua(name)) for name in ("register", "delete", "seed", "domain")}
         self._register, self._delete = scripts["register"], scripts["delete"]
         self._seed, self._domain = scripts["seed"], scripts["domain"]

@@ -1,0 +1,520 @@
+"""One suite that every catalogue store passes: SQLite in a folder, and a real server that speaks Redis' protocol."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis_server import RedisServer
+
+from service.catalogue import embedded, redis_store
+from service.catalogue.opening import open_store
+from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem, layout_of_ids
+from service.errors import BundleError, ConfigError, InvalidInput, LimitExceeded, NotReady, StoreUnavailable
+from service.semantic_ids import TokenLayout
+
+LAYOUT = TokenLayout(levels=2, codes=256, experts=5, experts_per_item=1, suffixes=300)
+FULL_WIDTH = TokenLayout(levels=6, codes=256, experts=4, experts_per_item=1, suffixes=4)  # 52 bits, wider than a double
+SIGNED = TokenLayout(levels=7, codes=256, experts=4, experts_per_item=1, suffixes=64)  # 64 bits: the sign bit is used
+names = (f"bundle-{number}" for number in itertools.count())
+
+
+class Place:
+    """Where stores of one test live: open as many as replicas are wanted."""
+
+    def __init__(self, url: str, server: RedisServer | None) -> None:
+        self.url = url
+        self.name = next(names)
+        self.server = server
+        self._open: list[CatalogueStore] = []
+
+    def open(self, layout: TokenLayout = LAYOUT, generation: int = 1, seeded: bool = True) -> CatalogueStore:
+        store = open_store(self.url, self.name, generation, layout)
+        self._open.append(store)
+        if seeded:
+            store.finish_seed()
+        return store
+
+    def close(self) -> None:
+        for store in self._open:
+            store.close()
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    if request.param == "embedded":
+        found = Place(f"embedded:{tmp_path / 'catalogue'}", None)
+    else:
+        found = Place(request.getfixturevalue("redis_server").url, request.getfixturevalue("redis_server"))
+    yield found
+    found.close()
+
+
+def new(item_id: str, codes: tuple[int, ...] = (1, 2), domain: str = "films", **more: str | None) -> NewItem:
+    return NewItem(domain, item_id, codes, (3,), **more)
+
+
+def suffixes(store: CatalogueStore, items: list[NewItem]) -> list[int]:
+    return [int(suffix) for suffix in store.register(items).values[:, -1]]
+
+
+def everything(store: CatalogueStore) -> dict[ItemKey, StoredItem]:
+    found = [item for batch in store.scan() for item in batch]
+    assert len({item.key for item in found}) == len(found)
+    return {item.key: item for item in found}
+
+
+def test_a_batch_gets_suffixes_in_order_by_group(place: Place) -> None:
+    store = place.open()
+    registered = store.register(
+        [new("a"), new("b", (1, 3)), new("c"), new("d", domain="books"), new("a", (9, 9)), new("e", (255, 0))]
+    )
+    assert registered.values.tolist() == [
+        [1, 2, 3, 0],
+        [1, 3, 3, 0],
+        [1, 2, 3, 1],
+        [1, 2, 3, 0],
+        [1, 2, 3, 0],
+        [255, 0, 3, 0],
+    ]
+    assert registered.created.tolist() == [True, True, True, True, False, True]
+    assert not registered.refused.any()
+    assert store.status().items == {"films": 4, "books": 1}
+
+
+def test_an_item_keeps_its_id_whatever_its_codes_and_takes_its_new_title(place: Place) -> None:
+    store = place.open()
+    store.register([new("a", title="old", content='{"brand": "x"}'), new("b", title="", content="")])
+    again = store.register([new("a", (7, 7), title="new")])
+    assert again.values.tolist() == [[1, 2, 3, 0]]
+    assert again.created.tolist() == [False]
+    (a, b) = store.get([ItemKey("films", "a"), ItemKey("films", "b")])
+    assert (a and (a.title, a.content), b and (b.title, b.content)) == (("new", None), ("", None))
+
+
+def test_repeating_a_registration_changes_nothing_and_logs_nothing(place: Place) -> None:
+    store = place.open()
+    items = [new(str(number), (number % 3, 0), title=f"t{number}", content='{"é": 1}') for number in range(10)]
+    first = store.register(items)
+    head, content = store.head(), everything(store)
+    second = store.register(items)
+    assert second.values.tolist() == first.values.tolist()
+    assert not second.created.any()
+    assert (store.head(), everything(store)) == (head, content)
+
+
+def test_a_deleted_item_keeps_its_id_for_itself(place: Place) -> None:
+    store = place.open()
+    assert suffixes(store, [new("a"), new("b")]) == [0, 1]
+    assert store.delete(ItemKey("films", "b"))
+    assert not store.delete(ItemKey("films", "b"))
+    assert not store.delete(ItemKey("films", "never"))
+    assert not store.delete(ItemKey("no such domain", "b"))
+    assert store.get([ItemKey("films", "b")]) == [None]
+    assert set(everything(store)) == {ItemKey("films", "a")}
+    assert suffixes(store, [new("c")]) == [2]
+    back = store.register([new("b", (8, 8))])
+    assert back.values.tolist() == [[1, 2, 3, 1]]
+    assert back.created.tolist() == [True]
+    assert store.status().items == {"films": 3}
+
+
+def test_a_full_group_refuses_its_item_and_no_other(place: Place) -> None:
+    store = place.open()
+    assert suffixes(store, [new(f"i{number}") for number in range(299)]) == list(range(299))
+    registered = store.register([new("last"), new("over"), new("elsewhere", (4, 4)), new("i0")])
+    assert registered.refused.tolist() == [False, True, False, False]
+    assert registered.values[:, -1].tolist() == [299, -1, 0, 0]
+    assert registered.created.tolist() == [True, False, True, False]
+    assert store.get([ItemKey("films", "over")]) == [None]
+    store.delete(ItemKey("films", "i7"))
+    assert store.register([new("over")]).refused.tolist() == [True], "a tombstone still holds its suffix"
+
+
+@pytest.mark.parametrize("layout", [FULL_WIDTH, SIGNED], ids=["52 bits", "64 bits"])
+def test_wide_ids_come_back_whole(place: Place, layout: TokenLayout) -> None:
+    store = place.open(layout)
+    high = [NewItem("d", f"h{n}", (255,) * layout.levels, (3,)) for n in range(layout.suffixes + 1)]
+    low = [NewItem("d", f"l{n}", (0,) * layout.levels, (0,)) for n in range(2)]
+    registered = store.register(high + low)
+    assert registered.values[:, -1].tolist() == [*range(layout.suffixes), -1, 0, 1]
+    assert registered.values[0].tolist() == [255] * layout.levels + [3, 0]
+    packed = [item.packed for item in store.get([ItemKey("d", "h3"), ItemKey("d", "l1")]) if item]
+    values = layout.unpack(np.array(packed, dtype=np.uint64)).tolist()
+    assert values == [[255] * layout.levels + [3, 3], [0] * layout.levels + [0, 1]]
+    assert {item.packed for item in everything(store).values()} >= set(packed)
+
+
+def test_get_answers_in_the_order_asked_for(place: Place) -> None:
+    store = place.open()
+    store.register([new("ключ\0", title="Ünïcode ✓", content='{"a": "ß"}')])
+    found = store.get([ItemKey("films", "x"), ItemKey("films", "ключ\0"), ItemKey("other", "ключ\0")])
+    packed = int(LAYOUT.pack(np.array([[1, 2, 3, 0]]))[0])
+    assert found == [None, StoredItem("films", "ключ\0", packed, "Ünïcode ✓", '{"a": "ß"}'), None]
+    assert store.get([]) == []
+
+
+def test_the_log_names_every_change_to_every_replica(place: Place) -> None:
+    one, two = place.open(), place.open()
+    assert two.changes(0).keys == ()
+    one.register([new("a"), new("b", domain="books")])
+    two.delete(ItemKey("films", "a"))
+    one.register([new("a", title="back")])
+    a, b = ItemKey("films", "a"), ItemKey("books", "b")
+    assert two.changes(0).keys == one.changes(0).keys == (a, b, a, a)
+    assert (one.head(), two.changes(0).last, two.changes(0).gap) == (4, 4, False)
+    assert (two.changes(1, limit=2).keys, two.changes(1, limit=2).last) == ((b, a), 3)
+    assert (two.changes(4).keys, two.changes(4).last, two.changes(4).gap) == ((), 4, False)
+    assert two.changes(5).gap, "a store that was set back is read anew"
+
+
+def test_a_reader_that_fell_behind_the_log_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The stream is trimmed by whole nodes of about a hundred entries, hence the numbers.
+    monkeypatch.setattr(embedded, "CHANGES_KEPT", 200)
+    monkeypatch.setattr(redis_store, "CHANGES_KEPT", 200)
+    store = place.open()
+    for batch in range(10):
+        store.register([new(f"{batch}-{number}", (batch, number)) for number in range(100)])
+    behind = store.changes(0)
+    assert (behind.gap, behind.keys, behind.last) == (True, (), 1000)
+    assert store.changes(800).keys[0] == ItemKey("films", "8-0")
+    assert len(store.changes(800).keys) == 200
+
+
+def test_seeding_keeps_the_ids_given_and_may_be_repeated(place: Place) -> None:
+    store = place.open(seeded=False)
+    rows = np.array([[1, 2, 3, 0], [1, 2, 3, 2], [4, 4, 4, 0]], dtype=np.int32)
+    items = [
+        StoredItem("films", f"s{row}", int(packed), f"title {row}")
+        for row, packed in enumerate(LAYOUT.pack(rows).tolist())
+    ]
+    store.seed(items[:2])
+    assert not store.seeded()
+    for refused in (lambda: store.register([new("x")]), lambda: store.delete(ItemKey("films", "s0"))):
+        with pytest.raises(NotReady, match="not stored yet"):
+            refused()
+    store.seed(items)
+    store.finish_seed()
+    assert store.seeded()
+    assert everything(store) == {item.key: item for item in items}
+    assert store.head() == 0
+    assert suffixes(store, [new("x"), new("y", (4, 4)), new("s1")]) == [3, 0, 2], "y has another expert"
+    store.delete(ItemKey("films", "s0"))
+    store.seed(items)
+    assert ItemKey("films", "s0") not in everything(store), "seeding a finished catalogue revives nothing"
+
+
+def test_seeding_one_item_with_two_ids_is_an_error(place: Place) -> None:
+    store = place.open(seeded=False)
+    store.seed([StoredItem("films", "a", 8)])
+    with pytest.raises(BundleError, match="'a' of domain 'films' has two IDs"):
+        store.seed([StoredItem("films", "b", 16), StoredItem("films", "a", 24)])
+
+
+def test_generations_lie_beside_each_other(place: Place) -> None:
+    one, two = place.open(generation=1), place.open(generation=2)
+    one.register([new("a"), new("b")])
+    assert two.register([new("b")]).values.tolist() == [[1, 2, 3, 0]]
+    assert (one.status().items, two.status().items) == ({"films": 2}, {"films": 1})
+    assert one.status().generation.endswith(":1")
+
+
+def test_ids_of_another_layout_are_not_opened(place: Place) -> None:
+    place.open()
+    with pytest.raises(ConfigError, match="new generation"):
+        place.open(FULL_WIDTH)
+
+
+def test_checkpoints_are_kept(place: Place) -> None:
+    store = place.open()
+    assert store.checkpoint("file") is None
+    store.save_checkpoint("file", "1")
+    store.save_checkpoint("file", "2 ✓")
+    assert place.open().checkpoint("file") == "2 ✓"
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (new("x", (1, 256)), "not within 0..255"),
+        (new("x", (1, -1)), "not within 0..255"),
+        (new("x", (1,)), "1 codes"),
+        (new(""), "item_id has 0 bytes"),
+        (new("x" * 513), "513 bytes"),
+        (new("x", domain=""), "domain has 0 bytes"),
+        (new("\ud800"), "surrogate"),
+        (new("x", title="\ud800"), "title"),
+    ],
+)
+def test_a_wrong_item_refuses_its_batch_whole(place: Place, item: NewItem, message: str) -> None:
+    store = place.open()
+    with pytest.raises(InvalidInput, match=message):
+        store.register([new("fine"), item])
+    assert (everything(store), store.head()) == ({}, 0)
+
+
+def test_an_empty_batch_is_no_change(place: Place) -> None:
+    store = place.open()
+    registered = store.register([])
+    assert registered.values.shape == (0, LAYOUT.depth)
+    assert registered.refused.shape == registered.created.shape == (0,)
+    assert store.head() == 0
+
+
+class Twin:
+    """The same promises as plain dictionaries."""
+
+    def __init__(self) -> None:
+        self.ids: dict[tuple[str, str], tuple[int, ...]] = {}
+        self.live: set[tuple[str, str]] = set()
+
+    def register(self, item: NewItem, suffixes: int) -> tuple[int, ...] | None:
+        key = (item.domain, item.item_id)
+        if key not in self.ids:
+            group = [ids for (domain, _), ids in self.ids.items() if domain == item.domain and ids[:2] == item.codes]
+            if len(group) == suffixes:
+                return None
+            self.ids[key] = (*item.codes, *item.experts, len(group))
+        self.live.add(key)
+        return self.ids[key]
+
+
+SMALL = TokenLayout(levels=2, codes=2, experts=5, experts_per_item=1, suffixes=3)
+operations = st.lists(
+    st.tuples(
+        st.booleans(),
+        st.lists(
+            st.tuples(st.sampled_from("pq"), st.sampled_from("abcdefgh"), st.integers(0, 1), st.integers(0, 1)),
+            max_size=8,
+        ),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(operations)
+def test_any_history_equals_plain_dictionaries(
+    place: Place, history: list[tuple[bool, list[tuple[str, str, int, int]]]]
+) -> None:
+    place.name = next(names)
+    store, twin = place.open(SMALL), Twin()
+    for register, rows in history:
+        if register:
+            items = [NewItem(domain, item_id, (a, b), (3,)) for domain, item_id, a, b in rows]
+            expected = [twin.register(item, SMALL.suffixes) or (-1,) * 4 for item in items]
+            assert store.register(items).values.tolist() == [list(row) for row in expected]
+        else:
+            for domain, item_id, *_ in rows:
+                assert store.delete(ItemKey(domain, item_id)) == ((domain, item_id) in twin.live)
+                twin.live.discard((domain, item_id))
+    stored = everything(store)
+    assert set(stored) == twin.live
+    for key, item in stored.items():
+        assert SMALL.unpack(np.array([item.packed], dtype=np.uint64))[0].tolist() == list(twin.ids[key])
+    store.close()
+
+
+def test_threads_that_collide_share_out_the_suffixes(place: Place) -> None:
+    stores = [place.open(), place.open()]
+    results: list[list[int]] = [[] for _ in range(4)]
+
+    def work(worker: int) -> None:
+        for batch in range(6):
+            items = [new(f"{worker}-{batch}-{number}") for number in range(8)] + [new(f"both-{batch}", (5, 5))]
+            results[worker] += suffixes(stores[worker % 2], items)[:8]
+
+    in_parallel(work, 4)
+    given_out = [suffix for result in results for suffix in result]
+    assert sorted(given_out) == list(range(4 * 6 * 8))
+    assert all(result == sorted(result) for result in results)
+    items = everything(stores[0])
+    assert len({item.packed for item in items.values()}) == len(items) == 4 * 6 * 8 + 6
+
+
+def in_parallel(work: Callable[[int], None], workers: int) -> None:
+    failures: list[BaseException] = []
+
+    def guarded(worker: int) -> None:
+        try:
+            work(worker)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(worker,)) for worker in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+COLLIDER = """
+import json, sys
+from service.catalogue.opening import open_store
+from service.catalogue.store import NewItem
+from service.semantic_ids import TokenLayout
+
+url, name, layout, worker = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
+store = open_store(url, name, 1, TokenLayout(**layout))
+for batch in range(10):
+    store.register([NewItem("films", f"{worker}-{batch}-{number}", (1, 2), (3,)) for number in range(5)])
+"""
+
+
+def test_processes_that_collide_share_out_the_suffixes(place: Place) -> None:
+    store = place.open()
+    arguments = [sys.executable, "-c", COLLIDER, place.url, place.name, json.dumps(layout_of_ids(LAYOUT))]
+    workers = [subprocess.Popen([*arguments, str(worker)]) for worker in range(3)]
+    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    ids = LAYOUT.unpack(np.array([item.packed for item in everything(store).values()], dtype=np.uint64))
+    assert sorted(ids[:, -1].tolist()) == list(range(150))
+
+
+WRITER = """
+import json, sys
+from service.catalogue.opening import open_store
+from service.catalogue.store import NewItem
+from service.semantic_ids import TokenLayout
+
+url, name, layout = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+store = open_store(url, name, 1, TokenLayout(**layout))
+for number in range(10_000):
+    values = store.register([NewItem("films", f"{number}-{part}", (1, number % 7), (3,)) for part in "ab"]).values
+    print(json.dumps([number, values.tolist()]), flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(place: Place) -> None:
+    """The writer is killed right after an acknowledgement, and so is the server, where there is one."""
+    place.open().close()
+    arguments = [sys.executable, "-c", WRITER, place.url, place.name, json.dumps(layout_of_ids(LAYOUT))]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    acknowledged = [process.stdout.readline() for _ in range(40)]
+    os.kill(process.pid, signal.SIGKILL)
+    acknowledged += process.stdout.readlines()
+    process.wait()
+    if place.server is not None:
+        place.server.kill()
+        place.server.start()
+    stored = everything(place.open())
+    for line in acknowledged:
+        if not line.endswith("\n"):
+            continue
+        number, values = json.loads(line)
+        for part, row in zip("ab", values, strict=True):
+            packed = stored[ItemKey("films", f"{number}-{part}")].packed
+            assert LAYOUT.unpack(np.array([packed], dtype=np.uint64))[0].tolist() == row
+    whole = {key.item_id.split("-")[0] for key in stored}
+    assert len(stored) == 2 * len(whole), "a batch was stored in part"
+
+
+def test_status_names_the_place_without_its_password(place: Place) -> None:
+    status = place.open().status()
+    assert status.seeded
+    assert status.kind in place.url or status.kind == "redis"
+    assert "se-cret" not in repr(status)
+
+
+class TestRedisOnly:
+    """What only a server can do wrong."""
+
+    def test_a_server_that_is_down_is_said_without_the_password(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path / "own", password="se-cret") as own:
+            store = open_store(own.url, "b", 1, LAYOUT)
+            store.finish_seed()
+            own.kill()
+            for call in (
+                lambda: store.register([new("a")]),
+                lambda: store.get([ItemKey("films", "a")]),
+                lambda: store.changes(0),
+                lambda: list(store.scan()),
+                store.status,
+                lambda: open_store(own.url, "b", 1, LAYOUT),
+            ):
+                with pytest.raises(StoreUnavailable) as caught:
+                    call()
+                assert "se-cret" not in str(caught.value)
+                assert str(own.port) in str(caught.value)
+            own.start()
+            assert suffixes(store, [new("a")]) == [0]
+            store.close()
+
+    def test_a_wrong_password_is_said(self, redis_server: RedisServer) -> None:
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1") as caught:
+            open_store(f"redis://:wr-ong@127.0.0.1:{redis_server.port}", "b", 1, LAYOUT)
+        assert "wr-ong" not in str(caught.value)
+
+    def test_a_server_without_room_stores_nothing_of_a_batch(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path / "own") as own:
+            store = open_store(own.url, "b", 1, LAYOUT)
+            store.finish_seed()
+            store.register([new("a")])
+            store._redis.config_set("maxmemory", 1)  # type: ignore[attr-defined]
+            with pytest.raises(StoreUnavailable, match="maxmemory"):
+                store.register([new("b"), new("c")])
+            store._redis.config_set("maxmemory", 0)  # type: ignore[attr-defined]
+            assert set(everything(store)) == {ItemKey("films", "a")}
+            assert suffixes(store, [new("c")]) == [1]
+            store.close()
+
+    def test_all_keys_of_a_generation_share_a_slot(self, redis_server: RedisServer) -> None:
+        place = Place(redis_server.url, redis_server)
+        store = place.open()
+        store.register([new("a", title="t", content="{}"), new("b", (4, 4))])
+        store.save_checkpoint("x", "y")
+        keys = [key.decode() for key in store._redis.keys(f"*{place.name}:*")]  # type: ignore[attr-defined]
+        assert len(keys) >= 8
+        assert {key.split("}")[0] for key in keys} == {f"unitok:{{{place.name}:1"}
+        place.close()
+
+    def test_domains_beyond_the_limit_are_refused(
+        self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_store, "MAX_DOMAINS", 3)
+        place = Place(redis_server.url, redis_server)
+        store = place.open()
+        store.register([new("a", domain="one"), new("a", domain="two")])
+        with pytest.raises(LimitExceeded, match="'three'"):
+            store.register([new("a", domain="three")])
+        place.close()
+
+
+class TestEmbeddedOnly:
+    def test_two_items_seeded_with_one_id_are_an_error(self, tmp_path: Path) -> None:
+        store = open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
+        with pytest.raises(BundleError, match="semantic ID of another item"):
+            store.seed([StoredItem("films", "a", 8), StoredItem("films", "b", 8)])
+        assert everything(store) == {}
+        store.close()
+
+    def test_a_folder_that_cannot_be_made_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreUnavailable, match="file"):
+            open_store(f"embedded:{tmp_path / 'file' / 'below'}", "b", 1, LAYOUT)
+
+    def test_a_damaged_file_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "b@1.sqlite3").write_bytes(b"no database" * 1000)
+        with pytest.raises(StoreUnavailable, match="not a database"):
+            open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "embedded:", "postgres://:se-cret@host/x", "catalogue", "redis://u:se-cret/x@host", "redis://host:port"]
+)
+def test_a_url_of_no_store_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_store(url, "b", 1, LAYOUT)
+    assert "se-cret" not in str(caught.value)
