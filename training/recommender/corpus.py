@@ -109,7 +109,7 @@ def item_values(ids: DomainIds, domain: DomainData, layout: TokenLayout) -> IntA
     missing = next((item_id for item_id in domain.item_ids if item_id not in row_of), None)
     if missing is not None:
         raise ConfigError(
-            f"{domain.name}: item {missing!r} has no semantic ID; the tokenizer's IDs are of another dataset"
+            f"{domain.name}: item {missing!r} has no semantic ID; the IDs were given to another dataset's items"
         )
     rows = np.asarray([row_of[item_id] for item_id in domain.item_ids], dtype=np.int64)
     shape = ids.codes.shape[1], ids.experts.shape[1]

@@ -1,0 +1,72 @@
+"""`unitok evaluate`: Recall and NDCG of a bundle, by the engine that serves it."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Part(StrEnum):
+    """Which item of every user is the target."""
+
+    TEST = "test"
+    VALIDATION = "validation"
+
+
+class Device(StrEnum):
+    """Where the graph runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+def evaluate(
+    bundle: Annotated[Path, typer.Argument(help="Folder that `unitok export` wrote.")],
+    dataset: Annotated[Path, typer.Argument(help="Folder that `unitok prepare` wrote, with the histories.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for `evaluation.json`.")],
+    domains: Annotated[
+        str | None, typer.Option(help="Domains, joined by commas.", show_default="all that the bundle has items of")
+    ] = None,
+    split: Annotated[
+        Part,
+        typer.Option(
+            help="`test`: the last item of every user is the target. `validation`: the last but one; make every "
+            "choice on this one."
+        ),
+    ] = Part.TEST,
+    max_users: Annotated[
+        int | None, typer.Option(min=1, help="Per domain, drawn at random.", show_default="all")
+    ] = None,
+    beams: Annotated[int, typer.Option(min=10, max=1000, help="Beams of every search.")] = 20,
+    recommender: Annotated[
+        str | None,
+        typer.Option(help="One of the bundle's recommenders.", show_default="the first that learned from the domain"),
+    ] = None,
+    provider: Annotated[Device, typer.Option(help="Where the graph runs; never a silent fallback.")] = Device.CPU,
+    threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes every core.")] = 0,
+) -> None:
+    """Measure Recall and NDCG at 5 and 10, item by item, over every item of the domain.
+
+    A hit is a hit on the item; beside it stand the laxer count of whole ID tuples that publications use, what always
+    recommending the ten most popular items would score, and how many items share a tuple. Items of the history are not
+    removed from the lists.
+    """
+    # Imported here so that `unitok --help` stays quick.
+    from service.engine.sessions import Runtime  # noqa: PLC0415
+    from training.evaluation.stage import EvaluationOptions  # noqa: PLC0415
+    from training.evaluation.stage import evaluate as run  # noqa: PLC0415
+
+    options = EvaluationOptions(
+        domains=None if domains is None else tuple(name.strip() for name in domains.split(",")),
+        part=split.value,
+        max_users=max_users,
+        beams=beams,
+        recommender=recommender,
+    )
+    figures = run(bundle, dataset, out, options, Runtime(provider=provider.value, threads=threads))
+    typer.echo(json.dumps(figures))

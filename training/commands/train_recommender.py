@@ -1,0 +1,62 @@
+"""`unitok train-recommender`: histories and semantic IDs to a T5 that writes the next item's ID."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def train_recommender(
+    dataset: Annotated[Path, typer.Argument(help="Folder that `unitok prepare` wrote.")],
+    tokenizer: Annotated[Path, typer.Argument(help="Folder that `unitok train-tokenizer` wrote; its IDs are used.")],
+    *,
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the recommender. A run that was killed goes on from `checkpoint/` in it; "
+            "`training.jsonl` in it can be watched, and `model.safetensors` is always the best so far."
+        ),
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file of parameters: shape of the network, batches, learning rate. Without one: a T5 of TIGER's "
+            "size, which wants a GPU. `training/configs/` has a small one for two processor cores.",
+            show_default=False,
+        ),
+    ] = None,
+    domains: Annotated[
+        str | None,
+        typer.Option(help="Domains to learn from, joined by commas.", show_default="all of the dataset"),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="Stop after so many minutes with the best weights so far; the learning rate is planned for it.",
+            show_default="until validation stops improving",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default="of the configuration")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Processor threads; 0 takes every core.", show_default="0")
+    ] = None,
+) -> None:
+    """Train the T5 that reads a user's history and writes the next item's semantic ID.
+
+    Every position of a user's history is an example, the last two items aside, which are for validation and test.
+    Training ends when NDCG@10 of validation users, measured on items by the constrained beam search that is served,
+    stops improving. On several GPUs: `accelerate launch -m service.cli.main train-recommender ...`.
+    """
+    # Imported here so that `unitok --help` stays quick.
+    from training.recommender.parameters import read_parameters  # noqa: PLC0415
+    from training.recommender.stage import train_recommender as run  # noqa: PLC0415
+
+    given: dict[str, Any] = {"minutes": minutes, "seed": seed, "threads": threads}
+    overrides = {name: value for name, value in given.items() if value is not None}
+    if domains is not None:
+        overrides["domains"] = tuple(name.strip() for name in domains.split(","))
+    figures = run(dataset, tokenizer, out, read_parameters(config, overrides))
+    typer.echo(json.dumps(figures))

@@ -1,0 +1,168 @@
+"""The evaluation of a bundle: leave-one-out by time, full ranking, a hit is a hit on the item.
+
+Every ranked list comes from the engine that serves: the bundle's graph and the service's constraint index. Items of
+the history are not removed. Knows nothing of torch.
+
+Symbols: B batch, W beams, n users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from service.bundle.manifest import RecommenderPart
+from service.engine.history_tokens import history_tokens
+from service.engine.recommender import Recommender
+from service.errors import ConfigError
+from service.index.trie import CodeTrie
+from service.progress import Advance
+from service.semantic_ids import IntArray
+from training.data.dataset import DomainData
+from training.data.split import Examples, leave_one_out
+from training.evaluation.ranking import (
+    RankingFigures,
+    item_ranks,
+    most_popular,
+    ranking_figures,
+    sharing_share,
+    tuple_groups,
+    tuple_ranks,
+)
+from training.tokenizer.ids import DomainIds
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class DomainEvaluation:
+    """What one domain's users got.
+
+    Attributes
+    ----------
+    users, items : how many were evaluated, and among how many items each list was ranked
+    item_level : a hit is a hit on the item
+    tuple_level : a hit is any item with the target's codes and experts, as publications count that compare IDs
+    popularity : the ten most frequent training items for everyone, item level
+    popularity_tuple_level : the ten most frequent ID tuples of the training part for everyone
+    items_sharing_a_tuple : share of the items whose ID needs its suffix
+    """
+
+    users: int
+    items: int
+    item_level: RankingFigures
+    tuple_level: RankingFigures
+    popularity: RankingFigures
+    popularity_tuple_level: RankingFigures
+    items_sharing_a_tuple: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `evaluation.json`."""
+        return {
+            "users": self.users,
+            "items": self.items,
+            "item_level": self.item_level.as_dict(),
+            "tuple_level": self.tuple_level.as_dict(),
+            "popularity": self.popularity.as_dict(),
+            "popularity_tuple_level": self.popularity_tuple_level.as_dict(),
+            "items_sharing_a_tuple": round(self.items_sharing_a_tuple, 5),
+        }
+
+
+def catalogue_ids(path: Path) -> dict[str, DomainIds]:
+    """IDs of a bundle's catalogue, by domain: columns domain, item_id, codes, experts, suffix."""
+    table = pl.read_parquet(path, columns=["domain", "item_id", "codes", "experts", "suffix"])
+    return {
+        str(name): DomainIds(
+            str(name),
+            rows["item_id"].to_list(),
+            np.asarray(rows["codes"].to_list(), dtype=np.int32),
+            np.asarray(rows["experts"].to_list(), dtype=np.int32),
+            rows["suffix"].to_numpy().astype(np.int32),
+        )
+        for (name,), rows in table.partition_by("domain", as_dict=True).items()
+    }
+
+
+def choose_recommender(parts: Sequence[RecommenderPart], domain: str, wanted: str | None) -> RecommenderPart:
+    """The recommender named, else the first that learned from the domain, else the first of all.
+
+    Raises
+    ------
+    ConfigError : no recommender has that name
+    """
+    if wanted is not None:
+        named = [part for part in parts if part.name == wanted]
+        if not named:
+            raise ConfigError(f"no recommender {wanted!r} in the bundle; there are {', '.join(p.name for p in parts)}")
+        return named[0]
+    return next((part for part in parts if domain in part.domains), parts[0])
+
+
+def ranked_lists(
+    recommender: Recommender, domain: DomainData, values: IntArray, examples: Examples, *, beams: int, advance: Advance
+) -> NDArray[np.int64]:
+    """Item rows that the serving engine recommends, best first, -1 where there is none: int64 [n, W].
+
+    Users are batched by the length of their history; the order of the result is that of `examples`.
+    """
+    layout = recommender.layout
+    rows = np.arange(len(values), dtype=np.int32)
+    trie = CodeTrie.from_tokens(layout.tokens(values), np.zeros(len(values), dtype=np.int32), rows, 1)
+    index = trie.arrays()
+    domain_token = layout.domain_token(domain.name)
+    lists = np.full((len(examples), beams), -1, dtype=np.int64)
+    by_length = np.argsort(examples.starts - examples.stops, kind="stable")
+    for at in range(0, len(by_length), BATCH):
+        batch = by_length[at : at + BATCH]
+        history_of = [domain.history_items[examples.starts[user] : examples.stops[user]] for user in batch]
+        row_splits = np.concatenate([[0], np.cumsum([len(history) for history in history_of])]).astype(np.int64)
+        lead = np.full(len(batch), domain_token, dtype=np.int64) if layout.domains else None
+        history = history_tokens(
+            layout, values[np.concatenate(history_of)], row_splits, recommender.part.max_history, lead
+        )
+        roots = np.zeros((len(batch), 1), dtype=np.int32)
+        blocked = np.full((len(batch), 1), -1, dtype=np.int32)
+        found = recommender.search(history.tokens, history.mask, index, roots, blocked, beams)
+        lists[batch] = found.leaf
+        advance(len(batch))
+    return lists
+
+
+def evaluated_users(examples: Examples, max_users: int | None, seed: int) -> Examples:
+    """All examples, or `max_users` of them drawn at random."""
+    if max_users is None or max_users >= len(examples):
+        return examples
+    rows = np.sort(np.random.default_rng(seed).permutation(len(examples))[:max_users])
+    return Examples(examples.users[rows], examples.targets[rows], examples.starts[rows], examples.stops[rows])
+
+
+def training_items(domain: DomainData) -> IntArray:
+    """Items of the training part of every user, int32 [interactions of it]."""
+    split = leave_one_out(domain.history_items, domain.history_starts)
+    held_out = np.concatenate([split.validation.stops, split.test.stops])
+    return np.delete(domain.history_items, held_out)
+
+
+def judge(domain: DomainData, values: IntArray, examples: Examples, lists: NDArray[np.int64]) -> DomainEvaluation:
+    """Compare ranked lists int64 [n, W] with the targets, and the popularity rule beside them."""
+    groups = tuple_groups(values[:, :-1])
+    seen = training_items(domain)
+    popular = np.broadcast_to(most_popular(seen, len(values), 10), (len(examples), min(10, len(values))))
+    popular_groups = most_popular(groups[seen], int(groups.max()) + 1, 10)
+    popular_tuples = np.broadcast_to(popular_groups, (len(examples), len(popular_groups)))
+    return DomainEvaluation(
+        users=len(examples),
+        items=len(values),
+        item_level=ranking_figures(item_ranks(lists, examples.targets)),
+        tuple_level=ranking_figures(tuple_ranks(lists, examples.targets, groups)),
+        popularity=ranking_figures(item_ranks(popular, examples.targets)),
+        popularity_tuple_level=ranking_figures(item_ranks(popular_tuples, groups[examples.targets])),
+        items_sharing_a_tuple=sharing_share(groups),
+    )

@@ -1,0 +1,111 @@
+"""The stage `evaluate`: a bundle and the dataset it was made of in, `evaluation.json` out.
+
+Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from service.bundle.files import Bundle
+from service.engine.recommender import Recommender
+from service.engine.sessions import Runtime
+from service.errors import ConfigError
+from service.progress import progress
+from training.data.dataset import Dataset
+from training.data.split import leave_one_out
+from training.evaluation.protocol import catalogue_ids, choose_recommender, evaluated_users, judge, ranked_lists
+from training.recommender.corpus import item_values
+from training.stage import Stage, write_atomically
+
+EVALUATION = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What to evaluate, and how.
+
+    Attributes
+    ----------
+    domains : None: every domain of the dataset that the bundle has items of
+    part : "test" or "validation"
+    max_users : per domain, drawn at random with `seed`; None: all
+    beams : of every search, at least 10
+    recommender : name of one of the bundle's; None: for each domain the first that learned from it, else the first
+    """
+
+    domains: tuple[str, ...] | None = None
+    part: Literal["test", "validation"] = "test"
+    max_users: int | None = None
+    beams: int = 20
+    recommender: str | None = None
+    seed: int = 0
+
+
+def evaluate(bundle: Path, dataset: Path, out: Path, options: EvaluationOptions, runtime: Runtime) -> dict[str, Any]:
+    """Run the stage.
+
+    Returns
+    -------
+    what `figures.json` holds; `evaluation.json` holds the same figures
+
+    Raises
+    ------
+    ConfigError : a domain is unknown to the dataset or has no item in the bundle, or beams is below 10
+    """
+    if options.beams < 10:
+        raise ConfigError(f"beams is {options.beams}, but Recall@10 needs at least 10")
+    opened, data = Bundle.open(bundle), Dataset.open(dataset)
+    manifest = opened.manifest
+    ids = catalogue_ids(opened.path(manifest.catalogue.path))
+    names = _domains(options.domains, data, sorted(ids))
+    splits = {name: leave_one_out(data[name].history_items, data[name].history_starts) for name in names}
+    examples = {
+        name: evaluated_users(getattr(split, options.part), options.max_users, options.seed)
+        for name, split in splits.items()
+    }
+    stage = Stage("evaluate", out)
+    recommenders: dict[str, Recommender] = {}
+    figures: dict[str, Any] = {}
+    with progress("evaluating", sum(len(each) for each in examples.values())) as advance:
+        for name in names:
+            part = choose_recommender(manifest.recommenders, name, options.recommender)
+            if part.name not in recommenders:
+                layout = manifest.token_layout(part)
+                recommenders[part.name] = Recommender.open(opened.path(part.model), part, layout, runtime)
+            recommender = recommenders[part.name]
+            values = item_values(ids[name], data[name], recommender.layout)
+            advance(0, name)
+            lists = ranked_lists(recommender, data[name], values, examples[name], beams=options.beams, advance=advance)
+            judged = judge(data[name], values, examples[name], lists).as_dict()
+            figures[name] = {**judged, "recommender": part.name, "learned_from": name in part.domains}
+    evaluation = {
+        "bundle": manifest.name,
+        "generation": manifest.generation,
+        "part": options.part,
+        "beams": options.beams,
+        "history_items_removed": False,
+        "ranked_over": "all items of the domain",
+        "mean_item_ndcg_10": round(float(np.mean([each["item_level"]["ndcg_10"] for each in figures.values()])), 5),
+        "domains": figures,
+    }
+    write_atomically(out / EVALUATION, json.dumps(evaluation, indent=2) + "\n")
+    return stage.finish(evaluation)
+
+
+def _domains(wanted: Sequence[str] | None, data: Dataset, in_bundle: Sequence[str]) -> list[str]:
+    """Domains to evaluate, checked against what the bundle holds."""
+    names = list(wanted) if wanted is not None else [name for name in data.domains if name in in_bundle]
+    without = [name for name in names if name not in in_bundle]
+    if without or not names:
+        raise ConfigError(
+            f"the bundle's catalogue has no items of {', '.join(without) or 'any domain of the dataset'}; "
+            f"it has {', '.join(in_bundle)}"
+        )
+    return names
