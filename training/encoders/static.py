@@ -1,4 +1,4 @@
-"""A static text encoder: one vector a token, distilled from a sentence encoder; a text is the weighted sum of its tokens.
+"""A static text encoder: one vector a token, distilled from a sentence encoder; a text is the sum of its tokens.
 
 A few MB and some hundred times faster than its teacher, at the cost of word order and context. Knows nothing of items.
 """
@@ -99,7 +99,7 @@ def distil(teacher: nn.Module, tokenizer: Tokenizer, width: int) -> Tensor:
     axes = torch.linalg.eigh(torch.cov((words - words.mean(dim=0)).T)).eigenvectors.flip(1)[:, :width]
     ranks = torch.cumsum((~special).to(torch.float32), dim=0).clamp(min=1.0)
     frequency = 1.0 / (ranks * (1.0 / ranks[~special]).sum())
-    table = centred @ axes * (COMMON / (COMMON + frequency))[:, None]
+    table: Tensor = centred @ axes * (COMMON / (COMMON + frequency))[:, None]
     table[special] = 0.0
     start = tokenizer.encode("").ids[:1]
     table[start, 0] = NOTHING * float(table[~special].norm(dim=1).median())
@@ -114,7 +114,7 @@ def _encode_tokens(teacher: nn.Module, tokenizer: Tokenizer) -> Tensor:
     vocabulary = torch.arange(tokenizer.get_vocab_size())
     parts = []
     with torch.inference_mode(), progress("Distilling tokens", len(vocabulary)) as advance:
-        for tokens in vocabulary.split(_BATCH):
+        for tokens in torch.split(vocabulary, _BATCH):
             rows = torch.cat([start.expand(len(tokens), -1), tokens[:, None], end.expand(len(tokens), -1)], dim=1)
             parts.append(teacher(rows, torch.ones_like(rows)))
             advance(len(tokens))
