@@ -5,21 +5,25 @@ Knows nothing of formats and checks; turns the command line into a configuration
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from service.errors import ConfigError
 
 if TYPE_CHECKING:
     from training.data.config import PrepareConfig
 
 
 def prepare(
-    out: Annotated[Path, typer.Option(help="Folder for the dataset; created if need be.", show_default=False)],
     config: Annotated[
         Path | None,
         typer.Argument(help="TOML file that lists the domains (docs/data.md). Or use the options below instead."),
     ] = None,
+    *,
+    out: Annotated[Path, typer.Option(help="Folder for the dataset; created if need be.", show_default=False)],
     parquet: Annotated[
         Path | None,
         typer.Option(help="Folder with our layout: ROOT/DOMAIN/items.parquet and ROOT/DOMAIN/interactions.parquet."),
@@ -68,10 +72,8 @@ def prepare(
 
     `unitok prepare --name shop --format csv --items items.csv --interactions log.csv --map item_id=sku --out data/shop`
     """
-    import json
-
-    from service.errors import ConfigError
-    from training.data.prepare import prepare as run
+    # Imported here so that `unitok --help` stays quick.
+    from training.data.prepare import prepare as run  # noqa: PLC0415
 
     one = {
         "name": name,
@@ -82,9 +84,7 @@ def prepare(
         "k_core": k_core,
         "timestamp_unit": timestamp_unit,
     }
-    given = {key: value for key, value in one.items() if value}
-    if k_core is not None:
-        given["k_core"] = k_core
+    given = {key: value for key, value in one.items() if value is not None and value != []}
     sources = [source for source, used in (("CONFIG", config), ("--parquet", parquet), ("--name", given)) if used]
     if len(sources) != 1:
         raise ConfigError(
@@ -101,8 +101,7 @@ def _configuration(
     config: Path | None, parquet: Path | None, domains: str | None, given: dict[str, Any]
 ) -> PrepareConfig:
     """The configuration of whichever source was given."""
-    from service.errors import ConfigError
-    from training.data.config import parquet_config, parse_config, parse_map, read_config
+    from training.data.config import parquet_config, parse_config, parse_map, read_config  # noqa: PLC0415
 
     if config is not None:
         return read_config(config)

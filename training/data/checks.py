@@ -5,6 +5,7 @@ Knows nothing of file formats.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,9 +115,7 @@ def _items_of(interactions: RawTable, kept: pl.DataFrame) -> RawTable:
     )
     frame = first.with_columns(*content, pl.lit(None, pl.Float64).alias("price"))
     names = {name: interactions.names.get(name, name) for name in ITEM_SCHEMA}
-    return RawTable(
-        frame, interactions.files, names, len(frame), type(interactions.dropped)(), type(interactions.emptied)()
-    )
+    return RawTable(frame, interactions.files, names, read=len(frame), dropped=Counter(), emptied=Counter())
 
 
 def _check_items(listed: Sieve, config: DomainConfig) -> pl.Series:
@@ -124,9 +123,16 @@ def _check_items(listed: Sieve, config: DomainConfig) -> pl.Series:
     _drop_missing(listed, "item_id")
     known = listed.frame["item_id"].unique()
     again = ~pl.col("item_id").is_first_distinct()
-    first = listed.frame.unique("item_id", keep="first").select("item_id", pl.col("row").alias("first"))
-    listed.frame = listed.frame.join(first, on="item_id", how="left", maintain_order="left")
-    reason = pl.format("item {} was given before, in row {}; ids are unique within a domain", "item_id", "first")
+    listed.frame = listed.frame.with_columns(
+        pl.col("row").first().over("item_id").alias("first_row"),
+        pl.col("file").first().over("item_id").replace_strict(listed.files, return_dtype=pl.String).alias("first_file"),
+    )
+    reason = pl.format(
+        "item {} was given before, in row {} of {}; ids are unique within a domain",
+        "item_id",
+        "first_row",
+        "first_file",
+    )
     listed.drop(again, Kind.DUPLICATE_ITEM, "item_id", reason)
     if config.cleans_text:
         listed.frame = _cleaned(listed.frame)
@@ -179,12 +185,12 @@ def _check_lengths(kept: Sieve, config: DomainConfig, users_lost: int, findings:
         removed = f"{users_lost:,} users are outside the {config.core}-core and were removed"
         example = Problem(Kind.SHORT_HISTORY, "", None, None, removed)
         findings.add_many(Kind.SHORT_HISTORY, users_lost, [example], notice=True)
-    length = pl.len().over("user_id")
-    short = (length < MIN_INTERACTIONS) & pl.col("user_id").is_first_distinct()
+    kept.frame = kept.frame.with_columns(pl.len().over("user_id").alias("length"))
+    short = (pl.col("length") < MIN_INTERACTIONS) & pl.col("user_id").is_first_distinct()
     reason = pl.format(
-        "user {} has {} interactions; " + f"{MIN_INTERACTIONS} are needed for a test and a validation item",
+        f"user {{}} has {{}} of the {MIN_INTERACTIONS} interactions that a test and a validation item take",
         "user_id",
-        length,
+        "length",
     )
     return kept.report(short, Kind.SHORT_HISTORY, "user_id", reason, notice=bool(config.core))
 

@@ -49,11 +49,6 @@ def _paths(value: Any) -> Any:
     return value
 
 
-def _format(value: Any) -> Any:
-    """The format by its name; an unknown name is left for the schema to refuse."""
-    return Format(value) if value in set(Format) else value
-
-
 def _tuple(value: Any) -> Any:
     """A list, which is what TOML has, as a tuple."""
     return tuple(value) if isinstance(value, list) else value
@@ -110,7 +105,7 @@ class DomainConfig(Strict):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    format: Annotated[Format, BeforeValidator(_format)]
+    format: Annotated[Format, Field(strict=False)]
     items: Paths = ()
     interactions: Paths = ()
     map: ColumnMap = ColumnMap()

@@ -24,13 +24,14 @@ class Sieve:
     frame : the rows left
     dropped : how many rows are gone, by reason; those that were never taken included
     emptied : how many values were set to null, by reason
+    files : names of the files, by number
     """
 
     def __init__(self, table: RawTable, findings: Findings) -> None:
         self.frame = table.frame
         self.dropped: Counter[str] = Counter(table.dropped)
         self.emptied: Counter[str] = Counter(table.emptied)
-        self._files = table.files
+        self.files = dict(enumerate(table.files))
         self._names = table.names
         self._findings = findings
 
@@ -39,14 +40,13 @@ class Sieve:
 
         Parameters
         ----------
-        reason : text for each row, evaluated for the examples only
+        reason : text for each row, evaluated on the bad rows alone: what depends on other rows must be a column
         """
         bad = self.frame.filter(mask)
         if len(bad):
             shown = bad.select("file", "row", reason.alias("reason")).head(self._findings.limit)
             examples = [
-                Problem(kind, self._files[file], row, self._names[column], text)
-                for file, row, text in shown.iter_rows()
+                Problem(kind, self.files[file], row, self._names[column], text) for file, row, text in shown.iter_rows()
             ]
             self._findings.add_many(kind, len(bad), examples, notice)
         return len(bad)
