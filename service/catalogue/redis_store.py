@@ -33,6 +33,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 
 from service.catalogue.store import (
     CHANGES_KEPT,
@@ -60,6 +62,9 @@ SCAN_BUCKETS = 64
 
 TIMEOUT_SECONDS = 10.0
 
+RETRY_SECONDS = 0.4
+"""Longest pause before one of three further attempts; every call may be repeated safely."""
+
 ID = struct.Struct(">Q")
 NUMBER = struct.Struct(">H")
 
@@ -85,13 +90,17 @@ class RedisStore:
             parts = urlsplit(url)
             self._where = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
             self._redis: Any = redis.Redis.from_url(
-                url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, health_check_interval=30
+                url,
+                socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+                health_check_interval=30,
+                retry=Retry(ExponentialBackoff(cap=RETRY_SECONDS, base=RETRY_SECONDS / 8), 3),
             )
         except ValueError:
             # The message of the parser may repeat a piece of the password.
             raise ConfigError(
-                "store URL redis://...: must be redis://[user:password@]HOST[:PORT][/DATABASE]; the characters / : @ # ? "
-                "of a password must be written as %2F %3A %40 %23 %3F"
+                "store URL redis://...: must be redis://[user:password@]HOST[:PORT][/DATABASE]; the characters "
+                "/ : @ # ? of a password must be written as %2F %3A %40 %23 %3F"
             ) from None
         scripts = {name: self._redis.register_script(_lua(name)) for name in ("register", "delete", "seed", "domain")}
         self._register, self._delete = scripts["register"], scripts["delete"]

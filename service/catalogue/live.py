@@ -1,0 +1,244 @@
+"""The live catalogue: table and constraint index in memory, in step with the store.
+
+Registering goes through the store and is applied here before the call returns, so the item can be recommended from then
+on. What other replicas change arrives by `refresh`, which reads the current state of every key that the change log names,
+so it does not matter how often or in which order a change is seen.
+
+A batch of searches runs inside `searching`, where nothing changes; changes wait for the batches that have begun, and new
+batches wait for changes. Knows nothing of HTTP or of graphs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.catalogue.locking import ReadWriteLock
+from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem
+from service.catalogue.table import CatalogueEntry, CatalogueTable
+from service.errors import UnknownDomain
+from service.index.trie import CodeTrie, TrieArrays
+from service.semantic_ids import TokenLayout
+
+__all__ = ["CatalogueEntry", "CatalogueView", "LiveCatalogue"]
+
+IntArray = NDArray[np.int32]
+
+FETCHED_KEYS = 1000
+"""Keys whose state one refresh step reads."""
+
+
+class CatalogueView:
+    """What a batch of searches sees; valid inside the `searching` block that it comes from.
+
+    Parameters
+    ----------
+    table : items by ordinal
+    layout : how IDs become tokens
+    trie : over some or all items of the table; its leaves are ordinals
+    roots : node of each domain in the trie
+    """
+
+    def __init__(self, table: CatalogueTable, layout: TokenLayout, trie: CodeTrie, roots: dict[str, int]) -> None:
+        self._table = table
+        self._layout = layout
+        self._trie = trie
+        self._roots = roots
+
+    @property
+    def arrays(self) -> TrieArrays:
+        """The constraint index as a graph reads it."""
+        return self._trie.arrays()
+
+    def roots(self, domains: Sequence[str]) -> IntArray:
+        """Nodes at which beams start, int32 [R]; a domain named twice counts once.
+
+        Raises
+        ------
+        UnknownDomain : a domain never held an item
+        """
+        for domain in domains:
+            if domain not in self._roots:
+                raise UnknownDomain(f"domain {domain!r} holds no item; known are {sorted(self._roots)}")
+        return np.array([self._roots[domain] for domain in dict.fromkeys(domains)], dtype=np.int32)
+
+    def blocked(self, keys: Sequence[ItemKey]) -> IntArray:
+        """Edges that cut exactly these items off, int32 [X]; items that are not there are passed over."""
+        roots, tokens, _ = self._paths(keys, self._roots)
+        return self._trie.blocked_edges(roots, tokens)
+
+    def item(self, leaf: int) -> CatalogueEntry:
+        """The item that a leaf stands for."""
+        return self._table.entry(leaf)
+
+    def restricted(self, keys: Sequence[ItemKey]) -> CatalogueView:
+        """A view of these items alone, over an index of its own; items that are not there are passed over."""
+        domains = list(self._roots)
+        roots = {domain: number for number, domain in enumerate(domains)}
+        node_of, tokens, ordinals = self._paths(list(dict.fromkeys(keys)), roots)
+        trie = CodeTrie.from_tokens(tokens, node_of, ordinals, len(domains))
+        return CatalogueView(self._table, self._layout, trie, roots)
+
+    def _paths(self, keys: Sequence[ItemKey], roots: dict[str, int]) -> tuple[IntArray, IntArray, IntArray]:
+        """Roots int32 [n], tokens int32 [n, depth] and ordinals int32 [n] of those keys that are live."""
+        found = [(roots[key.domain], ordinal) for key in keys if (ordinal := self._table.ordinal(key)) is not None]
+        rows = np.array(found, dtype=np.int32).reshape(-1, 2)
+        values = self._layout.unpack(self._table.packed(rows[:, 1]))
+        return rows[:, 0], self._layout.tokens(values), rows[:, 1]
+
+
+@dataclass(slots=True)
+class _State:
+    """Table and index that belong together; replaced as one when everything is read anew."""
+
+    table: CatalogueTable
+    trie: CodeTrie
+    roots: dict[str, int]
+
+
+class LiveCatalogue:
+    """One replica's view of a store.
+
+    Every method may be called from any thread; inside a `searching` block only the view may be used.
+
+    Parameters
+    ----------
+    store : read whole, here
+    """
+
+    def __init__(self, store: CatalogueStore) -> None:
+        self._store = store
+        self._layout = store.layout
+        # Held over the store's answer and its application, so that no older state is applied after a newer one.
+        self._applying = threading.Lock()
+        self._lock = ReadWriteLock()
+        self._seen = store.head()
+        self._state = self._read_all()
+
+    @property
+    def layout(self) -> TokenLayout:
+        """How semantic IDs are packed."""
+        return self._layout
+
+    @property
+    def store(self) -> CatalogueStore:
+        """Where the catalogue is kept."""
+        return self._store
+
+    def domains(self) -> dict[str, int]:
+        """Live items of each domain that has any."""
+        return self._state.table.counts()
+
+    def lookup(self, keys: Sequence[ItemKey]) -> list[CatalogueEntry | None]:
+        """Items by key, None where there is none; never waits."""
+        return self._state.table.entries(keys)
+
+    def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
+        """Items with their content, read from the store."""
+        return self._store.get(keys)
+
+    @contextmanager
+    def searching(self) -> Iterator[CatalogueView]:
+        """Keep the catalogue as it is while the block runs."""
+        with self._lock.reading():
+            state = self._state
+            yield CatalogueView(state.table, self._layout, state.trie, state.roots)
+
+    def register(self, items: Sequence[NewItem]) -> Registered:
+        """Store items; those that were not refused can be recommended when the call returns.
+
+        Raises
+        ------
+        InvalidInput, NotReady, StoreUnavailable : nothing was stored (see `CatalogueStore.register`)
+        """
+        with self._applying:
+            registered = self._store.register(items)
+            kept = np.flatnonzero(~registered.refused)
+            packed = self._layout.pack(registered.values[kept])
+            states = {
+                ItemKey(items[row].domain, items[row].item_id): StoredItem(
+                    items[row].domain, items[row].item_id, int(number), items[row].title
+                )
+                for row, number in zip(kept.tolist(), packed, strict=True)
+            }
+            self._apply(states)
+        return registered
+
+    def delete(self, key: ItemKey) -> bool:
+        """Remove an item; it is recommended no more when the call returns. False where it was not there."""
+        with self._applying:
+            deleted = self._store.delete(key)
+            self._apply({key: None})
+        return deleted
+
+    def refresh(self) -> int:
+        """Apply what changed in the store since the last call; returns the number of changes seen.
+
+        A replica that fell behind the log reads everything anew and swaps it in as one; that counts as one change.
+
+        Raises
+        ------
+        StoreUnavailable : some changes may have been applied; the next call goes on from there
+        """
+        seen = 0
+        while True:
+            with self._applying:
+                changes = self._store.changes(self._seen, FETCHED_KEYS)
+                if changes.gap:
+                    state = self._read_all()
+                    with self._lock.writing():
+                        self._state = state
+                    self._seen = changes.last
+                    return seen + 1
+                if not changes.keys:
+                    return seen
+                keys = list(dict.fromkeys(changes.keys))
+                self._apply(dict(zip(keys, self._store.get(keys), strict=True)))
+                self._seen = changes.last
+                seen += len(changes.keys)
+
+    def _read_all(self) -> _State:
+        """Table and index of everything that is in the store; the change log is to be followed from before the call."""
+        table = CatalogueTable(self._layout)
+        for batch in self._store.scan():
+            for item in batch:
+                table.add(item)
+        roots = {domain: number for number, domain in enumerate(table.domains())}
+        node_of, packed, ordinals = table.columns()
+        tokens = self._layout.tokens(self._layout.unpack(packed))
+        return _State(table, CodeTrie.from_tokens(tokens, node_of, ordinals, len(roots)), roots)
+
+    def _apply(self, states: Mapping[ItemKey, StoredItem | None]) -> None:
+        """Bring table and index to the given states of some keys; waits for batches of searches that have begun."""
+        table = self._state.table
+        changed = {key: item for key, item in states.items() if not table.holds(key, item)}
+        if changed:
+            with self._lock.writing():
+                for key, item in changed.items():
+                    self._apply_one(key, item)
+
+    def _apply_one(self, key: ItemKey, item: StoredItem | None) -> None:
+        table, trie, roots = self._state.table, self._state.trie, self._state.roots
+        ordinal = table.ordinal(key)
+        if ordinal is not None and (item is None or item.packed != table.packed([ordinal])[0]):
+            trie.delete(roots[key.domain], self._tokens(table.packed([ordinal])))
+            table.remove(key)
+            ordinal = None
+        if item is None:
+            return
+        if ordinal is not None:
+            table.retitle(ordinal, item.title)
+            return
+        if key.domain not in roots:
+            roots[key.domain] = trie.add_root()
+        trie.insert(roots[key.domain], self._tokens(np.array([item.packed], dtype=np.uint64)), leaf=table.next_ordinal)
+        table.add(item)
+
+    def _tokens(self, packed: NDArray[np.uint64]) -> IntArray:
+        """Tokens int32 [depth] of one packed ID, uint64 [1]."""
+        return self._layout.tokens(self._layout.unpack(packed))[0]
