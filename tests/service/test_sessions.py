@@ -57,7 +57,7 @@ def test_a_provider_that_is_there_but_does_not_start_is_an_error(
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: claimed)
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     path = write_graph(tmp_path / "m.onnx")
-    with pytest.raises(ProviderUnavailable, match="does not start"), pytest.warns(UserWarning):
+    with pytest.raises(ProviderUnavailable, match="does not start"), pytest.warns(UserWarning, match="CUDA"):
         open_session(path, Runtime("cuda"), INPUTS, OUTPUTS)
 
 
