@@ -1,11 +1,11 @@
 """The live catalogue: table and constraint index in memory, in step with the store.
 
 Registering goes through the store and is applied here before the call returns, so the item can be recommended from then
-on. What other replicas change arrives by `refresh`, which reads the current state of every key that the change log names,
-so it does not matter how often or in which order a change is seen.
+on. What other replicas change arrives by `refresh`, which reads the current state of every key that the change log
+names, so it does not matter how often or in which order a change is seen.
 
-A batch of searches runs inside `searching`, where nothing changes; changes wait for the batches that have begun, and new
-batches wait for changes. Knows nothing of HTTP or of graphs.
+A batch of searches runs inside `searching`, where nothing changes; changes wait for the batches that have begun, and
+new batches wait for changes. Knows nothing of HTTP or of graphs.
 """
 
 from __future__ import annotations
@@ -241,4 +241,5 @@ class LiveCatalogue:
 
     def _tokens(self, packed: NDArray[np.uint64]) -> IntArray:
         """Tokens int32 [depth] of one packed ID, uint64 [1]."""
-        return self._layout.tokens(self._layout.unpack(packed))[0]
+        tokens: IntArray = self._layout.tokens(self._layout.unpack(packed))[0]
+        return tokens

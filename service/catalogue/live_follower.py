@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from service.catalogue.live import LiveCatalogue
-from service.errors import StoreUnavailable
+from service.errors import UnitokError
 
-Report = Callable[[StoreUnavailable], None]
+Report = Callable[[UnitokError], None]
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def following(live: LiveCatalogue, seconds: float, failed: Report) -> Iterator[N
     ----------
     live : the catalogue to refresh
     seconds : pause between two looks at the change log, which cost the store one small read each
-    failed : told, on the follower's thread, when the store did not answer; the next look tries again
+    failed : told, on the follower's thread, when a look failed; the next one tries again from there
     """
     ended = threading.Event()
 
@@ -28,7 +28,7 @@ def following(live: LiveCatalogue, seconds: float, failed: Report) -> Iterator[N
         while not ended.wait(seconds):
             try:
                 live.refresh()
-            except StoreUnavailable as error:
+            except UnitokError as error:
                 failed(error)
 
     thread = threading.Thread(target=follow, name="catalogue-follower", daemon=True)

@@ -185,7 +185,7 @@ class RedisStore:
         for first in range(0, BUCKETS, SCAN_BUCKETS):
             with self._errors():
                 pipeline = self._redis.pipeline(transaction=False)
-                for bucket in range(first, first + SCAN_BUCKETS):
+                for bucket in range(first, min(first + SCAN_BUCKETS, BUCKETS)):
                     pipeline.hgetall(self._key(f"items:{bucket}"))
                 buckets = pipeline.execute()
                 found = [

@@ -1,8 +1,8 @@
 """The live catalogue's items in memory: columns by ordinal, and a dictionary a domain from item_id to ordinal.
 
 An *ordinal* is an item's row, and the leaf that the constraint index leads to. It is never used again after its item
-was deleted, so a stale one can only find nothing. Looking up is safe while another thread changes the table; changes must
-be made by one thread at a time. Knows nothing of tries or stores.
+was deleted, so a stale one can only find nothing. Looking up is safe while another thread changes the table; changes
+must be made by one thread at a time. Knows nothing of tries or stores.
 """
 
 from __future__ import annotations

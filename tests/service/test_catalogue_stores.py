@@ -303,6 +303,13 @@ operations = st.lists(
 )
 
 
+@pytest.fixture
+def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading every bucket is what takes the time where a few items are scanned often."""
+    monkeypatch.setattr(redis_store, "BUCKETS", 128)
+
+
+@pytest.mark.usefixtures("few_buckets")
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations)
 def test_any_history_equals_plain_dictionaries(
@@ -376,10 +383,10 @@ for batch in range(10):
 def test_processes_that_collide_share_out_the_suffixes(place: Place) -> None:
     store = place.open()
     arguments = [sys.executable, "-c", COLLIDER, place.url, place.name, json.dumps(layout_of_ids(LAYOUT))]
-    workers = [subprocess.Popen([*arguments, str(worker)]) for worker in range(3)]
-    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    workers = [subprocess.Popen([*arguments, str(worker)]) for worker in range(2)]
+    assert [worker.wait() for worker in workers] == [0, 0]
     ids = LAYOUT.unpack(np.array([item.packed for item in everything(store).values()], dtype=np.uint64))
-    assert sorted(ids[:, -1].tolist()) == list(range(150))
+    assert sorted(ids[:, -1].tolist()) == list(range(100))
 
 
 WRITER = """
