@@ -1,0 +1,175 @@
+"""`evaluate` runs the exported graph of a bundle and counts by hand-checkable rules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from recommender_planted import LAYOUT, TINY, random_values, ring_domain
+
+from service.bundle.files import hash_files, write_manifest
+from service.bundle.manifest import (
+    CataloguePart,
+    ItemTokenizerPart,
+    Layout,
+    Manifest,
+    RecommenderPart,
+    TextEncoderPart,
+)
+from service.engine.sessions import Runtime
+from service.errors import ConfigError
+from training.data.dataset import DomainData, write_domain, write_index
+from training.data.split import leave_one_out
+from training.evaluation.protocol import choose_recommender, judge, training_items
+from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
+from training.export.recommender import export_recommender
+from training.networks.t5 import build_t5
+from training.recommender.corpus import build_corpus
+from training.recommender.validation import Validator, sample_users
+
+RUNTIME = Runtime(threads=1)
+
+
+@pytest.fixture(scope="module")
+def domain() -> DomainData:
+    return ring_domain("ring", 24, 40, np.random.default_rng(5))
+
+
+@pytest.fixture(scope="module")
+def values() -> np.ndarray:
+    return random_values(LAYOUT, 24, np.random.default_rng(6))
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> Path:
+    """A real recommender and catalogue; `evaluate` never opens the other two networks, so they are empty files."""
+    folder = tmp_path_factory.mktemp("bundle")
+    (folder / "catalogue").mkdir()
+    torch.manual_seed(0)
+    export_recommender(build_t5(LAYOUT, TINY).eval(), LAYOUT, folder / "recommender.onnx")
+    order = np.random.default_rng(7).permutation(24)
+    catalogue = pl.DataFrame(
+        {
+            "item_id": [f"ring-{row}" for row in order],
+            "domain": ["ring"] * 24,
+            "title": [None] * 24,
+            "codes": values[order, :2].tolist(),
+            "experts": values[order, 2:3].tolist(),
+            "suffix": values[order, 3].tolist(),
+        }
+    )
+    catalogue.write_parquet(folder / "catalogue" / "items.parquet")
+    for name in ("text_encoder.onnx", "tokenizer.json", "item_tokenizer.onnx"):
+        (folder / name).touch()
+    manifest = Manifest(
+        schema_version=1,
+        name="rings",
+        generation=1,
+        created="2026-01-01T00:00:00Z",
+        description="planted",
+        layout=Layout(levels=2, codes=8, experts=3, experts_per_item=1, suffixes=4),
+        text_encoder=TextEncoderPart(max_tokens=8, recipe="none", source="none"),
+        item_tokenizer=ItemTokenizerPart(embedding_width=4, latent_width=4, expert_names=["a", "b", "c"]),
+        recommenders=[
+            RecommenderPart(name="all", model="recommender.onnx", domains=["ring"], domain_tokens=[], max_history=20)
+        ],
+        catalogue=CataloguePart(items=24),
+        files=hash_files(folder),
+    )
+    write_manifest(folder, manifest)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory, domain: DomainData) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    items = pl.DataFrame({"item_id": domain.item_ids}).with_columns(
+        *(pl.lit(None).alias(name) for name in ("title", "brand", "categories", "description", "price"))
+    )
+    users = [(user, item) for user in range(domain.users) for item in domain.history(user).tolist()]
+    lengths = np.diff(domain.history_starts)
+    interactions = pl.DataFrame(
+        {
+            "user_id": [f"user-{user}" for user, _ in users],
+            "item_id": [f"ring-{item}" for _, item in users],
+            "position": np.concatenate([np.arange(length) for length in lengths]),
+        }
+    ).with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
+    write_index(folder, [write_domain(folder, "ring", items, interactions)])
+    return folder
+
+
+def test_the_served_graph_is_what_is_measured(
+    bundle: Path, dataset: Path, domain: DomainData, values: np.ndarray, tmp_path: Path
+) -> None:
+    figures = evaluate(bundle, dataset, tmp_path, EvaluationOptions(part="validation"), RUNTIME)
+    written = json.loads((tmp_path / EVALUATION).read_text())
+    assert written["domains"] == figures["domains"]
+    assert (written["part"], written["beams"], written["history_items_removed"]) == ("validation", 20, False)
+
+    # The same weights, searched by torch while training.
+    torch.manual_seed(0)
+    model = build_t5(LAYOUT, TINY).eval()
+    corpus = build_corpus([domain], {"ring": values}, LAYOUT, 20)
+    validator = Validator(corpus, users=1000, beams=20, max_history=20, seed=0)
+    expected = validator.figures(validator.ranked_lists(model))
+    found = written["domains"]["ring"]
+    assert found["item_level"]["ndcg_10"] == pytest.approx(expected.ndcg_10, abs=1e-5)
+    assert found["item_level"]["recall_10"] == pytest.approx(expected.recall_10, abs=1e-5)
+    assert (found["users"], found["items"], found["recommender"], found["learned_from"]) == (40, 24, "all", True)
+    assert len(sample_users(corpus.validation, 1, 1000, 0)) == 40
+
+
+def test_max_users_draws_so_many(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    figures = evaluate(bundle, dataset, tmp_path, EvaluationOptions(max_users=7), RUNTIME)
+    assert figures["domains"]["ring"]["users"] == 7
+
+
+def test_what_cannot_be_evaluated_is_said(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no items of films; it has ring"):
+        evaluate(bundle, dataset, tmp_path, EvaluationOptions(domains=("films",)), RUNTIME)
+    with pytest.raises(ConfigError, match="no recommender 'small' in the bundle; there are all"):
+        evaluate(bundle, dataset, tmp_path, EvaluationOptions(recommender="small"), RUNTIME)
+    with pytest.raises(ConfigError, match="beams is 5"):
+        evaluate(bundle, dataset, tmp_path, EvaluationOptions(beams=5), RUNTIME)
+
+
+def test_the_recommender_that_learned_from_a_domain_is_chosen() -> None:
+    parts = [
+        RecommenderPart(name=name, model="m", domains=domains, domain_tokens=[], max_history=20)
+        for name, domains in (("all", ["a", "b"]), ("b-only", ["c"]))
+    ]
+    assert choose_recommender(parts, "c", None).name == "b-only"
+    assert choose_recommender(parts, "unseen", None).name == "all"
+    assert choose_recommender(parts, "a", "b-only").name == "b-only"
+
+
+def test_popularity_gets_what_arithmetic_says() -> None:
+    """Twelve items; item 0 comes twice in every training part and is the target of three users in four."""
+    histories = [[0, 0, 1 + user, 5, 0 if user % 4 else 11] for user in range(8)]
+    domain = DomainData(
+        "planted",
+        pl.DataFrame({"item_id": [str(item) for item in range(12)]}),
+        [str(user) for user in range(8)],
+        np.concatenate(histories).astype(np.int32),
+        np.arange(0, 45, 5),
+    )
+    assert sorted(training_items(domain).tolist()) == sorted([0] * 16 + list(range(1, 9)))
+    values = np.zeros((12, LAYOUT.depth), dtype=np.int32)
+    values[:, 0] = np.arange(12) % 8  # items 0 and 8, 1 and 9, 2 and 10, 3 and 11 share a tuple
+    values[:, -1] = np.arange(12) // 8
+    test = leave_one_out(domain.history_items, domain.history_starts).test
+    lists = np.tile(np.arange(10), (8, 1))
+    judged = judge(domain, values, test, lists)
+    assert judged.popularity.recall_10 == judged.item_level.recall_10 == 6 / 8
+    assert judged.popularity.ndcg_5 == 6 / 8
+    assert judged.items_sharing_a_tuple == pytest.approx(8 / 12)
+    # Item 11 shares its tuple with item 3: a hit by tuple, not by item.
+    assert judged.tuple_level.recall_10 == judged.popularity_tuple_level.recall_10 == 1.0
+    assert judged.tuple_level.recall_5 == 1.0
+    # By tuples: 0 and 8 together come first, then 1, 2 and 3 once each (by number); so 3 stands fourth.
+    assert judged.tuple_level.ndcg_5 == pytest.approx((6 + 2 / np.log2(5)) / 8)

@@ -1,0 +1,85 @@
+"""Metrics against figures worked out by hand, and against slow twins."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.evaluation.ranking import (
+    item_ranks,
+    most_popular,
+    ranking_figures,
+    sharing_share,
+    tuple_groups,
+    tuple_ranks,
+)
+
+
+def test_ranks_by_hand() -> None:
+    lists = np.asarray([[4, 2, 7], [1, -1, -1], [3, 0, 5]])
+    assert item_ranks(lists, np.asarray([7, 1, 9])).tolist() == [2, 0, 3]
+
+
+def test_figures_by_hand() -> None:
+    figures = ranking_figures(np.asarray([0, 2, 5, 9, 10, 20]))
+    assert figures.recall_5 == pytest.approx(2 / 6)
+    assert figures.recall_10 == pytest.approx(4 / 6)
+    assert figures.ndcg_5 == pytest.approx((1 + 1 / 2) / 6)
+    assert figures.ndcg_10 == pytest.approx((1 + 1 / 2 + 1 / math.log2(7) + 1 / math.log2(11)) / 6)
+
+
+def test_no_user_scores_nothing() -> None:
+    assert set(ranking_figures(np.zeros(0, dtype=np.int64)).as_dict().values()) == {0.0}
+
+
+def test_tuple_ranks_by_hand() -> None:
+    # Items 0 and 1 share a tuple, so do 2 and 3; the second list repeats a tuple before the hit.
+    group_of = np.asarray([0, 0, 1, 1, 2])
+    lists = np.asarray([[1, 4, 2], [2, 3, 4], [2, 3, -1]])
+    assert tuple_ranks(lists, np.asarray([0, 4, 0]), group_of).tolist() == [0, 1, 3]
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=6, max_size=6),
+    st.lists(st.tuples(st.permutations(list(range(6))), st.integers(0, 6), st.integers(0, 5)), min_size=1, max_size=5),
+)
+def test_tuple_ranks_equal_a_walk_through_the_list(
+    group_of: list[int], users: list[tuple[list[int], int, int]]
+) -> None:
+    lists = [order[:kept] + [-1] * (6 - kept) for order, kept, _ in users]
+    targets = [target for _, _, target in users]
+
+    def walk(ranked: list[int], target: int) -> int:
+        distinct: list[int] = []
+        for item in ranked:
+            if item >= 0 and group_of[item] not in distinct:
+                distinct.append(group_of[item])
+        return distinct.index(group_of[target]) if group_of[target] in distinct else 6
+
+    found = tuple_ranks(np.asarray(lists), np.asarray(targets), np.asarray(group_of))
+    assert found.tolist() == [walk(*pair) for pair in zip(lists, targets, strict=True)]
+
+
+def test_a_tuple_hit_is_never_worse_than_an_item_hit() -> None:
+    rng = np.random.default_rng(0)
+    group_of = rng.integers(0, 10, 50)
+    lists = np.stack([rng.permutation(50)[:20] for _ in range(40)])
+    targets = rng.integers(0, 50, 40)
+    assert (tuple_ranks(lists, targets, group_of) <= item_ranks(lists, targets)).all()
+
+
+def test_popularity_counts_and_breaks_ties_by_number() -> None:
+    assert most_popular(np.asarray([3, 1, 3, 0, 1, 3]), 5, 3).tolist() == [3, 1, 0]
+    assert most_popular(np.asarray([2]), 3, 10).tolist() == [2, 0, 1]
+
+
+def test_sharing_counts_items_not_groups() -> None:
+    groups = tuple_groups(np.asarray([[1, 2], [1, 2], [1, 3], [1, 2], [0, 0]]))
+    assert groups[0] == groups[1] == groups[3]
+    assert len(set(groups.tolist())) == 3
+    assert sharing_share(groups) == pytest.approx(3 / 5)
+    assert sharing_share(np.zeros(0, dtype=np.int64)) == 0.0

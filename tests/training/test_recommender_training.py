@@ -1,0 +1,246 @@
+"""Training on planted data: the answer is found, a resumed run is like any other, validation equals generate."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from recommender_planted import LAYOUT, ring_corpus, tiny_parameters
+from safetensors.torch import load_file
+
+from service.errors import ConfigError, ModelError
+from service.semantic_ids import PAD_TOKEN
+from training.networks.t5 import WEIGHTS, build_t5
+from training.recommender import trainer as trainer_module
+from training.recommender.batches import collate
+from training.recommender.checkpoint import FOLDER
+from training.recommender.parameters import RecommenderParameters, read_parameters
+from training.recommender.schedule import finished_share, rate_factor
+from training.recommender.trainer import LOG, Trainer, TrainingResult
+from training.recommender.validation import Validator, sample_users
+
+CORPUS = ring_corpus()
+
+
+def train(folder: Path, parameters: RecommenderParameters) -> TrainingResult:
+    folder.mkdir(exist_ok=True)
+    return Trainer(CORPUS, parameters, folder, Accelerator(cpu=True)).run()
+
+
+def log_of(folder: Path) -> list[dict[str, object]]:
+    """The log without what a clock decides."""
+    timed = ("seconds", "examples_per_second")
+    lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in timed} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs, with dropout, in one go."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    train(folder, with_dropout(epochs=3))
+    return folder
+
+
+def with_dropout(**changes: object) -> RecommenderParameters:
+    network = tiny_parameters().network.model_dump() | {"dropout": 0.1}
+    return tiny_parameters(network=network, **changes)
+
+
+def test_planted_transitions_are_found(tmp_path: Path) -> None:
+    result = train(tmp_path, tiny_parameters(epochs=25, patience=25))
+    # By chance, a list of 10 of the 24 items would hold the next one for 42 % of the users.
+    assert result.best["recall_10"] > 0.95
+    assert result.best["ndcg_10"] > 0.85
+    assert result.ended_by == "epochs"
+    assert not (tmp_path / FOLDER).exists()
+
+
+class Killed(Exception):
+    """Stands for the moment at which the process would have ended."""
+
+
+@pytest.mark.parametrize("at_step", [1, 7, 11])
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    tmp_path: Path, uninterrupted: Path, at_step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = with_dropout(epochs=3, checkpoint_seconds=0)
+    step = Trainer._step
+
+    def until(self: Trainer, *arguments: object) -> None:
+        if self.at.step == at_step:
+            raise Killed
+        step(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", until)
+        with pytest.raises(Killed):
+            train(tmp_path, parameters)
+    assert next((tmp_path / FOLDER).glob("step-*")).name == f"step-{at_step:09d}"
+    train(tmp_path, parameters)
+
+    ours, theirs = (load_file(folder / WEIGHTS) for folder in (tmp_path, uninterrupted))
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-5)
+    for mine, expected in zip(log_of(tmp_path), log_of(uninterrupted), strict=True):
+        assert mine["step"] == expected["step"]
+        assert mine["ndcg_10"] == pytest.approx(expected["ndcg_10"], abs=1e-3)
+
+
+def _train_until_killed(folder: Path) -> None:
+    """In a process of its own: kill -9 in the middle of writing the third checkpoint."""
+    torch.set_num_threads(1)
+    save = trainer_module.save_checkpoint
+    replace = os.replace
+    written = []
+
+    def deadly(source: object, target: object) -> None:
+        if "step-" in str(target) and len(written) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)  # type: ignore[arg-type]
+
+    def counted(*arguments: object) -> None:
+        written.append(1)
+        save(*arguments)  # type: ignore[arg-type]
+
+    os.replace = deadly  # type: ignore[assignment]
+    trainer_module.save_checkpoint = counted  # type: ignore[assignment]
+    train(folder, with_dropout(epochs=3, checkpoint_seconds=0))
+
+
+def test_a_training_killed_while_saving_goes_on(tmp_path: Path, uninterrupted: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_train_until_killed, args=(tmp_path,))
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode == -signal.SIGKILL
+    assert (tmp_path / FOLDER / "partial").exists()
+    resumed = Trainer(CORPUS, with_dropout(epochs=3), tmp_path, Accelerator(cpu=True))
+    assert resumed.at.step == 2
+    resumed.run()
+    assert log_of(tmp_path)[-1]["step"] == log_of(uninterrupted)[-1]["step"]
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_validate", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            train(tmp_path, tiny_parameters(checkpoint_seconds=0))
+    with pytest.raises(ConfigError, match="begun with other parameters"):
+        train(tmp_path, tiny_parameters(seed=4))
+
+
+def test_time_used_up_ends_with_the_best_weights(tmp_path: Path) -> None:
+    result = train(tmp_path, tiny_parameters(minutes=1e-9))
+    assert (result.ended_by, result.steps) == ("minutes", 0)
+    assert (tmp_path / WEIGHTS).is_file()
+    assert len(log_of(tmp_path)) == 1
+
+
+def test_patience_ends_and_keeps_the_best(tmp_path: Path) -> None:
+    result = train(tmp_path, tiny_parameters(epochs=50, patience=2, learning_rate=1e-9))
+    assert result.ended_by == "patience"
+    figures = [entry["ndcg_10"] for entry in log_of(tmp_path)]
+    assert result.best["ndcg_10"] == max(figures)
+    assert max(figures[-2:]) <= max(figures[:-2])
+    assert len(figures) == [entry["step"] for entry in log_of(tmp_path)].index(result.best_step) + 3
+
+
+def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module.F, "cross_entropy", lambda logits, *_, **__: logits.sum() * float("nan"))
+    with pytest.raises(ModelError, match="the training loss is nan; lower learning_rate"):
+        train(tmp_path, tiny_parameters())
+
+
+@pytest.mark.parametrize("domain_token", [False, True])
+def test_validation_finds_what_generate_finds(domain_token: bool) -> None:
+    """Against transformers' own constrained beam search, with the same weights."""
+    names = ("ring", "other")
+    layout = LAYOUT if not domain_token else type(LAYOUT)(**{**vars_of(LAYOUT), "domains": names})
+    corpus = ring_corpus(users=30, domains=names, layout=layout)
+    torch.manual_seed(1)
+    model = build_t5(layout, tiny_parameters().network).eval()
+    validator = Validator(corpus, users=20, beams=10, max_history=20, seed=0)
+    lists = validator.ranked_lists(model)
+    assert validator.figures(lists).by_domain.keys() == set(names)
+
+    examples = corpus.validation.take(sample_users(corpus.validation, 2, 20, seed=0))
+    tokens = layout.tokens(corpus.values).tolist()
+    for row in range(len(examples)):
+        first, end = corpus.item_starts[examples.domain[row] :][:2]
+        items = {tuple(tokens[item]): item for item in range(first, end)}
+
+        def allowed(_: int, prefix: torch.Tensor, items: dict[tuple[int, ...], int] = items) -> list[int]:
+            written = tuple(prefix.tolist()[1:])
+            return sorted({path[len(written)] for path in items if path[: len(written)] == written})
+
+        batch = collate(corpus, examples.take(np.asarray([row])), 20)
+        generated = model.generate(
+            input_ids=torch.from_numpy(batch.history),
+            attention_mask=torch.from_numpy(batch.mask),
+            num_beams=10,
+            num_return_sequences=10,
+            max_new_tokens=layout.depth,
+            min_new_tokens=layout.depth,
+            length_penalty=0.0,
+            eos_token_id=None,
+            pad_token_id=PAD_TOKEN,
+            prefix_allowed_tokens_fn=allowed,
+        )
+        expected = [items[tuple(path[1:])] for path in generated.tolist()]
+        assert lists[row].tolist() == expected
+
+
+def vars_of(layout: object) -> dict[str, object]:
+    """Fields of a layout, without what it caches."""
+    fields = layout.__dataclass_fields__  # type: ignore[attr-defined]
+    return {name: getattr(layout, name) for name in fields}
+
+
+def test_validation_users_are_spread_over_the_domains() -> None:
+    corpus = ring_corpus(users=30, domains=("a", "b", "c"))
+    rows = sample_users(corpus.validation, 3, 20, seed=0)
+    assert sorted(np.bincount(corpus.validation.domain[rows]).tolist()) == [6, 7, 7]
+    assert len(np.unique(rows)) == 20
+    assert len(sample_users(corpus.validation, 3, 1000, seed=0)) == 90
+
+
+def test_the_rate_rises_then_falls() -> None:
+    assert rate_factor(0, 0.0, 10, "cosine") == pytest.approx(0.1)
+    assert rate_factor(9, 0.0, 10, "cosine") == pytest.approx(1.0)
+    assert rate_factor(500, 0.5, 10, "cosine") == pytest.approx(0.5)
+    assert rate_factor(999, 1.0, 10, "cosine") == pytest.approx(0.0)
+    assert rate_factor(4, 0.9, 10, "inverse_sqrt") == pytest.approx(0.5)
+    assert rate_factor(39, 0.9, 10, "inverse_sqrt") == pytest.approx(0.5)
+    assert finished_share(10, 100, 30.0, 60.0) == 0.5
+    assert finished_share(70, 100, 30.0, 60.0) == 0.7
+    assert finished_share(70, 100, 90.0, 60.0) == 1.0
+    assert finished_share(70, 100, 90.0, None) == 0.7
+
+
+def test_parameters_are_read_strictly(tmp_path: Path) -> None:
+    path = tmp_path / "recommender.toml"
+    path.write_text('minutes = 5\ndomains = ["a"]\n[network]\nd_model = 64\n')
+    found = read_parameters(path, {"minutes": 7.0})
+    assert (found.minutes, found.domains, found.network.d_model) == (7.0, ("a",), 64)
+    path.write_text("leanring_rate = 1\n")
+    with pytest.raises(ConfigError, match=r"recommender\.toml: leanring_rate.*known keys: network"):
+        read_parameters(path, {})
+    path.write_text("[network]\nd_modle = 3\n")
+    with pytest.raises(ConfigError, match=r"network\.d_modle"):
+        read_parameters(path, {})
+    path.write_text('domains = ["a", "a"]\n')
+    with pytest.raises(ConfigError, match="names a domain twice"):
+        read_parameters(path, {})
+    path.write_text("= 3")
+    with pytest.raises(ConfigError, match="not TOML"):
+        read_parameters(path, {})
+    with pytest.raises(ConfigError, match="no such file"):
+        read_parameters(tmp_path / "absent.toml", {})
