@@ -6,6 +6,7 @@ done with the items. Belongs to one event loop and needs no lock.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,20 +25,28 @@ class Admission:
     Parameters
     ----------
     capacity : most items admitted at once
+    refused : told of each request that is refused
     clock : seconds, monotonic
 
     Attributes
     ----------
     items : items admitted now
     requests : requests admitted now
-    refused : requests refused so far
+    idle : set while nothing is admitted
     """
 
-    def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        refused: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.capacity = capacity
         self.items = 0
         self.requests = 0
-        self.refused = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._refused = refused
         self._clock = clock
         self._mean_stay = 0.0
 
@@ -50,7 +59,7 @@ class Admission:
         Overloaded : there is no room; `retry_after` is how long requests have stayed lately, in whole seconds
         """
         if self.items + items > self.capacity:
-            self.refused += 1
+            self._refused()
             retry_after = min(LONGEST_RETRY_SECONDS, max(1.0, math.ceil(self._mean_stay)))
             raise Overloaded(
                 f"{self.items} items are being worked on and {items} more would exceed {self.capacity}; "
@@ -59,10 +68,13 @@ class Admission:
             )
         self.items += items
         self.requests += 1
+        self.idle.clear()
         entered = self._clock()
         try:
             yield
         finally:
             self.items -= items
             self.requests -= 1
+            if self.requests == 0:
+                self.idle.set()
             self._mean_stay += SMOOTHING * (self._clock() - entered - self._mean_stay)

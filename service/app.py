@@ -1,0 +1,68 @@
+"""The HTTP application: routes, errors, outer layers and life span, put together.
+
+Everything it works with is passed in; making one has no effect outside it. Knows nothing of how requests are carried
+out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from service.catalogue.live import LiveCatalogue
+from service.catalogue.live_follower import following
+from service.edge import BodyGuard, RequestContext
+from service.engine.engine import Engine
+from service.errors import UnitokError
+from service.lifecycle import Service
+from service.problems import handle_error, handle_http, handle_validation
+from service.routes import about, items, operations
+from service.settings import Settings
+
+DESCRIPTION = """
+Semantic IDs for items of any domain, and recommendations that are generated as semantic IDs.
+
+The examples work against the sample bundle. Errors are problem details (RFC 9457); every answer carries `X-Request-ID`.
+"""
+
+
+def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) -> FastAPI:
+    """Make the application.
+
+    Parameters
+    ----------
+    settings : what the operator chose
+    engine : an opened bundle
+    catalogue : its live catalogue, loaded; still belongs to the caller, who closes it
+    """
+    service = Service(settings, engine, catalogue)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        # Not awaited: /livez and /readyz must answer while the first runs are under way.
+        warming = asyncio.create_task(service.warm_up())
+        try:
+            with following(catalogue, settings.refresh_seconds, service.store_failed):
+                yield
+        finally:
+            warming.cancel()
+            with suppress(asyncio.CancelledError):
+                await warming
+            await service.close()
+
+    app = FastAPI(title="UniTok", description=DESCRIPTION, version=str(service.manifest.generation), lifespan=life)
+    app.state.service = service
+    for router in (operations.router, items.router, about.router):
+        app.include_router(router)
+    app.add_exception_handler(UnitokError, handle_error)
+    app.add_exception_handler(RequestValidationError, handle_validation)
+    app.add_exception_handler(HTTPException, handle_http)
+    # The last one added is the outermost.
+    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, metrics=service.metrics)
+    app.add_middleware(RequestContext, metrics=service.metrics)
+    return app

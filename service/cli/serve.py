@@ -1,0 +1,76 @@
+"""`unitok serve`: the HTTP service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from service.bundle.files import Bundle
+
+
+def serve(
+    bundle: Annotated[
+        Path | None, typer.Option(help="Folder of the bundle to serve.", show_default="models/sample")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="Catalogue store: `embedded:FOLDER`, or `redis://...` shared by replicas. A password is better put "
+            "in UNITOK_STORE than on a command line.",
+            show_default="embedded:var/catalogue",
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.", show_default="8000")] = None,
+    provider: Annotated[
+        str | None, typer.Option(help="`cpu` or `cuda`; an error if it is not installed.", show_default="cpu")
+    ] = None,
+) -> None:
+    """Serve a bundle over HTTP: tokenize, recommend, and a live catalogue.
+
+    Every option, and every limit besides, is also a setting `UNITOK_...` in the environment. A new store is filled with
+    the bundle's own catalogue first. SIGTERM finishes what runs, then exits.
+    """
+    from service.app import create_app
+    from service.logs import configure_logs
+    from service.opening import opened
+    from service.serving import DrainingServer
+    from service.settings import read_settings
+
+    settings = read_settings(bundle=bundle, store=store, host=host, port=port, provider=provider)
+    configure_logs(settings.log_level, settings.log_format)
+    with opened(settings) as parts:
+        app = create_app(settings, engine=parts.engine, catalogue=parts.catalogue)
+
+        def announce(address: str) -> None:
+            typer.echo(greeting(address, parts.engine.bundle))
+
+        DrainingServer(app, settings, announce).run()
+
+
+def greeting(address: str, bundle: Bundle) -> str:
+    """The address, and two curl lines that work with this bundle."""
+    import json
+
+    item = first_item(bundle)
+    tokenize = {"items": [{"domain": item["domain"], "title": item["title"] or "An item"}]}
+    known = {"domain": item["domain"], "item_id": item["item_id"]}
+    recommend = {"history": [known], "k": 5}
+    lines = [f"Serving {bundle.folder} on {address} (interactive documentation: {address}/docs)", ""]
+    for path, body in (("/tokenize", tokenize), ("/recommend", recommend)):
+        quoted = json.dumps(body, ensure_ascii=False).replace("'", "'\\''")
+        lines.append(f"  curl -s {address}{path} -H 'Content-Type: application/json' -d '{quoted}'")
+    return "\n".join([*lines, ""])
+
+
+def first_item(bundle: Bundle) -> dict[str, str | None]:
+    """An item of the bundle to show: a film that everybody knows if it is there, else the first with a title."""
+    import polars as pl
+
+    items = pl.scan_parquet(bundle.path(bundle.manifest.catalogue.path)).select("domain", "item_id", "title")
+    known = pl.col("title").str.starts_with("Toy Story").fill_null(value=False)
+    found = items.sort(known, pl.col("title").is_not_null(), descending=True, maintain_order=True).head(1).collect()
+    return found.row(0, named=True) if len(found) else {"domain": "items", "item_id": "first", "title": "An item"}

@@ -1,0 +1,208 @@
+"""The outermost layers of the app: request ids, the access log, body limits, and clients that leave.
+
+Plain ASGI, because they must see a request before its body is read and an answer after it is sent. Knows nothing of
+what the routes do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from email.message import Message as HeaderMessage
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.problems import TOO_LARGE, WRONG_TYPE, error_response, problem_response
+
+REQUEST_ID = "X-Request-ID"
+SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+CLIENT_LEFT = 499
+"""Status written to the log and the metrics when the client did not wait for its answer; nobody receives it."""
+LINGER_BYTES = 32 * 2**20
+LINGER_SECONDS = 5.0
+"""How much of a refused body is read and thrown away, so that its sender gets to read the answer."""
+
+QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+"""Asked for every few seconds by machines; logged at debug level."""
+
+
+class RequestContext:
+    """Gives every request an id and a line in the log, and turns what nobody caught into an answer.
+
+    A caller's own `X-Request-ID` is kept if it is sane, else one is made; it is always sent back.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._log = get_logger("unitok.http")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(REQUEST_ID, "")
+        request_id = given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        # A copy, because the server shares one state between all requests.
+        scope["state"] = {**scope.get("state", {}), "request_id": request_id}
+        started, status = time.perf_counter(), CLIENT_LEFT
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception as error:
+                self._log.exception("request failed", path=scope["path"])
+                if status == CLIENT_LEFT:
+                    await error_response(scope, error)(scope, receive, send_with_id)
+            finally:
+                seconds = time.perf_counter() - started
+                self._metrics.request(scope["method"], _route(scope), status, seconds)
+                log = self._log.debug if scope["path"] in QUIET_PATHS else self._log.info
+                log(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    milliseconds=round(1000 * seconds, 1),
+                )
+
+
+class BodyGuard:
+    """Reads the whole body, within a limit and only if it is JSON, and stops work for a client that has left.
+
+    The limit is enforced while reading: at no time is more than the limit held.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, metrics: Metrics) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        if "content-length" not in headers and "transfer-encoding" not in headers:
+            await self._app(scope, receive, send)
+            return
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._max_bytes:
+            await self._refuse_size(scope, receive, send)
+            return
+        if length != "0" and not _is_json(headers.get("content-type")):
+            await self._refuse_type(scope, receive, send, headers.get("content-type"))
+            return
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._max_bytes:
+                body.clear()
+                await self._refuse_size(scope, receive, send, more)
+                return
+        await self._run(scope, bytes(body), receive, send)
+
+    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Run the app on a body, and cancel it if the client leaves before its answer is complete."""
+        left = asyncio.Event()
+        unread, answered = True, False
+
+        async def replay() -> Message:
+            nonlocal unread
+            if unread:
+                unread = False
+                return {"type": "http.request", "body": body, "more_body": False}
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                answered = True
+            await send(message)
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            left.set()
+
+        work = asyncio.ensure_future(self._app(scope, replay, send_and_note))
+        watcher = asyncio.create_task(watch())
+        try:
+            await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done() and not answered:
+                work.cancel()
+                await asyncio.wait({work})
+                if work.cancelled():
+                    return
+            await work
+        finally:
+            work.cancel()
+            watcher.cancel()
+
+    async def _refuse_size(self, scope: Scope, receive: Receive, send: Send, more: bool = True) -> None:
+        self._metrics.rejected("body_too_large")
+        detail = f"the body has more than {self._max_bytes} bytes; send fewer items a request"
+        response = problem_response(scope, TOO_LARGE, detail, headers={"Connection": "close"})
+        await _answer_and_linger(response, receive, send, more)
+
+    async def _refuse_type(self, scope: Scope, receive: Receive, send: Send, given: str | None) -> None:
+        detail = f"content-type is {given or 'missing'}, but must be application/json (in UTF-8)"
+        response = problem_response(scope, WRONG_TYPE, detail, headers={"Connection": "close"})
+        await _answer_and_linger(response, receive, send, more=True)
+
+
+async def _answer_and_linger(response: Response, receive: Receive, send: Send, more: bool) -> None:
+    """Send a complete answer, then read what the client still sends (if `more` is to come) before closing.
+
+    Closing at once would reset the connection, and many clients would lose the answer with it.
+    """
+    await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
+    await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
+    thrown_away = 0
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while more and thrown_away < LINGER_BYTES:
+                message = await receive()
+                thrown_away += len(message.get("body", b""))
+                more = message.get("more_body", False)
+    except TimeoutError:
+        pass
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _is_json(content_type: str | None) -> bool:
+    """Whether a content type is JSON in UTF-8, the one encoding JSON has."""
+    if content_type is None:
+        return False
+    message = HeaderMessage()
+    message["content-type"] = content_type
+    charset = message.get_param("charset", "utf-8")
+    subtype = message.get_content_subtype()
+    return (
+        message.get_content_maintype() == "application"
+        and (subtype == "json" or subtype.endswith("+json"))
+        and str(charset).lower() in {"utf-8", "utf8"}
+    )
+
+
+def _route(scope: Scope) -> str:
+    """Template of the route that took the request, so that metrics do not grow with the paths asked for."""
+    path = getattr(scope.get("route"), "path_format", None)
+    return path if isinstance(path, str) else "none"

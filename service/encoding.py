@@ -1,0 +1,145 @@
+"""Contents to codes, in batches shared by all callers: check, compose the text, encode, tokenize.
+
+The tokenize operation and raw items in histories go through the same queue. Knows nothing of the catalogue or HTTP.
+
+Symbols: D embedding width, L levels, N experts chosen, K experts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.batching import Batcher
+from service.engine.item_tokenizer import ItemTokenizer
+from service.engine.text_encoder import TextEncoder
+from service.errors import InvalidInput
+from service.items import ItemContent, compose_text
+from service.metrics import Metrics
+from service.semantic_ids import IntArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemInput:
+    """An item as a caller describes it.
+
+    Attributes
+    ----------
+    item_id : None where it need not be named
+    embedding : float [D], stands in for the text
+    """
+
+    domain: str
+    item_id: str | None
+    content: ItemContent
+    embedding: NDArray[np.float64] | None = None
+
+    @property
+    def has_content(self) -> bool:
+        """Whether there is anything to compute a semantic ID from."""
+        return self.embedding is not None or bool(compose_text(self.content))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodeJob:
+    """One item in the queue: a text and its number of tokens, or an embedding, float32 [D], that costs one."""
+
+    text: str | None
+    embedding: NDArray[np.float32] | None
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedItem:
+    """What the tokenizer says of one item: codes int32 [L], experts int32 [N], gate float32 [K], squared error."""
+
+    codes: IntArray
+    experts: IntArray
+    gate: NDArray[np.float32]
+    quantization_error: float
+
+
+class Encoding:
+    """Turns items into codes.
+
+    Parameters
+    ----------
+    text_encoder, item_tokenizer : the networks
+    batch_tokens : bound on a batch's padded tokens
+    metrics : told how long the phases take
+    """
+
+    def __init__(
+        self, text_encoder: TextEncoder, item_tokenizer: ItemTokenizer, batch_tokens: int, metrics: Metrics
+    ) -> None:
+        self._text_encoder = text_encoder
+        self._item_tokenizer = item_tokenizer
+        self._metrics = metrics
+        self.batcher: Batcher[EncodeJob, EncodedItem] = Batcher(
+            "encode", self._run, budget=batch_tokens, size=lambda job: job.tokens, report=metrics.batch("encode")
+        )
+
+    async def encode(self, items: Sequence[ItemInput], fields: Sequence[str]) -> list[EncodedItem]:
+        """Encode items, together with those of other callers.
+
+        Parameters
+        ----------
+        fields : path of each item in the caller's data, for messages
+
+        Raises
+        ------
+        InvalidInput : an item has neither text nor embedding, or an embedding of another width or not finite
+        """
+        return await self.batcher.submit(await self._jobs(items, fields))
+
+    async def _jobs(self, items: Sequence[ItemInput], fields: Sequence[str]) -> list[EncodeJob]:
+        jobs: list[EncodeJob | None] = []
+        texts: list[str] = []
+        for item, field in zip(items, fields, strict=True):
+            if item.embedding is not None:
+                jobs.append(EncodeJob(None, self._checked(item.embedding, f"{field}.embedding"), 1))
+                continue
+            text = compose_text(item.content)
+            if not text:
+                raise InvalidInput("needs a title, brand, categories or description with text, or an embedding", field)
+            jobs.append(None)
+            texts.append(text)
+        # Counting hundreds of texts takes milliseconds, which belong on no event loop.
+        counts = await asyncio.to_thread(self._text_encoder.count_tokens, texts) if texts else []
+        texted = iter(EncodeJob(text, None, tokens) for text, tokens in zip(texts, counts, strict=True))
+        return [job if job is not None else next(texted) for job in jobs]
+
+    def _checked(self, embedding: NDArray[np.float64], field: str) -> NDArray[np.float32]:
+        width = self._item_tokenizer.width
+        if embedding.shape != (width,):
+            raise InvalidInput(f"has {embedding.size} numbers, but the bundle's embeddings have {width}", field)
+        with np.errstate(over="ignore"):
+            vector = embedding.astype(np.float32)
+        broken = np.flatnonzero(~np.isfinite(vector))
+        if broken.size:
+            raise InvalidInput(f"number {broken[0]} is not finite as a 32-bit float", field)
+        return vector
+
+    def _run(self, jobs: Sequence[EncodeJob]) -> list[EncodedItem]:
+        """One batch, on the batcher's thread."""
+        vectors = np.empty((len(jobs), self._item_tokenizer.width), dtype=np.float32)
+        rows, texts = [], []
+        for row, job in enumerate(jobs):
+            if job.embedding is not None:
+                vectors[row] = job.embedding
+            elif job.text is not None:
+                rows.append(row)
+                texts.append(job.text)
+        if texts:
+            with self._metrics.phase("text_encode"):
+                vectors[rows] = self._text_encoder.encode(texts)
+        with self._metrics.phase("tokenize"):
+            found = self._item_tokenizer.tokenize(vectors)
+        return [
+            EncodedItem(found.codes[row], found.experts[row], found.gate[row], float(found.quantization_error[row]))
+            for row in range(len(jobs))
+        ]

@@ -1,0 +1,169 @@
+"""One running service: its parts, whether it is ready, and how it stops.
+
+Ready means that a real tokenize and a real recommend have succeeded. Stopping has two steps: first `/readyz` says no
+while requests are still served, so that load balancers notice; then new work is refused and what runs is finished.
+Knows nothing of HTTP, nor of signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from enum import StrEnum
+
+from service.admission import Admission
+from service.catalogue.live import LiveCatalogue
+from service.encoding import Encoding, ItemInput
+from service.engine.engine import Engine
+from service.errors import ModelError, NotReady, UnitokError
+from service.items import ItemContent
+from service.logs import get_logger
+from service.metrics import Metrics
+from service.recommending import Recommending, RecommendQuery
+from service.searching import Searching
+from service.settings import Settings
+from service.tokenizing import Tokenizing
+
+PROBE = ItemInput("probe", None, ItemContent(title="A first item", description="Tokenized once at start."))
+"""What is tokenized, and recommended after, before the service says that it is ready."""
+
+WAITING = "not run yet"
+PASSED = "ok"
+
+
+class State(StrEnum):
+    """Where a service is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+
+
+class Service:
+    """The parts of one service, put together.
+
+    Parameters
+    ----------
+    settings : what the operator chose
+    engine : an opened bundle
+    catalogue : its live catalogue, loaded
+
+    Attributes
+    ----------
+    tokenizing, recommending : the two operations
+    state, checks : how far it is, and what each readiness check said
+    """
+
+    def __init__(self, settings: Settings, engine: Engine, catalogue: LiveCatalogue) -> None:
+        manifest = engine.bundle.manifest
+        self.settings = settings
+        self.engine = engine
+        self.catalogue = catalogue
+        self.manifest = manifest
+        self.metrics = Metrics()
+        self.admission = Admission(settings.max_concurrent_items, refused=lambda: self.metrics.rejected("overloaded"))
+        self.state = State.STARTING
+        self.checks = {"tokenize": WAITING, "recommend": WAITING}
+        self._log = get_logger("unitok.service")
+        self._encoding = Encoding(engine.text_encoder, engine.item_tokenizer, settings.text_batch_tokens, self.metrics)
+        self._searching = Searching(catalogue, settings.search_batch_beams, self.metrics)
+        self.tokenizing = Tokenizing(
+            encoding=self._encoding,
+            catalogue=catalogue,
+            layout=engine.layout,
+            expert_names=manifest.item_tokenizer.expert_names,
+            limits=settings.limits,
+            admission=self.admission,
+            metrics=self.metrics,
+        )
+        self.recommending = Recommending(
+            engine=engine,
+            encoding=self._encoding,
+            searching=self._searching,
+            catalogue=catalogue,
+            default_beam_width=settings.default_beam_width,
+            limits=settings.limits,
+            admission=self.admission,
+            metrics=self.metrics,
+        )
+        self._add_gauges()
+
+    def _add_gauges(self) -> None:
+        metrics = self.metrics
+        metrics.serving(self.manifest.name, self.manifest.generation)
+        metrics.watch("unitok_index_items", "Items that can be recommended.", lambda: self.items)
+        metrics.watch("unitok_admitted_items", "Items being worked on or waiting.", lambda: self.admission.items)
+        metrics.watch("unitok_ready", "1 while /readyz says yes.", lambda: self.state is State.READY)
+        encode, search = self._encoding.batcher, self._searching.batcher
+        metrics.watch("unitok_encode_queue_depth", "Items waiting to be tokenized.", lambda: encode.waiting)
+        metrics.watch("unitok_search_queue_depth", "Searches waiting.", lambda: search.waiting)
+
+    @property
+    def items(self) -> int:
+        """Items that can be recommended."""
+        return sum(self.catalogue.domains().values())
+
+    @property
+    def alive(self) -> bool:
+        """Whether the threads that do the work run."""
+        return self._encoding.batcher.alive and self._searching.batcher.alive
+
+    async def warm_up(self) -> None:
+        """Run a real tokenize and a real recommend; the service is ready when both have succeeded."""
+        for name, check in (("tokenize", self._check_tokenize), ("recommend", self._check_recommend)):
+            started = time.perf_counter()
+            try:
+                await check()
+            except UnitokError as error:
+                self.checks[name] = f"failed: {error}"
+                self._log.exception("readiness check failed", check=name)
+                return
+            self.checks[name] = PASSED
+            milliseconds = round(1000 * (time.perf_counter() - started), 1)
+            self._log.info("readiness check passed", check=name, milliseconds=milliseconds)
+        if self.state is State.STARTING:
+            self.state = State.READY
+            self._log.info("ready", bundle=self.manifest.name, generation=self.manifest.generation, items=self.items)
+
+    async def _check_tokenize(self) -> None:
+        await self.tokenizing.tokenize([PROBE])
+
+    async def _check_recommend(self) -> None:
+        found = await self.recommending.recommend(RecommendQuery(history=(PROBE,), k=1))
+        # An empty catalogue is no failure: a new installation registers its first items through the service.
+        if not found.items and self.items:
+            raise ModelError(f"the catalogue holds {self.items} items, but none could be recommended")
+
+    def store_failed(self, error: UnitokError) -> None:
+        """Log that the catalogue store was asked for news in vain; recommending goes on from memory."""
+        self._log.warning("changes of other replicas could not be fetched", reason=str(error))
+
+    def require_open(self) -> None:
+        """Refuse new work once the service is stopping.
+
+        Raises
+        ------
+        NotReady : it is
+        """
+        if self.state is State.STOPPING:
+            raise NotReady("the service is stopping; another replica, or this one in a moment, takes the request")
+
+    async def drain(self) -> None:
+        """Give notice, refuse new work, and wait for what runs, no longer than the settings say."""
+        self.state = State.DRAINING
+        self._log.info("draining", requests=self.admission.requests, items=self.admission.items)
+        await asyncio.sleep(self.settings.drain_notice_seconds)
+        self.state = State.STOPPING
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                await self.admission.idle.wait()
+        except TimeoutError:
+            self._log.warning("drain time is over", requests=self.admission.requests, items=self.admission.items)
+
+    async def close(self) -> None:
+        """Finish the queues and end their threads."""
+        self.state = State.STOPPING
+        for batcher in (self._encoding.batcher, self._searching.batcher):
+            await asyncio.to_thread(batcher.close, self.settings.drain_seconds)
+        self._log.info("stopped")

@@ -1,0 +1,117 @@
+"""Prometheus metrics of one service, in a registry of its own.
+
+Knows nothing of what happens in the phases it times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from service.batching import BatchReport
+
+Phase = Literal["queue_wait", "text_encode", "tokenize", "beam", "store"]
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+ENTRIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class Metrics:
+    """Every metric of a service; see the help text of each."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._requests = Counter(
+            "unitok_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self._request_seconds = Histogram(
+            "unitok_request_seconds",
+            "Seconds from the head of a request to the end of its answer.",
+            ["method", "route"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._phase_seconds = Histogram(
+            "unitok_phase_seconds",
+            "Seconds spent in a phase: one entry's wait in a queue, one batch in a network, one call of the store.",
+            ["phase"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self._batch_entries = Histogram(
+            "unitok_batch_entries", "Entries of one batch.", ["queue"], buckets=ENTRIES, registry=self.registry
+        )
+        self._dropped = Counter(
+            "unitok_dropped_entries",
+            "Entries thrown out of a queue because their client had left.",
+            ["queue"],
+            registry=self.registry,
+        )
+        self._rejected = Counter(
+            "unitok_rejected", "Requests refused before any work, by reason.", ["reason"], registry=self.registry
+        )
+        self._items_done = Counter(
+            "unitok_items", "Items tokenized, registered, deleted, recommended.", ["what"], registry=self.registry
+        )
+        self._bundle = Gauge("unitok_generation", "ID generation being served.", ["bundle"], registry=self.registry)
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_seconds.labels(method, route).observe(seconds)
+
+    def rejected(self, reason: str) -> None:
+        """Count one request refused before any work."""
+        self._rejected.labels(reason).inc()
+
+    def items(self, what: str, count: int) -> None:
+        """Count items that something was done with."""
+        self._items_done.labels(what).inc(count)
+
+    @contextmanager
+    def phase(self, phase: Phase) -> Iterator[None]:
+        """Time the block as one run of a phase."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._phase_seconds.labels(phase).observe(time.perf_counter() - started)
+
+    def batch(self, queue: str) -> Callable[[BatchReport], None]:
+        """What a batcher reports to."""
+        entries, dropped = self._batch_entries.labels(queue), self._dropped.labels(queue)
+        waited = self._phase_seconds.labels("queue_wait")
+
+        def report(batch: BatchReport) -> None:
+            entries.observe(batch.entries)
+            dropped.inc(batch.dropped)
+            for seconds in batch.waited:
+                waited.observe(seconds)
+
+        return report
+
+    def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Add a gauge that is read when it is asked for."""
+        Gauge(name, text, registry=self.registry).set_function(read)
+
+    def serving(self, bundle: str, generation: int) -> None:
+        """State which generation of which bundle is served."""
+        self._bundle.labels(bundle).set(generation)
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(self.registry)

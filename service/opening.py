@@ -1,0 +1,44 @@
+"""Opens what a service works with: the bundle's engine and its live catalogue, as the settings say.
+
+Everything that can be wrong with a bundle, a provider or a store is an error here, before anything is served. Knows
+nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from service.bundle.files import Bundle
+from service.catalogue.live import LiveCatalogue
+from service.catalogue.opening import open_catalogue
+from service.engine.engine import Engine
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An engine and the live catalogue of its bundle."""
+
+    engine: Engine
+    catalogue: LiveCatalogue
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[Opened]:
+    """Open bundle and store, bring the bundle's catalogue into the store if it is not there, load it, and close it.
+
+    Raises
+    ------
+    BundleError : the bundle is damaged
+    ProviderUnavailable : the requested provider is not installed
+    ConfigError, StoreUnavailable : the store's URL is wrong, or it does not answer
+    """
+    bundle = Bundle.open(settings.bundle)
+    engine = Engine.open(bundle, settings.provider, settings.threads)
+    store = open_catalogue(settings.store.get_secret_value(), bundle)
+    try:
+        yield Opened(engine, LiveCatalogue(store))
+    finally:
+        store.close()

@@ -1,0 +1,176 @@
+"""Errors as RFC 9457 problem details: one table from class of error to HTTP status.
+
+Everything that goes wrong in a request, expected or not, becomes a response here. Knows nothing of what failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, cast
+
+import orjson
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from service.errors import (
+    InvalidInput,
+    ItemNotFound,
+    LimitExceeded,
+    NotReady,
+    Overloaded,
+    StoreUnavailable,
+    SuffixExhausted,
+    UnitokError,
+    UnknownDomain,
+)
+from service.logs import get_logger
+from service.schemas import field_path
+
+CONTENT_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:unitok:problem:"
+MOST_FIELDS = 20
+"""Wrong fields listed in one answer; a body of thousands of wrong items is not answered with thousands of lines."""
+
+
+class FieldProblem(BaseModel):
+    """One wrong field."""
+
+    field: str = Field(examples=["items[3].embedding"])
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str = Field(description="What kind of problem, stable.", examples=[TYPE_PREFIX + "invalid-input"])
+    title: str = Field(description="The kind in words, stable.")
+    status: int
+    detail: str = Field(description="What was wrong here, and what would be right.")
+    instance: str = Field(description="Path of the request.")
+    request_id: str = Field(description="Also in X-Request-ID and in the server's log.")
+    errors: list[FieldProblem] = Field(default=[], description="The wrong fields, the first 20 of them.")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a class of errors looks like in HTTP; the details of a server's own failure are for its log alone."""
+
+    status: HTTPStatus
+    name: str
+    title: str
+    detail: str | None = None
+
+
+TABLE: Mapping[type[UnitokError], Kind] = {
+    InvalidInput: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-input", "The request cannot be used as it is"),
+    UnknownDomain: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-domain", "The domain holds no item"),
+    LimitExceeded: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "limit-exceeded", "The request exceeds a limit"),
+    ItemNotFound: Kind(HTTPStatus.NOT_FOUND, "item-not-found", "The item is not in the catalogue"),
+    SuffixExhausted: Kind(HTTPStatus.CONFLICT, "suffix-exhausted", "No semantic ID is left for the item"),
+    Overloaded: Kind(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", "The service is at capacity"),
+    NotReady: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The service is starting or stopping"),
+    StoreUnavailable: Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "store-unavailable",
+        "The catalogue store does not answer",
+        "The catalogue store does not answer; nothing was acknowledged. Repeating the request is safe.",
+    ),
+    UnitokError: Kind(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "internal-error",
+        "The service failed",
+        "The service failed; its log says why, under the request id.",
+    ),
+}
+"""Looked up by class, then by its bases, nearest first; what is not a `UnitokError` is an internal error."""
+
+MALFORMED = Kind(HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not JSON")
+TOO_LARGE = Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is too large")
+WRONG_TYPE = Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
+
+RETRY_SECONDS = 1
+
+
+def kind_of(error: BaseException) -> Kind:
+    """What an error looks like in HTTP."""
+    for ancestor in type(error).__mro__:
+        if ancestor in TABLE:
+            return TABLE[ancestor]
+    return TABLE[UnitokError]
+
+
+def problem_response(
+    scope: Scope,
+    kind: Kind,
+    detail: str,
+    fields: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Make the answer to a request that failed."""
+    problem = {
+        "type": TYPE_PREFIX + kind.name,
+        "title": kind.title,
+        "status": int(kind.status),
+        "detail": detail,
+        "instance": scope["path"],
+        "request_id": scope["state"]["request_id"],
+    }
+    if fields:
+        problem["errors"] = [{"field": field.field, "message": field.message} for field in fields[:MOST_FIELDS]]
+    return Response(orjson.dumps(problem), int(kind.status), headers, media_type=CONTENT_TYPE)
+
+
+def error_response(scope: Scope, error: BaseException) -> Response:
+    """Make the answer to a request that raised."""
+    kind = kind_of(error)
+    headers = {}
+    if isinstance(error, Overloaded):
+        headers["Retry-After"] = str(int(error.retry_after))
+    elif kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_SECONDS)
+    fields = []
+    if isinstance(error, InvalidInput) and error.field is not None:
+        fields = [FieldProblem(field=error.field, message=error.reason)]
+    return problem_response(scope, kind, kind.detail or str(error), fields, headers)
+
+
+async def handle_error(request: Request, error: Exception) -> Response:
+    """FastAPI's handler of the errors that the service raises on purpose; what the answer hides is logged."""
+    if kind_of(error).detail is not None:
+        get_logger("unitok.http").error("request failed", path=request.url.path, exc_info=error)
+    return error_response(request.scope, error)
+
+
+async def handle_validation(request: Request, error: Exception) -> Response:
+    """FastAPI's handler of bodies and paths that do not fit the schema; never repeats the input."""
+    found: Sequence[dict[str, Any]] = cast(RequestValidationError, error).errors()
+    if found[0]["type"] == "json_invalid":
+        position, reason = found[0]["loc"][-1], found[0]["ctx"]["error"]
+        return problem_response(request.scope, MALFORMED, f"not valid JSON: {reason}, at character {position}")
+    fields = [
+        FieldProblem(field=field_path(problem["loc"][1:]) or "body", message=_message(problem)) for problem in found
+    ]
+    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    detail = f"{fields[0].field}: {fields[0].message}{more}"
+    return problem_response(request.scope, TABLE[InvalidInput], detail, fields)
+
+
+async def handle_http(request: Request, error: Exception) -> Response:
+    """FastAPI's handler of the framework's own refusals: no such path, wrong method."""
+    refusal = cast(HTTPException, error)
+    status = HTTPStatus(refusal.status_code)
+    kind = Kind(status, status.phrase.lower().replace(" ", "-"), status.phrase)
+    detail = f"{request.method} {request.url.path}: {status.phrase.lower()}; /docs lists what there is"
+    return problem_response(request.scope, kind, detail, headers=refusal.headers)
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    """Pydantic's message, with a clearer one where a field does not exist."""
+    if problem["type"] == "extra_forbidden":
+        return "there is no such field"
+    return str(problem["msg"])

@@ -1,0 +1,217 @@
+"""The recommend operation: a history of known and raw items to the items most likely to follow.
+
+Rules, where the contract leaves a choice:
+
+- A history entry whose item is in the catalogue is read by its published semantic ID. Any other is tokenized from its
+  content on the fly; without content it is unknown: reported, and not read. If nothing readable is left, the request is
+  refused with the unknown names, since a recommendation after nothing would be a guess dressed as an answer.
+- The recommender reads the most recent readable entries, as many as it was trained on; raw entries before those are not
+  tokenized. Excluding the history excludes all of it.
+- Domains default to those of the allow list; without one to those of the history that hold items; if none does, to all.
+- The beam width defaults to the configured one, raised to k.
+- A recommender that reads a domain token gets that of the one domain searched; with several, that of the most recent
+  history entry if it is among them.
+
+Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.admission import Admission
+from service.catalogue.live import CatalogueEntry, LiveCatalogue
+from service.catalogue.store import ItemKey
+from service.encoding import Encoding, ItemInput
+from service.engine.engine import Engine
+from service.errors import InvalidInput, UnknownDomain
+from service.limits import Limits
+from service.metrics import Metrics
+from service.searching import Recommendation, Searching, SearchJob
+from service.semantic_ids import IntArray
+
+NAMED_DOMAINS = 50
+"""Known domains named in one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecommendQuery:
+    """What a caller asks for; None leaves the choice to the rules above.
+
+    Attributes
+    ----------
+    history : oldest first
+    """
+
+    history: tuple[ItemInput, ...]
+    k: int = 10
+    domains: tuple[str, ...] | None = None
+    beam_width: int | None = None
+    exclude_history: bool = True
+    exclude: tuple[ItemKey, ...] = ()
+    allow: tuple[ItemKey, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendations:
+    """Results, best first, and the history entries that could not be read."""
+
+    items: tuple[Recommendation, ...]
+    unknown: tuple[ItemKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """A history entry that can be read: from the catalogue, or raw with its place in the request."""
+
+    position: int
+    item: ItemInput
+    entry: CatalogueEntry | None
+
+
+class Recommending:
+    """The operation on one engine and one catalogue.
+
+    Parameters
+    ----------
+    engine : for its recommenders
+    encoding, searching : the two queues
+    catalogue : the live catalogue
+    default_beam_width : of requests that name none
+    limits, admission, metrics : shared with the other operation
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        encoding: Encoding,
+        searching: Searching,
+        catalogue: LiveCatalogue,
+        default_beam_width: int,
+        limits: Limits,
+        admission: Admission,
+        metrics: Metrics,
+    ) -> None:
+        self._engine = engine
+        self._encoding = encoding
+        self._searching = searching
+        self._catalogue = catalogue
+        self._default_beam_width = default_beam_width
+        self._limits = limits
+        self._admission = admission
+        self._metrics = metrics
+
+    async def recommend(self, query: RecommendQuery) -> Recommendations:
+        """At most k items, best first, each once, none excluded; fewer than k only if fewer qualify.
+
+        Raises
+        ------
+        InvalidInput : a wrong field, or a history of which nothing can be read
+        UnknownDomain : a domain that holds no item; the message names those that do
+        LimitExceeded : a list, a text or a number above its limit
+        Overloaded : no room; nothing was done
+        """
+        beams = self._check(query)
+        known = self._catalogue.domains()
+        self._check_domains(query.domains, known)
+        readable, unknown = self._read(query.history)
+        domains = self._domains(query, readable, known)
+        recommender = self._engine.recommender_for(domains)
+        recent = readable[-recommender.part.max_history :]
+        raw = [entry for entry in recent if entry.entry is None]
+        with self._admission.enter(1 + len(raw)):
+            history = await self._history(recent, raw)
+            excluded = list(query.exclude)
+            if query.exclude_history:
+                excluded += [_key(entry.item) for entry in readable if entry.entry is not None]
+            leading = domains[0] if len(domains) == 1 else recent[-1].item.domain
+            job = SearchJob(
+                recommender=recommender,
+                history=history,
+                domains=domains,
+                leading_domain=leading if leading in domains else None,
+                excluded=tuple(dict.fromkeys(excluded)),
+                allowed=query.allow,
+                k=query.k,
+                beams=beams,
+            )
+            items = await self._searching.search(job)
+        self._metrics.items("recommended", len(items))
+        return Recommendations(tuple(items), unknown)
+
+    def _check(self, query: RecommendQuery) -> int:
+        """Refuse what exceeds a limit; returns the beam width."""
+        limits = self._limits
+        limits.check_count("history", len(query.history), limits.history)
+        for position, item in enumerate(query.history):
+            limits.check_content(f"history[{position}]", item.content)
+        limits.check_number("k", query.k, limits.k)
+        limits.check_count("exclude", len(query.exclude), limits.references)
+        limits.check_count("allow", len(query.allow or ()), limits.references)
+        if query.beam_width is None:
+            return max(self._default_beam_width, query.k)
+        limits.check_number("beam_width", query.beam_width, limits.beam_width)
+        if query.beam_width < query.k:
+            raise InvalidInput(f"is {query.beam_width}, but must be at least k, which is {query.k}", "beam_width")
+        return query.beam_width
+
+    def _check_domains(self, domains: Sequence[str] | None, known: Sequence[str] | dict[str, int]) -> None:
+        for position, domain in enumerate(domains or ()):
+            if domain not in known:
+                names = sorted(known)
+                listed = ", ".join(names[:NAMED_DOMAINS]) + (", ..." if len(names) > NAMED_DOMAINS else "")
+                raise UnknownDomain(
+                    f"{domain!r} holds no item; domains with items are {listed or '(none yet)'}",
+                    f"domains[{position}]",
+                )
+
+    def _read(self, history: Sequence[ItemInput]) -> tuple[list[_Readable], tuple[ItemKey, ...]]:
+        """Split a history into entries that can be read and names that nobody knows."""
+        found = self._catalogue.lookup([_key(item) for item in history])
+        readable: list[_Readable] = []
+        unknown: list[ItemKey] = []
+        for position, (item, entry) in enumerate(zip(history, found, strict=True)):
+            if entry is not None or item.has_content:
+                readable.append(_Readable(position, item, entry))
+            elif item.item_id is not None:
+                unknown.append(_key(item))
+            else:
+                raise InvalidInput("needs an item_id, text or an embedding", f"history[{position}]")
+        if not readable:
+            names = ", ".join(f"{key.item_id!r} of {key.domain!r}" for key in unknown)
+            raise InvalidInput(
+                f"none of its items is known: {names}; register them, or send their content"
+                if unknown
+                else "is empty; at least one item is needed",
+                "history",
+            )
+        return readable, tuple(dict.fromkeys(unknown))
+
+    def _domains(self, query: RecommendQuery, readable: Sequence[_Readable], known: dict[str, int]) -> tuple[str, ...]:
+        """Where to search; see the rules above."""
+        if query.domains is not None:
+            return query.domains
+        if query.allow is not None:
+            wanted = [key.domain for key in query.allow]
+        else:
+            wanted = [entry.item.domain for entry in readable]
+        return tuple(dict.fromkeys(domain for domain in wanted if domain in known)) or tuple(known)
+
+    async def _history(self, recent: Sequence[_Readable], raw: Sequence[_Readable]) -> IntArray:
+        """Semantic IDs of a history, int32 [n, L + N + 1]; raw items have suffix 0."""
+        encoded = await self._encoding.encode(
+            [entry.item for entry in raw], [f"history[{entry.position}]" for entry in raw]
+        )
+        computed = iter(np.concatenate([said.codes, said.experts, np.zeros(1, dtype=np.int32)]) for said in encoded)
+        return np.stack([next(computed) if entry.entry is None else entry.entry.values for entry in recent]).astype(
+            np.int32, copy=False
+        )
+
+
+def _key(item: ItemInput) -> ItemKey:
+    """Key of an entry; the empty item_id, which no item has, where the caller gave none."""
+    return ItemKey(item.domain, item.item_id or "")

@@ -1,0 +1,64 @@
+"""GET /domains, /bundle, /livez, /readyz and /metrics: what the service says of itself."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from service.lifecycle import State
+from service.routes.dependencies import AnyService, generation_of
+from service.schemas import BundleResponse, DomainAnswer, DomainsResponse, Liveness, Readiness
+
+router = APIRouter()
+
+
+@router.get("/domains", tags=["catalogue"])
+async def domains(service: AnyService) -> DomainsResponse:
+    """List every domain that holds items, with how many."""
+    counts = sorted(service.catalogue.domains().items())
+    return DomainsResponse(
+        domains=[DomainAnswer(domain=name, items=items) for name, items in counts], **generation_of(service)
+    )
+
+
+@router.get("/bundle", tags=["catalogue"])
+async def bundle(service: AnyService) -> BundleResponse:
+    """Say what is being served."""
+    manifest = service.manifest
+    return BundleResponse(
+        created=manifest.created,
+        description=manifest.description,
+        layout=manifest.layout.model_dump(),
+        embedding_width=manifest.item_tokenizer.embedding_width,
+        experts=manifest.item_tokenizer.expert_names,
+        text_recipe=manifest.text_encoder.recipe,
+        recommenders=[part.model_dump(include={"name", "domains", "max_history"}) for part in manifest.recommenders],
+        items=service.items,
+        figures=manifest.figures,
+        **generation_of(service),
+    )
+
+
+@router.get("/livez", tags=["health"], responses={int(HTTPStatus.SERVICE_UNAVAILABLE): {"model": Liveness}})
+async def livez(service: AnyService, response: Response) -> Liveness:
+    """Say whether the process does its work; restart it if not."""
+    if service.alive:
+        return Liveness(status="alive")
+    response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Liveness(status="a worker thread has ended")
+
+
+@router.get("/readyz", tags=["health"], responses={int(HTTPStatus.SERVICE_UNAVAILABLE): {"model": Readiness}})
+async def readyz(service: AnyService, response: Response) -> Readiness:
+    """Say whether requests should be sent here: a real tokenize and a real recommend have succeeded."""
+    if service.state is not State.READY:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return Readiness(status=service.state, checks=service.checks)
+
+
+@router.get("/metrics", tags=["health"], response_class=Response)
+async def metrics(service: AnyService) -> Response:
+    """Metrics in Prometheus's text format."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

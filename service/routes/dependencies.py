@@ -1,0 +1,89 @@
+"""What routes have in common: the service behind them, strict JSON, the problems they document.
+
+Knows nothing of any one endpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Annotated, Any
+
+import orjson
+from fastapi import Depends, Path, Request, Response
+from fastapi.routing import APIRoute
+
+from service import limits
+from service.lifecycle import Service
+from service.problems import CONTENT_TYPE, Problem
+from service.schemas import Generation
+
+
+class StrictJsonRequest(Request):
+    """A request whose body is parsed as the JSON standard has it: UTF-8, no NaN, no bottomless nesting."""
+
+    async def json(self) -> Any:
+        """Parse the body."""
+        return orjson.loads(await self.body())
+
+
+class StrictJsonRoute(APIRoute):
+    """A route that reads its body with `StrictJsonRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """Wrap FastAPI's handler."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            return await handler(StrictJsonRequest(request.scope, request.receive))
+
+        return handle
+
+
+def get_service(request: Request) -> Service:
+    """The service that the app was made for."""
+    service: Service = request.app.state.service
+    return service
+
+
+def get_open_service(request: Request) -> Service:
+    """The service, for routes that start work: refused once it is stopping."""
+    service = get_service(request)
+    service.require_open()
+    return service
+
+
+AnyService = Annotated[Service, Depends(get_service)]
+OpenService = Annotated[Service, Depends(get_open_service)]
+DomainPath = Annotated[str, Path(pattern=limits.DOMAIN_PATTERN, description="Catalogue the item belongs to.")]
+ItemIdPath = Annotated[
+    str, Path(pattern=limits.ITEM_ID_PATTERN, description="Name of the item; may hold slashes, percent-encoded.")
+]
+
+
+def generation_of(service: Service) -> dict[str, Any]:
+    """The fields of `Generation`."""
+    return Generation(bundle=service.manifest.name, generation=service.manifest.generation).model_dump()
+
+
+def problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """Documentation of the ways in which a route can fail."""
+    return {
+        int(status): {
+            "description": status.phrase,
+            "model": Problem,
+            "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in statuses
+    }
+
+
+READ_PROBLEMS = (HTTPStatus.UNPROCESSABLE_ENTITY,)
+BODY_PROBLEMS = (
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+)

@@ -1,0 +1,83 @@
+"""GET, PUT and DELETE /items/{domain}/{item_id}."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from fastapi import APIRouter, Response
+
+from service.catalogue.store import ItemKey
+from service.errors import ItemNotFound
+from service.routes.dependencies import (
+    BODY_PROBLEMS,
+    AnyService,
+    DomainPath,
+    ItemIdPath,
+    OpenService,
+    StrictJsonRoute,
+    generation_of,
+    problems,
+)
+from service.schemas import Content, ItemAnswer, SemanticIdParts
+
+router = APIRouter(route_class=StrictJsonRoute, prefix="/items/{domain}", tags=["catalogue"])
+
+ITEM = "/{item_id:path}"
+
+
+@router.get(ITEM, responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+async def get_item(domain: DomainPath, item_id: ItemIdPath, service: AnyService) -> ItemAnswer:
+    """Look an item up."""
+    entry = service.catalogue.lookup([ItemKey(domain, item_id)])[0]
+    if entry is None:
+        raise ItemNotFound(f"domain {domain!r} holds no item {item_id!r}")
+    semantic_id = service.engine.layout.semantic_id(entry.values)
+    return ItemAnswer(
+        item_id=item_id,
+        domain=domain,
+        semantic_id=SemanticIdParts.of(semantic_id),
+        tokens=service.engine.layout.token_names(semantic_id),
+        title=entry.title,
+        **generation_of(service),
+    )
+
+
+@router.put(
+    ITEM,
+    responses={
+        **problems(*BODY_PROBLEMS, HTTPStatus.CONFLICT),
+        int(HTTPStatus.CREATED): {"description": "The item is new.", "model": ItemAnswer},
+    },
+)
+async def put_item(
+    domain: DomainPath, item_id: ItemIdPath, body: Content, service: OpenService, response: Response
+) -> ItemAnswer:
+    """Register one item, as /tokenize does with `register`: 201 if it is new, 200 if it was there.
+
+    An item that was there keeps its semantic ID; its title is renewed.
+    """
+    item = (await service.tokenizing.tokenize([body.item_input(domain, item_id)], register=True))[0]
+    response.status_code = HTTPStatus.CREATED if item.created else HTTPStatus.OK
+    return ItemAnswer(
+        item_id=item_id,
+        domain=domain,
+        semantic_id=SemanticIdParts.of(item.semantic_id),
+        tokens=list(item.tokens),
+        title=body.title,
+        **generation_of(service),
+    )
+
+
+@router.delete(
+    ITEM,
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def delete_item(domain: DomainPath, item_id: ItemIdPath, service: OpenService) -> None:
+    """Remove an item: it is not recommended any more. Its semantic ID is kept for it and never given to another."""
+    with service.metrics.phase("store"):
+        deleted = await asyncio.to_thread(service.catalogue.delete, ItemKey(domain, item_id))
+    if not deleted:
+        raise ItemNotFound(f"domain {domain!r} holds no item {item_id!r}")
+    service.metrics.items("deleted", 1)

@@ -1,0 +1,40 @@
+"""POST /tokenize and POST /recommend."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from fastapi import APIRouter
+
+from service.routes.dependencies import BODY_PROBLEMS, OpenService, StrictJsonRoute, generation_of, problems
+from service.schemas import (
+    RecommendRequest,
+    RecommendResponse,
+    TokenizedItemAnswer,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+
+router = APIRouter(route_class=StrictJsonRoute, tags=["operations"])
+
+
+@router.post("/tokenize", responses=problems(*BODY_PROBLEMS, HTTPStatus.CONFLICT))
+async def tokenize(body: TokenizeRequest, service: OpenService) -> TokenizeResponse:
+    """Give items their semantic IDs, and with `register` make them recommendable.
+
+    Any domain name may be used; registering into a new one creates it. An item that is registered already reports its
+    published ID, which never changes in a generation.
+    """
+    items = [item.item_input(item.domain, item.item_id) for item in body.items]
+    found = await service.tokenizing.tokenize(items, body.registers)
+    return TokenizeResponse(items=[TokenizedItemAnswer.of(item) for item in found], **generation_of(service))
+
+
+@router.post("/recommend", responses=problems(*BODY_PROBLEMS))
+async def recommend(body: RecommendRequest, service: OpenService) -> RecommendResponse:
+    """Recommend what is most likely to follow a history of known and raw items.
+
+    Only items of the catalogue come out, each once, excluded ones never, and fewer than `k` only if fewer qualify.
+    """
+    found = await service.recommending.recommend(body.query())
+    return RecommendResponse.of(service.manifest.name, service.manifest.generation, found)

@@ -1,0 +1,147 @@
+"""Searches of the constraint index, in batches shared by all callers.
+
+One batch holds searches on one recommender with one beam width and a similar number of excluded items, since the graph
+looks at that many more candidates for every row of the batch. Knows nothing of histories as callers write them, of HTTP
+or of networks.
+
+Symbols: B batch, S sequence, R roots, X blocked edges, W beams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.batching import Batcher
+from service.catalogue.live import CatalogueEntry, LiveCatalogue
+from service.catalogue.store import ItemKey
+from service.engine.history_tokens import HistoryTokens, history_tokens
+from service.engine.recommender import Recommender
+from service.metrics import Metrics
+from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN, IntArray, SemanticId
+
+NO_NODE = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchJob:
+    """One search in the queue.
+
+    Attributes
+    ----------
+    history : int32 [n, L + N + 1], semantic IDs of the items, oldest first
+    domains : where to search
+    leading_domain : whose token leads the history, for recommenders that read one
+    excluded : items that must not come out; unknown ones are harmless
+    allowed : the only items that may come out, None for all
+    k, beams : results wanted, and W >= k
+    """
+
+    recommender: Recommender
+    history: IntArray
+    domains: tuple[str, ...]
+    leading_domain: str | None
+    excluded: tuple[ItemKey, ...]
+    allowed: tuple[ItemKey, ...] | None
+    k: int
+    beams: int
+
+    def group(self) -> Hashable:
+        """What jobs of one batch have in common; a job with an allow list has an index of its own."""
+        if self.allowed is not None:
+            return id(self)
+        return self.recommender.part.name, self.beams, len(self.excluded).bit_length() // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """One result; `score` is the log-probability of its semantic ID."""
+
+    domain: str
+    item_id: str
+    score: float
+    semantic_id: SemanticId
+    title: str | None
+
+
+class Searching:
+    """Runs searches on the live catalogue.
+
+    Parameters
+    ----------
+    catalogue : what can be found
+    batch_beams : bound on a batch's requests x beam width
+    metrics : told how long the phase takes
+    """
+
+    def __init__(self, catalogue: LiveCatalogue, batch_beams: int, metrics: Metrics) -> None:
+        self._catalogue = catalogue
+        self._metrics = metrics
+        self.batcher: Batcher[SearchJob, list[Recommendation]] = Batcher(
+            "search",
+            self._run,
+            budget=batch_beams,
+            size=lambda job: job.beams,
+            group=SearchJob.group,
+            report=metrics.batch("search"),
+        )
+
+    async def search(self, job: SearchJob) -> list[Recommendation]:
+        """At most k results, best first, each once; fewer only if fewer items qualify."""
+        return (await self.batcher.submit([job]))[0]
+
+    def _run(self, jobs: Sequence[SearchJob]) -> list[list[Recommendation]]:
+        """One batch, on the batcher's thread, on one state of the catalogue."""
+        first = jobs[0]
+        tokens = _histories(jobs)
+        with self._catalogue.searching() as whole:
+            view = whole if first.allowed is None else whole.restricted(first.allowed)
+            roots = _padded([view.roots(job.domains) for job in jobs])
+            blocked = _padded([view.blocked(job.excluded) for job in jobs])
+            with self._metrics.phase("beam"):
+                found = first.recommender.search(
+                    history=tokens.tokens,
+                    history_mask=tokens.mask,
+                    index=view.arrays,
+                    roots=roots,
+                    blocked=blocked,
+                    beams=first.beams,
+                )
+            return [
+                [
+                    self._result(view.item(int(leaf)), float(score), job)
+                    for leaf, score in zip(found.leaf[row, : job.k], found.log_prob[row, : job.k], strict=True)
+                    if leaf >= 0
+                ]
+                for row, job in enumerate(jobs)
+            ]
+
+    @staticmethod
+    def _result(entry: CatalogueEntry, score: float, job: SearchJob) -> Recommendation:
+        semantic_id = job.recommender.layout.semantic_id(entry.values)
+        return Recommendation(entry.domain, entry.item_id, score, semantic_id, entry.title)
+
+
+def _histories(jobs: Sequence[SearchJob]) -> HistoryTokens:
+    """The histories of a batch as tokens, led by a domain token where the recommender reads one."""
+    recommender = jobs[0].recommender
+    splits = np.cumsum([0, *(len(job.history) for job in jobs)])
+    leading = None
+    if recommender.layout.domains:
+        names = [job.leading_domain for job in jobs]
+        leading = np.asarray(
+            [UNKNOWN_DOMAIN_TOKEN if name is None else recommender.layout.domain_token(name) for name in names],
+            dtype=np.int64,
+        )
+    values = np.concatenate([job.history for job in jobs])
+    return history_tokens(recommender.layout, values, splits, recommender.part.max_history, leading)
+
+
+def _padded(rows: Sequence[IntArray]) -> IntArray:
+    """Rows of several lengths as int32 [B, longest], at least one column wide, padded with -1."""
+    padded = np.full((len(rows), max(1, *(len(row) for row in rows))), NO_NODE, dtype=np.int32)
+    for row, values in enumerate(rows):
+        padded[row, : len(values)] = values
+    return padded

@@ -1,0 +1,85 @@
+"""Runs the application on a socket until it is told to stop.
+
+SIGTERM and SIGINT drain first (see `service/lifecycle.py`), then the socket closes and the process ends with status 0;
+a second signal ends it at once. Knows nothing of what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.lifecycle import Service
+from service.settings import Settings
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class DrainingServer(uvicorn.Server):
+    """A uvicorn server that drains on a signal and then exits normally.
+
+    uvicorn itself closes the socket at once, so that nobody sees `/readyz` change, and raises the signal again at the
+    end, so that a planned stop looks like a death.
+
+    Parameters
+    ----------
+    app : made by `create_app`
+    settings : address and drain times
+    started : called with the address once requests are taken
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, started: Callable[[str], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=settings.host,
+                port=settings.port,
+                loop="uvloop",
+                http="httptools",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
+            )
+        )
+        self._service: Service = app.state.service
+        self._announce = started
+        self._draining: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Bind the socket, and tell where."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            self._announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Drain on a signal while the block runs."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._on_signal)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.create_task(self._drain())
+        else:
+            self.force_exit = self.should_exit = True
+
+    async def _drain(self) -> None:
+        try:
+            await self._service.drain()
+        finally:
+            self.should_exit = True

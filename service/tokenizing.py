@@ -1,0 +1,184 @@
+"""The tokenize operation: items to semantic IDs, stored on request.
+
+An item that is in the catalogue reports its published semantic ID, which never changes in a generation, whatever its
+content gives today; another reports what its content gives, with suffix 0 until it is registered. The quantization
+error and the expert weights are always of the content. Any sane domain name may be used: tokenizing never looks at it,
+and registering into a new one creates it. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from service.admission import Admission
+from service.catalogue.live import LiveCatalogue
+from service.catalogue.store import ItemKey, NewItem
+from service.encoding import EncodedItem, Encoding, ItemInput
+from service.errors import InvalidInput, SuffixExhausted
+from service.items import DESCRIPTION_CHARACTERS, ItemContent
+from service.limits import Limits
+from service.metrics import Metrics
+from service.semantic_ids import IntArray, SemanticId, TokenLayout
+
+NAMED_REFUSALS = 5
+"""Refused items named in one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedItem:
+    """One item's semantic ID and how the tokenizer came to it.
+
+    Attributes
+    ----------
+    tokens : the tokens that stand for the item in a history
+    created : the item was not in the catalogue before this call stored it
+    """
+
+    domain: str
+    item_id: str | None
+    semantic_id: SemanticId
+    tokens: tuple[str, ...]
+    quantization_error: float
+    expert_weights: Mapping[str, float]
+    created: bool
+
+
+class Tokenizing:
+    """The operation on one engine and one catalogue.
+
+    Parameters
+    ----------
+    encoding : contents to codes
+    catalogue : the live catalogue
+    layout : shape of the semantic IDs
+    expert_names : names of the K experts
+    limits, admission, metrics : shared with the other operation
+    """
+
+    def __init__(
+        self,
+        *,
+        encoding: Encoding,
+        catalogue: LiveCatalogue,
+        layout: TokenLayout,
+        expert_names: Sequence[str],
+        limits: Limits,
+        admission: Admission,
+        metrics: Metrics,
+    ) -> None:
+        self._encoding = encoding
+        self._catalogue = catalogue
+        self._layout = layout
+        self._expert_names = tuple(expert_names)
+        self._limits = limits
+        self._admission = admission
+        self._metrics = metrics
+
+    async def tokenize(self, items: Sequence[ItemInput], register: bool = False) -> list[TokenizedItem]:
+        """Tokenize items, in their order; with `register` they are stored, and recommendable on return.
+
+        Raises
+        ------
+        InvalidInput : an item is named twice, has no usable content, or is to be registered without an `item_id`
+        LimitExceeded : too many items or too long a text
+        Overloaded : no room; nothing was done
+        SuffixExhausted : some items could not be registered, named; all others were
+        StoreUnavailable : nothing was acknowledged; repeating the call is safe
+        """
+        fields = [f"items[{position}]" for position in range(len(items))]
+        self._check(items, fields, register)
+        with self._admission.enter(len(items)):
+            encoded = await self._encoding.encode(items, fields)
+            self._metrics.items("tokenized", len(items))
+            if register:
+                values, created = await self._register(items, encoded)
+            else:
+                values, created = self._published(items, encoded), [False] * len(items)
+        return [
+            self._answer(item, said, row, new)
+            for item, said, row, new in zip(items, encoded, values, created, strict=True)
+        ]
+
+    def _check(self, items: Sequence[ItemInput], fields: Sequence[str], register: bool) -> None:
+        """Refuse what is wrong before anything is started."""
+        self._limits.check_count("items", len(items), self._limits.items_per_request)
+        seen: dict[ItemKey, int] = {}
+        for position, (item, field) in enumerate(zip(items, fields, strict=True)):
+            self._limits.check_content(field, item.content)
+            if item.item_id is None:
+                if register:
+                    raise InvalidInput("is required to register an item", f"{field}.item_id")
+                continue
+            first = seen.setdefault(ItemKey(item.domain, item.item_id), position)
+            if first != position:
+                raise InvalidInput(
+                    f"item {item.item_id!r} of domain {item.domain!r} is already at items[{first}]; "
+                    "name each item once a request",
+                    field,
+                )
+
+    def _published(self, items: Sequence[ItemInput], encoded: Sequence[EncodedItem]) -> list[IntArray]:
+        """Semantic IDs without storing anything, int32 [L + N + 1] each."""
+        keys = [ItemKey(item.domain, item.item_id or "") for item in items]
+        return [
+            entry.values if entry is not None else np.concatenate([said.codes, said.experts, np.zeros(1, np.int32)])
+            for entry, said in zip(self._catalogue.lookup(keys), encoded, strict=True)
+        ]
+
+    async def _register(
+        self, items: Sequence[ItemInput], encoded: Sequence[EncodedItem]
+    ) -> tuple[list[IntArray], list[bool]]:
+        """Store the items; returns their semantic IDs and whether each is new."""
+        new_items = [_new_item(item, said) for item, said in zip(items, encoded, strict=True)]
+        with self._metrics.phase("store"):
+            registered = await asyncio.to_thread(self._catalogue.register, new_items)
+        refused = np.flatnonzero(registered.refused)
+        self._metrics.items("registered", int(registered.created.sum()))
+        if refused.size:
+            names = ", ".join(f"items[{row}] ({items[row].item_id!r})" for row in refused[:NAMED_REFUSALS])
+            more = f" and {refused.size - NAMED_REFUSALS} more" if refused.size > NAMED_REFUSALS else ""
+            raise SuffixExhausted(
+                f"{names}{more}: {self._layout.suffixes} items of the domain have the same codes already, as many as "
+                f"the bundle can keep apart; the other {len(items) - refused.size} items were registered"
+            )
+        return list(registered.values), [bool(new) for new in registered.created]
+
+    def _answer(self, item: ItemInput, said: EncodedItem, values: IntArray, created: bool) -> TokenizedItem:
+        semantic_id = self._layout.semantic_id(values)
+        return TokenizedItem(
+            domain=item.domain,
+            item_id=item.item_id,
+            semantic_id=semantic_id,
+            tokens=tuple(self._layout.token_names(semantic_id)),
+            quantization_error=said.quantization_error,
+            expert_weights=dict(zip(self._expert_names, map(float, said.gate), strict=True)),
+            created=created,
+        )
+
+
+def _new_item(item: ItemInput, said: EncodedItem) -> NewItem:
+    return NewItem(
+        domain=item.domain,
+        item_id=item.item_id or "",
+        codes=tuple(map(int, said.codes)),
+        experts=tuple(map(int, said.experts)),
+        title=item.content.title,
+        content=_stored_content(item.content),
+    )
+
+
+def _stored_content(content: ItemContent) -> str | None:
+    """The fields besides the title as JSON, as much of them as the tokenizer reads; None when there is nothing."""
+    fields = {
+        "brand": content.brand,
+        "categories": list(content.categories),
+        "description": (content.description or "")[:DESCRIPTION_CHARACTERS],
+        "price": content.price,
+    }
+    kept = {name: value for name, value in fields.items() if value not in (None, [], "")}
+    return orjson.dumps(kept).decode() if kept else None

@@ -1,0 +1,50 @@
+"""Runs an application on a free port of this machine, in a thread, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from structlog.testing import capture_logs
+
+Event = MutableMapping[str, Any]
+
+
+@contextmanager
+def running(app: FastAPI, log: list[Event] | None = None) -> Iterator[httpx.Client]:
+    """Serve `app` and yield a client of it; what it logs goes to `log`, if anywhere."""
+    with (
+        capture_logs(processors=[structlog.contextvars.merge_contextvars]) as events,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        config = uvicorn.Config(
+            app, loop="uvloop", http="httptools", lifespan="on", log_config=None, timeout_graceful_shutdown=5
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            with httpx.Client(base_url=address, timeout=30) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+            if log is not None:
+                log += events
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    """Ask `/readyz` until it agrees; the calls themselves are the pause."""
+    for _ in range(2000):
+        if client.get("/readyz").status_code == httpx.codes.OK:
+            return
+    raise AssertionError(client.get("/readyz").text)
