@@ -254,8 +254,9 @@ def _read_json(path: Path) -> Any:
 def _quiet() -> Iterator[None]:
     """Keep the notes of loading and exporting off the terminal; errors still come."""
     exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
+    level, verbosity = exporter.level, transformers_logging.get_verbosity()
     exporter.setLevel(logging.ERROR)
+    transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
@@ -263,4 +264,5 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         exporter.setLevel(level)
+        transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()

@@ -178,7 +178,7 @@ def slugs(films: Sequence[Film]) -> list[str]:
 
 
 def describe(films: Sequence[Film], item_ids: dict[int, str]) -> pl.DataFrame:
-    """Content of the films: title and year, directors as brand, genres as categories; decade, countries, actors as text.
+    """Content of the films: directors as brand, genres as categories; decade, countries and actors in the description.
 
     The source lists a cast by the alphabet; those who play in most films of the source come first here, which puts
     the well-known before the rest.
