@@ -1,0 +1,205 @@
+"""Fills a catalogue from a file: read, encode, tokenize, register, checkpoint, batch by batch.
+
+A checkpoint is written after a batch was acknowledged, never before. A run that is killed in between repeats one batch,
+which changes nothing, since registering is idempotent: nothing is lost, no ID is given twice. Knows nothing of the
+command line, nor of which store it fills.
+
+Symbols: B batch, D embedding width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from service.backfill.reading import FileFormat, columns_of, read_records
+from service.backfill.report import Tally
+from service.backfill.rows import TEXT_FIELDS, Kind, Rejection, Row, RowReader
+from service.bundle.files import sha256_of
+from service.catalogue.content import stored_content
+from service.catalogue.store import CatalogueStore, NewItem
+from service.engine.item_tokenizer import ItemTokenizer
+from service.engine.text_encoder import TextEncoder
+from service.errors import InvalidInput, SuffixExhausted
+
+Advance = Callable[[Tally, int], None]
+"""`advance(tally, records)`: told after each checkpoint how things stand and how many records were done since."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillJob:
+    """One file to bring into one domain.
+
+    Attributes
+    ----------
+    path, kind : the file and its format
+    columns : our name of a field -> the file's
+    renamed : fields whose column the caller named, and which the file must therefore have
+    domain : where the items go
+    batch : items encoded and registered at a time
+    skip_bad : count bad rows and go on, in place of stopping at the first
+    """
+
+    path: Path
+    kind: FileFormat
+    columns: Mapping[str, str]
+    renamed: frozenset[str]
+    domain: str
+    batch: int
+    skip_bad: bool
+
+    def check_columns(self) -> None:
+        """Look at the file's head.
+
+        Raises
+        ------
+        InvalidInput : no such file, no such column, or no column to compute a semantic ID from
+        """
+        present = columns_of(self.path, self.kind)
+        if present is None:
+            return
+        wanted = [self.columns[name] for name in ("item_id", *sorted(self.renamed))]
+        for column in wanted:
+            if column not in present:
+                raise InvalidInput(f"{self.path}: has no column {column!r}, but {present}; see --map")
+        if not any(self.columns[name] in present for name in (*TEXT_FIELDS, "embedding")):
+            raise InvalidInput(
+                f"{self.path}: none of the columns {present} holds text ({', '.join(TEXT_FIELDS)}) or an embedding; "
+                "see --map"
+            )
+
+    def checkpoint_name(self) -> str:
+        """Where progress is kept: by what the file holds, not by what it is called."""
+        reading = json.dumps([self.kind, dict(sorted(self.columns.items()))])
+        digest = hashlib.sha256((sha256_of(self.path) + reading).encode()).hexdigest()
+        return f"backfill:{self.domain}:{digest}"
+
+
+def run_backfill(
+    job: BackfillJob,
+    store: CatalogueStore,
+    text_encoder: TextEncoder,
+    item_tokenizer: ItemTokenizer,
+    advance: Advance = lambda tally, records: None,
+) -> Tally:
+    """Bring the file in, going on where an unfinished run on the same content stopped; a finished one starts anew.
+
+    Raises
+    ------
+    InvalidInput : the file cannot be read, or, without `skip_bad`, a row is bad; batches before it are stored
+    SuffixExhausted : without `skip_bad`, an item's group is full; the rest of its batch is stored
+    StoreUnavailable : the store does not answer; start again when it does
+    """
+    job.check_columns()
+    return _Run(job, store, text_encoder, item_tokenizer, advance).to_the_end()
+
+
+class _Run:
+    def __init__(
+        self,
+        job: BackfillJob,
+        store: CatalogueStore,
+        text_encoder: TextEncoder,
+        item_tokenizer: ItemTokenizer,
+        advance: Advance,
+    ) -> None:
+        self._job = job
+        self._store = store
+        self._text_encoder = text_encoder
+        self._item_tokenizer = item_tokenizer
+        self._advance = advance
+        self._rows = RowReader(job.columns, item_tokenizer.width)
+        self._name = job.checkpoint_name()
+        saved = store.checkpoint(self._name)
+        tally = Tally.from_json(saved) if saved is not None else Tally()
+        self._tally = Tally() if tally.finished else tally
+        self._clock = time.perf_counter()
+
+    def to_the_end(self) -> Tally:
+        job, tally = self._job, self._tally
+        self._advance(tally, tally.records)
+        batch: list[Row] = []
+        rejections: list[Rejection] = []
+        for record in read_records(job.path, job.kind, list(job.columns.values()), skip=tally.records):
+            row = self._rows.read(record)
+            if isinstance(row, Row):
+                batch.append(row)
+            elif job.skip_bad:
+                rejections.append(row)
+            else:
+                raise InvalidInput(f"{job.path}: {row}; mend it, or pass over such rows with --skip-bad")
+            if len(batch) + len(rejections) >= job.batch:
+                self._finish_batch(batch, rejections)
+                batch, rejections = [], []
+        tally.finished = True
+        self._finish_batch(batch, rejections)
+        return tally
+
+    def _finish_batch(self, batch: Sequence[Row], rejections: Sequence[Rejection]) -> None:
+        """Register the rows, then checkpoint them together with the rejected ones among them."""
+        tally, done = self._tally, len(batch) + len(rejections)
+        if batch:
+            registered = self._store.register(self._tokenized(batch))
+            full = [self._full(row) for row, refused in zip(batch, registered.refused, strict=True) if refused]
+            if full and not self._job.skip_bad:
+                raise SuffixExhausted(f"{self._job.path}: {full[0]}; pass over such rows with --skip-bad")
+            created = int(registered.created.sum())
+            tally.created += created
+            tally.present += len(batch) - created - len(full)
+            rejections = [*rejections, *full]
+        for rejection in rejections:
+            tally.reject(rejection, str(self._job.path))
+        tally.records += done
+        now = time.perf_counter()
+        tally.seconds, self._clock = tally.seconds + now - self._clock, now
+        self._store.save_checkpoint(self._name, tally.to_json())
+        self._advance(tally, done)
+
+    def _full(self, row: Row) -> Rejection:
+        reason = (
+            f"item {row.item_id!r} has the codes of {self._store.layout.suffixes} items of the domain, as many as the "
+            "bundle can keep apart"
+        )
+        return Rejection(Kind.SUFFIX_EXHAUSTED, row.row, self._job.columns["item_id"], reason)
+
+    def _tokenized(self, batch: Sequence[Row]) -> list[NewItem]:
+        """Codes and experts of a batch of rows."""
+        vectors = np.empty((len(batch), self._item_tokenizer.width), dtype=np.float32)
+        texted = [number for number, row in enumerate(batch) if row.embedding is None]
+        if texted:
+            vectors[texted] = self._text_encoder.encode([batch[number].text for number in texted])
+        for number, row in enumerate(batch):
+            if row.embedding is not None:
+                vectors[number] = row.embedding
+        found = self._item_tokenizer.tokenize(vectors)
+        return [
+            NewItem(
+                domain=self._job.domain,
+                item_id=row.item_id,
+                codes=tuple(codes),
+                experts=tuple(experts),
+                title=row.content.title,
+                content=stored_content(row.content),
+            )
+            for row, codes, experts in zip(batch, found.codes.tolist(), found.experts.tolist(), strict=True)
+        ]
+
+
+def describe(job: BackfillJob, store: CatalogueStore) -> dict[str, Any]:
+    """What a report says of the job itself."""
+    status = store.status()
+    return {
+        "stage": "backfill",
+        "input": str(job.path),
+        "domain": job.domain,
+        "store": status.where,
+        "generation": status.generation,
+        "items_in_domain": status.items.get(job.domain, 0),
+    }

@@ -1,0 +1,215 @@
+"""From a record of a file to an item, or to what is wrong with it, field by field.
+
+Text is taken as it is, as over HTTP. Knows nothing of files, networks or stores.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.backfill.reading import Record
+from service.errors import ConfigError
+from service.items import ItemContent, compose_text
+from service.limits import ITEM_ID_PATTERN
+
+TEXT_FIELDS = ("title", "brand", "categories", "description")
+FIELDS = ("item_id", *TEXT_FIELDS, "price", "embedding")
+"""What an item may have; every other column of a file is ignored."""
+
+CATEGORY_SEPARATOR = "|"
+"""Between categories that are one string, as in CSV."""
+
+SHOWN = 40
+"""Characters of a bad value that a message shows."""
+
+
+class Kind(StrEnum):
+    """Kinds of reasons for which a row is rejected."""
+
+    MALFORMED_ROW = "malformed_row"
+    BROKEN_ENCODING = "broken_encoding"
+    BAD_ITEM_ID = "bad_item_id"
+    BAD_VALUE = "bad_value"
+    NO_TEXT = "no_text"
+    BAD_EMBEDDING = "bad_embedding"
+    SUFFIX_EXHAUSTED = "suffix_exhausted"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a row was rejected; `field` is the column's name in the file, None where it is about the whole row."""
+
+    kind: Kind
+    row: int
+    field: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}, {f'field {self.field!r}: ' if self.field else ''}{self.reason}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """An item to tokenize: by its embedding, float32 [D], if it has one, else by its text."""
+
+    row: int
+    item_id: str
+    content: ItemContent
+    text: str
+    embedding: NDArray[np.float32] | None
+
+
+class _BadField(ValueError):
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+class RowReader:
+    """Turns records into rows.
+
+    Parameters
+    ----------
+    columns : our name of a field -> the file's
+    width : D, what an embedding must have
+    """
+
+    def __init__(self, columns: Mapping[str, str], width: int) -> None:
+        self._columns = columns
+        self._width = width
+
+    def read(self, record: Record) -> Row | Rejection:
+        """The row, or the first thing that is wrong with it."""
+        if record.broken is not None:
+            return Rejection(Kind.MALFORMED_ROW, record.row, None, record.broken)
+        values: dict[str, Any] = {}
+        for name, source in self._columns.items():
+            try:
+                values[name] = self._converted(name, record.fields.get(source))
+            except _BadField as bad:
+                return Rejection(bad.kind, record.row, source, str(bad))
+        content = ItemContent(
+            title=values.get("title"),
+            brand=values.get("brand"),
+            categories=values.get("categories") or (),
+            description=values.get("description"),
+            price=values.get("price"),
+        )
+        text = compose_text(content)
+        embedding = values.get("embedding")
+        if embedding is None and not text:
+            reason = f"has neither an embedding nor text in any of {', '.join(TEXT_FIELDS)}"
+            return Rejection(Kind.NO_TEXT, record.row, None, reason)
+        return Row(record.row, values["item_id"], content, text, embedding)
+
+    def _converted(self, name: str, value: Any) -> Any:
+        if name == "item_id":
+            return _item_id(value)
+        if name == "categories":
+            return tuple(dict.fromkeys(_categories(value)))
+        if name == "price":
+            return _price(value)
+        if name == "embedding":
+            return _embedding(value, self._width)
+        return _text(value)
+
+
+def read_mapping(pairs: Sequence[str]) -> dict[str, str]:
+    """Columns of all fields, from `ours=theirs` for those that the file names otherwise.
+
+    Raises
+    ------
+    ConfigError : a pair is not one, or names no field, or a field twice
+    """
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        ours, equals, theirs = pair.partition("=")
+        if not equals or not theirs or ours not in FIELDS:
+            raise ConfigError(f"--map {pair}: must be FIELD=COLUMN with a FIELD of {', '.join(FIELDS)}")
+        if ours in columns:
+            raise ConfigError(f"--map {pair}: {ours} is mapped already, to {columns[ours]}")
+        columns[ours] = theirs
+    return {name: columns.get(name, name) for name in FIELDS}
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
+
+
+def _text(value: Any) -> str | None:
+    """Text of a string, a number or a list of such; None for nothing at all."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            where = f"character {error.start + 1} of {_shown(value)}"
+            raise _BadField(Kind.BROKEN_ENCODING, f"{where} is not UTF-8; save the file as UTF-8") from None
+        return value
+    if value is None or value != value:  # noqa: PLR0124 - NaN, which other tools write for nothing
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, list):
+        return " ".join(filter(None, map(_text, value)))
+    raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is of type {type(value).__name__}; text is expected")
+
+
+def _item_id(value: Any) -> str:
+    text = _text(value)
+    if not text:
+        raise _BadField(Kind.BAD_ITEM_ID, "is missing; every item needs a name of its own")
+    if not re.fullmatch(ITEM_ID_PATTERN, text):
+        raise _BadField(
+            Kind.BAD_ITEM_ID,
+            f"{_shown(text)} has {len(text)} characters, some of them perhaps control characters; at most 256 others "
+            "are allowed",
+        )
+    return text
+
+
+def _categories(value: Any) -> Iterator[str]:
+    """Names in a list, in lists in a list (paths in a tree), or in one string with separators."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _categories(part) if isinstance(part, list) else filter(None, [(_text(part) or "").strip()])
+    else:
+        yield from filter(None, (name.strip() for name in (_text(value) or "").split(CATEGORY_SEPARATOR)))
+
+
+def _price(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        price = float(value)
+    except (TypeError, ValueError):
+        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is no number") from None
+    return price if np.isfinite(price) else None
+
+
+def _embedding(value: Any, width: int) -> NDArray[np.float32] | None:
+    """An embedding, float32 [D], from a list of numbers or its JSON text."""
+    if value is None or value == "":
+        return None
+    try:
+        numbers = json.loads(value) if isinstance(value, str) else value
+        with np.errstate(over="ignore"):
+            vector = np.asarray(numbers, dtype=np.float64).astype(np.float32)
+    except (TypeError, ValueError):
+        raise _BadField(Kind.BAD_EMBEDDING, f"{_shown(value)} is no list of numbers") from None
+    if vector.shape != (width,):
+        raise _BadField(
+            Kind.BAD_EMBEDDING, f"has shape {list(vector.shape)}, but the bundle's embeddings have [{width}]"
+        )
+    broken = np.flatnonzero(~np.isfinite(vector))
+    if broken.size:
+        raise _BadField(Kind.BAD_EMBEDDING, f"number {broken[0] + 1} of {width} is not finite as a 32-bit float")
+    return vector

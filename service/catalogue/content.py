@@ -1,0 +1,19 @@
+"""What a store keeps of an item's content besides its title. Knows nothing of stores."""
+
+from __future__ import annotations
+
+import orjson
+
+from service.items import DESCRIPTION_CHARACTERS, ItemContent
+
+
+def stored_content(content: ItemContent) -> str | None:
+    """The fields besides the title as JSON, as much of them as the tokenizer reads; None when there is nothing."""
+    fields = {
+        "brand": content.brand,
+        "categories": list(content.categories),
+        "description": (content.description or "")[:DESCRIPTION_CHARACTERS],
+        "price": content.price,
+    }
+    kept = {name: value for name, value in fields.items() if value not in (None, [], "")}
+    return orjson.dumps(kept).decode() if kept else None
