@@ -198,6 +198,15 @@ def test_validation_finds_what_generate_finds(domain_token: bool) -> None:
         assert lists[row].tolist() == expected
 
 
+def test_every_item_is_found_once_where_there_are_more_beams() -> None:
+    corpus = ring_corpus(users=30, items=12)
+    torch.manual_seed(1)
+    model = build_t5(LAYOUT, tiny_parameters().network).eval()
+    lists = Validator(corpus, users=20, beams=15, max_history=20, seed=0).ranked_lists(model)
+    assert (np.sort(lists[:, :12]) == np.arange(12)).all()
+    assert (lists[:, 12:] == -1).all()
+
+
 def vars_of(layout: object) -> dict[str, object]:
     """Fields of a layout, without what it caches."""
     fields = layout.__dataclass_fields__  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""NDCG@10 at the item level while training: the constrained beam search that is exported, run by torch.
+"""NDCG@10 at the item level while training: what the constrained beam search finds for a fixed sample of users.
 
-Knows nothing of optimisers, and nothing of ONNX.
+Knows nothing of optimisers.
 
 Symbols: B batch, W beams, n users.
 """
@@ -15,12 +15,11 @@ import torch
 from transformers import T5ForConditionalGeneration
 
 from training.evaluation.ranking import discounted, item_ranks
-from training.networks.beam_search import BeamSearch
-from training.networks.t5_graph import load_t5
 from training.recommender.batches import collate
+from training.recommender.beam_search import TrieTensors, beam_search
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
 
-BATCH = 64
+BATCH = 32
 """Users searched together; small enough for the beams' caches to stay in the processor's."""
 
 
@@ -73,30 +72,20 @@ class Validator:
         self._examples = corpus.validation.take(rows)
         self._index = corpus.trie().arrays()
 
-    @torch.inference_mode()
     def ranked_lists(self, model: T5ForConditionalGeneration, device: int = 0, devices: int = 1) -> IntVector:
         """Numbers of the items found, best first, -1 where there is none: int64 [n, W].
 
         Of several devices, each searches every `devices`-th batch; rows of the others are 0.
         """
-        search = BeamSearch(load_t5(model.config, dict(model.state_dict())), self._corpus.layout.depth)
-        search.to(model.device)
-        index = self._index
-        arrays = (index.node_start, index.node_count, index.edge_token, index.edge_child)
-        fixed = [torch.from_numpy(array).to(model.device) for array in arrays]
-        slots = [torch.arange(children, dtype=torch.int32, device=model.device) for children in index.fanout]
-        beams = torch.arange(self._beams, dtype=torch.int32, device=model.device)
+        trie = TrieTensors.of(self._index, model.device)
         lists = np.zeros((len(self._examples), self._beams), dtype=np.int64)
         for at in range(device * BATCH, len(lists), devices * BATCH):
             rows = np.arange(at, min(at + BATCH, len(lists)))
-            batch = collate(self._corpus, self._examples.take(rows), self._max_history)
-            history, mask = torch.from_numpy(batch.history), torch.from_numpy(batch.mask)
-            roots = torch.from_numpy(self._examples.domain[rows][:, None].astype(np.int32))
-            blocked = torch.full_like(roots, -1)
-            request = [tensor.to(model.device) for tensor in (history, mask)]
-            limits = [tensor.to(model.device) for tensor in (roots, blocked)]
-            _, _, leaf = search(*request, *fixed, *limits, beams, slots)
-            lists[rows] = leaf.cpu().numpy()
+            examples = self._examples.take(rows)
+            batch = collate(self._corpus, examples, self._max_history)
+            arrays = (batch.history, batch.mask, examples.domain)
+            history, mask, roots = (torch.from_numpy(array).to(model.device) for array in arrays)
+            lists[rows] = beam_search(model, history, mask, trie, roots, beams=self._beams).cpu().numpy()
         return lists
 
     def figures(self, lists: IntVector) -> ValidationFigures:

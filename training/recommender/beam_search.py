@@ -1,0 +1,101 @@
+"""Constrained beam search in torch, over transformers' T5 and its cache: what training validates with.
+
+On whatever device the network is on; serving uses the exported graph instead, which ranks the same. Knows nothing of
+items and of how the index is built.
+
+Symbols: B batch, S sequence, V vocabulary, W beams, C children looked at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from service.index.trie import TrieArrays
+from service.semantic_ids import PAD_TOKEN, IntArray
+
+NOTHING = float("-inf")
+
+
+@dataclass(frozen=True)
+class TrieTensors:
+    """`TrieArrays` on a device: int64 [nodes] and [edges]."""
+
+    node_start: Tensor
+    node_count: Tensor
+    edge_token: Tensor
+    edge_child: Tensor
+    fanout: tuple[int, ...]
+
+    @classmethod
+    def of(cls, arrays: TrieArrays, device: torch.device) -> TrieTensors:
+        """Copy a trie to a device."""
+
+        def copied(column: IntArray) -> Tensor:
+            return torch.from_numpy(column.astype(np.int64)).to(device)
+
+        return cls(
+            copied(arrays.node_start),
+            copied(arrays.node_count),
+            copied(arrays.edge_token),
+            copied(arrays.edge_child),
+            arrays.fanout,
+        )
+
+
+@torch.inference_mode()
+def beam_search(
+    model: T5ForConditionalGeneration, history: Tensor, mask: Tensor, trie: TrieTensors, roots: Tensor, *, beams: int
+) -> Tensor:
+    """Leaves of the most probable paths, best first: int64 [B, W], -1 where there is none.
+
+    Scores are log-probabilities over the whole vocabulary, summed, masked after the log-softmax.
+
+    Parameters
+    ----------
+    history, mask : int64 [B, S]
+    roots : int64 [B], node that each request starts from
+    beams : W
+    """
+    batch, device = len(history), history.device
+    encoded = model.encoder(input_ids=history, attention_mask=mask).last_hidden_state
+    cache = EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config))
+    node, score = roots[:, None], torch.zeros(batch, 1, device=device)
+    tokens = torch.full((batch, 1), PAD_TOKEN, device=device)
+    for level, children in enumerate(trie.fanout):
+        logits = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+            attention_mask=mask,
+            decoder_input_ids=tokens,
+            past_key_values=cache,
+            use_cache=True,
+        ).logits[:, -1]
+        log_prob = torch.log_softmax(logits.float(), dim=-1).reshape(batch, node.shape[1], -1)
+
+        # A beam that does not exist stands at node -1: it reads node 0, and its children score nothing.
+        here = node.clamp(min=0)
+        slots = torch.arange(children, device=device)
+        exists = (slots < trie.node_count[here][..., None]) & (node >= 0)[..., None]
+        edge = torch.where(exists, trie.node_start[here][..., None] + slots, 0)
+        total = score[..., None] + log_prob.gather(2, trie.edge_token[edge].flatten(2))
+        total = torch.where(exists, total, NOTHING).flatten(1)
+        missing = max(0, beams - total.shape[1])
+        score, place = F.pad(total, (0, missing), value=NOTHING).topk(beams, dim=1)
+        edge = F.pad(edge.flatten(1), (0, missing)).gather(1, place)
+        node = torch.where(score > NOTHING, trie.edge_child[edge], -1)
+
+        if level == 0:  # from one decoder state a request to one a beam; the history stays with its request
+            cache.batch_repeat_interleave(beams)
+            encoded, mask = encoded.repeat_interleave(beams, 0), mask.repeat_interleave(beams, 0)
+        else:
+            parent = (place // children).clamp(max=beams - 1)
+            rows = torch.arange(batch, device=device)[:, None] * beams + parent
+            cache.self_attention_cache.reorder_cache(rows.flatten())
+        tokens = trie.edge_token[edge].reshape(-1, 1)
+    return node
