@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.batching import Batcher
-from service.engine.item_tokenizer import ItemTokenizer
-from service.engine.text_encoder import TextEncoder
+from service.engine.engine import EncodesTexts, TokenizesItems
 from service.errors import InvalidInput
 from service.items import ItemContent, compose_text
 from service.metrics import Metrics
@@ -74,7 +73,7 @@ class Encoding:
     """
 
     def __init__(
-        self, text_encoder: TextEncoder, item_tokenizer: ItemTokenizer, batch_tokens: int, metrics: Metrics
+        self, text_encoder: EncodesTexts, item_tokenizer: TokenizesItems, batch_tokens: int, metrics: Metrics
     ) -> None:
         self._text_encoder = text_encoder
         self._item_tokenizer = item_tokenizer

@@ -17,8 +17,8 @@ import numpy as np
 from service.batching import Batcher
 from service.catalogue.live import CatalogueEntry, LiveCatalogue
 from service.catalogue.store import ItemKey
+from service.engine.engine import SearchesItems
 from service.engine.history_tokens import HistoryTokens, history_tokens
-from service.engine.recommender import Recommender
 from service.metrics import Metrics
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN, IntArray, SemanticId
 
@@ -39,7 +39,7 @@ class SearchJob:
     k, beams : results wanted, and W >= k
     """
 
-    recommender: Recommender
+    recommender: SearchesItems
     history: IntArray
     domains: tuple[str, ...]
     leading_domain: str | None

@@ -73,10 +73,12 @@ class DrainingServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
     def _on_signal(self) -> None:
-        if self._draining is None:
-            self._draining = asyncio.create_task(self._drain())
-        else:
-            self.force_exit = self.should_exit = True
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+            # Whoever asks a second time means it; the catalogue store survives that.
+            signal.signal(number, signal.SIG_DFL)
+        self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
         try:

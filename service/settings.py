@@ -34,7 +34,6 @@ class Settings(BaseSettings):
     provider: Literal["cpu", "cuda"] = Field(
         default="cpu", description="Where the networks run; a provider that is not installed is an error at start."
     )
-    device: int = Field(default=0, ge=0, description="Number of the GPU; the CPU ignores it.")
     threads: int = Field(default=0, ge=0, le=1024, description="Threads of one network operator; 0 takes every core.")
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")

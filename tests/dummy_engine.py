@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.bundle.files import Bundle
 from service.bundle.manifest import Manifest, RecommenderPart
+from service.engine.engine import Engine
 from service.engine.item_tokenizer import TokenizedItems
 from service.engine.recommender import BeamResult
 from service.errors import ModelError
@@ -142,14 +143,14 @@ def dummy_manifest(**layout: int) -> Manifest:
     return Manifest.model_validate(values)
 
 
-class DummyEngine:
+class DummyEngine(Engine):
+    """The real engine over parts without networks."""
+
+    text_encoder: DummyTextEncoder
+    recommenders: tuple[DummyRecommender, ...]
+
     def __init__(self, **layout: int) -> None:
         manifest = dummy_manifest(**layout)
-        self.bundle = Bundle(Path("dummy"), manifest)
-        self.layout = manifest.token_layout(manifest.recommenders[0])
-        self.text_encoder = DummyTextEncoder()
-        self.item_tokenizer = DummyItemTokenizer(self.layout)
-        self.recommenders = (DummyRecommender(manifest.recommenders[0], self.layout),)
-
-    def recommender_for(self, domains: Sequence[str]) -> DummyRecommender:
-        return self.recommenders[0]
+        shape = manifest.token_layout(manifest.recommenders[0])
+        recommenders = [DummyRecommender(part, shape) for part in manifest.recommenders]
+        super().__init__(Bundle(Path("dummy"), manifest), DummyTextEncoder(), DummyItemTokenizer(shape), recommenders)
