@@ -193,11 +193,11 @@ LAMPS = ["lamps-0", "lamps-1", "lamps-2"]
         ),
         (
             parquet(item_id=LAMPS, embedding=[ONE, ONE, [1.0, float("nan"), 1.0, 1.0, 1.0]]),
-            r"row 2 \(item 'lamps-2'\) holds NaN or infinity",
+            r"row 2, item 'lamps-2': column 1 is nan",
         ),
         (
             parquet(item_id=LAMPS, embedding=[ONE, [1.0, None, 1.0, 1.0, 1.0], ONE]),
-            r"row 1 \(item 'lamps-1'\) holds NaN or infinity",
+            r"row 1, item 'lamps-1': column 1 is nan",
         ),
         (parquet(item_id=LAMPS, embedding=[1.0, 2.0, 3.0]), "column embedding is Float64, but must be a list"),
         (parquet(item_id=LAMPS, vector=[ONE] * 3), "not a Parquet file with columns item_id and embedding"),
@@ -219,10 +219,10 @@ def test_wrong_arrays_of_vectors_are_refused(dataset: Dataset, tmp_path: Path) -
     broken = vectors_of(dataset)["pens"]
     broken[[7, 9]] = np.inf
     for value, message in [
-        (broken, r"row 7 \(item 'pens-7'\) holds NaN or infinity, and so do 1 more rows"),
-        (broken[:29], "has 29 rows, but the domain has 30 items"),
-        (broken[:, 0], r"holds float32 \[30\], but must hold floats"),
-        (np.ones((30, 5), dtype=np.int64), "holds int64"),
+        (broken, r"2 rows with a NaN(.|\n)*row 7, item 'pens-7': column 0 is inf"),
+        (broken[:29], r"shape \(29, 5\), but \[30, D\] is expected"),
+        (broken[:, 0], r"shape \(30,\), but \[30, D\] is expected"),
+        (np.ones((30, 5), dtype=np.int64), "type int64; embeddings are floating point"),
         (np.full((30, 5), None, dtype=object), "not a NumPy file of numbers"),
     ]:
         np.save(given / "pens.npy", value, allow_pickle=True)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput
+from training.data.embeddings import check_embeddings
 
 FloatArray = NDArray[np.float32]
 
@@ -39,33 +41,24 @@ def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) 
 
     Raises
     ------
-    InvalidInput : no file, an item without a vector or with two, rows of unequal width, or a number that is not finite
+    InvalidInput : no file, an item without a vector or with two, rows of unequal width, a number that is not finite, or
+        a row of zeros
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such file; vectors of a domain lie in <domain>.npy or <domain>.parquet")
-    vectors = _read_table(path, item_ids) if path.suffix == ".parquet" else _read_plain(path, item_ids)
+    vectors = _read_table(path, item_ids) if path.suffix == ".parquet" else _read_plain(path)
+    check_embeddings(vectors, item_ids, str(path))
     if width is not None and vectors.shape[1] != width:
         raise InvalidInput(f"{path}: vectors have width {vectors.shape[1]}, but must have {width}")
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if bad.size:
-        raise InvalidInput(
-            f"{path}: row {bad[0]} (item {item_ids[bad[0]]!r}) holds NaN or infinity"
-            + (f", and so do {bad.size - 1} more rows" if bad.size > 1 else "")
-        )
-    return vectors
+    return vectors.astype(np.float32, copy=False)
 
 
-def _read_plain(path: Path, item_ids: Sequence[str]) -> FloatArray:
+def _read_plain(path: Path) -> NDArray[Any]:
     try:
-        vectors = np.load(path, allow_pickle=False)
+        loaded: NDArray[Any] = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise InvalidInput(f"{path}: not a NumPy file of numbers: {error}") from None
-    if vectors.ndim != 2 or vectors.shape[1] == 0 or not np.issubdtype(vectors.dtype, np.floating):
-        raise InvalidInput(f"{path}: holds {vectors.dtype} {list(vectors.shape)}, but must hold floats [items, width]")
-    if len(vectors) != len(item_ids):
-        raise InvalidInput(f"{path}: has {len(vectors)} rows, but the domain has {len(item_ids)} items")
-    result: FloatArray = vectors.astype(np.float32, copy=False)
-    return result
+    return loaded
 
 
 def _read_table(path: Path, item_ids: Sequence[str]) -> FloatArray:

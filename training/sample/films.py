@@ -27,7 +27,9 @@ NAMED_ACTORS = 4
 LOWEST_RATING = 3.0
 """Films that a person rated lower are no part of the history from which the next film is predicted."""
 SITTING = 20
-"""Films of one training history; see `histories`."""
+"""Films of one training history, up to twice as many in a person's last; see `histories`."""
+SHORTEST = 3
+"""A history needs one film to start from, one to validate and one to test."""
 _ARTICLES = ("the", "a", "an", "le", "la", "les", "l", "il", "el", "der", "die", "das", "los", "las", "un", "une")
 
 
@@ -207,7 +209,7 @@ def histories(rated: Iterable[tuple[Rating, str]]) -> pl.DataFrame:
     """Histories of the films that people liked, or at least did not dislike.
 
     The few hundred people of the source rated some 150 films each, most of them in one go. A history is cut into
-    sittings of at most `SITTING` films, so that the recommender sees many short histories, as a new visitor has one.
+    sittings of `SITTING` films, so that the recommender sees many short histories, as a new visitor has one.
 
     Returns
     -------
@@ -225,10 +227,16 @@ def histories(rated: Iterable[tuple[Rating, str]]) -> pl.DataFrame:
     return (
         frame.sort("person", "timestamp", maintain_order=True)
         .unique(["person", "item_id"], keep="first", maintain_order=True)
-        .with_columns(pl.int_range(pl.len()).over("person").alias("place"))
         .with_columns(
-            pl.format("{}.{}", "person", pl.col("place") // SITTING).alias("user_id"),
-            (pl.col("place") % SITTING).alias("position"),
+            pl.int_range(pl.len()).over("person").alias("place"), pl.len().over("person").cast(pl.Int64).alias("films")
+        )
+        .filter(pl.col("films") >= SHORTEST)
+        .with_columns(
+            pl.min_horizontal(pl.col("place") // SITTING, (pl.col("films") // SITTING - 1).clip(0)).alias("sitting")
+        )
+        .with_columns(
+            pl.format("{}.{}", "person", "sitting").alias("user_id"),
+            (pl.col("place") - SITTING * pl.col("sitting")).alias("position"),
         )
         .select(pl.col(column).cast(kind) for column, kind in INTERACTION_SCHEMA.items())
     )
