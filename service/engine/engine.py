@@ -1,0 +1,140 @@
+"""The parts of one bundle, opened together: text encoder, item tokenizer, recommenders.
+
+Knows nothing of HTTP and of the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.files import Bundle
+from service.bundle.manifest import RecommenderPart
+from service.engine.item_tokenizer import ItemTokenizer, TokenizedItems
+from service.engine.recommender import BeamResult, Recommender
+from service.engine.sessions import Provider, Runtime
+from service.engine.text_encoder import TextEncoder
+from service.errors import BundleError
+from service.index.trie import TrieArrays
+from service.semantic_ids import IntArray, TokenLayout
+
+
+class EncodesTexts(Protocol):
+    """What is asked of a text encoder; see `TextEncoder`."""
+
+    width: int
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]: ...
+
+
+class TokenizesItems(Protocol):
+    """What is asked of an item tokenizer; see `ItemTokenizer`."""
+
+    width: int
+
+    def tokenize(self, embeddings: NDArray[Any]) -> TokenizedItems: ...
+
+
+class SearchesItems(Protocol):
+    """What is asked of a recommender; see `Recommender`."""
+
+    @property
+    def part(self) -> RecommenderPart: ...
+
+    @property
+    def layout(self) -> TokenLayout: ...
+
+    def search(  # noqa: PLR0917  the order of docs/architecture.md
+        self,
+        history: NDArray[np.int64],
+        history_mask: NDArray[np.int64],
+        index: TrieArrays,
+        roots: IntArray,
+        blocked: IntArray,
+        beams: int,
+    ) -> BeamResult: ...
+
+
+class Engine:
+    """Everything of a bundle that computes.
+
+    Parameters
+    ----------
+    bundle : where the parts come from
+    text_encoder, item_tokenizer, recommenders : the parts; recommenders in the order of the manifest
+
+    Attributes
+    ----------
+    layout : shape of the bundle's semantic IDs; domain tokens are a matter of each recommender's own layout
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        text_encoder: TextEncoder,
+        item_tokenizer: ItemTokenizer,
+        recommenders: Sequence[Recommender],
+    ) -> None:
+        self.bundle = bundle
+        self.text_encoder = text_encoder
+        self.item_tokenizer = item_tokenizer
+        self.recommenders = tuple(recommenders)
+        shape = bundle.manifest.layout
+        self.layout = TokenLayout(shape.levels, shape.codes, shape.experts, shape.experts_per_item, shape.suffixes)
+
+    @classmethod
+    def open(cls, bundle: Bundle, provider: Provider = "cpu", threads: int = 0) -> Engine:
+        """Open every graph of a bundle.
+
+        Parameters
+        ----------
+        bundle : opened, so its hashes are known to be right
+        provider : where the graphs run; one that is missing is an error
+        threads : threads of one operator, 0 for every core
+
+        Raises
+        ------
+        BundleError : a graph has another signature than its part of the manifest says
+        ProviderUnavailable : the provider is not in this installation
+        """
+        runtime = Runtime(provider, threads)
+        manifest = bundle.manifest
+        text = manifest.text_encoder
+        text_encoder = TextEncoder.open(bundle.path(text.model), bundle.path(text.tokenizer), text.max_tokens, runtime)
+        item_tokenizer = ItemTokenizer.open(
+            bundle.path(manifest.item_tokenizer.model), manifest.item_tokenizer, runtime
+        )
+        found = (item_tokenizer.levels, item_tokenizer.experts, item_tokenizer.experts_per_item)
+        said = (manifest.layout.levels, manifest.layout.experts, manifest.layout.experts_per_item)
+        if found != said:
+            raise BundleError(
+                f"{bundle.path(manifest.item_tokenizer.model)}: writes L, K, N = {found}, but the manifest says {said}"
+            )
+        recommenders = [
+            Recommender.open(bundle.path(part.model), part, manifest.token_layout(part), runtime)
+            for part in manifest.recommenders
+        ]
+        return cls(bundle, text_encoder, item_tokenizer, recommenders)
+
+    def recommender_for(self, domains: Sequence[str]) -> Recommender:
+        """The recommender for a request over some domains.
+
+        The one trained on all of them, on as few others as possible; if there is none, one for every domain; else the
+        one trained on most of them. The first in the manifest wins among equals.
+        """
+        asked = frozenset(domains)
+
+        def fit(recommender: Recommender) -> tuple[int, int]:
+            trained_on = recommender.part.domains
+            if not trained_on:
+                return (1, 0)
+            if asked <= frozenset(trained_on):
+                return (0, len(trained_on))
+            return (2, -len(asked.intersection(trained_on)))
+
+        return min(self.recommenders, key=fit)

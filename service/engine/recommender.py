@@ -1,0 +1,176 @@
+"""Histories and a constraint index -> ranked leaves, by one graph.
+
+Hides how the graph is told sizes (beam width, children to look at) and the corner cases of an index without any item.
+Knows nothing of items, of the catalogue and of HTTP: a leaf is a number.
+
+Symbols: B batch, S sequence, W beams, R roots, X blocked edges, C children looked at; depth = L + N + 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.manifest import RecommenderPart
+from service.engine.sessions import Runtime, Session, Tensor, open_session
+from service.errors import InvalidInput, ModelError
+from service.index.trie import TrieArrays
+from service.semantic_ids import IntArray, TokenLayout
+
+
+def child_slots_name(level: int) -> str:
+    """Name of the input whose length is the number of children looked at, at a level."""
+    return f"child_slots_{level}"
+
+
+def recommender_inputs(depth: int) -> list[Tensor]:
+    """Inputs of `recommender.onnx`, in the order in which the exporter passes them.
+
+    `beam_slots` and `child_slots_*` are 0, 1, 2, ...: their lengths tell the graph W and C.
+    """
+    return [
+        Tensor("history", "int64", ("B", "S")),
+        Tensor("history_mask", "int64", ("B", "S")),
+        Tensor("node_start", "int32", ("nodes",)),
+        Tensor("node_count", "int32", ("nodes",)),
+        Tensor("edge_token", "int32", ("edges",)),
+        Tensor("edge_child", "int32", ("edges",)),
+        Tensor("roots", "int32", ("B", "R")),
+        Tensor("blocked", "int32", ("B", "X")),
+        Tensor("beam_slots", "int32", ("W",)),
+        *(Tensor(child_slots_name(level), "int32", (f"C{level}",)) for level in range(depth)),
+    ]
+
+
+def recommender_outputs(depth: int) -> list[Tensor]:
+    """Outputs of `recommender.onnx`."""
+    return [
+        Tensor("semantic_id", "int32", ("B", "W", depth)),
+        Tensor("log_prob", "float32", ("B", "W")),
+        Tensor("leaf", "int32", ("B", "W")),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class BeamResult:
+    """Ranked results of B requests, best first; where there are fewer than W, the rest is marked.
+
+    Attributes
+    ----------
+    tokens : int32 [B, W, L + N + 1], vocabulary numbers; 0 where there is no result
+    log_prob : float32 [B, W], -inf where there is no result
+    leaf : int32 [B, W], -1 where there is no result
+    """
+
+    tokens: IntArray
+    log_prob: NDArray[np.float32]
+    leaf: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class Recommender:
+    """One `recommender.onnx`.
+
+    Attributes
+    ----------
+    part : its entry in the manifest: name, domains, longest history
+    layout : the tokens it reads and writes
+    """
+
+    part: RecommenderPart
+    layout: TokenLayout
+    _session: Session
+
+    @classmethod
+    def open(cls, path: Path, part: RecommenderPart, layout: TokenLayout, runtime: Runtime) -> Recommender:
+        """Open the graph and check its signature.
+
+        Raises
+        ------
+        BundleError : the file is not a recommender of this layout
+        """
+        session = open_session(path, runtime, recommender_inputs(layout.depth), recommender_outputs(layout.depth))
+        return cls(part, layout, session)
+
+    def search(  # noqa: PLR0917  the order of docs/architecture.md
+        self,
+        history: NDArray[np.int64],
+        history_mask: NDArray[np.int64],
+        index: TrieArrays,
+        roots: IntArray,
+        blocked: IntArray,
+        beams: int,
+    ) -> BeamResult:
+        """Find the W best leaves of every request.
+
+        Parameters
+        ----------
+        history, history_mask : int64 [B, S] tokens, right-padded, and 1 where a token is
+        index : the trie; read only between its nodes' start and start + count
+        roots : int32 [B, R], nodes at which a request's beams start, padded with -1
+        blocked : int32 [B, X], positions of edges under which no leaf may come out, padded with -1; X may be 0
+        beams : W
+
+        A result that is not blocked is never lost to one that is: with W >= k, k results come out whenever k exist.
+
+        Raises
+        ------
+        InvalidInput : an array is of the wrong shape, a token outside the vocabulary, a root or edge outside the index
+        ModelError : the network returned NaN
+        """
+        if beams < 1:
+            raise InvalidInput(f"beams is {beams}, but must be at least 1")
+        self._check_history(history, history_mask)
+        self._check_index(len(history), index, roots, blocked)
+        if blocked.shape[1] == 0:
+            blocked = np.full((len(blocked), 1), -1, dtype=np.int32)
+        feeds: dict[str, NDArray[Any]] = {
+            "history": np.ascontiguousarray(history, dtype=np.int64),
+            "history_mask": np.ascontiguousarray(history_mask, dtype=np.int64),
+            "node_start": _gatherable(index.node_start),
+            "node_count": _gatherable(index.node_count),
+            "edge_token": _gatherable(index.edge_token),
+            "edge_child": _gatherable(index.edge_child),
+            "roots": np.ascontiguousarray(roots, dtype=np.int32),
+            "blocked": np.ascontiguousarray(blocked, dtype=np.int32),
+            "beam_slots": np.arange(beams, dtype=np.int32),
+        }
+        for level, children in enumerate(index.fanout):
+            feeds[child_slots_name(level)] = np.arange(max(1, children), dtype=np.int32)
+        found = self._session.run(feeds)
+        if np.isnan(found["log_prob"]).any():
+            raise ModelError(f"{self._session.path}: output 'log_prob' holds NaN; the weights cannot be used")
+        return BeamResult(found["semantic_id"], found["log_prob"], found["leaf"])
+
+    def _check_history(self, history: NDArray[np.int64], history_mask: NDArray[np.int64]) -> None:
+        """Refuse tokens that the network does not have."""
+        if history.ndim != 2 or 0 in history.shape or history.shape != history_mask.shape:
+            raise InvalidInput(
+                f"history {list(history.shape)} and history_mask {list(history_mask.shape)} must both be [B, S] "
+                "with at least one token"
+            )
+        if history.min() < 0 or history.max() >= self.layout.vocabulary:
+            raise InvalidInput(f"history holds a token that is not within 0..{self.layout.vocabulary - 1}")
+
+    def _check_index(self, batch: int, index: TrieArrays, roots: IntArray, blocked: IntArray) -> None:
+        """Refuse what would read outside the index."""
+        for name, array, limit in (("roots", roots, len(index.node_start)), ("blocked", blocked, 2**31 - 1)):
+            if array.ndim != 2 or len(array) != batch:
+                raise InvalidInput(f"{name} has shape {list(array.shape)}, but must be [{batch}, any]")
+            if array.size and (array.min() < -1 or array.max() >= limit):
+                raise InvalidInput(f"{name} holds a number that is not within -1..{limit - 1}")
+        if roots.shape[1] < 1:
+            raise InvalidInput("roots is empty, but every request needs at least one column (-1: none)")
+        if len(index.fanout) != self.layout.depth:
+            raise InvalidInput(
+                f"the index has {len(index.fanout)} levels, but the recommender writes {self.layout.depth}"
+            )
+
+
+def _gatherable(array: IntArray) -> IntArray:
+    """A graph cannot gather from nothing: an empty array becomes one zero, to which no request leads."""
+    return array if len(array) else np.zeros(1, dtype=np.int32)

@@ -1,0 +1,46 @@
+"""A trained recommender as one ONNX graph: the encoder and the whole constrained beam search.
+
+The signature it writes is the one that `service/engine/recommender.py` checks when it opens the file. Knows nothing of
+items and of bundles.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import T5ForConditionalGeneration
+
+from service.engine.recommender import recommender_inputs, recommender_outputs
+from service.errors import ModelError
+from service.semantic_ids import TokenLayout
+from training.networks.beam_search import BeamSearch, SearchInputs
+from training.networks.graph import Graph
+from training.networks.t5_graph import T5Graph
+
+
+def export_recommender(model: T5ForConditionalGeneration, layout: TokenLayout, path: Path) -> None:
+    """Write the graph; every size but the vocabulary and the depth stays open.
+
+    Parameters
+    ----------
+    model : weights and shape
+    layout : says how deep the search goes; its vocabulary must be the model's
+    path : the file to write
+
+    Raises
+    ------
+    ModelError : model and layout do not fit, or the network is of a kind the graph does not cover
+    """
+    if model.config.vocab_size != layout.vocabulary:
+        raise ModelError(
+            f"the recommender has {model.config.vocab_size} tokens, but the layout has {layout.vocabulary}"
+        )
+    graph = Graph("recommender")
+    inputs = [graph.input(each.name, each.dtype, each.shape) for each in recommender_inputs(layout.depth)]
+    history, history_mask, node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, *slots = inputs
+    network = T5Graph(graph, model.config, model.state_dict())
+    limits = SearchInputs(node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, slots)
+    found = BeamSearch(graph, network, limits).search(network.encode(history, history_mask))
+    for value, each in zip((found.tokens, found.log_prob, found.leaf), recommender_outputs(layout.depth), strict=True):
+        graph.output(value, each.name, each.dtype, each.shape)
+    graph.save(path)

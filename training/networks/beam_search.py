@@ -1,0 +1,163 @@
+"""The whole constrained beam search as graph operations, unrolled over the positions of a semantic ID.
+
+Every step gathers the children of each beam's node from the constraint index, adds their log-probabilities to the
+beam's score, takes the best, and reorders the decoder's cache. The index is an input, so that items come and go
+without a new export. Scores are sums of log-probabilities over the whole vocabulary, masked after the log-softmax,
+with no length penalty. Knows nothing of items and of how the index is built.
+
+Symbols: B batch, W beams asked for, R roots, X blocked edges, C children looked at (at least the index's largest
+fan-out at that level), P beams a request has at a step (1 decoder state at the first, W after it), V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.semantic_ids import PAD_TOKEN
+from training.networks.graph import Graph, Value
+from training.networks.t5_graph import EncodedHistory, KeysValues, T5Graph
+
+NOTHING = float("-inf")
+"""Score of a beam that does not exist."""
+
+ZERO, NONE, PAD = np.int32(0), np.int32(-1), np.int32(PAD_TOKEN)
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """The constraint index and the limits of a request.
+
+    Attributes
+    ----------
+    node_start, node_count : int32 [nodes], where a node's children lie among the edges, and how many they are
+    edge_token, edge_child : int32 [edges], an edge's token, and the node (at the last level: the leaf) behind it
+    roots : int32 [B, R], nodes at which beams start, padded with -1
+    blocked : int32 [B, X], X >= 1, positions of edges that must not be taken, padded with -1
+    beam_slots : int32 [W], 0..W-1: its length says how many beams to keep
+    child_slots : by level, int32 [C], 0..C-1: its length says how many children to look at
+    """
+
+    node_start: Value
+    node_count: Value
+    edge_token: Value
+    edge_child: Value
+    roots: Value
+    blocked: Value
+    beam_slots: Value
+    child_slots: Sequence[Value]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What comes out: tokens int32 [B, W, depth], log_prob float32 [B, W], leaf int32 [B, W]."""
+
+    tokens: Value
+    log_prob: Value
+    leaf: Value
+
+
+@dataclass(frozen=True)
+class Beams:
+    """W beams of every request after a step, best first.
+
+    Attributes
+    ----------
+    score : float32 [B, W], -inf where there is no beam
+    token : int32 [B, W], the newest token; `PAD_TOKEN` where there is no beam
+    node : int32 [B, W], where in the index it stands (after the last step: its leaf); -1 where there is no beam
+    parent : int64 [B, W], the beam before this step that it comes from
+    """
+
+    score: Value
+    token: Value
+    node: Value
+    parent: Value
+
+
+class BeamSearch:
+    """Adds the search to a graph.
+
+    Parameters
+    ----------
+    graph : where to add it
+    network : scores what may follow
+    inputs : the constraint index and the limits of a request
+    """
+
+    def __init__(self, graph: Graph, network: T5Graph, inputs: SearchInputs) -> None:
+        self._graph = graph
+        self._network = network
+        self._inputs = inputs
+
+    def search(self, encoded: EncodedHistory) -> Found:
+        """All steps, from encoded histories to leaves."""
+        graph, depth = self._graph, len(self._inputs.child_slots)
+        # One beam and one decoder state a request, from which all its roots begin.
+        tokens = graph.op("Expand", np.asarray([PAD_TOKEN]), encoded.batch)
+        node = self._inputs.roots
+        score = graph.where(node >= ZERO, 0.0, NOTHING)
+        past: list[KeysValues] = []
+        written: list[Value] = []
+        for level in range(depth):
+            log_prob, present = self._network.step(tokens, past, level, encoded)
+            beams = self._advance(level, log_prob, node, score)
+            node, score, tokens = beams.node, beams.score, beams.token.reshape(-1)
+            written = [earlier.take_along(beams.parent, axis=1) for earlier in written] + [beams.token]
+            if level < depth - 1:
+                rows = self._state_rows(level, beams)
+                past = [(keys.take(rows), values.take(rows)) for keys, values in present]
+        semantic_id = graph.concat([token.unsqueeze(2) for token in written], axis=2)
+        return Found(graph.where((score > NOTHING).unsqueeze(2), semantic_id, PAD), score, node)
+
+    def _advance(self, level: int, log_prob: Value, node: Value, score: Value) -> Beams:
+        """One level down: the best W children, not blocked, of all nodes at which a request stands.
+
+        Parameters
+        ----------
+        log_prob : float32 [B or B * W, V], of what may follow each decoder state
+        node : int32 [B, R or W], score : float32 of the same shape
+        """
+        graph, inputs, slots = self._graph, self._inputs, self._inputs.child_slots[level]
+        batch, width = node.size(0), inputs.beam_slots.size(0)
+        alive = score > NOTHING
+        here = graph.where(alive, node, ZERO)
+        exists = (slots < inputs.node_count.take(here).unsqueeze(2)) & alive.unsqueeze(2)
+        # Never read outside the arrays, nor in their slack: what does not exist reads edge 0 and scores nothing.
+        edge = graph.where(exists, inputs.node_start.take(here).unsqueeze(2) + slots, ZERO)
+        # As many rows as there are decoder states: the roots of a request share one.
+        children = inputs.edge_token.take(edge).reshape(log_prob.size(0), -1)
+        gained = log_prob.take_along(children, axis=1).reshape(graph.op("Shape", edge))
+        total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(batch, -1)
+
+        # At most X of the best W + X are blocked, so the best W of the others are all among them.
+        wanted = graph.op("Min", width + inputs.blocked.size(1), total.size(1))
+        best, place = graph.top_k(total, wanted)
+        chosen = edge.reshape(batch, -1).take_along(place, axis=1)
+        hits = graph.op("Equal", chosen.unsqueeze(2), inputs.blocked.unsqueeze(1)).cast("int32")
+        is_blocked = graph.op("ReduceMax", hits, np.asarray([2]), keepdims=0) > ZERO
+
+        # Beams that do not exist fill up to W where there are fewer candidates.
+        padding = graph.concat([batch, width], axis=0)
+        allowed = graph.where(is_blocked, NOTHING, best)
+        kept, rank = graph.top_k(graph.concat([allowed, graph.op("Expand", NOTHING, padding)], axis=1), width)
+        nowhere = graph.op("Expand", 0, padding)
+        edge = graph.concat([chosen, nowhere.cast("int32")], axis=1).take_along(rank, axis=1)
+        parent = graph.concat([place // slots.size(0), nowhere], axis=1).take_along(rank, axis=1)
+        alive = kept > NOTHING
+        return Beams(
+            score=kept,
+            token=graph.where(alive, inputs.edge_token.take(edge), PAD),
+            node=graph.where(alive, inputs.edge_child.take(edge), NONE),
+            parent=parent,
+        )
+
+    def _state_rows(self, level: int, beams: Beams) -> Value:
+        """int64 [B * W]: row of the decoder state that each beam continues; at the first level a request has one."""
+        graph, width = self._graph, self._inputs.beam_slots.size(0)
+        request = graph.op("Range", 0, graph.op("Squeeze", beams.score.size(0)), 1).unsqueeze(1)
+        if level == 0:
+            return graph.op("Expand", request, graph.op("Shape", beams.score)).reshape(-1)
+        return (request * width + beams.parent).reshape(-1)
