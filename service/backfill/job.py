@@ -25,8 +25,7 @@ from service.backfill.rows import TEXT_FIELDS, Kind, Rejection, Row, RowReader
 from service.bundle.files import sha256_of
 from service.catalogue.content import stored_content
 from service.catalogue.store import CatalogueStore, NewItem
-from service.engine.item_tokenizer import ItemTokenizer
-from service.engine.text_encoder import TextEncoder
+from service.engine.engine import EncodesTexts, TokenizesItems
 from service.errors import InvalidInput, SuffixExhausted
 
 Advance = Callable[[Tally, int], None]
@@ -85,8 +84,8 @@ class BackfillJob:
 def run_backfill(
     job: BackfillJob,
     store: CatalogueStore,
-    text_encoder: TextEncoder,
-    item_tokenizer: ItemTokenizer,
+    text_encoder: EncodesTexts,
+    item_tokenizer: TokenizesItems,
     advance: Advance = lambda tally, records: None,
 ) -> Tally:
     """Bring the file in, going on where an unfinished run on the same content stopped; a finished one starts anew.
@@ -106,8 +105,8 @@ class _Run:
         self,
         job: BackfillJob,
         store: CatalogueStore,
-        text_encoder: TextEncoder,
-        item_tokenizer: ItemTokenizer,
+        text_encoder: EncodesTexts,
+        item_tokenizer: TokenizesItems,
         advance: Advance,
     ) -> None:
         self._job = job

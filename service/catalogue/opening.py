@@ -84,6 +84,9 @@ def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout) -> pl.DataFrame:
     parts = {"codes": layout.levels, "experts": layout.experts_per_item}
     try:
         frame = pl.read_parquet(path, columns=["domain", "item_id", "title", "codes", "experts", "suffix"])
+        for column in ("domain", "item_id", "codes", "experts", "suffix"):
+            if frame[column].has_nulls():
+                raise BundleError(f"{path}: column {column!r} is null in row {frame[column].is_null().arg_max()}")
         codes, experts = (
             frame[name].cast(pl.List(pl.Int32)).list.to_array(width).to_numpy().reshape(-1, width)
             for name, width in parts.items()

@@ -1,0 +1,157 @@
+"""A store filled with the bundle's own catalogue: whole, resumed, and refused when the catalogue contradicts itself."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from dummy_engine import dummy_manifest
+from redis_server import RedisServer
+
+from service.bundle.files import Bundle
+from service.bundle.manifest import CataloguePart, Manifest
+from service.catalogue import opening
+from service.catalogue.live import LiveCatalogue
+from service.catalogue.opening import open_catalogue, read_bundle_catalogue
+from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
+from service.errors import BundleError, NotReady, StoreUnavailable
+
+
+def frame_of(rows: list[tuple[str, str, str | None, list[int], list[int], int]]) -> pl.DataFrame:
+    schema = {
+        "domain": pl.String,
+        "item_id": pl.String,
+        "title": pl.String,
+        "codes": pl.List(pl.Int64),
+        "experts": pl.List(pl.UInt16),
+        "suffix": pl.Int64,
+    }
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+ROWS = [
+    ("films", "a", "A", [1, 2, 3], [1], 0),
+    ("films", "b", None, [1, 2, 3], [1], 1),
+    ("books", "a", "other", [1, 2, 3], [1], 0),
+    *(("films", f"i{n}", f"t{n}", [7, n // 8, n % 8], [0], 0) for n in range(30)),
+]
+
+
+def bundle_of(folder: Path, frame: pl.DataFrame, **changes: Any) -> Bundle:
+    (folder / "catalogue").mkdir(parents=True)
+    frame.write_parquet(folder / "catalogue" / "items.parquet")
+    manifest: Manifest = dummy_manifest()
+    part = CataloguePart(items=changes.get("items", len(frame)))
+    return Bundle(folder, manifest.model_copy(update={"catalogue": part}))
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "embedded":
+        return f"embedded:{tmp_path / 'store'}"
+    server: RedisServer = request.getfixturevalue("redis_server")
+    # Each test brings its own catalogue under the same bundle name, so each takes an empty database.
+    databases = request.session.stash.setdefault(DATABASES, [])
+    databases.append(len(databases) + 1)
+    return f"{server.url}/{databases[-1]}"
+
+
+DATABASES = pytest.StashKey[list[int]]()
+
+
+def everything(store: CatalogueStore) -> dict[ItemKey, StoredItem]:
+    return {item.key: item for batch in store.scan() for item in batch}
+
+
+def test_a_new_store_holds_the_bundles_items_with_their_ids(tmp_path: Path, url: str) -> None:
+    bundle = bundle_of(tmp_path / "bundle", frame_of(ROWS))
+    store = open_catalogue(url, bundle)
+    found = everything(store)
+    assert len(found) == len(ROWS)
+    for domain, item_id, title, codes, experts, suffix in ROWS:
+        item = found[ItemKey(domain, item_id)]
+        values = store.layout.unpack(np.array([item.packed], dtype=np.uint64))[0].tolist()
+        assert (values, item.title) == ([*codes, *experts, suffix], title)
+    registered = store.register([NewItem("films", "c", (1, 2, 3), (1,))])
+    assert registered.values[0].tolist() == [1, 2, 3, 1, 2]
+    live = LiveCatalogue(store)
+    assert live.domains() == {"films": 33, "books": 1}
+    store.delete(ItemKey("films", "a"))
+    store.close()
+    again = open_catalogue(url, bundle)
+    assert again.status().items == {"films": 32, "books": 1}, "opening again revives nothing"
+    again.close()
+
+
+def test_an_interrupted_start_goes_on_where_it_stopped(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "SEED_ROWS", 10)
+    bundle = bundle_of(tmp_path / "bundle", frame_of(ROWS))
+    manifest = bundle.manifest
+    store = opening.open_store(url, manifest.name, manifest.generation, manifest.token_layout(manifest.recommenders[0]))
+    seeded: list[int] = []
+    real = type(store).seed
+
+    def failing(self: CatalogueStore, items: list[StoredItem]) -> None:
+        if len(seeded) == 2:
+            raise StoreUnavailable("gone")
+        seeded.append(len(items))
+        real(self, items)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(store), "seed", failing)
+    with pytest.raises(StoreUnavailable):
+        open_catalogue(url, bundle)
+    with pytest.raises(NotReady):
+        store.register([NewItem("films", "x", (1, 2, 3), (1,))])
+    seeded.clear()
+    open_catalogue(url, bundle).close()
+    assert sum(seeded) == len(ROWS) - 20
+    assert len(everything(store)) == len(ROWS)
+    store.close()
+
+
+def test_replicas_that_start_at_once_agree(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "SEED_ROWS", 3)
+    bundle = bundle_of(tmp_path / "bundle", frame_of(ROWS))
+    stores: list[CatalogueStore] = []
+    threads = [threading.Thread(target=lambda: stores.append(open_catalogue(url, bundle))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stores) == 3
+    assert stores[0].status().items == {"films": 32, "books": 1}
+    for store in stores:
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop("codes"), "codes"),
+        (lambda frame: frame.with_columns(codes=pl.lit("x")), r"items\.parquet"),
+        (lambda frame: frame.with_columns(codes=pl.concat_list(pl.lit(1), pl.lit(2))), r"items\.parquet"),
+        (lambda frame: frame.with_columns(suffix=pl.lit(4)), "not within 0..3"),
+        (lambda frame: frame.with_columns(suffix=pl.lit(0)), "semantic ID of item '[ab]', domain 'films'"),
+        (lambda frame: frame.with_columns(item_id=pl.lit("a")), "item of item 'a'"),
+        (lambda frame: frame.with_columns(item_id=pl.lit(None, pl.String)), "'item_id' is null in row 0"),
+        (lambda frame: frame.with_columns(suffix=pl.col("suffix").replace(1, None)), "'suffix' is null in row 1"),
+        (lambda frame: frame.head(5), "5 items, but the manifest says 33"),
+    ],
+)
+def test_a_catalogue_that_contradicts_itself_is_refused(tmp_path: Path, change: Any, message: str) -> None:
+    bundle = bundle_of(tmp_path, change(frame_of(ROWS)), items=len(ROWS))
+    with pytest.raises(BundleError, match=message):
+        read_bundle_catalogue(bundle, bundle.manifest.token_layout(bundle.manifest.recommenders[0]))
+
+
+def test_an_empty_catalogue_is_a_catalogue(tmp_path: Path, url: str) -> None:
+    store = open_catalogue(url, bundle_of(tmp_path / "bundle", frame_of([])))
+    assert store.seeded()
+    assert LiveCatalogue(store).domains() == {}
+    store.close()
