@@ -23,6 +23,7 @@ from service.recommending import Recommending, RecommendQuery
 from service.searching import Searching
 from service.settings import Settings
 from service.tokenizing import Tokenizing
+from service.writing import Writing
 
 PROBE = ItemInput("probe", None, ItemContent(title="A first item", description="Tokenized once at start."))
 """What is tokenized, and recommended after, before the service says that it is ready."""
@@ -51,7 +52,7 @@ class Service:
 
     Attributes
     ----------
-    tokenizing, recommending : the two operations
+    tokenizing, recommending, writing : the operations
     state, checks : how far it is, and what each readiness check said
     """
 
@@ -68,9 +69,11 @@ class Service:
         self._log = get_logger("unitok.service")
         self._encoding = Encoding(engine.text_encoder, engine.item_tokenizer, settings.text_batch_tokens, self.metrics)
         self._searching = Searching(catalogue, settings.search_batch_beams, self.metrics)
+        self.writing = Writing(catalogue, self.metrics)
         self.tokenizing = Tokenizing(
             encoding=self._encoding,
             catalogue=catalogue,
+            writing=self.writing,
             layout=engine.layout,
             expert_names=manifest.item_tokenizer.expert_names,
             limits=settings.limits,
@@ -166,4 +169,5 @@ class Service:
         self.state = State.STOPPING
         for batcher in (self._encoding.batcher, self._searching.batcher):
             await asyncio.to_thread(batcher.close, self.settings.drain_seconds)
+        await asyncio.to_thread(self.writing.close)
         self._log.info("stopped")

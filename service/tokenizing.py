@@ -8,7 +8,6 @@ and registering into a new one creates it. Knows nothing of HTTP.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from service.items import DESCRIPTION_CHARACTERS, ItemContent
 from service.limits import Limits
 from service.metrics import Metrics
 from service.semantic_ids import IntArray, SemanticId, TokenLayout
+from service.writing import Writing
 
 NAMED_REFUSALS = 5
 """Refused items named in one message."""
@@ -54,7 +54,7 @@ class Tokenizing:
     Parameters
     ----------
     encoding : contents to codes
-    catalogue : the live catalogue
+    catalogue, writing : the live catalogue, and what changes it
     layout : shape of the semantic IDs
     expert_names : names of the K experts
     limits, admission, metrics : shared with the other operation
@@ -65,6 +65,7 @@ class Tokenizing:
         *,
         encoding: Encoding,
         catalogue: LiveCatalogue,
+        writing: Writing,
         layout: TokenLayout,
         expert_names: Sequence[str],
         limits: Limits,
@@ -73,6 +74,7 @@ class Tokenizing:
     ) -> None:
         self._encoding = encoding
         self._catalogue = catalogue
+        self._writing = writing
         self._layout = layout
         self._expert_names = tuple(expert_names)
         self._limits = limits
@@ -135,10 +137,8 @@ class Tokenizing:
     ) -> tuple[list[IntArray], list[bool]]:
         """Store the items; returns their semantic IDs and whether each is new."""
         new_items = [_new_item(item, said) for item, said in zip(items, encoded, strict=True)]
-        with self._metrics.phase("store"):
-            registered = await asyncio.to_thread(self._catalogue.register, new_items)
+        registered = await self._writing.register(new_items)
         refused = np.flatnonzero(registered.refused)
-        self._metrics.items("registered", int(registered.created.sum()))
         if refused.size:
             names = ", ".join(f"items[{row}] ({items[row].item_id!r})" for row in refused[:NAMED_REFUSALS])
             more = f" and {refused.size - NAMED_REFUSALS} more" if refused.size > NAMED_REFUSALS else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 
 from fastapi import APIRouter, Response
@@ -76,8 +75,5 @@ async def put_item(
 )
 async def delete_item(domain: DomainPath, item_id: ItemIdPath, service: OpenService) -> None:
     """Remove an item: it is not recommended any more. Its semantic ID is kept for it and never given to another."""
-    with service.metrics.phase("store"):
-        deleted = await asyncio.to_thread(service.catalogue.delete, ItemKey(domain, item_id))
-    if not deleted:
+    if not await service.writing.delete(ItemKey(domain, item_id)):
         raise ItemNotFound(f"domain {domain!r} holds no item {item_id!r}")
-    service.metrics.items("deleted", 1)

@@ -287,6 +287,7 @@ def test_overload_is_429_in_items_before_any_work(served: Served) -> None:
         ]
         while served_items(client) < 6:
             pass
+        assert encoder.entered.wait(20)
         runs = len(encoder.batches)
         three = {"items": [{"domain": "d", "title": f"more {n}"} for n in range(3)]}
         response = client.post("/tokenize", json=three)
