@@ -9,8 +9,8 @@ Rules, where the contract leaves a choice:
   tokenized. Excluding the history excludes all of it.
 - Domains default to those of the allow list; without one to those of the history that hold items; if none does, to all.
 - The beam width defaults to the configured one, raised to k.
-- A recommender that reads a domain token gets that of the one domain searched; with several, that of the most recent
-  history entry if it is among them.
+- A recommender that reads a domain token gets that of the most recent history entry whose domain is searched, else of the
+  first domain searched.
 
 Knows nothing of HTTP.
 """
@@ -128,12 +128,11 @@ class Recommending:
             excluded = list(query.exclude)
             if query.exclude_history:
                 excluded += [_key(entry.item) for entry in readable if entry.entry is not None]
-            leading = domains[0] if len(domains) == 1 else recent[-1].item.domain
             job = SearchJob(
                 recommender=recommender,
                 history=history,
                 domains=domains,
-                leading_domain=leading if leading in domains else None,
+                leading_domain=_leading_domain(recent, domains),
                 excluded=tuple(dict.fromkeys(excluded)),
                 allowed=query.allow,
                 k=query.k,
@@ -210,6 +209,12 @@ class Recommending:
         return np.stack([next(computed) if entry.entry is None else entry.entry.values for entry in recent]).astype(
             np.int32, copy=False
         )
+
+
+def _leading_domain(recent: Sequence[_Readable], domains: Sequence[str]) -> str | None:
+    """Whose token leads the history; None where nothing is searched."""
+    searched = (entry.item.domain for entry in reversed(recent) if entry.item.domain in domains)
+    return next(searched, domains[0] if domains else None)
 
 
 def _key(item: ItemInput) -> ItemKey:

@@ -113,8 +113,10 @@ def leaves(index: TrieArrays, node: int, blocked: set[int], depth: int) -> Itera
                 yield (token, *path), leaf
 
 
-def dummy_manifest(**layout: int) -> Manifest:
-    shape = {"levels": 3, "codes": 8, "experts": 2, "experts_per_item": 1, "suffixes": 4, **layout}
+ONE_FOR_ALL = ({"name": "all", "domains": [], "domain_tokens": []},)
+
+
+def dummy_manifest(recommenders: Sequence[dict[str, Any]]) -> Manifest:
     sha = "0" * 64
     values: dict[str, Any] = {
         "schema_version": 1,
@@ -122,12 +124,10 @@ def dummy_manifest(**layout: int) -> Manifest:
         "generation": 3,
         "created": "2026-01-01T00:00:00Z",
         "description": "no networks",
-        "layout": shape,
+        "layout": {"levels": 3, "codes": 8, "experts": 2, "experts_per_item": 1, "suffixes": 4},
         "text_encoder": {"max_tokens": 16, "recipe": "title-brand-categories-description600", "source": "hash"},
         "item_tokenizer": {"embedding_width": WIDTH, "latent_width": WIDTH, "expert_names": ["films", "games"]},
-        "recommenders": [
-            {"name": "all", "model": "recommender.onnx", "domains": [], "domain_tokens": [], "max_history": 5}
-        ],
+        "recommenders": [{"model": "recommender.onnx", "max_history": 5, **part} for part in recommenders],
         "catalogue": {"items": 0},
         "files": dict.fromkeys(
             (
@@ -149,8 +149,8 @@ class DummyEngine(Engine):
     text_encoder: DummyTextEncoder
     recommenders: tuple[DummyRecommender, ...]
 
-    def __init__(self, **layout: int) -> None:
-        manifest = dummy_manifest(**layout)
-        shape = manifest.token_layout(manifest.recommenders[0])
-        recommenders = [DummyRecommender(part, shape) for part in manifest.recommenders]
-        super().__init__(Bundle(Path("dummy"), manifest), DummyTextEncoder(), DummyItemTokenizer(shape), recommenders)
+    def __init__(self, recommenders: Sequence[dict[str, Any]] = ONE_FOR_ALL) -> None:
+        manifest = dummy_manifest(recommenders)
+        parts = [DummyRecommender(part, manifest.token_layout(part)) for part in manifest.recommenders]
+        tokenizer = DummyItemTokenizer(parts[0].layout)
+        super().__init__(Bundle(Path("dummy"), manifest), DummyTextEncoder(), tokenizer, parts)

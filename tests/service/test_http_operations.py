@@ -9,13 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
-from dummy_engine import DummyEngine
+from dummy_engine import DummyEngine, DummyRecommender
 from http_server import running, wait_until_ready
 
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.lifecycle import State
+from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN
 from service.settings import Settings
 
 FILMS = [f"film {number}" for number in range(30)]
@@ -228,6 +229,39 @@ def test_concurrent_recommendations_equal_those_asked_alone(stocked: httpx.Clien
     with ThreadPoolExecutor(16) as pool:
         together = list(pool.map(lambda body: stocked.post("/recommend", json=body).json(), bodies))
     assert together == alone
+
+
+def test_the_recommender_and_its_domain_token_follow_the_domains(tmp_path: Path) -> None:
+    engine = DummyEngine(
+        [
+            {"name": "films-only", "domains": ["films"], "domain_tokens": ["films"]},
+            {"name": "both", "domains": ["films", "games"], "domain_tokens": ["films", "games"]},
+        ]
+    )
+    films_only, both = engine.recommenders
+    store = EmbeddedStore(tmp_path, "dummy", 3, engine.layout)
+    store.finish_seed()
+    with running(create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))) as client:
+        for domain in ("films", "games"):
+            client.put(f"/items/{domain}/a", json={"title": "A"})
+
+        def leading_token(recommender: DummyRecommender, last: str, *domains: str) -> int:
+            asked = len(recommender.histories)
+            history = [{"domain": "films", "item_id": "a"}, {"domain": last, "title": "B"}]
+            response = client.post("/recommend", json={"history": history, "domains": domains})
+            assert response.status_code == 200
+            assert len(recommender.histories) == asked + 1
+            return int(recommender.histories[-1][0])
+
+        assert leading_token(films_only, "games", "films") == films_only.layout.domain_token("films")
+        assert leading_token(both, "films", "games") == both.layout.domain_token("games")
+        assert leading_token(both, "films", "films", "games") == both.layout.domain_token("films")
+        assert leading_token(both, "games", "films", "games") == both.layout.domain_token("games")
+        assert leading_token(both, "elsewhere", "games", "films") == both.layout.domain_token("films")
+        client.put("/items/new/a", json={"title": "A"})
+        assert leading_token(both, "elsewhere", "games") == both.layout.domain_token("games")
+        assert leading_token(both, "new", "games", "new") == UNKNOWN_DOMAIN_TOKEN
+    store.close()
 
 
 def test_items_can_be_put_read_and_deleted(stocked: httpx.Client) -> None:
