@@ -88,8 +88,7 @@ class CatalogueView:
         """Roots int32 [n], tokens int32 [n, depth] and ordinals int32 [n] of those keys that are live."""
         found = [(roots[key.domain], ordinal) for key in keys if (ordinal := self._table.ordinal(key)) is not None]
         rows = np.array(found, dtype=np.int32).reshape(-1, 2)
-        values = self._layout.unpack(self._table.packed(rows[:, 1]))
-        return rows[:, 0], self._layout.tokens(values), rows[:, 1]
+        return rows[:, 0], self._layout.tokens(self._table.values(rows[:, 1])), rows[:, 1]
 
 
 @dataclass(slots=True)
@@ -206,40 +205,47 @@ class LiveCatalogue:
         """Table and index of everything that is in the store; the change log is to be followed from before the call."""
         table = CatalogueTable(self._layout)
         for batch in self._store.scan():
-            for item in batch:
-                table.add(item)
+            table.add(batch)
         roots = {domain: number for number, domain in enumerate(table.domains())}
-        node_of, packed, ordinals = table.columns()
-        tokens = self._layout.tokens(self._layout.unpack(packed))
+        ordinals, node_of = table.rows()
+        tokens = self._layout.tokens(table.values(ordinals))
         return _State(table, CodeTrie.from_tokens(tokens, node_of, ordinals, len(roots)), roots)
 
     def _apply(self, states: Mapping[ItemKey, StoredItem | None]) -> None:
         """Bring table and index to the given states of some keys; waits for batches of searches that have begun."""
         table = self._state.table
-        changed = {key: item for key, item in states.items() if not table.holds(key, item)}
-        if changed:
+        gone: list[ItemKey] = []
+        retitled: list[tuple[int, str | None]] = []
+        added: list[StoredItem] = []
+        for key, item in states.items():
+            ordinal = table.ordinal(key)
+            if ordinal is None:
+                added += [] if item is None else [item]
+            elif item is None:
+                gone.append(key)
+            elif not table.has_id(ordinal, item.packed):
+                # Only where somebody emptied the store and filled it anew.
+                gone.append(key)
+                added.append(item)
+            elif table.title(ordinal) != item.title:
+                retitled.append((ordinal, item.title))
+        if gone or retitled or added:
             with self._lock.writing():
-                for key, item in changed.items():
-                    self._apply_one(key, item)
+                self._change(gone, retitled, added)
 
-    def _apply_one(self, key: ItemKey, item: StoredItem | None) -> None:
+    def _change(
+        self, gone: Sequence[ItemKey], retitled: Sequence[tuple[int, str | None]], added: Sequence[StoredItem]
+    ) -> None:
         table, trie, roots = self._state.table, self._state.trie, self._state.roots
-        ordinal = table.ordinal(key)
-        if ordinal is not None and (item is None or item.packed != table.packed([ordinal])[0]):
-            trie.delete(roots[key.domain], self._tokens(table.packed([ordinal])))
-            table.remove(key)
-            ordinal = None
-        if item is None:
-            return
-        if ordinal is not None:
-            table.retitle(ordinal, item.title)
-            return
-        if key.domain not in roots:
-            roots[key.domain] = trie.add_root()
-        trie.insert(roots[key.domain], self._tokens(np.array([item.packed], dtype=np.uint64)), leaf=table.next_ordinal)
-        table.add(item)
-
-    def _tokens(self, packed: NDArray[np.uint64]) -> IntArray:
-        """Tokens int32 [depth] of one packed ID, uint64 [1]."""
-        tokens: IntArray = self._layout.tokens(self._layout.unpack(packed))[0]
-        return tokens
+        for key in gone:
+            ordinal = table.ordinal(key)
+            if ordinal is not None:
+                trie.delete(roots[key.domain], self._layout.tokens(table.values([ordinal]))[0])
+                table.remove(key)
+        for ordinal, title in retitled:
+            table.retitle(ordinal, title)
+        rows = table.add(added)
+        for item, ordinal, tokens in zip(added, rows, self._layout.tokens(table.values(rows)).tolist(), strict=True):
+            if item.domain not in roots:
+                roots[item.domain] = trie.add_root()
+            trie.insert(roots[item.domain], tokens, leaf=ordinal)

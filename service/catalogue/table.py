@@ -39,6 +39,8 @@ class CatalogueTable:
     def __init__(self, layout: TokenLayout) -> None:
         self._layout = layout
         self._packed = np.zeros(SMALLEST, dtype=np.uint64)
+        # Unpacked as well: every search result and every item of a history asks for its values.
+        self._values = np.zeros((SMALLEST, layout.depth), dtype=np.int32)
         self._domain_of: list[str] = []
         self._item_ids: list[str | None] = []
         self._titles: list[str | None] = []
@@ -56,36 +58,29 @@ class CatalogueTable:
         """Row of a live item."""
         return self._ordinals.get(key.domain, {}).get(key.item_id)
 
-    @property
-    def next_ordinal(self) -> int:
-        """Row that the next item will get."""
-        return len(self._item_ids)
+    def has_id(self, ordinal: int, packed: int) -> bool:
+        """Whether a row's semantic ID is this one."""
+        return int(self._packed[ordinal]) == packed
 
-    def holds(self, key: ItemKey, item: StoredItem | None) -> bool:
-        """Whether the table says of a key what a store says of it."""
-        ordinal = self.ordinal(key)
-        if ordinal is None or item is None:
-            return ordinal is None and item is None
-        return bool(self._packed[ordinal] == item.packed) and self._titles[ordinal] == item.title
+    def title(self, ordinal: int) -> str | None:
+        """What is shown of a row's item."""
+        return self._titles[ordinal]
 
-    def columns(self) -> tuple[IntArray, NDArray[np.uint64], IntArray]:
-        """All live items: domain int32 [n] as a place in `domains`, packed ID uint64 [n], ordinal int32 [n]."""
+    def values(self, ordinals: Sequence[int] | IntArray) -> IntArray:
+        """Semantic IDs of rows, int32 [n, L + N + 1]."""
+        return self._values[np.asarray(ordinals, dtype=np.int64)]
+
+    def rows(self) -> tuple[IntArray, IntArray]:
+        """All live items: ordinal int32 [n], and domain int32 [n] as a place in `domains`."""
         ordinals = np.array([row for row, item_id in enumerate(self._item_ids) if item_id is not None], dtype=np.int32)
         numbers = {domain: number for number, domain in enumerate(self._ordinals)}
-        domains = np.array([numbers[self._domain_of[row]] for row in ordinals.tolist()], dtype=np.int32)
-        return domains, self._packed[ordinals], ordinals
-
-    def packed(self, ordinals: Sequence[int] | IntArray) -> NDArray[np.uint64]:
-        """Packed semantic IDs, uint64 [n]."""
-        return self._packed[np.asarray(ordinals, dtype=np.int64)]
+        return ordinals, np.array([numbers[self._domain_of[row]] for row in ordinals.tolist()], dtype=np.int32)
 
     def entries(self, keys: Sequence[ItemKey]) -> list[CatalogueEntry | None]:
         """Live items in the order asked for, None where there is none."""
-        ordinals = [self.ordinal(key) for key in keys]
-        found = [ordinal for ordinal in ordinals if ordinal is not None]
-        values = iter(self._layout.unpack(self.packed(found)))
+        ordinals = map(self.ordinal, keys)
         return [
-            None if ordinal is None else CatalogueEntry(ordinal, *key, self._titles[ordinal], next(values))
+            None if ordinal is None else CatalogueEntry(ordinal, *key, self._titles[ordinal], self._values[ordinal])
             for key, ordinal in zip(keys, ordinals, strict=True)
         ]
 
@@ -94,21 +89,27 @@ class CatalogueTable:
         item_id = self._item_ids[ordinal]
         if item_id is None:
             raise KeyError(f"row {ordinal} holds no live item")
-        values = self._layout.unpack(self.packed([ordinal]))[0]
-        return CatalogueEntry(ordinal, self._domain_of[ordinal], item_id, self._titles[ordinal], values)
+        domain = self._domain_of[ordinal]
+        return CatalogueEntry(ordinal, domain, item_id, self._titles[ordinal], self._values[ordinal])
 
-    def add(self, item: StoredItem) -> int:
-        """Give an item a row; it must not have one."""
-        ordinal = self.next_ordinal
-        if ordinal == len(self._packed):
-            self._packed = np.concatenate([self._packed, np.zeros(len(self._packed), dtype=np.uint64)])
-        self._packed[ordinal] = item.packed
+    def add(self, items: Sequence[StoredItem]) -> range:
+        """Give items rows; none may have one. Returns the rows."""
+        first, packed = len(self._item_ids), np.array([item.packed for item in items], dtype=np.uint64)
+        end = first + len(items)
+        if end > len(self._packed):
+            room = max(end, 2 * len(self._packed)) - len(self._packed)
+            self._packed = np.concatenate([self._packed, np.zeros(room, dtype=np.uint64)])
+            self._values = np.concatenate([self._values, np.zeros((room, self._layout.depth), dtype=np.int32)])
+        self._packed[first:end] = packed
+        self._values[first:end] = self._layout.unpack(packed)
         # One string object a domain, not one an item.
-        self._domain_of.append(sys.intern(item.domain))
-        self._titles.append(item.title)
-        self._item_ids.append(item.item_id)
-        self._ordinals.setdefault(item.domain, {})[item.item_id] = ordinal
-        return ordinal
+        self._domain_of += [sys.intern(item.domain) for item in items]
+        self._titles += [item.title for item in items]
+        self._item_ids += [item.item_id for item in items]
+        # Last, since it is what makes a row visible to other threads.
+        for ordinal, item in enumerate(items, start=first):
+            self._ordinals.setdefault(item.domain, {})[item.item_id] = ordinal
+        return range(first, end)
 
     def retitle(self, ordinal: int, title: str | None) -> None:
         """Change what is shown of an item."""

@@ -113,13 +113,8 @@ class CodeTrie:
 
     def find(self, root: int, tokens: Sequence[int] | IntArray) -> int:
         """Leaf of a token tuple, `NO_LEAF` where there is none."""
-        child = root
-        for token in self._checked(tokens):
-            position, there = self._position(child, token)
-            if not there:
-                return NO_LEAF
-            child = int(self._edges.child[position])
-        return child
+        nodes, _ = self._descend(root, self._checked(tokens))
+        return nodes[-1] if len(nodes) > self._depth else NO_LEAF
 
     def insert(self, root: int, tokens: Sequence[int] | IntArray, leaf: int) -> None:
         """Add one item; touches one node a level.
@@ -131,16 +126,15 @@ class CodeTrie:
         path = self._checked(tokens)
         if leaf < 0 or min(path) < 0:
             raise InvalidInput(f"tokens {path} lead to leaf {leaf}, but none of them may be negative")
-        if self.find(root, path) != NO_LEAF:
+        shared, position = self._descend(root, path)
+        if len(shared) > self._depth:
             raise InvalidInput(f"tokens {path} are already below root {root}")
-        node = root
-        for level, token in enumerate(path):
-            self._nodes.leaves[node] += 1
-            position, there = self._position(node, token)
-            if not there:
-                child = leaf if level == self._depth - 1 else self._nodes.new()
-                position = self._add_edge(node, level, position, token, child)
-            node = int(self._edges.child[position])
+        branch = len(shared) - 1
+        below = [self._nodes.new() for _ in path[branch + 1 :]]
+        chain = zip([shared[-1], *below], [*below, leaf], path[branch:], strict=True)
+        for level, (node, child, token) in enumerate(chain, start=branch):
+            self._add_edge(node, level, position, token, child)
+        self._nodes.leaves[[*shared, *below]] += 1
 
     def delete(self, root: int, tokens: Sequence[int] | IntArray) -> int:
         """Remove one item and every node that this leaves empty, roots aside; returns its leaf.
@@ -150,23 +144,19 @@ class CodeTrie:
         InvalidInput : the tokens are not there or of another depth; nothing was changed
         """
         path = self._checked(tokens)
-        nodes, positions, child = [], [], root
-        for token in path:
-            position, there = self._position(child, token)
-            if not there:
-                raise InvalidInput(f"tokens {path} are not below root {root}")
-            nodes.append(child)
-            positions.append(position)
-            child = int(self._edges.child[position])
+        nodes, _ = self._descend(root, path)
+        if len(nodes) <= self._depth:
+            raise InvalidInput(f"tokens {path} are not below root {root}")
+        leaf = nodes.pop()
         self._nodes.leaves[nodes] -= 1
         # The deepest node with other leaves (or the root) loses one edge; every node below held this leaf alone.
         level = max((at for at, node in enumerate(nodes) if self._nodes.leaves[node]), default=0)
-        self._remove_edge(nodes[level], level, positions[level])
+        self._remove_edge(nodes[level], level, path[level])
         for below in range(level + 1, self._depth):
             node = nodes[below]
             self._edges.release(int(self._nodes.start[node]), int(self._nodes.capacity[node]))
             self._nodes.free(node, below)
-        return child
+        return leaf
 
     def blocked_edges(self, root_of: IntArray, tokens: IntArray) -> IntArray:
         """Fewest edges that cut exactly these leaves off: the topmost under which every leaf is named.
@@ -226,17 +216,36 @@ class CodeTrie:
             raise InvalidInput(f"{len(path)} tokens {path}, but the index has {self._depth} levels")
         return path
 
-    def _position(self, node: int, token: int) -> tuple[int, bool]:
-        """Where the edge of a token is or belongs, and whether it is there."""
-        start = int(self._nodes.start[node])
-        end = start + int(self._nodes.count[node])
-        position = start + int(np.searchsorted(self._edges.token[start:end], token))
-        return position, position < end and int(self._edges.token[position]) == token
+    def _descend(self, root: int, path: list[int]) -> tuple[list[int], int]:
+        """Follow tokens as far as they lead.
 
-    def _add_edge(self, node: int, level: int, position: int, token: int, child: int) -> int:
-        """Put an edge where it belongs, moving the node's block if that is full; returns the edge's position."""
+        Returns
+        -------
+        the nodes on the way, root first, and the leaf behind them if the way ends there; and the position of the last
+        edge taken, or where the edge of the first token without one belongs
+        """
+        start, count, edge_token, edge_child = (
+            self._nodes.start,
+            self._nodes.count,
+            self._edges.token,
+            self._edges.child,
+        )
+        way, position = [root], 0
+        for token in path:
+            first = int(start[way[-1]])
+            end = first + int(count[way[-1]])
+            position = first + int(edge_token[first:end].searchsorted(token))
+            if position == end or edge_token[position] != token:
+                break
+            way.append(int(edge_child[position]))
+        return way, position
+
+    def _add_edge(self, node: int, level: int, position: int, token: int, child: int) -> None:
+        """Put an edge where it belongs, moving the node's block if that is full; `position` is void for a new node."""
         nodes, edges = self._nodes, self._edges
         start, count, capacity = int(nodes.start[node]), int(nodes.count[node]), int(nodes.capacity[node])
+        if not count:
+            position = start
         if count == capacity:
             larger = 1 << count.bit_length()
             target = edges.allocate(larger)
@@ -248,9 +257,9 @@ class CodeTrie:
         edges.open_slot(position, start + count)
         edges.token[position], edges.child[position] = token, child
         nodes.resize(node, level, count + 1)
-        return position
 
-    def _remove_edge(self, node: int, level: int, position: int) -> None:
-        count = int(self._nodes.count[node])
-        self._edges.close_slot(position, int(self._nodes.start[node]) + count)
+    def _remove_edge(self, node: int, level: int, token: int) -> None:
+        start, count = int(self._nodes.start[node]), int(self._nodes.count[node])
+        position = start + int(self._edges.token[start : start + count].searchsorted(token))
+        self._edges.close_slot(position, start + count)
         self._nodes.resize(node, level, count - 1)
