@@ -1,0 +1,76 @@
+"""Are two ranked lists the same? Scores within rounding of each other count as a tie, which either order may break.
+
+Knows nothing of what ranked them.
+
+Symbols: W beams, depth = L + N + 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.semantic_ids import IntArray
+
+TIE = 1e-4
+"""Scores that differ by less, in natural logarithms, are rounding."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How two lists compare.
+
+    Attributes
+    ----------
+    problem : what differs by more than a tie, as a person reads it; None where the lists are the same
+    ties : ranks at which the items differ and the scores do not
+    difference : greatest difference of two scores of one rank
+    """
+
+    problem: str | None
+    ties: int
+    difference: float
+
+
+def compare_lists(
+    expected: IntArray,
+    expected_score: NDArray[np.float32],
+    found: IntArray,
+    found_score: NDArray[np.float32],
+    tie: float = TIE,
+) -> Comparison:
+    """Compare two ranked lists of one request.
+
+    Parameters
+    ----------
+    expected, found : int32 [W, depth] tokens, best first
+    expected_score, found_score : float32 [W], -inf where there is no result
+    tie : scores closer than this are equal
+    """
+    count, found_count = int(np.isfinite(expected_score).sum()), int(np.isfinite(found_score).sum())
+    if count != found_count:
+        return Comparison(f"leaf: {found_count} results, but {count} are right", 0, float("inf"))
+    expected, expected_score = expected[:count], expected_score[:count]
+    found, found_score = found[:count], found_score[:count]
+    gaps = np.abs(expected_score - found_score)
+    difference = float(gaps.max(initial=0.0))
+    if difference > tie:
+        rank = int(gaps.argmax())
+        return Comparison(
+            f"log_prob: at rank {rank} {found_score[rank]:.6f}, but {expected_score[rank]:.6f} is right", 0, difference
+        )
+    differ = np.flatnonzero((expected != found).any(axis=1)).tolist()
+    for rank in differ:
+        same = np.flatnonzero((expected == found[rank]).all(axis=1))
+        # Not in the other list at all: it may have lost a tie for the last place.
+        rival = expected_score[same[0]] if len(same) else expected_score[-1]
+        if abs(float(found_score[rank]) - float(rival)) > tie:
+            return Comparison(
+                f"semantic_id: at rank {rank} {found[rank].tolist()}, but {expected[rank].tolist()} is right, "
+                f"and their scores are no tie",
+                0,
+                difference,
+            )
+    return Comparison(None, len(differ), difference)

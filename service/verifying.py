@@ -1,0 +1,138 @@
+"""Does a bundle do what was proven when it was exported? Runs every graph on the stored sample and compares.
+
+Knows nothing of networks and of the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from service.bundle.files import Bundle
+from service.bundle.sample import SAMPLE, ProvenSample
+from service.catalogue.opening import read_bundle_catalogue
+from service.engine.engine import Engine
+from service.engine.recommender import BeamResult
+from service.engine.sessions import Provider
+from service.errors import BundleError, ModelError
+from service.index.trie import CodeTrie
+from service.ranked_lists import compare_lists
+from service.semantic_ids import IntArray
+
+VECTOR_TOLERANCE = 1e-3
+"""Greatest difference in a component of a text's unit vector that rounding explains, int8 encoders included."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked and holds: its name, and what was looked at."""
+
+    name: str
+    what: str
+
+
+def verify(folder: Path, provider: Provider = "cpu", threads: int = 0) -> Iterator[Check]:
+    """Check a bundle, one thing after the other.
+
+    Raises
+    ------
+    BundleError : a file is missing or altered, a signature or the catalogue is not as the manifest says
+    ModelError : a graph gives another answer than was proven; names the tensor
+    """
+    bundle = Bundle.open(folder)
+    yield Check("hashes", f"{len(bundle.manifest.files)} files have the SHA-256 that the manifest states")
+    engine = Engine.open(bundle, provider, threads)
+    names = ", ".join(recommender.part.name for recommender in engine.recommenders)
+    yield Check("signatures", f"text encoder, item tokenizer, recommenders ({names}) open on {provider}")
+    catalogue = read_bundle_catalogue(bundle, engine.layout)
+    domains = catalogue["domain"].n_unique()
+    yield Check("catalogue", f"{len(catalogue)} items in {domains} domains, each with a semantic ID of its own")
+    if SAMPLE not in bundle.manifest.files:
+        raise BundleError(f"{folder}: no {SAMPLE}; `unitok export` writes it, and without it nothing can be compared")
+    sample = ProvenSample.load(bundle.path(SAMPLE))
+    yield _check_texts(engine, catalogue, sample)
+    yield _check_ids(engine, sample)
+    yield from _check_lists(engine, catalogue, sample)
+
+
+def catalogue_text(title: str | None, item_id: str) -> str:
+    """The text that stands for a catalogue's item in the stored sample."""
+    return title or item_id
+
+
+def _check_texts(engine: Engine, catalogue: pl.DataFrame, sample: ProvenSample) -> Check:
+    rows = catalogue[sample.text_row.tolist()]
+    texts = [catalogue_text(title, item_id) for title, item_id in rows.select("title", "item_id").iter_rows()]
+    difference = np.abs(engine.text_encoder.encode(texts) - sample.text_vector).max(initial=0.0)
+    if not difference <= VECTOR_TOLERANCE:
+        raise ModelError(
+            f"sentence_embedding: differs from the proven vectors by up to {difference:.3g}, "
+            f"but at most {VECTOR_TOLERANCE:.3g} is rounding"
+        )
+    return Check("text encoder", f"{len(texts)} texts, greatest difference {difference:.1e}")
+
+
+def _check_ids(engine: Engine, sample: ProvenSample) -> Check:
+    found = engine.item_tokenizer.tokenize(sample.embedding)
+    for name, expected, got in (("codes", sample.codes, found.codes), ("experts", sample.experts, found.experts)):
+        differ = np.flatnonzero((expected != got).any(axis=1))
+        if len(differ):
+            row = int(differ[0])
+            raise ModelError(
+                f"{name}: {len(differ)} of {len(got)} stored items differ; item {row} gets {got[row].tolist()}, "
+                f"but {expected[row].tolist()} was proven"
+            )
+    return Check("semantic IDs", f"codes and experts of {len(found.codes)} stored items are equal")
+
+
+def _check_lists(engine: Engine, catalogue: pl.DataFrame, sample: ProvenSample) -> Iterator[Check]:
+    """Ranked lists of every recommender, then what no list may ever break."""
+    results = 0
+    for recommender in engine.recommenders:
+        mine = sample.recommender == recommender.part.name
+        compared, difference = 0, 0.0
+        for domain in sorted(set(sample.domain[mine].tolist())):
+            rows = np.flatnonzero(mine & (sample.domain == domain))
+            packed = catalogue.filter(pl.col("domain") == domain)["packed"].to_numpy()
+            tokens = recommender.layout.tokens(recommender.layout.unpack(packed))
+            leaves = np.arange(len(tokens), dtype=np.int32)
+            trie = CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, root_count=1)
+            index = trie.arrays()
+            history, mask = sample.history[rows], sample.history_mask[rows]
+            roots, beams = np.zeros((len(rows), 1), dtype=np.int32), sample.tokens.shape[1]
+            found = recommender.search(history, mask, index, roots, np.full_like(roots, -1), beams)
+            for place, row in enumerate(rows):
+                compared_list = compare_lists(
+                    sample.tokens[row], sample.log_prob[row], found.tokens[place], found.log_prob[place]
+                )
+                if compared_list.problem is not None:
+                    raise ModelError(f"{recommender.part.name}, stored history {row}: {compared_list.problem}")
+                difference = max(difference, compared_list.difference)
+            best = found.leaf[:, :1]
+            blocked = np.stack([trie.blocked_edges(roots[0], tokens[leaf]) for leaf in best])
+            again = recommender.search(history, mask, index, roots, blocked, beams)
+            for result, banned in ((found, np.full_like(best, -1)), (again, best)):
+                results += _require_valid(result, tokens, banned, recommender.part.name)
+            compared += len(rows)
+        what = f"{compared} ranked lists of {sample.tokens.shape[1]} are equal, greatest difference {difference:.1e}"
+        yield Check(f"recommender {recommender.part.name}", what)
+    yield Check("constraint", f"{results} results: every one is an item, none twice, none that was excluded")
+
+
+def _require_valid(result: BeamResult, tokens: IntArray, banned: IntArray, name: str) -> int:
+    """Count the results of B lists, all of which must be items, no two alike and none banned (int32 [B, 1])."""
+    alive = result.leaf >= 0
+    width = min(result.leaf.shape[1], len(tokens) - int((banned >= 0).any()))
+    if (alive.sum(axis=1) != width).any():
+        raise ModelError(f"{name}: leaf: a list has {alive.sum(axis=1).min()} results, but {width} items qualify")
+    if (result.tokens[alive] != tokens[result.leaf[alive]]).any():
+        raise ModelError(f"{name}: semantic_id: a result is not the ID of the item it names")
+    if any(len(set(row[row >= 0].tolist())) < (row >= 0).sum() for row in result.leaf):
+        raise ModelError(f"{name}: leaf: an item is listed twice")
+    if (alive & (result.leaf == banned)).any():
+        raise ModelError(f"{name}: leaf: an excluded item is listed")
+    return int(alive.sum())

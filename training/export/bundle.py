@@ -1,0 +1,172 @@
+"""The stage `export`: everything the service needs in one folder, written, run, proven, and only then put in place.
+
+Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from service.bundle.files import Bundle, hash_files, write_manifest
+from service.bundle.manifest import (
+    MANIFEST,
+    CataloguePart,
+    Layout,
+    Manifest,
+    RecommenderPart,
+    TextEncoderPart,
+)
+from service.engine.engine import Engine
+from service.errors import ConfigError
+from service.progress import progress
+from service.semantic_ids import IntArray
+from training.encoders.folder import MODEL, TOKENIZER
+from training.export.item_tokenizer import export_item_tokenizer
+from training.export.proof import prove
+from training.export.recommender import export_recommender
+from training.export.sources import Folders, Sources, open_sources
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, and how much to prove.
+
+    Attributes
+    ----------
+    name, generation : of the bundle; together they name its semantic IDs everywhere
+    description : for people
+    domains : of the catalogue; None: all that have IDs
+    histories, beams : real histories whose ranked lists are proven, and the beam width for it
+    replace : whether a bundle that is already there may be replaced
+    threads : of the proof; 0 takes every core
+    """
+
+    name: str
+    generation: int = 1
+    description: str = ""
+    domains: tuple[str, ...] | None = None
+    histories: int = 200
+    beams: int = 20
+    replace: bool = False
+    threads: int = 0
+
+
+def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[str, Any]:
+    """Write a bundle; `out` appears, complete, only when everything was proven.
+
+    Returns
+    -------
+    figures of the proof and sizes, as in the manifest
+
+    Raises
+    ------
+    ConfigError : a folder is not finished, two do not fit each other, or `out` exists and may not be replaced
+    ModelError : the bundle does not do what the networks do; names the tensor and the greatest difference
+    """
+    if out.exists() and not (options.replace and (out / MANIFEST).is_file()):
+        raise ConfigError(f"{out}: exists already; choose another name, or allow a bundle there to be replaced")
+    sources = open_sources(folders, options.domains)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    manifest = _write_parts(partial, sources, options)
+    write_manifest(partial, manifest)
+    proof = prove(Engine.open(Bundle.open(partial), "cpu", options.threads), sources, options.histories, options.beams)
+    proof.sample.save(partial)
+    files = hash_files(partial)
+    sizes = {name: (partial / name).stat().st_size for name in files}
+    figures = {"proof": proof.figures, "bytes": sum(sizes.values()), "file_bytes": sizes}
+    write_manifest(partial, manifest.model_copy(update={"files": files, "figures": figures}))
+    Bundle.open(partial)
+    _put_in_place(partial, out)
+    return {"bundle": options.name, "generation": options.generation, "items": manifest.catalogue.items, **figures}
+
+
+def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Manifest:
+    """Write every file but the proven sample; returns a manifest without figures."""
+    with progress("writing the bundle", 3 + len(sources.recommenders)) as advance:
+        for name in (MODEL, TOKENIZER):
+            shutil.copyfile(sources.encoder_folder / name, folder / name)
+        advance(1, "item tokenizer")
+        item_tokenizer = export_item_tokenizer(sources.tokenizer, folder / "item_tokenizer.onnx")
+        advance(1, "recommender")
+        recommenders = []
+        for name, trained in sources.recommenders.items():
+            model = "recommender.onnx" if len(sources.recommenders) == 1 else f"recommender_{name}.onnx"
+            export_recommender(trained.model, trained.layout, folder / model)
+            recommenders.append(
+                RecommenderPart(
+                    name=name,
+                    model=model,
+                    domains=list(trained.trained_on),
+                    domain_tokens=list(trained.layout.domains),
+                    max_history=trained.max_history,
+                )
+            )
+            advance(1, "catalogue")
+        catalogue = CataloguePart(items=sum(len(domain.values) for domain in sources.domains))
+        _write_catalogue(folder / catalogue.path, sources)
+        advance(1)
+    layout, card = sources.layout, sources.encoder
+    return Manifest(
+        schema_version=1,
+        name=options.name,
+        generation=options.generation,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        description=options.description,
+        layout=Layout(
+            levels=layout.levels,
+            codes=layout.codes,
+            experts=layout.experts,
+            experts_per_item=layout.experts_per_item,
+            suffixes=layout.suffixes,
+        ),
+        text_encoder=TextEncoderPart(max_tokens=card.max_tokens, recipe=card.recipe, source=card.source),
+        item_tokenizer=item_tokenizer,
+        recommenders=recommenders,
+        catalogue=catalogue,
+        files=hash_files(folder),
+    )
+
+
+def _write_catalogue(path: Path, sources: Sources) -> None:
+    """Write items and IDs, domain by domain in item rows."""
+    levels = sources.layout.levels
+    frames = [
+        pl.DataFrame(
+            {
+                "domain": pl.Series([domain.data.name] * len(domain.values), dtype=pl.String),
+                "item_id": domain.data.items["item_id"],
+                "title": domain.data.items["title"],
+                "codes": _lists(domain.values[:, :levels]),
+                "experts": _lists(domain.values[:, levels:-1]),
+                "suffix": pl.Series(domain.values[:, -1], dtype=pl.Int32),
+            }
+        )
+        for domain in sources.domains
+    ]
+    path.parent.mkdir(parents=True)
+    pl.concat(frames).write_parquet(path)
+
+
+def _lists(values: IntArray) -> pl.Series:
+    """int32 [n, m] -> n lists."""
+    return pl.Series(np.ascontiguousarray(values)).arr.to_list().cast(pl.List(pl.Int32))
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    """Rename; a bundle that is replaced makes way in one step, and is deleted afterwards."""
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        os.rename(out, old)
+    os.rename(partial, out)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,139 @@
+"""What the exported search is measured against: transformers' own constrained `generate`, and a slow twin in float64.
+
+Knows nothing of ONNX.
+
+Symbols: B histories, S sequence, W beams, depth = L + N + 1, n items of one domain.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import T5ForConditionalGeneration
+
+from service.semantic_ids import PAD_TOKEN, IntArray
+
+DEAD = -1e8
+"""`generate` starts all beams but one at -1e9; what still has such a score at the end never existed."""
+
+
+@dataclass(frozen=True)
+class GeneratedLists:
+    """Ranked lists by `generate`.
+
+    Attributes
+    ----------
+    tokens : int32 [B, W, depth], best first; 0 where there is no result
+    log_prob : float32 [B, W], -inf where there is no result
+    """
+
+    tokens: IntArray
+    log_prob: NDArray[np.float32]
+
+
+class AllowedTokens:
+    """`prefix_allowed_tokens_fn`: what may follow a prefix, so that nothing but one of n items comes out.
+
+    Parameters
+    ----------
+    tokens : int32 [n, depth]
+
+    Attributes
+    ----------
+    depth : tokens of an item
+    """
+
+    def __init__(self, tokens: IntArray) -> None:
+        following: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        for row in tokens.tolist():
+            for length, token in enumerate(row):
+                following[tuple(row[:length])].add(token)
+        self.depth = tokens.shape[1]
+        self._following = {prefix: sorted(after) for prefix, after in following.items()}
+
+    def __call__(self, _: int, prefix: torch.Tensor) -> Sequence[int]:
+        """`prefix` holds the decoder's start token and what was written; a beam that died may go on with padding."""
+        return self._following.get(tuple(prefix.tolist()[1:]), [PAD_TOKEN])
+
+
+def generate_lists(
+    model: T5ForConditionalGeneration,
+    history: NDArray[np.int64],
+    mask: NDArray[np.int64],
+    allowed: AllowedTokens,
+    beams: int,
+) -> GeneratedLists:
+    """Ranked lists of B histories [B, S] by transformers; scores are summed, without a length penalty."""
+    with torch.inference_mode():
+        found = model.generate(
+            input_ids=torch.from_numpy(history),
+            attention_mask=torch.from_numpy(mask),
+            prefix_allowed_tokens_fn=allowed,
+            num_beams=beams,
+            num_return_sequences=beams,
+            min_new_tokens=allowed.depth,
+            max_new_tokens=allowed.depth,
+            length_penalty=0.0,
+            do_sample=False,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+    batch = len(history)
+    tokens = found.sequences[:, 1:].reshape(batch, beams, allowed.depth).numpy().astype(np.int32)
+    scores = found.sequences_scores.reshape(batch, beams).numpy()
+    alive = scores > DEAD
+    return GeneratedLists(
+        np.where(alive[..., None], tokens, PAD_TOKEN).astype(np.int32),
+        np.where(alive, scores, -np.inf).astype(np.float32),
+    )
+
+
+def narrowest_choice(
+    model: T5ForConditionalGeneration,
+    history: NDArray[np.int64],
+    mask: NDArray[np.int64],
+    tokens: IntArray,
+    beams: int,
+) -> float:
+    """How close the search comes to keeping another beam: the least gap, over all steps, between the last beam kept and
+    the first one dropped, in float64; infinity where nothing is dropped.
+
+    Where it is below rounding, two correct searches may part ways and end with different lists.
+
+    Parameters
+    ----------
+    history, mask : int64 [S], one history
+    tokens : int32 [n, depth]
+    """
+    exact = copy.deepcopy(model).double()
+    prefixes, scores, narrowest = np.zeros((1, 0), dtype=np.int32), np.zeros(1), float("inf")
+    for length in range(1, tokens.shape[1] + 1):
+        children, parent = _children(prefixes, np.unique(tokens[:, :length], axis=0))
+        start = np.full((len(prefixes), 1), PAD_TOKEN, dtype=np.int64)
+        with torch.inference_mode():
+            logits = exact(
+                input_ids=torch.from_numpy(history).expand(len(prefixes), -1),
+                attention_mask=torch.from_numpy(mask).expand(len(prefixes), -1),
+                decoder_input_ids=torch.from_numpy(np.concatenate([start, prefixes], axis=1)),
+                use_cache=False,
+            ).logits[:, -1]
+        gained = torch.log_softmax(logits, dim=-1).numpy()[parent, children[:, -1]]
+        total = scores[parent] + gained
+        order = np.argsort(-total, kind="stable")
+        if len(order) > beams:
+            narrowest = min(narrowest, float(total[order[beams - 1]] - total[order[beams]]))
+        prefixes, scores = children[order[:beams]], total[order[:beams]]
+    return narrowest
+
+
+def _children(prefixes: IntArray, longer: IntArray) -> tuple[IntArray, NDArray[np.intp]]:
+    """Those rows of `longer` that continue one of `prefixes`, and which one each continues."""
+    number = {tuple(prefix): row for row, prefix in enumerate(prefixes.tolist())}
+    parent = np.asarray([number.get(tuple(row[:-1]), -1) for row in longer.tolist()], dtype=np.intp)
+    return longer[parent >= 0], parent[parent >= 0]

@@ -1,0 +1,145 @@
+"""The four folders that an export brings together, opened and checked against each other.
+
+Knows nothing of what is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import ConfigError
+from service.semantic_ids import IntArray, TokenLayout
+from training.data.dataset import Dataset, DomainData
+from training.embed import ENCODER
+from training.encoders.folder import EncoderCard, read_card
+from training.encoders.vectors import read_vectors, vectors_file
+from training.networks.t5 import TrainedRecommender, load_recommender
+from training.recommender.corpus import item_values
+from training.recommender.stage import tokenizer_layout
+from training.tokenizer.estimator import UniTok
+from training.tokenizer.ids import DomainIds, read_ids
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where the artefacts of the earlier stages lie.
+
+    Attributes
+    ----------
+    dataset, embeddings, tokenizer : what `prepare`, `embed` and `train-tokenizer` wrote
+    recommenders : what `train-recommender` wrote, one folder each; a recommender is named after its folder
+    """
+
+    dataset: Path
+    embeddings: Path
+    tokenizer: Path
+    recommenders: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class ExportedDomain:
+    """One domain of the bundle's catalogue, by item row.
+
+    Attributes
+    ----------
+    data : items and histories
+    embeddings : float32 [n, D]
+    values : int32 [n, L + N + 1], the semantic IDs
+    """
+
+    data: DomainData
+    embeddings: NDArray[np.float32]
+    values: IntArray
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything a bundle is made of.
+
+    Attributes
+    ----------
+    encoder_folder, encoder : the text encoder and its card
+    tokenizer : the trained tokenizer
+    layout : of the semantic IDs, without domain tokens
+    recommenders : by name
+    domains : of the catalogue
+    """
+
+    encoder_folder: Path
+    encoder: EncoderCard
+    tokenizer: UniTok
+    layout: TokenLayout
+    recommenders: dict[str, TrainedRecommender]
+    domains: tuple[ExportedDomain, ...]
+
+
+def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
+    """Open everything.
+
+    Parameters
+    ----------
+    domains : names for the bundle's catalogue; None: all of the dataset that have IDs
+
+    Raises
+    ------
+    ConfigError : a folder is not finished, two do not fit each other, or a domain is unknown
+    InvalidInput : vectors or IDs do not fit the items
+    """
+    encoder_folder = folders.embeddings / ENCODER
+    card = read_card(encoder_folder)
+    tokenizer = UniTok.load(folders.tokenizer)
+    layout = tokenizer_layout(folders.tokenizer, ())
+    width = tokenizer.description.embedding_width
+    if card.width != width:
+        raise ConfigError(
+            f"{encoder_folder}: vectors of {card.width} values, but the tokenizer in {folders.tokenizer} takes {width}"
+        )
+    recommenders: dict[str, TrainedRecommender] = {}
+    for folder in folders.recommenders:
+        name = folder.resolve().name
+        if name in recommenders:
+            raise ConfigError(f"two recommenders are in folders called {name!r}; rename one, they are told apart by it")
+        recommenders[name] = load_recommender(folder)
+        _require_layout(recommenders[name].layout, layout, folder)
+    if not recommenders:
+        raise ConfigError("no recommender; name at least one folder that `unitok train-recommender` wrote")
+    dataset, ids = Dataset.open(folders.dataset), read_ids(folders.tokenizer)
+    opened = [
+        _open_domain(dataset[name], folders.embeddings, ids[name], layout, width)
+        for name in _chosen(domains, dataset, ids)
+    ]
+    return Sources(encoder_folder, card, tokenizer, layout, recommenders, tuple(opened))
+
+
+def _require_layout(found: TokenLayout, layout: TokenLayout, folder: Path) -> None:
+    """Refuse a recommender that was trained on the IDs of a tokenizer of another shape."""
+    if (found.position_sizes, found.levels) != (
+        layout.position_sizes,
+        layout.levels,
+    ) or found.experts != layout.experts:
+        raise ConfigError(
+            f"{folder}: trained on IDs with positions {found.position_sizes} and {found.experts} experts, but the "
+            f"tokenizer's have {layout.position_sizes} and {layout.experts}"
+        )
+
+
+def _chosen(domains: Sequence[str] | None, dataset: Dataset, ids: dict[str, DomainIds]) -> list[str]:
+    """Names of the domains to export."""
+    known = [name for name in dataset.domains if name in ids]
+    unknown = [name for name in domains or () if name not in known]
+    if unknown:
+        raise ConfigError(f"no domain {unknown[0]!r} with items and semantic IDs; there are {', '.join(known)}")
+    chosen = known if domains is None else list(dict.fromkeys(domains))
+    if not chosen:
+        raise ConfigError(f"{dataset.folder}: no domain has semantic IDs of this tokenizer, so nothing to export")
+    return chosen
+
+
+def _open_domain(data: DomainData, embeddings: Path, ids: DomainIds, layout: TokenLayout, width: int) -> ExportedDomain:
+    vectors = read_vectors(vectors_file(embeddings, data.name), data.item_ids, width)
+    return ExportedDomain(data, vectors, item_values(ids, data, layout))
