@@ -48,7 +48,9 @@ def train_recommender(
 
     Every position of a user's history is an example, the last two items aside, which are for validation and test.
     Training ends when NDCG@10 of validation users, measured on items by the constrained beam search that is served,
-    stops improving. On several GPUs: `accelerate launch -m service.cli.main train-recommender ...`.
+    stops improving. On several GPUs: `accelerate launch -m service.cli.main train-recommender ...`; on several
+    processor cores `torchrun --nproc-per-node 2 -m service.cli.main train-recommender ... --threads 1` is quicker than
+    threads are.
     """
     # Imported here so that `unitok --help` stays quick.
     from training.recommender.parameters import read_parameters  # noqa: PLC0415
@@ -59,4 +61,5 @@ def train_recommender(
     if domains is not None:
         overrides["domains"] = tuple(name.strip() for name in domains.split(","))
     figures = run(dataset, tokenizer, out, read_parameters(config, overrides))
-    typer.echo(json.dumps(figures))
+    if figures is not None:
+        typer.echo(json.dumps(figures))

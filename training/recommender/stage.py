@@ -67,14 +67,16 @@ def use_processor(threads: int) -> None:
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
 
 
-def train_recommender(dataset: Path, tokenizer: Path, out: Path, parameters: RecommenderParameters) -> dict[str, Any]:
+def train_recommender(
+    dataset: Path, tokenizer: Path, out: Path, parameters: RecommenderParameters
+) -> dict[str, Any] | None:
     """Run the stage; a run that was killed goes on from its last checkpoint.
 
     Several processes started by `accelerate launch` train together; the first of them writes.
 
     Returns
     -------
-    what `figures.json` holds
+    what `figures.json` holds, or None in every process but the first
     """
     use_processor(parameters.threads)
     gpu = torch.cuda.is_available()
@@ -101,4 +103,4 @@ def train_recommender(dataset: Path, tokenizer: Path, out: Path, parameters: Rec
         "devices": accelerator.num_processes,
         "configuration": json.loads(parameters.model_dump_json()),
     }
-    return stage.finish(figures) if stage is not None else figures
+    return stage.finish(figures) if stage is not None else None
