@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -20,6 +21,7 @@ from service.edge import BodyGuard, RequestContext
 from service.engine.engine import Engine
 from service.errors import UnitokError
 from service.lifecycle import Service
+from service.problems import CONTENT_TYPE as PROBLEM_TYPE
 from service.problems import handle_error, handle_http, handle_validation
 from service.routes import about, items, operations
 from service.settings import Settings
@@ -29,6 +31,20 @@ Semantic IDs for items of any domain, and recommendations that are generated as 
 
 The examples work against the sample bundle. Errors are problem details (RFC 9457); every answer carries `X-Request-ID`.
 """
+
+
+class Application(FastAPI):
+    """FastAPI, documenting each problem under the one content type it is sent with."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document; FastAPI would list problems under the content type of results as well."""
+        document = super().openapi()
+        for path in document["paths"].values():
+            for operation in path.values():
+                for response in operation["responses"].values():
+                    if PROBLEM_TYPE in response.get("content", {}):
+                        response["content"].pop("application/json", None)
+        return document
 
 
 def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) -> FastAPI:
@@ -55,7 +71,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
                 await warming
             await service.close()
 
-    app = FastAPI(title="UniTok", description=DESCRIPTION, version=str(service.manifest.generation), lifespan=life)
+    app = Application(title="UniTok", description=DESCRIPTION, version=str(service.manifest.generation), lifespan=life)
     app.state.service = service
     for router in (operations.router, items.router, about.router):
         app.include_router(router)
@@ -63,6 +79,8 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     app.add_exception_handler(RequestValidationError, handle_validation)
     app.add_exception_handler(HTTPException, handle_http)
     # The last one added is the outermost.
-    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, metrics=service.metrics)
+    app.add_middleware(
+        BodyGuard, max_bytes=settings.max_body_bytes, seconds=settings.max_body_seconds, metrics=service.metrics
+    )
     app.add_middleware(RequestContext, metrics=service.metrics)
     return app

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.logs import get_logger
 from service.metrics import Metrics
-from service.problems import TOO_LARGE, WRONG_TYPE, error_response, problem_response
+from service.problems import TOO_LARGE, TOO_SLOW, WRONG_TYPE, error_response, problem_response
 
 REQUEST_ID = "X-Request-ID"
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -82,14 +82,16 @@ class RequestContext:
 
 
 class BodyGuard:
-    """Reads the whole body, within a limit and only if it is JSON, and stops work for a client that has left.
+    """Reads the whole body, within limits and only if it is JSON, and stops work for a client that has left.
 
-    The limit is enforced while reading: at no time is more than the limit held.
+    The limits are enforced while reading: nobody is waited for longer than `seconds`, and no more than `max_bytes` are
+    held.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, metrics: Metrics) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._seconds = seconds
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,17 +108,22 @@ class BodyGuard:
             return
         body = bytearray()
         more = True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-            if len(body) > self._max_bytes:
-                body.clear()
-                await self._refuse_size(scope, receive, send, more)
-                return
-        await self._run(scope, bytes(body), receive, send)
+        try:
+            async with asyncio.timeout(self._seconds):
+                while more and len(body) <= self._max_bytes:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+        except TimeoutError:
+            await self._refuse_time(scope, receive, send)
+            return
+        if len(body) > self._max_bytes:
+            body.clear()
+            await self._refuse_size(scope, receive, send, more)
+        else:
+            await self._run(scope, bytes(body), receive, send)
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Run the app on a body, and cancel it if the client leaves before its answer is complete."""
@@ -161,6 +168,10 @@ class BodyGuard:
         detail = f"the body has more than {self._max_bytes} bytes; send fewer items a request"
         response = problem_response(scope, TOO_LARGE, detail, headers={"Connection": "close"})
         await _answer_and_linger(response, receive, send, more)
+
+    async def _refuse_time(self, scope: Scope, receive: Receive, send: Send) -> None:
+        detail = f"the body did not arrive within {self._seconds:g} s"
+        await problem_response(scope, TOO_SLOW, detail, headers={"Connection": "close"})(scope, receive, send)
 
     async def _refuse_type(self, scope: Scope, receive: Receive, send: Send, given: str | None) -> None:
         detail = f"content-type is {given or 'missing'}, but must be application/json (in UTF-8)"

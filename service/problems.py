@@ -91,6 +91,7 @@ TABLE: Mapping[type[UnitokError], Kind] = {
 
 MALFORMED = Kind(HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not JSON")
 TOO_LARGE = Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is too large")
+TOO_SLOW = Kind(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", "The body took too long to arrive")
 WRONG_TYPE = Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
 
 RETRY_SECONDS = 1

@@ -9,8 +9,8 @@ Rules, where the contract leaves a choice:
   tokenized. Excluding the history excludes all of it.
 - Domains default to those of the allow list; without one to those of the history that hold items; if none does, to all.
 - The beam width defaults to the configured one, raised to k.
-- A recommender that reads a domain token gets that of the most recent history entry whose domain is searched, else of the
-  first domain searched.
+- A recommender that reads a domain token gets that of the most recent history entry whose domain is searched, else of
+  the first domain searched.
 
 Knows nothing of HTTP.
 """

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=4 * 2**20, ge=1024, description="Largest request body; a larger one is refused while it is read."
     )
+    max_body_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="Longest time that a request body may take to arrive."
+    )
     max_items_per_request: int = Field(
         default=512, ge=1, le=limits.ITEMS, description="Most items of one tokenize request."
     )

@@ -355,6 +355,8 @@ def test_the_documentation_lists_every_endpoint_with_its_examples(stocked: httpx
     assert set(schema["paths"]) == {
         "/tokenize", "/recommend", "/items/{domain}/{item_id}", "/domains", "/bundle", "/livez", "/readyz", "/metrics",
     }  # fmt: skip
+    problem = schema["paths"]["/tokenize"]["post"]["responses"]["422"]["content"]
+    assert list(problem) == ["application/problem+json"]
     for path, name in (("/tokenize", "TokenizeRequest"), ("/recommend", "RecommendRequest")):
         (example,) = schema["components"]["schemas"][name]["examples"]
         example["domains"] = ["films"]

@@ -36,7 +36,7 @@ class Served:
 
 
 @contextmanager
-def serve(folder: Path, log: list[Event] | None = None) -> Iterator[Served]:
+def serve(folder: Path, log: list[Event] | None = None, **more: Any) -> Iterator[Served]:
     settings = Settings(
         max_body_bytes=MAX_BYTES,
         max_items_per_request=8,
@@ -45,6 +45,7 @@ def serve(folder: Path, log: list[Event] | None = None) -> Iterator[Served]:
         max_references=6,
         max_concurrent_items=8,
         drain_seconds=5,
+        **more,
     )
     engine = DummyEngine()
     store = EmbeddedStore(folder, "dummy", 3, engine.layout)
@@ -231,6 +232,15 @@ def test_413_is_decided_before_the_sender_is_done(shared: Served) -> None:
         connection.sendall("\r\n".join([*head, "", ""]).encode())
         connection.sendall(b"%x\r\n" % (MAX_BYTES + 1) + b"x" * (MAX_BYTES + 1) + b"\r\n")
         assert connection.recv(12) == b"HTTP/1.1 413"
+
+
+def test_a_body_that_does_not_arrive_is_408(tmp_path: Path) -> None:
+    with serve(tmp_path, max_body_seconds=0.5) as served:
+        host, port = served.client.base_url.host, served.client.base_url.port
+        with socket.create_connection((host, port), timeout=20) as connection:
+            head = ["POST /tokenize HTTP/1.1", "Host: x", "Content-Type: application/json", "Content-Length: 10"]
+            connection.sendall("\r\n".join([*head, "", "{"]).encode())
+            assert connection.recv(12) == b"HTTP/1.1 408"
 
 
 @pytest.mark.parametrize(
