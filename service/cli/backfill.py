@@ -67,7 +67,9 @@ def backfill(
     from service.backfill.rows import read_mapping
     from service.bundle.files import Bundle
     from service.catalogue.opening import open_catalogue
-    from service.engine.engine import Engine
+    from service.engine.item_tokenizer import ItemTokenizer
+    from service.engine.sessions import Runtime
+    from service.engine.text_encoder import TextEncoder
     from service.errors import ConfigError, InvalidInput
     from service.limits import DOMAIN_PATTERN
     from service.progress import progress
@@ -89,7 +91,11 @@ def backfill(
     )
     job.check_columns()
     opened = Bundle.open(settings.bundle)
-    engine = Engine.open(opened, settings.provider, settings.threads)
+    # The recommender is not needed here, and is the part that takes long to open.
+    manifest, runtime = opened.manifest, Runtime(settings.provider, settings.threads)
+    text = manifest.text_encoder
+    text_encoder = TextEncoder.open(opened.path(text.model), opened.path(text.tokenizer), text.max_tokens, runtime)
+    item_tokenizer = ItemTokenizer.open(opened.path(manifest.item_tokenizer.model), manifest.item_tokenizer, runtime)
     with (
         closing(open_catalogue(settings.store.get_secret_value(), opened)) as catalogue,
         progress(f"backfill {file.name}", count_rows(file, job.kind)) as bar,
@@ -99,5 +105,5 @@ def backfill(
             rate = tally.records / tally.seconds if tally.seconds else 0.0
             bar(records, f"{rate:.0f} items/s, {sum(tally.rejected.values())} rejected")
 
-        tally = run_backfill(job, catalogue, engine.text_encoder, engine.item_tokenizer, advance)
+        tally = run_backfill(job, catalogue, text_encoder, item_tokenizer, advance)
         typer.echo(json.dumps(tally.report(**describe(job, catalogue))))
