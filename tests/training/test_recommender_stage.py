@@ -1,0 +1,111 @@
+"""The stage from folders to a folder, in one process and in two that share the work."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from recommender_planted import LAYOUT, TINY, random_values, ring_domain, tiny_parameters
+
+from service.errors import ConfigError
+from training.data.dataset import write_domain, write_index
+from training.networks.t5 import load_recommender
+from training.recommender.stage import train_recommender
+from training.stage import FIGURES, read_figures
+from training.tokenizer.ids import DomainIds, write_ids
+
+NAMES = ("ring", "other")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    rng = np.random.default_rng(0)
+    summaries = []
+    for name in NAMES:
+        domain = ring_domain(name, 24, 60, rng)
+        absent = (pl.lit(None).alias(column) for column in ("title", "brand", "categories", "description", "price"))
+        interactions = [
+            (user_id, f"{name}-{item}", position)
+            for user_id, history in zip(domain.user_ids, domain.histories(), strict=True)
+            for position, item in enumerate(history.tolist())
+        ]
+        frame = pl.DataFrame(interactions, schema=["user_id", "item_id", "position"], orient="row")
+        frame = frame.with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
+        summaries.append(write_domain(folder, name, domain.items.with_columns(*absent), frame))
+    write_index(folder, summaries)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer's folder, as far as the recommender reads it."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    rng = np.random.default_rng(1)
+    ids = []
+    for name in NAMES:
+        values = random_values(LAYOUT, 24, rng)
+        item_ids = [f"{name}-{row}" for row in range(24)]
+        ids.append(DomainIds(name, item_ids, values[:, :2], values[:, 2:3], values[:, 3]))
+    write_ids(folder, ids)
+    layout = {"levels": 2, "codes": 8, "experts": 3, "experts_per_item": 1, "suffixes": 4}
+    (folder / FIGURES).write_text(json.dumps({"layout": layout}))
+    return folder
+
+
+@pytest.mark.parametrize("domain_token", [False, True])
+def test_the_folder_holds_all_that_an_export_needs(
+    dataset: Path, tokenizer: Path, tmp_path: Path, domain_token: bool
+) -> None:
+    parameters = tiny_parameters(epochs=1, domains=["other", "ring"], domain_token=domain_token, threads=1)
+    figures = train_recommender(dataset, tokenizer, tmp_path, parameters)
+    assert figures is not None
+    assert figures == read_figures(tmp_path)
+    assert (figures["domains"], figures["items"], figures["devices"]) == (["other", "ring"], 48, 1)
+    found = load_recommender(tmp_path)
+    assert (found.trained_on, found.settings, found.max_history) == (("other", "ring"), TINY, 20)
+    assert found.layout.domains == (("other", "ring") if domain_token else ())
+    assert found.model.config.vocab_size == found.layout.vocabulary == figures["vocabulary"]
+    assert figures["parameters"] == sum(each.numel() for each in found.model.parameters())
+
+
+def test_domains_without_ids_or_histories_are_named(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no IDs for films; there are some for ring, other"):
+        train_recommender(dataset, tokenizer, tmp_path, tiny_parameters(domains=["films"]))
+    with pytest.raises(ConfigError, match=r"ids\.parquet: no such file"):
+        train_recommender(dataset, dataset, tmp_path, tiny_parameters())
+
+
+def test_two_processes_train_one_recommender(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """Each takes every second batch; by chance, 42 % of the lists would hold the target."""
+    config = tmp_path / "config.toml"
+    network = "\n".join(f"{name} = {json.dumps(value)}" for name, value in TINY.model_dump().items())
+    config.write_text(
+        "epochs = 12\npatience = 12\nbatch_tokens = 512\nlearning_rate = 5e-3\nwarmup_steps = 10\n"
+        f"validation_users = 120\nvalidation_beams = 10\n[network]\n{network}\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import typer\nfrom training.commands.train_recommender import train_recommender\n"
+        "typer.run(train_recommender)\n"
+    )
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(script), str(dataset), str(tokenizer), "--out", str(out), "--config", str(config)]
+    command += ["--threads", "1"]
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
+    assert len(lines) == 1, "one line of figures, from the first process alone"
+    figures = json.loads(lines[0])
+    assert figures == read_figures(out)
+    assert figures["devices"] == 2
+    assert figures["best"]["recall_10"] > 0.6
