@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from dummy_engine import WIDTH, DummyEngine
+from dummy_engine import WIDTH, DummyItemTokenizer, DummyTextEncoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -23,15 +23,26 @@ from service.backfill.report import EXAMPLES, Tally
 from service.backfill.rows import read_mapping
 from service.catalogue.opening import open_store
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem
+from service.engine.engine import TokenizesItems
 from service.errors import InvalidInput, StoreUnavailable, SuffixExhausted
 from service.items import ItemContent, compose_text
+from service.semantic_ids import TokenLayout
 
 names = (f"backfill-{number}" for number in itertools.count())
 
 
+class Parts:
+    """Networks that hash, of a layout that the test chooses."""
+
+    def __init__(self, codes: int = 8, suffixes: int = 64) -> None:
+        self.layout = TokenLayout(levels=3, codes=codes, experts=2, experts_per_item=1, suffixes=suffixes)
+        self.text_encoder = DummyTextEncoder()
+        self.item_tokenizer: TokenizesItems = DummyItemTokenizer(self.layout)
+
+
 @pytest.fixture
-def engine() -> DummyEngine:
-    return DummyEngine(codes=256, suffixes=64)
+def engine() -> Parts:
+    return Parts(codes=256)
 
 
 @pytest.fixture(params=["embedded", "redis"])
@@ -42,7 +53,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.url
 
 
-def opened(url: str, engine: DummyEngine, name: str | None = None) -> CatalogueStore:
+def opened(url: str, engine: Parts, name: str | None = None) -> CatalogueStore:
     store = open_store(url, name or next(names), 1, engine.layout)
     store.finish_seed()
     return store
@@ -53,7 +64,7 @@ def job(path: Path, batch: int = 7, skip_bad: bool = False, mapping: Sequence[st
     return BackfillJob(path, format_of(path), read_mapping(mapping), renamed, "films", batch, skip_bad)
 
 
-def run(job: BackfillJob, store: CatalogueStore, engine: DummyEngine) -> Tally:
+def run(job: BackfillJob, store: CatalogueStore, engine: Parts) -> Tally:
     return run_backfill(job, store, engine.text_encoder, engine.item_tokenizer)
 
 
@@ -72,7 +83,7 @@ def content(store: CatalogueStore) -> dict[str, StoredItem]:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
 def test_every_item_is_registered_with_the_id_that_its_text_gives(
-    tmp_path: Path, url: str, engine: DummyEngine, suffix: str
+    tmp_path: Path, url: str, engine: Parts, suffix: str
 ) -> None:
     store = opened(url, engine)
     tally = run(job(items_file(tmp_path, 50, suffix)), store, engine)
@@ -90,7 +101,7 @@ def test_every_item_is_registered_with_the_id_that_its_text_gives(
     assert max(map(len, engine.text_encoder.batches[:-50])) == 7
 
 
-def test_embeddings_and_text_may_alternate(tmp_path: Path, url: str, engine: DummyEngine) -> None:
+def test_embeddings_and_text_may_alternate(tmp_path: Path, url: str, engine: Parts) -> None:
     path = tmp_path / "items.jsonl"
     rows: list[dict[str, Any]] = [
         {"asin": "a", "vector": [0.1, 0.2, 0.3, 0.4], "title": "has both"},
@@ -108,7 +119,7 @@ def test_embeddings_and_text_may_alternate(tmp_path: Path, url: str, engine: Dum
         assert values == [*expected.codes[0], *expected.experts[0], 0]
 
 
-def test_a_finished_backfill_may_be_repeated(tmp_path: Path, url: str, engine: DummyEngine) -> None:
+def test_a_finished_backfill_may_be_repeated(tmp_path: Path, url: str, engine: Parts) -> None:
     store, path = opened(url, engine), items_file(tmp_path, 30)
     run(job(path), store, engine)
     before, head = content(store), store.head()
@@ -121,7 +132,7 @@ def test_a_finished_backfill_may_be_repeated(tmp_path: Path, url: str, engine: D
     assert content(store) == before, "a deleted item comes back with its own ID"
 
 
-def test_items_that_are_there_keep_their_ids(tmp_path: Path, url: str, engine: DummyEngine) -> None:
+def test_items_that_are_there_keep_their_ids(tmp_path: Path, url: str, engine: Parts) -> None:
     store = opened(url, engine)
     store.register([NewItem("films", "i1", (7, 7, 7), (1,), "old")])
     tally = run(job(items_file(tmp_path, 3)), store, engine)
@@ -161,7 +172,7 @@ class Failing:
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, StoredItem]]:
     """A file, and what a store holds after it was brought in without a break."""
-    folder, engine = tmp_path_factory.mktemp("straight"), DummyEngine(codes=2, suffixes=64)
+    folder, engine = tmp_path_factory.mktemp("straight"), Parts(codes=2)
     path = items_file(folder, 60)
     store = opened(f"embedded:{folder}", engine)
     run(job(path), store, engine)
@@ -173,7 +184,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_a_run_that_breaks_anywhere_resumes_to_the_same_end(
     tmp_path: Path, straight: tuple[Path, dict[str, StoredItem]], breaks: list[tuple[int, bool]]
 ) -> None:
-    engine, (path, expected) = DummyEngine(codes=2, suffixes=64), straight
+    engine, (path, expected) = Parts(codes=2), straight
     store = opened(f"embedded:{tmp_path}", engine)
     tally: Tally | None = None
     for calls, after in breaks:
@@ -189,7 +200,7 @@ def test_a_run_that_breaks_anywhere_resumes_to_the_same_end(
     store.close()
 
 
-def test_what_is_done_is_not_encoded_again(tmp_path: Path, url: str, engine: DummyEngine) -> None:
+def test_what_is_done_is_not_encoded_again(tmp_path: Path, url: str, engine: Parts) -> None:
     store, path = opened(url, engine), items_file(tmp_path, 50)
     with pytest.raises(StoreUnavailable):
         run(job(path), Failing(store, calls=2 * 4, after=False), engine)
@@ -226,7 +237,7 @@ BAD_LINES = [
 ]
 
 
-def test_a_bad_row_stops_with_its_place_and_nothing_of_its_batch(tmp_path: Path, url: str, engine: DummyEngine) -> None:
+def test_a_bad_row_stops_with_its_place_and_nothing_of_its_batch(tmp_path: Path, url: str, engine: Parts) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text("\n".join(BAD_LINES))
     store = opened(url, engine)
@@ -239,7 +250,7 @@ def test_a_bad_row_stops_with_its_place_and_nothing_of_its_batch(tmp_path: Path,
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
-def test_skipped_rows_are_counted_with_examples(tmp_path: Path, url: str, engine: DummyEngine, batch: int) -> None:
+def test_skipped_rows_are_counted_with_examples(tmp_path: Path, url: str, engine: Parts, batch: int) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text("\n".join(BAD_LINES))
     store = opened(url, engine)
@@ -260,7 +271,7 @@ def test_skipped_rows_are_counted_with_examples(tmp_path: Path, url: str, engine
     assert json.loads(json.dumps(report)) == report
 
 
-def test_a_report_shows_a_few_examples_of_each_kind(tmp_path: Path, url: str, engine: DummyEngine) -> None:
+def test_a_report_shows_a_few_examples_of_each_kind(tmp_path: Path, url: str, engine: Parts) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"item_id": "x"}\n' * 40)
     tally = run(job(path, skip_bad=True), opened(url, engine), engine)
@@ -281,8 +292,8 @@ class OneCode:
 
 
 def test_a_full_group_stops_or_is_counted(tmp_path: Path, url: str) -> None:
-    engine = DummyEngine(suffixes=10)
-    engine.item_tokenizer = OneCode()  # type: ignore[assignment]
+    engine = Parts(suffixes=10)
+    engine.item_tokenizer = OneCode()
     store, path = opened(url, engine), items_file(tmp_path, 13)
     with pytest.raises(SuffixExhausted, match=r"row 11, field 'item_id': item 'i10' .* 10 items"):
         run(job(path), store, engine)
@@ -302,7 +313,7 @@ def test_a_full_group_stops_or_is_counted(tmp_path: Path, url: str) -> None:
     ],
 )
 def test_a_file_without_the_columns_is_refused_at_once(
-    tmp_path: Path, engine: DummyEngine, header: str, mapping: list[str], message: str
+    tmp_path: Path, engine: Parts, header: str, mapping: list[str], message: str
 ) -> None:
     path = tmp_path / "items.csv"
     path.write_text(header + "\n1,2\n")
@@ -313,7 +324,7 @@ def test_a_file_without_the_columns_is_refused_at_once(
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_an_empty_file_is_finished_at_once(tmp_path: Path, url: str, engine: DummyEngine, suffix: str) -> None:
+def test_an_empty_file_is_finished_at_once(tmp_path: Path, url: str, engine: Parts, suffix: str) -> None:
     path = items_file(tmp_path, 0, suffix)
     tally = run(job(path), opened(url, engine), engine)
     assert (tally.records, tally.finished, tally.report()["read"]) == (0, True, 0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from dummy_engine import dummy_manifest
+from dummy_engine import ONE_FOR_ALL, dummy_manifest
 from redis_server import RedisServer
 
 from service.bundle.files import Bundle
@@ -44,7 +44,7 @@ ROWS = [
 def bundle_of(folder: Path, frame: pl.DataFrame, **changes: Any) -> Bundle:
     (folder / "catalogue").mkdir(parents=True)
     frame.write_parquet(folder / "catalogue" / "items.parquet")
-    manifest: Manifest = dummy_manifest()
+    manifest: Manifest = dummy_manifest(ONE_FOR_ALL)
     part = CataloguePart(items=changes.get("items", len(frame)))
     return Bundle(folder, manifest.model_copy(update={"catalogue": part}))
 
