@@ -19,6 +19,6 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete small bundle made by the real stages; its files must not be changed."""
-    from tiny import tiny_bundle as make  # noqa: PLC0415  torch: only for tests that ask for it
+    from tiny import tiny_bundle as make
 
     return make(tmp_path_factory.mktemp("tiny"))

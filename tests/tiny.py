@@ -1,6 +1,6 @@
 """A complete small bundle, made in seconds by the real stages: for every test that needs one.
 
-Three domains of about a hundred items with invented titles; a static encoder over a small vocabulary; UniTok with L = 3,
+Three domains of a hundred items with invented titles; a static encoder over a small vocabulary; UniTok with L = 3,
 T = 16, K = 3, trained for a moment; a T5 with random, seeded weights. Nothing is sensible, everything is real.
 """
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import T5ForConditionalGeneration
+from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
 
 from service.semantic_ids import PAD_TOKEN, IntArray
 
@@ -79,14 +79,24 @@ def generate_lists(
             num_return_sequences=beams,
             min_new_tokens=allowed.depth,
             max_new_tokens=allowed.depth,
-            length_penalty=0.0,
             do_sample=False,
+            output_logits=True,
             output_scores=True,
             return_dict_in_generate=True,
+            # The cache that `generate` makes by itself has as many layers as the encoder, whatever the decoder has.
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+            # With one beam `generate` is greedy, warns of a length penalty, and sums no scores.
+            **({"length_penalty": 0.0} if beams > 1 else {}),
         )
+        written = found.sequences[:, 1:]
+        if beams > 1:
+            summed = found.sequences_scores
+        else:
+            log_prob = torch.log_softmax(torch.stack(found.logits, dim=1), dim=-1)
+            summed = log_prob.gather(2, written[:, :, None]).sum(dim=(1, 2))
     batch = len(history)
-    tokens = found.sequences[:, 1:].reshape(batch, beams, allowed.depth).numpy().astype(np.int32)
-    scores = found.sequences_scores.reshape(batch, beams).numpy()
+    tokens = written.reshape(batch, beams, allowed.depth).numpy().astype(np.int32)
+    scores = summed.reshape(batch, beams).numpy()
     alive = scores > DEAD
     return GeneratedLists(
         np.where(alive[..., None], tokens, PAD_TOKEN).astype(np.int32),
