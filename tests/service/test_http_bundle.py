@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import onnxruntime
 import polars as pl
 import pytest
 from http_server import running, wait_until_ready
 from redis_server import RedisServer
 
 from service.app import create_app
+from service.errors import ConfigError, ProviderUnavailable
 from service.opening import opened
 from service.settings import Settings
 
@@ -152,7 +154,7 @@ def test_a_wrong_embedding_width_names_the_right_one(client: httpx.Client) -> No
 def test_replicas_share_a_redis_store(
     tiny_bundle: Path, redis_server: RedisServer, items: list[dict[str, Any]]
 ) -> None:
-    url = redis_server.url.rsplit("/", 1)[0] + "/7"
+    url = f"{redis_server.url}/7"
     with ExitStack() as stack:
         here, there = (stack.enter_context(serve(tiny_bundle, url)) for _ in range(2))
         created = here.put("/items/plants/fern", json={"title": "a fern"}).json()
@@ -243,14 +245,25 @@ def test_the_commands_answer_as_the_server_does(
     assert [ref(item) for item in json.loads(asked.stdout)["items"]] == [ref(item) for item in expected["items"]]
 
 
-def test_a_bundle_or_provider_that_cannot_be_used_stops_the_start(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_opened_stops_the_start(tiny_bundle: Path, tmp_path: Path) -> None:
     nothing = ask("serve", "--bundle", str(tmp_path), "--store", f"embedded:{tmp_path}", check=False)
     assert nothing.returncode == 1
     assert nothing.stderr.startswith("unitok: ")
     assert "manifest.json: no such file" in nothing.stderr
-    wrong = ask("serve", "--bundle", str(tiny_bundle), "--provider", "tpu", check=False)
-    assert wrong.returncode == 1
-    assert "setting provider" in wrong.stderr
-    store = ask("serve", "--bundle", str(tiny_bundle), "--store", "mongodb://user:hunter2@host", check=False)
-    assert store.returncode == 1
-    assert "hunter2" not in store.stderr
+    with (
+        pytest.raises(ConfigError, match="must be embedded:FOLDER") as caught,
+        opened(Settings(bundle=tiny_bundle, store="mongodb://user:hunter2@host")),
+    ):
+        pytest.fail("opened a store that does not exist")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this machine has the CUDA provider"
+)
+def test_a_provider_that_is_not_installed_stops_the_start(tiny_bundle: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(ProviderUnavailable, match="CUDAExecutionProvider"),
+        opened(Settings(bundle=tiny_bundle, store=f"embedded:{tmp_path}", provider="cuda")),
+    ):
+        pytest.fail("opened a bundle on a provider that is not there")
