@@ -63,14 +63,12 @@ def optimizer_tensors(optimizer: Optimizer, model: nn.Module) -> dict[str, Tenso
 
 
 def restore_optimizer(optimizer: Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors`."""
+    """Inverse of `optimizer_tensors`; everything goes to its parameter's device, as fused optimisers want it."""
     parameters = dict(model.named_parameters())
     for key, value in tensors.items():
         name, slot = key.rsplit("/", 1)
         parameter = parameters[name]
-        # Step counters stay where they are: a fused optimiser wants them beside the parameter, others on the CPU.
-        on_device = value.to(parameter.device) if value.ndim or parameter.is_cuda else value
-        optimizer.state[parameter][slot] = on_device.clone()
+        optimizer.state[parameter][slot] = value.to(parameter.device)
 
 
 def save_checkpoint(

@@ -158,7 +158,7 @@ class Trainer:
         mean_rows = float(np.mean([len(batch) for batch in batches]))
         limit = None if self.parameters.minutes is None else self.parameters.minutes * 60
         while self.at.position < len(batches):
-            elapsed = self._elapsed()
+            elapsed = 0.0 if limit is None else self._elapsed()
             if limit is not None and elapsed >= limit:
                 return "minutes"
             done = finished_share(self.at.step, total, elapsed, limit)
@@ -248,8 +248,10 @@ class Trainer:
 
     def _elapsed(self) -> float:
         """Seconds of training over all starts; the main process' clock counts, or devices would part ways."""
-        seconds = torch.tensor([time.perf_counter() - self._started], dtype=torch.float64)
-        return float(broadcast(seconds.to(self.accelerator.device)))
+        seconds = time.perf_counter() - self._started
+        if self.accelerator.num_processes == 1:
+            return seconds
+        return float(broadcast(torch.tensor([seconds], device=self.accelerator.device)))
 
     def _save_if_due(self) -> None:
         if self.accelerator.is_main_process and (
