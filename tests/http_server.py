@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from structlog.testing import capture_logs
+
+PATIENCE_SECONDS = 60.0
 
 Event = MutableMapping[str, Any]
 
@@ -43,8 +46,12 @@ def running(app: FastAPI, log: list[Event] | None = None) -> Iterator[httpx.Clie
 
 
 def wait_until_ready(client: httpx.Client) -> None:
-    """Ask `/readyz` until it agrees; the calls themselves are the pause."""
-    for _ in range(2000):
-        if client.get("/readyz").status_code == httpx.codes.OK:
-            return
-    raise AssertionError(client.get("/readyz").text)
+    """Ask `/readyz` until it agrees."""
+    wait_for(client, "/readyz")
+
+
+def wait_for(client: httpx.Client, path: str) -> None:
+    """Ask for a path until it is there; the calls themselves are the pause."""
+    given_up = time.monotonic() + PATIENCE_SECONDS
+    while (response := client.get(path)).status_code != httpx.codes.OK:
+        assert time.monotonic() < given_up, response.text

@@ -20,7 +20,7 @@ import httpx
 import onnxruntime
 import polars as pl
 import pytest
-from http_server import running, wait_until_ready
+from http_server import running, wait_for, wait_until_ready
 from redis_server import RedisServer
 
 from service.app import create_app
@@ -158,9 +158,7 @@ def test_replicas_share_a_redis_store(
     with ExitStack() as stack:
         here, there = (stack.enter_context(serve(tiny_bundle, url)) for _ in range(2))
         created = here.put("/items/plants/fern", json={"title": "a fern"}).json()
-        for _ in range(2000):
-            if there.get("/items/plants/fern").status_code == 200:
-                break
+        wait_for(there, "/items/plants/fern")
         assert there.get("/items/plants/fern").json() == created
         body = {"history": [ref(items[0])], "domains": ["plants"]}
         assert [item["item_id"] for item in there.post("/recommend", json=body).json()["items"]] == ["fern"]
