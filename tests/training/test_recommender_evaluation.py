@@ -9,7 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import typer
 from recommender_planted import LAYOUT, TINY, random_values, ring_domain
+from typer.testing import CliRunner
 
 from service.bundle.files import hash_files, write_manifest
 from service.bundle.manifest import (
@@ -22,6 +24,7 @@ from service.bundle.manifest import (
 )
 from service.engine.sessions import Runtime
 from service.errors import ConfigError
+from training.commands.evaluate import evaluate as evaluate_command
 from training.data.dataset import DomainData, write_domain, write_index
 from training.data.split import leave_one_out
 from training.evaluation.protocol import choose_recommender, judge, training_items
@@ -30,6 +33,7 @@ from training.export.recommender import export_recommender
 from training.networks.t5 import build_t5
 from training.recommender.corpus import build_corpus
 from training.recommender.validation import Validator, sample_users
+from training.stage import read_figures
 
 RUNTIME = Runtime(threads=1)
 
@@ -127,6 +131,28 @@ def test_the_served_graph_is_what_is_measured(
 def test_max_users_draws_so_many(bundle: Path, dataset: Path, tmp_path: Path) -> None:
     figures = evaluate(bundle, dataset, tmp_path, EvaluationOptions(max_users=7), RUNTIME)
     assert figures["domains"]["ring"]["users"] == 7
+
+
+def test_the_command_prints_one_line_of_figures(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(evaluate_command)
+    options = [
+        "--domains",
+        "ring",
+        "--split",
+        "validation",
+        "--max-users",
+        "5",
+        "--recommender",
+        "all",
+        "--threads",
+        "1",
+    ]
+    run = CliRunner().invoke(app, [str(bundle), str(dataset), "--out", str(tmp_path), *options])
+    assert run.exit_code == 0, run.output
+    figures = json.loads(run.stdout)
+    assert figures == read_figures(tmp_path)
+    assert (figures["stage"], figures["part"], figures["domains"]["ring"]["users"]) == ("evaluate", "validation", 5)
 
 
 def test_what_cannot_be_evaluated_is_said(bundle: Path, dataset: Path, tmp_path: Path) -> None:
