@@ -122,7 +122,7 @@ def server_process(folder: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.
     tests = Path(__file__).parents[1]
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, str(folder)],
-        cwd=tests,
+        cwd=tests.parent,
         env={"PYTHONPATH": str(tests)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
