@@ -20,11 +20,11 @@ import polars as pl
 from service.errors import ConfigError
 from training.data.dataset import INTERACTION_SCHEMA, ITEM_SCHEMA
 
-DOMAIN = "films"
+DOMAIN = "movies"
 UNRATED_REVIEWS = 30
 """A film without ratings is in the sample if at least so many critics wrote about it."""
 NAMED_ACTORS = 4
-LOWEST_RATING = 3.0
+LOWEST_RATING = 3.5
 """Films that a person rated lower are no part of the history from which the next film is predicted."""
 SITTING = 20
 """Films of one training history, up to twice as many in a person's last; see `histories`."""
@@ -206,7 +206,7 @@ def describe(films: Sequence[Film], item_ids: dict[int, str]) -> pl.DataFrame:
 
 
 def histories(rated: Iterable[tuple[Rating, str]]) -> pl.DataFrame:
-    """Histories of the films that people liked, or at least did not dislike.
+    """Histories of the films that people liked.
 
     The few hundred people of the source rated some 150 films each, most of them in one go. A history is cut into
     sittings of `SITTING` films, so that the recommender sees many short histories, as a new visitor has one.

@@ -1,0 +1,121 @@
+"""The sample bundle from start to end: the stages that a user runs one by one, with parameters for a few minutes.
+
+Calls the functions behind the subcommands, so that it also shows that they fit each other. Knows nothing of the command
+line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from service.engine.sessions import Runtime
+from service.verifying import verify
+from training.data.config import parse_config
+from training.data.dataset import Dataset
+from training.data.prepare import prepare
+from training.embed import embed_texts
+from training.evaluation.stage import EvaluationOptions, evaluate
+from training.export.bundle import ExportOptions, export_bundle
+from training.export.sources import Folders
+from training.networks.t5 import T5Settings
+from training.recommender.parameters import RecommenderParameters
+from training.recommender.stage import train_recommender
+from training.sample import films
+from training.tokenizer.parameters import StageParameters
+from training.tokenizer.stage import train_tokenizer
+
+NAME = "sample"
+DISHES = Path(__file__).with_name("dishes.jsonl")
+DESCRIPTION = (
+    "Ten thousand films with a recommender trained on real ratings, and a hundred dishes that no training has seen"
+)
+ENCODER = "static:minilm"
+EVALUATED_USERS = 1000
+TOKENIZER = StageParameters(train_domains=(films.DOMAIN,), warmup_epochs=4, epochs=12, suffixes=256)
+RECOMMENDER = RecommenderParameters(
+    network=T5Settings(d_model=128, d_ff=512, d_kv=32, heads=4, encoder_layers=1, decoder_layers=2),
+    domains=(films.DOMAIN,),
+    max_history=10,
+    epochs=5,
+    learning_rate=3e-3,
+    warmup_steps=100,
+    validation_users=300,
+)
+
+
+def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run every stage.
+
+    Parameters
+    ----------
+    out : folder of the bundle; a bundle that is already there is replaced when the new one is proven
+    work : folder for what the stages hand to each other
+    threads : of the processor; 0 takes every core
+    say : told what is being done, a line a stage
+
+    Returns
+    -------
+    figures of every stage, by name
+
+    Raises
+    ------
+    ConfigError : a package of the extra `sample` is missing
+    ModelError : the bundle does not do what the networks do
+    """
+    runtime = Runtime("cpu", threads)
+    dataset, embeddings, tokenizer, recommender = (
+        work / name for name in ("dataset", "embeddings", "tokenizer", "recommender")
+    )
+    figures: dict[str, Any] = {}
+    say("1/7 films and ratings")
+    figures["sources"] = write_sources(work / "sources")
+    say("2/7 prepare")
+    figures["prepare"] = prepare(parse_config(domains(work / "sources"), NAME), dataset)
+    say("3/7 embed")
+    figures["embed"] = embed_texts(Dataset.open(dataset), embeddings, ENCODER, runtime=runtime)
+    say("4/7 train-tokenizer")
+    coding = TOKENIZER.model_copy(update={"threads": threads})
+    figures["train-tokenizer"] = train_tokenizer(dataset, embeddings, tokenizer, coding)
+    say("5/7 train-recommender")
+    learning = RECOMMENDER.model_copy(update={"threads": threads})
+    figures["train-recommender"] = train_recommender(dataset, tokenizer, recommender, learning)
+    say("6/7 export")
+    options = ExportOptions(NAME, description=DESCRIPTION, replace=True, threads=threads)
+    figures["export"] = export_bundle(Folders(dataset, embeddings, tokenizer, (recommender,)), out, options)
+    say("7/7 verify and evaluate")
+    figures["verify"] = {check.name: check.what for check in verify(out, "cpu", threads)}
+    judged = EvaluationOptions(domains=(films.DOMAIN,), max_users=EVALUATED_USERS)
+    figures["evaluate"] = evaluate(out, dataset, work / "evaluation", judged, runtime)
+    return figures
+
+
+def write_sources(folder: Path) -> dict[str, Any]:
+    """Write films and histories as a user's own files would lie there."""
+    found = films.build(films.read_films(), films.read_ratings())
+    folder.mkdir(parents=True, exist_ok=True)
+    found.items.write_parquet(folder / "items.parquet")
+    found.interactions.write_parquet(folder / "interactions.parquet")
+    return {
+        "films": len(found.items),
+        "rated_films": found.rated_films,
+        "ratings": found.ratings,
+        "ratings_matched": round(found.matched_ratings / found.ratings, 4),
+        "ratings_kept": len(found.interactions),
+    }
+
+
+def domains(sources: Path) -> dict[str, Any]:
+    """Configuration of `prepare`, as a TOML file would hold it."""
+    return {
+        "domains": [
+            {
+                "name": films.DOMAIN,
+                "format": "parquet",
+                "items": str(sources / "items.parquet"),
+                "interactions": str(sources / "interactions.parquet"),
+            },
+            {"name": "dishes", "format": "jsonl", "items": str(DISHES)},
+        ]
+    }
