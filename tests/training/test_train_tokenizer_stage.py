@@ -1,0 +1,166 @@
+"""The stage train-tokenizer, from a prepared dataset to IDs and figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from service.errors import ConfigError, InvalidInput, SuffixExhausted
+from training.commands.train_tokenizer import train_tokenizer as command
+from training.data.dataset import INTERACTION_SCHEMA, write_domain, write_index
+from training.stage import read_figures
+from training.tokenizer import stage
+from training.tokenizer.estimator import CHECKPOINT, UniTok
+from training.tokenizer.ids import read_ids
+from training.tokenizer.parameters import StageParameters
+
+WIDTH = 10
+ITEMS = {"books": 90, "films": 70, "songs": 40}
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> tuple[Path, Path]:
+    """A dataset of three domains and its embeddings; the last two books are the same."""
+    rng = np.random.default_rng(0)
+    dataset, embeddings = tmp_path / "dataset", tmp_path / "embeddings"
+    embeddings.mkdir()
+    summaries = []
+    for name, count in ITEMS.items():
+        titles = [f"{name} {row}" for row in range(count)]
+        rows = (rng.normal(size=WIDTH) * 3 + rng.normal(size=(count, WIDTH))).astype(np.float32)
+        if name == "books":
+            titles[-1] = titles[-2]
+            rows[-1] = rows[-2]
+        items = pl.DataFrame({"item_id": [f"{name}-{row}" for row in range(count)], "title": titles})
+        items = items.with_columns(
+            pl.lit(None).alias(column) for column in ("brand", "categories", "description", "price")
+        )
+        summaries.append(write_domain(dataset, name, items, INTERACTION_SCHEMA.to_frame()))
+        np.save(embeddings / f"{name}.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    write_index(dataset, summaries)
+    return dataset, embeddings
+
+
+def small(**changes: Any) -> StageParameters:
+    return StageParameters(
+        **{
+            "levels": 2,
+            "codes": 16,
+            "latent_width": 4,
+            "hidden": (16,),
+            "batch_size": 32,
+            "warmup_epochs": 2,
+            "epochs": 2,
+            "threads": 1,
+            **changes,
+        }
+    )
+
+
+def test_every_item_of_every_domain_gets_an_id(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "tokenizer"
+    figures = stage.train_tokenizer(*prepared, out, small(train_domains=("books", "films")))
+    assert figures == read_figures(out)
+    assert figures["layout"] == {"levels": 2, "codes": 16, "experts": 2, "experts_per_item": 1, "suffixes": 1024}
+    assert figures["expert_names"] == ["books", "films"]
+    counts = figures["parameter_counts"]
+    assert counts["codebook"] == 3 * 2 * 16 * 4
+    assert counts["router"] == 2 * 4 + 2
+    assert counts["autoencoder"] == (10 * 16 + 16 + 16 * 4 + 4) + (4 * 16 + 16 + 16 * 10 + 10)
+    assert counts["total"] == counts["codebook"] + counts["router"] + counts["autoencoder"]
+    assert [figures["domains"][name]["trained"] for name in ITEMS] == [True, True, False]
+    ids = read_ids(out)
+    tokenizer = UniTok.load(out)
+    for name, count in ITEMS.items():
+        assert list(ids[name].item_ids) == [f"{name}-{row}" for row in range(count)]
+        encoded = tokenizer.encode(np.load(prepared[1] / f"{name}.npy"))
+        np.testing.assert_array_equal(ids[name].codes, encoded.codes)
+        np.testing.assert_array_equal(ids[name].experts, encoded.experts)
+        full = np.column_stack([ids[name].codes, ids[name].experts, ids[name].suffix])
+        assert len(np.unique(full, axis=0)) == count
+        quality = figures["domains"][name]
+        assert quality["items"] == count
+        assert sum(quality["expert_share"].values()) == pytest.approx(1, abs=1e-4)
+        assert len(quality["perplexity"]) == 2
+        assert quality["relative_reconstruction_error"] > 0
+    assert ids["books"].codes[-1].tolist() == ids["books"].codes[-2].tolist()
+    assert ids["books"].suffix[-1] > ids["books"].suffix[-2]
+    assert figures["domains"]["books"]["distinct_contents"] == 89
+    assert len(figures["log"]) == 4
+    assert not (out / CHECKPOINT).exists()
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_stage_continues(prepared: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = stage.train_tokenizer(*prepared, tmp_path / "whole", small())
+    out = tmp_path / "killed"
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "domain_figures", kill)
+        with pytest.raises(Killed):
+            stage.train_tokenizer(*prepared, out, small())
+    assert (out / CHECKPOINT).exists()
+    with pytest.raises(ConfigError, match="has not finished"):
+        read_figures(out)
+    with monkeypatch.context() as patch:
+        # Every epoch is done: a run that trained again would fail.
+        patch.setattr(torch.optim.AdamW, "step", kill)
+        resumed = stage.train_tokenizer(*prepared, out, small())
+    assert resumed["domains"] == whole["domains"]
+    for name, value in UniTok.load(tmp_path / "whole").network.state_dict().items():
+        assert torch.equal(value, UniTok.load(out).network.state_dict()[name])
+
+
+def test_only_the_domains_asked_for_get_ids(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+    (prepared[1] / "films.npy").unlink()
+    parameters = small(train_domains=("books",), id_domains=("songs",))
+    figures = stage.train_tokenizer(*prepared, tmp_path / "tokenizer", parameters)
+    assert list(figures["domains"]) == ["songs"]
+    assert list(read_ids(tmp_path / "tokenizer")) == ["songs"]
+
+
+def test_what_is_missing_is_named_before_training_starts(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "tokenizer"
+    with pytest.raises(ConfigError, match=r"train_domains: no domain 'boks' .* there are books, films, songs"):
+        stage.train_tokenizer(*prepared, out, small(train_domains=("boks",)))
+    with pytest.raises(ConfigError, match=r"id_domains: no domain 'boks'"):
+        stage.train_tokenizer(*prepared, out, small(id_domains=("boks",)))
+    np.save(prepared[1] / "songs.npy", np.ones((39, WIDTH), dtype=np.float32))
+    with pytest.raises(InvalidInput, match=r"songs\.npy: .*39.*40"):
+        stage.train_tokenizer(*prepared, out, small())
+    assert not (out / CHECKPOINT).exists()
+
+
+def test_too_many_equal_items_are_an_error(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+    np.save(prepared[1] / "songs.npy", np.ones((40, WIDTH), dtype=np.float32))
+    with pytest.raises(SuffixExhausted, match="songs: 40 items"):
+        stage.train_tokenizer(*prepared, tmp_path / "tokenizer", small(suffixes=39))
+
+
+def test_the_command_prints_one_line_of_figures(
+    prepared: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "tokenizer.toml"
+    config.write_text(
+        "levels = 2\ncodes = 16\nlatent_width = 4\nhidden = [16]\nwarmup_epochs = 1\nepochs = 1\nthreads = 1\n",
+        encoding="utf-8",
+    )
+    command(*prepared, out=tmp_path / "tokenizer", config=config, train_domains=["films"])
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    assert json.loads(printed)["expert_names"] == ["films"]
+    config.write_text("epoch = 1\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"tokenizer\.toml: epoch: "):
+        command(*prepared, out=tmp_path / "tokenizer", config=config)
