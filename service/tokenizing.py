@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 
 from service.admission import Admission
+from service.catalogue.content import stored_content
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.store import ItemKey, NewItem
 from service.encoding import EncodedItem, Encoding, ItemInput
 from service.errors import InvalidInput, SuffixExhausted
-from service.items import DESCRIPTION_CHARACTERS, ItemContent
 from service.limits import Limits
 from service.metrics import Metrics
 from service.semantic_ids import IntArray, SemanticId, TokenLayout
@@ -168,17 +167,5 @@ def _new_item(item: ItemInput, said: EncodedItem) -> NewItem:
         codes=tuple(map(int, said.codes)),
         experts=tuple(map(int, said.experts)),
         title=item.content.title,
-        content=_stored_content(item.content),
+        content=stored_content(item.content),
     )
-
-
-def _stored_content(content: ItemContent) -> str | None:
-    """The fields besides the title as JSON, as much of them as the tokenizer reads; None when there is nothing."""
-    fields = {
-        "brand": content.brand,
-        "categories": list(content.categories),
-        "description": (content.description or "")[:DESCRIPTION_CHARACTERS],
-        "price": content.price,
-    }
-    kept = {name: value for name, value in fields.items() if value not in (None, [], "")}
-    return orjson.dumps(kept).decode() if kept else None

@@ -51,10 +51,10 @@ def test_profiles_select_gpu_and_backfill(compose: dict[str, Any]) -> None:
 
 
 def test_no_secret_stands_in_the_compose_file(compose: dict[str, Any]) -> None:
-    assert "${UNITOK_REDIS_PASSWORD:?" in compose["services"]["service"]["environment"]["UNITOK_STORE"]
-    assert "${UNITOK_REDIS_PASSWORD:?" in compose["services"]["redis"]["environment"]["REDIS_PASSWORD"]
+    assert "${REDIS_PASSWORD:?" in compose["services"]["service"]["environment"]["UNITOK_STORE"]
+    assert "${REDIS_PASSWORD:?" in compose["services"]["redis"]["environment"]["REDIS_PASSWORD"]
     example = (ROOT / "docker" / "example.env").read_text()
-    assert "UNITOK_REDIS_PASSWORD=\n" in example
+    assert "REDIS_PASSWORD=\n" in example
 
 
 def test_image_does_not_run_as_root() -> None:

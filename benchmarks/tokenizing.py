@@ -1,0 +1,53 @@
+"""Embedding to semantic ID; peers: faiss's residual quantiser of the same shape, and the machine's own GEMM rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from benchmarks.rows import Row, seconds
+from service.bundle.files import Bundle
+from service.engine.engine import Engine
+
+BATCH = 4096
+
+
+def parameters_touched(bundle: Bundle) -> int:
+    """Multiply-adds an item at the least: the weights of the graph's encoder, and one distance to every code used.
+
+    N experts of L x T codes of d numbers, plus the encoder; taken from the figures of the file's size, so an upper
+    bound of the useful work.
+    """
+    layout = bundle.manifest.layout
+    codes = layout.levels * layout.codes * bundle.manifest.item_tokenizer.latent_width * layout.experts_per_item
+    all_codes = layout.levels * layout.codes * bundle.manifest.item_tokenizer.latent_width * layout.experts
+    file = bundle.path(bundle.manifest.item_tokenizer.model).stat().st_size // 4
+    return max(file - all_codes, 0) + codes
+
+
+def gemm_rate(size: int = 1024) -> float:
+    """Multiply-adds a second of a large float32 matrix product on this machine."""
+    left, right = np.random.default_rng(0).standard_normal((2, size, size), dtype=np.float32)
+    return size**3 / seconds(lambda: left @ right)
+
+
+def run(folder: Path = Path("models/sample")) -> list[Row]:
+    """Measure on random unit vectors, as wide as the bundle's."""
+    bundle = Bundle.open(folder)
+    engine = Engine.open(bundle, "cpu", 0)
+    part, layout = bundle.manifest.item_tokenizer, bundle.manifest.layout
+    vectors = np.random.default_rng(0).standard_normal((BATCH, part.embedding_width), dtype=np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ours = BATCH / seconds(lambda: engine.item_tokenizer.tokenize(vectors))
+    quantizer = faiss.ResidualQuantizer(part.embedding_width, layout.levels, int(np.log2(layout.codes)))
+    quantizer.train_type = faiss.ResidualQuantizer.Train_default
+    quantizer.max_beam_size = 1
+    quantizer.train(vectors)
+    peer = BATCH / seconds(lambda: quantizer.compute_codes(vectors))
+    limit = gemm_rate() / parameters_touched(bundle)
+    return [
+        Row(f"embedding to ID, batch {BATCH}", ours, "items/s", peer, "faiss ResidualQuantizer, beam 1, raw vectors"),
+        Row(f"embedding to ID, batch {BATCH}", ours, "items/s", limit, "limit: GEMM rate / multiply-adds an item"),
+    ]
