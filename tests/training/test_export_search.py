@@ -52,6 +52,7 @@ def search(
     histories: tuple[NDArray[np.int64], NDArray[np.int64]],
     roots: tuple[int, ...],
     beams: int,
+    *,
     blocked: NDArray[np.int32] | None = None,
 ) -> BeamResult:
     history, mask = histories
@@ -145,7 +146,9 @@ def test_blocked_items_never_come_out_and_the_others_do(recommender: Recommender
     excluded = np.asarray(sorted(data.draw(st.sets(st.integers(0, sum(sizes) - 1)))), dtype=np.int64)
     beams = data.draw(st.sampled_from([1, 3, 10, 50]))
     blocked = items.trie.blocked_edges(items.roots[excluded], items.tokens[excluded])
-    found = search(recommender, items, random_histories(data.draw(st.integers(0, 50)), (7,)), (0, 1), beams, blocked)
+    found = search(
+        recommender, items, random_histories(data.draw(st.integers(0, 50)), (7,)), (0, 1), beams, blocked=blocked
+    )
     leaves = found.leaf[0][found.leaf[0] >= 0]
     assert len(leaves) == min(beams, sum(sizes) - len(excluded))
     assert len(set(leaves.tolist())) == len(leaves)
@@ -159,7 +162,7 @@ def test_the_best_that_is_not_blocked_wins_even_behind_many_that_are(
     ranked = np.argsort(-score_every_item(model, history[0], mask[0], items.tokens))
     for excluded in (1, 10, 79):
         blocked = items.trie.blocked_edges(items.roots[ranked[:excluded]], items.tokens[ranked[:excluded]])
-        found = search(recommender, items, (history, mask), (0,), 80, blocked)
+        found = search(recommender, items, (history, mask), (0,), 80, blocked=blocked)
         assert found.leaf[0][: 80 - excluded].tolist() == ranked[excluded:].tolist()
 
 
@@ -194,7 +197,9 @@ def test_one_item_is_found_and_can_be_blocked(recommender: Recommender) -> None:
     assert found.leaf.tolist() == [[0, -1, -1]]
     assert found.tokens[0, 0].tolist() == items.tokens[0].tolist()
     blocked = items.trie.blocked_edges(items.roots, items.tokens)
-    assert search(recommender, items, random_histories(0, (4,)), (0,), 3, blocked).leaf.tolist() == [[-1, -1, -1]]
+    assert search(recommender, items, random_histories(0, (4,)), (0,), 3, blocked=blocked).leaf.tolist() == [
+        [-1, -1, -1]
+    ]
 
 
 def test_two_experts_an_item_make_the_search_one_level_deeper(tmp_path: Path) -> None:
