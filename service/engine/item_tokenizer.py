@@ -30,10 +30,6 @@ OUTPUTS = (
 CHUNK = 1024
 """Rows of one run: beyond it, a batch gets no faster and only holds more memory."""
 
-FEWEST_ROWS = 2
-"""A single row would run on other matrix kernels, whose last bits differ; it is run beside a copy of itself instead,
-so that an item gets the same codes alone and in a batch."""
-
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
 
@@ -126,8 +122,7 @@ class ItemTokenizer:
         return rows
 
     def _run(self, rows: FloatArray) -> dict[str, NDArray[Any]]:
-        padded = rows if len(rows) >= FEWEST_ROWS else np.repeat(rows, FEWEST_ROWS, axis=0)
-        found = {name: value[: len(rows)] for name, value in self._session.run({"embedding": padded}).items()}
+        found = self._session.run({"embedding": rows})
         for name in ("gate", "quantization_error", "latent"):
             finite = np.isfinite(found[name].reshape(len(rows), -1)).all(axis=1)
             if not finite.all():
