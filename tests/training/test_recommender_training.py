@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from recommender_planted import LAYOUT, ring_corpus, tiny_parameters
+from recommender_planted import LAYOUT, TINY, ring_corpus, tiny_parameters
 from safetensors.torch import load_file
+from transformers import DynamicCache, EncoderDecoderCache
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import PAD_TOKEN
@@ -159,14 +160,14 @@ def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, monkeypatch: pytes
         train(tmp_path, tiny_parameters())
 
 
-@pytest.mark.parametrize("domain_token", [False, True])
-def test_validation_finds_what_generate_finds(domain_token: bool) -> None:
+@pytest.mark.parametrize(("domain_token", "decoder_layers"), [(False, 1), (True, 3)])
+def test_validation_finds_what_generate_finds(domain_token: bool, decoder_layers: int) -> None:
     """Against transformers' own constrained beam search, with the same weights."""
     names = ("ring", "other")
     layout = LAYOUT if not domain_token else type(LAYOUT)(**{**vars_of(LAYOUT), "domains": names})
     corpus = ring_corpus(users=30, domains=names, layout=layout)
     torch.manual_seed(1)
-    model = build_t5(layout, tiny_parameters().network).eval()
+    model = build_t5(layout, TINY.model_copy(update={"decoder_layers": decoder_layers})).eval()
     validator = Validator(corpus, users=20, beams=10, max_history=20, seed=0)
     lists = validator.ranked_lists(model)
     assert validator.figures(lists).by_domain.keys() == set(names)
@@ -193,6 +194,8 @@ def test_validation_finds_what_generate_finds(domain_token: bool) -> None:
             eos_token_id=None,
             pad_token_id=PAD_TOKEN,
             prefix_allowed_tokens_fn=allowed,
+            # The cache that `generate` makes by itself has as many layers as the encoder, whatever the decoder has.
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
         )
         expected = [items[tuple(path[1:])] for path in generated.tolist()]
         assert lists[row].tolist() == expected

@@ -65,7 +65,8 @@ def beam_search(
     """
     batch, device = len(history), history.device
     encoded = model.encoder(input_ids=history, attention_mask=mask).last_hidden_state
-    cache = EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config))
+    # The decoder has a configuration of its own, for it may have another number of layers than the encoder.
+    cache = EncoderDecoderCache(DynamicCache(config=model.decoder.config), DynamicCache(config=model.decoder.config))
     node, score = roots[:, None], torch.zeros(batch, 1, device=device)
     tokens = torch.full((batch, 1), PAD_TOKEN, device=device)
     for level, children in enumerate(trie.fanout):
