@@ -52,7 +52,7 @@ class SearchInputs:
 
 @dataclass(frozen=True)
 class Found:
-    """What comes out: tokens int32 [B, W, depth], log_prob float32 [B, W], leaf int32 [B, W]."""
+    """What comes out: tokens int32 [B, W, depth], log_prob float32 [B, W] (NaN: broken weights), leaf int32 [B, W]."""
 
     tokens: Value
     log_prob: Value
@@ -101,8 +101,10 @@ class BeamSearch:
         score = graph.where(node >= ZERO, 0.0, NOTHING)
         past: list[KeysValues] = []
         written: list[Value] = []
+        health = graph.constant(0.0)
         for level in range(depth):
             log_prob, present = self._network.step(tokens, past, level, encoded)
+            health = health + self._health(log_prob, encoded.batch)
             beams = self._advance(level, log_prob, node, score)
             node, score, tokens = beams.node, beams.score, beams.token.reshape(-1)
             written = [earlier.take_along(beams.parent, axis=1) for earlier in written] + [beams.token]
@@ -110,7 +112,17 @@ class BeamSearch:
                 rows = self._state_rows(level, beams)
                 past = [(keys.take(rows), values.take(rows)) for keys, values in present]
         semantic_id = graph.concat([token.unsqueeze(2) for token in written], axis=2)
-        return Found(graph.where((score > NOTHING).unsqueeze(2), semantic_id, PAD), score, node)
+        tokens = graph.where((score > NOTHING).unsqueeze(2), semantic_id, PAD)
+        return Found(tokens, graph.where(graph.op("IsNaN", health), float("nan"), score), node)
+
+    def _health(self, log_prob: Value, batch: Value) -> Value:
+        """float32 [B, 1]: NaN if the network returned NaN to any beam of a request.
+
+        Such beams compare false with everything, so the search would drop them and look merely empty. Behind a
+        log-softmax one NaN fills its row, so one column tells.
+        """
+        first = log_prob.take(self._graph.constant(np.asarray([0])), axis=1).reshape(batch, -1)
+        return self._graph.op("ReduceSum", first, np.asarray([1]), keepdims=1)
 
     def _advance(self, level: int, log_prob: Value, node: Value, score: Value) -> Beams:
         """One level down: the best W children, not blocked, of all nodes at which a request stands.

@@ -1,0 +1,137 @@
+"""`unitok verify` on the tiny bundle, whole and damaged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from service.bundle.files import hash_files
+from service.bundle.sample import SAMPLE, ProvenSample
+from service.cli.main import build
+from service.errors import BundleError, ModelError, UnitokError
+from service.verifying import verify
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+def seal(folder: Path) -> None:
+    """Make the manifest's hashes those of the files as they are now."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"] = hash_files(folder)
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_whole_bundle_passes_every_check(tiny_bundle: Path) -> None:
+    checks = {check.name: check.what for check in verify(tiny_bundle, threads=1)}
+    assert list(checks) == [
+        "hashes",
+        "signatures",
+        "catalogue",
+        "text encoder",
+        "semantic IDs",
+        "recommender recommender",
+        "constraint",
+    ]
+    assert checks["catalogue"].startswith("300 items in 3 domains")
+    assert checks["semantic IDs"] == "codes and experts of 64 stored items are equal"
+    assert checks["recommender recommender"].startswith("18 ranked lists of 10 are equal")
+    assert checks["constraint"].startswith("360 results")
+
+
+def test_no_torch_is_needed(tiny_bundle: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from service.verifying import verify\n"
+        f"assert list(verify(Path({str(tiny_bundle)!r}), threads=1))\n"
+        "assert not {'torch', 'transformers', 'training', 'onnx'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("name", ["recommender.onnx", "tokenizer.json", "catalogue/items.parquet", SAMPLE])
+def test_an_altered_file_is_named(bundle: Path, name: str) -> None:
+    with (bundle / name).open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(BundleError, match=f"{name}.*the file was altered"):
+        list(verify(bundle, threads=1))
+
+
+def change_codes(sample: ProvenSample) -> ProvenSample:
+    codes = sample.codes.copy()
+    codes[3, 0] = (codes[3, 0] + 1) % 16
+    return replace(sample, codes=codes)
+
+
+def change_experts(sample: ProvenSample) -> ProvenSample:
+    return replace(sample, experts=(sample.experts + 1) % 3)
+
+
+def change_vectors(sample: ProvenSample) -> ProvenSample:
+    return replace(sample, text_vector=sample.text_vector[::-1].copy())
+
+
+def change_scores(sample: ProvenSample) -> ProvenSample:
+    return replace(sample, log_prob=sample.log_prob - np.float32(0.01))
+
+
+def change_order(sample: ProvenSample) -> ProvenSample:
+    return replace(sample, tokens=sample.tokens[:, ::-1].copy())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_codes, "codes: 1 of 64 stored items differ; item 3"),
+        (change_experts, "experts: 64 of 64 stored items differ"),
+        (change_vectors, "sentence_embedding: differs from the proven vectors"),
+        (change_scores, "recommender, stored history 0: log_prob: at rank"),
+        (change_order, "recommender, stored history 0: semantic_id: at rank"),
+    ],
+)
+def test_an_answer_that_was_not_proven_names_the_tensor(
+    bundle: Path, change: Callable[[ProvenSample], ProvenSample], message: str
+) -> None:
+    change(ProvenSample.load(bundle / SAMPLE)).save(bundle)
+    seal(bundle)
+    with pytest.raises(ModelError, match=message):
+        list(verify(bundle, threads=1))
+
+
+@pytest.mark.parametrize("content", [None, b"not a zip file"])
+def test_a_missing_or_broken_sample_is_said(bundle: Path, content: bytes | None) -> None:
+    (bundle / SAMPLE).unlink()
+    if content is not None:
+        (bundle / SAMPLE).write_bytes(content)
+    seal(bundle)
+    with pytest.raises(BundleError, match=SAMPLE):
+        list(verify(bundle, threads=1))
+
+
+def test_objects_in_the_sample_are_not_unpickled(bundle: Path) -> None:
+    np.savez(bundle / SAMPLE, text_row=np.asarray([object()]))
+    seal(bundle)
+    with pytest.raises(BundleError, match="not a file of proven samples"):
+        list(verify(bundle, threads=1))
+
+
+def test_the_command_prints_a_line_a_check_and_fails_with_one(bundle: Path) -> None:
+    done = CliRunner().invoke(build(), ["verify", str(bundle), "--threads", "1"])
+    assert done.exit_code == 0
+    assert [line.split(":")[0] for line in done.stdout.splitlines()][:2] == ["ok  hashes", "ok  signatures"]
+    (bundle / "recommender.onnx").unlink()
+    failed = CliRunner().invoke(build(), ["verify", str(bundle)])
+    assert isinstance(failed.exception, UnitokError)
+    assert "recommender.onnx: named in manifest.json but missing" in str(failed.exception)
