@@ -28,6 +28,7 @@ from training.recommender.trainer import LOG, Trainer, TrainingResult
 from training.recommender.validation import Validator, sample_users
 
 CORPUS = ring_corpus()
+CONFIGURATIONS = Path(__file__).parents[2] / "training" / "configs"
 
 
 def train(folder: Path, parameters: RecommenderParameters) -> TrainingResult:
@@ -256,3 +257,8 @@ def test_parameters_are_read_strictly(tmp_path: Path) -> None:
         read_parameters(path, {})
     with pytest.raises(ConfigError, match="no such file"):
         read_parameters(tmp_path / "absent.toml", {})
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGURATIONS.glob("recommender*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_valid(path: Path) -> None:
+    assert read_parameters(path, {}).network.d_model > 0
