@@ -7,19 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rows import Row, seconds
+from benchmarks.catalogues import random_items
+from benchmarks.rows import Row, medians
 from service.index.trie import CodeTrie
-from service.semantic_ids import IntArray, TokenLayout
-
-LAYOUT = TokenLayout(levels=4, codes=256, experts=10, experts_per_item=1, suffixes=1024)
-
-
-def random_tokens(items: int, seed: int = 0) -> IntArray:
-    """Distinct random semantic IDs as tokens: int32 [at most items, depth]."""
-    generator = np.random.default_rng(seed)
-    values = np.stack([generator.integers(0, size, items) for size in LAYOUT.position_sizes[:-1]], axis=1)
-    values = np.unique(values, axis=0)
-    return LAYOUT.tokens(np.concatenate([values, np.zeros((len(values), 1))], axis=1).astype(np.int32))
+from service.semantic_ids import IntArray
 
 
 def build(tokens: IntArray) -> CodeTrie:
@@ -41,9 +32,9 @@ def dictionary_trie(tokens: IntArray) -> dict[int, Any]:
 
 def run(items: int = 200_000) -> list[Row]:
     """Measure at one catalogue size."""
-    tokens = random_tokens(items)
-    ours = len(tokens) / seconds(lambda: build(tokens), 3)
-    peer = len(tokens) / seconds(lambda: dictionary_trie(tokens), 1)
+    drawn = random_items(items + items // 10, np.random.default_rng(0))
+    tokens, fresh = drawn[:items], drawn[items:].tolist()
+    ours, peer = (items / taken for taken in medians(3, lambda: build(tokens), lambda: dictionary_trie(tokens)))
     arrays = build(tokens).arrays()
     size = sum(array.nbytes for array in (arrays.node_start, arrays.node_count, arrays.edge_token, arrays.edge_child))
     tracemalloc.start()
@@ -51,19 +42,16 @@ def run(items: int = 200_000) -> list[Row]:
     peer_size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     del kept
-    fresh = random_tokens(items + items // 10, seed=1)[: items // 10]
     trie = build(tokens)
-    fresh = np.asarray([path for path in fresh.tolist() if trie.find(0, path) < 0], dtype=np.int32)
-    paths = fresh.tolist()
 
     def insert() -> None:
-        for leaf, path in enumerate(paths):
+        for leaf, path in enumerate(fresh):
             trie.insert(0, path, items + leaf)
-        for path in paths:
+        for path in fresh:
             trie.delete(0, path)
 
     return [
         Row(f"build the index, {items:,} items", ours, "items/s", peer, "nested dictionaries"),
-        Row(f"memory of the index, {items:,} items", size / len(tokens), "bytes", peer_size / len(tokens), "same"),
-        Row(f"insert and delete one item among {items:,}", seconds(insert, 3) / len(paths) * 1e6, "us"),
+        Row(f"memory of the index, {items:,} items", size / items, "bytes", peer_size / items, "same"),
+        Row(f"insert and delete one item among {items:,}", medians(3, insert)[0] / len(fresh) * 1e6, "us"),
     ]

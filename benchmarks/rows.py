@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import platform
 import statistics
@@ -44,16 +43,16 @@ class Row:
         return self.peer / self.ours if self.unit in {"ms", "us", "s", "bytes"} else self.ours / self.peer
 
 
-def seconds(work: Callable[[], object], repeats: int = 5) -> float:
-    """Median seconds of a call, after one call to warm up."""
-    work()
-    gc.collect()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+def medians(repeats: int, *sides: Callable[[], object]) -> list[float]:
+    """Median seconds of each side, called in turns so that other load hits all; one call each to warm up."""
+    taken: list[list[float]] = [[] for _ in sides]
+    for repeat in range(repeats + 1):
+        for side, times in zip(sides, taken, strict=True):
+            started = time.perf_counter()
+            side()
+            if repeat:
+                times.append(time.perf_counter() - started)
+    return [statistics.median(times) for times in taken]
 
 
 def machine() -> dict[str, str]:

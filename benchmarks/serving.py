@@ -21,7 +21,7 @@ import httpx
 
 from benchmarks.rows import Row
 
-REQUEST = {"history": [{"title": "Toy Story (1995)", "domain": "films"}], "k": 10, "domains": ["films"]}
+REQUEST = {"history": [{"title": "Toy Story (1995)", "domain": "movies"}], "k": 10, "domains": ["movies"]}
 
 
 @contextmanager
@@ -85,7 +85,7 @@ async def open_loop(address: str, body: dict[str, object], rate: float, count: i
 
 def run(folder: Path = Path("models/sample"), rate: float = 20.0, count: int = 200) -> list[Row]:
     """Measure on the sample bundle."""
-    item = {"items": [{"domain": "films", "title": "A heist on the night train to Lisbon"}]}
+    item = {"items": [{"domain": "movies", "title": "A heist on the night train to Lisbon"}]}
     with server(folder) as address, httpx.Client(base_url=address) as client:
         recommend = one_after_the_other(lambda: client.post("/recommend", json=REQUEST))
         tokenize = one_after_the_other(lambda: client.post("/tokenize", json=item))

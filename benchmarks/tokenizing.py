@@ -7,7 +7,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from benchmarks.rows import Row, seconds
+from benchmarks.rows import Row, medians
 from service.bundle.files import Bundle
 from service.engine.engine import Engine
 
@@ -15,10 +15,9 @@ BATCH = 4096
 
 
 def parameters_touched(bundle: Bundle) -> int:
-    """Multiply-adds an item at the least: the weights of the graph's encoder, and one distance to every code used.
+    """Multiply-adds an item needs: the encoder's weights once, and the distance to every code of N experts.
 
-    N experts of L x T codes of d numbers, plus the encoder; taken from the figures of the file's size, so an upper
-    bound of the useful work.
+    The encoder's weights are the graph file's numbers less the codebooks.
     """
     layout = bundle.manifest.layout
     codes = layout.levels * layout.codes * bundle.manifest.item_tokenizer.latent_width * layout.experts_per_item
@@ -30,7 +29,7 @@ def parameters_touched(bundle: Bundle) -> int:
 def gemm_rate(size: int = 1024) -> float:
     """Multiply-adds a second of a large float32 matrix product on this machine."""
     left, right = np.random.default_rng(0).standard_normal((2, size, size), dtype=np.float32)
-    return size**3 / seconds(lambda: left @ right)
+    return size**3 / medians(5, lambda: left @ right)[0]
 
 
 def run(folder: Path = Path("models/sample")) -> list[Row]:
@@ -40,12 +39,12 @@ def run(folder: Path = Path("models/sample")) -> list[Row]:
     part, layout = bundle.manifest.item_tokenizer, bundle.manifest.layout
     vectors = np.random.default_rng(0).standard_normal((BATCH, part.embedding_width), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    ours = BATCH / seconds(lambda: engine.item_tokenizer.tokenize(vectors))
     quantizer = faiss.ResidualQuantizer(part.embedding_width, layout.levels, int(np.log2(layout.codes)))
     quantizer.train_type = faiss.ResidualQuantizer.Train_default
     quantizer.max_beam_size = 1
     quantizer.train(vectors)
-    peer = BATCH / seconds(lambda: quantizer.compute_codes(vectors))
+    sides = (lambda: engine.item_tokenizer.tokenize(vectors), lambda: quantizer.compute_codes(vectors))
+    ours, peer = (BATCH / taken for taken in medians(5, *sides))
     limit = gemm_rate() / parameters_touched(bundle)
     return [
         Row(f"embedding to ID, batch {BATCH}", ours, "items/s", peer, "faiss ResidualQuantizer, beam 1, raw vectors"),

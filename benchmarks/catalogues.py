@@ -1,0 +1,17 @@
+"""Catalogues of random items, in the layout of the paper. Knows nothing of what is measured on them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from service.semantic_ids import IntArray, TokenLayout
+
+LAYOUT = TokenLayout(levels=4, codes=256, experts=10, experts_per_item=1, suffixes=64)
+
+
+def random_items(count: int, random: np.random.Generator) -> IntArray:
+    """Distinct random semantic IDs without suffixes: int32 [count, 6] tokens."""
+    widths = [*LAYOUT.position_sizes[:-1], 1]
+    drawn = np.stack([random.integers(0, width, count + count // 50) for width in widths], axis=1)
+    distinct = np.unique(drawn.astype(np.int32), axis=0)
+    return LAYOUT.tokens(distinct[random.permutation(len(distinct))[:count]])
