@@ -158,7 +158,7 @@ class Graph:
         return self._add(kind, operands, 1, attributes)[0]
 
     def save(self, path: Path) -> None:
-        """Check the graph, infer its shapes strictly and write it.
+        """Check the graph, infer its types and shapes strictly, and write it.
 
         Raises
         ------
@@ -169,7 +169,7 @@ class Graph:
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="unitok"
         )
         onnx.checker.check_model(model)
-        onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         onnx.save(model, path)
 
     def _add(self, kind: str, operands: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> tuple[Value, ...]:

@@ -109,7 +109,6 @@ class T5Graph:
 
     def encode(self, history: Value, history_mask: Value) -> EncodedHistory:
         """history, history_mask int64 [B, S] -> what the decoder needs of it."""
-        graph = self._graph
         mask = (1.0 - history_mask.cast("float32")).unsqueeze(1, 2) * MASKED
         bias = self._encoder_bias(history) + mask
         x = self._embedding.take(history)
@@ -125,7 +124,7 @@ class T5Graph:
             cross = f"decoder.block.{number}.layer.1.EncDecAttention"
             k, v = (self._heads_apart(self._linear(x, f"{cross}.{each}"), 0) for each in "kv")
             keys_values.append((k, v))
-        return EncodedHistory(keys_values, graph.op("Identity", mask), history.size(0))
+        return EncodedHistory(keys_values, mask, history.size(0))
 
     def step(
         self, tokens: Value, past: list[KeysValues], t: int, encoded: EncodedHistory

@@ -1,0 +1,71 @@
+"""The graph writer against NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from service.engine.sessions import Runtime, Tensor, open_session
+from training.networks.graph import Graph, Value
+
+X = np.asarray([[4.0, 1.0, 3.0], [2.0, 6.0, 5.0]], dtype=np.float32)
+PLACES = np.asarray([[2, 0], [1, 1]], dtype=np.int32)
+
+
+def run(build: Callable[[Graph, Value, Value], Value], dtype: str, rank: int, folder: Path) -> np.ndarray:
+    """Evaluate what `build` makes of x float32 [2, 3] and i int32 [2, 2]; both have open sizes in the graph."""
+    graph = Graph("test")
+    x, i = graph.input("x", "float32", ("a", "b")), graph.input("i", "int32", ("a", "c"))
+    shape = tuple("defg"[:rank])
+    graph.output(build(graph, x, i), "y", dtype, shape)
+    graph.save(folder / "graph.onnx")
+    inputs = [Tensor("x", "float32", ("a", "b")), Tensor("i", "int32", ("a", "c"))]
+    session = open_session(folder / "graph.onnx", Runtime(threads=1), inputs, [Tensor("y", dtype, shape)])
+    return session.run({"x": X, "i": PLACES})["y"]
+
+
+CASES: dict[str, tuple[Callable[[Graph, Value, Value], Value], Any]] = {
+    "arithmetic": (lambda g, x, i: (x + 1.0) * 2.0 - x / 4.0, (X + 1) * 2 - X / 4),
+    "a number minus a value": (lambda g, x, i: 1.0 - x, 1 - X),
+    "integers": (lambda g, x, i: (i * np.int32(5)) // np.int32(2), PLACES * 5 // 2),
+    "product": (lambda g, x, i: x @ X.T, X @ X.T),
+    "comparisons": (
+        lambda g, x, i: ((x > 1.0) & (x < 6.0)).cast("int32") + (x >= 4.0).cast("int32"),
+        ((X > 1) & (X < 6)).astype(np.int32) + (X >= 4),
+    ),
+    "size": (lambda g, x, i: x.size(1), [3]),
+    "reshape": (lambda g, x, i: x.reshape(-1, x.size(0)), X.reshape(3, 2)),
+    "reshape to numbers": (lambda g, x, i: x.reshape(3, 2), X.reshape(3, 2)),
+    "transpose": (lambda g, x, i: x.transpose(1, 0), X.T),
+    "unsqueeze": (lambda g, x, i: x.unsqueeze(0, 2), X[None, :, None, :]),
+    "take": (lambda g, x, i: x.take(i, axis=1), X[:, PLACES]),
+    "take along": (lambda g, x, i: x.take_along(i, axis=1), np.take_along_axis(X, PLACES.astype(np.int64), axis=1)),
+    "concat": (lambda g, x, i: g.concat([x, x], axis=1), np.concatenate([X, X], axis=1)),
+    "where": (lambda g, x, i: g.where(x > 3.0, x, float("-inf")), np.where(X > 3, X, -np.inf)),
+    "top values": (lambda g, x, i: g.top_k(x, g.shape(2))[0], [[4, 3], [6, 5]]),
+    "top places": (lambda g, x, i: g.top_k(x, g.shape(2))[1], [[0, 2], [1, 2]]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operations_are_those_of_numpy(name: str, tmp_path: Path) -> None:
+    build, expected = CASES[name]
+    expected = np.asarray(expected)
+    dtype = "float32" if expected.dtype.kind == "f" or name == "top values" else str(expected.dtype)
+    np.testing.assert_allclose(run(build, dtype, expected.ndim, tmp_path), expected, rtol=1e-6)
+
+
+def test_equal_constants_are_stored_once(tmp_path: Path) -> None:
+    run(lambda g, x, i: x + 2.0 + 2.0 + np.full((1, 1), 2.0, np.float32), "float32", 2, tmp_path)
+    assert len(onnx.load(tmp_path / "graph.onnx").graph.initializer) == 2
+
+
+def test_a_graph_that_cannot_be_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(onnx.shape_inference.InferenceError):
+        run(lambda g, x, i: x + i, "float32", 2, tmp_path)
+    assert not (tmp_path / "graph.onnx").exists()
