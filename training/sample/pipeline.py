@@ -38,14 +38,15 @@ DESCRIPTION = (
 ENCODER = "static:minilm"
 EVALUATED_USERS = 1000
 PROVEN_HISTORIES = 200
-TOKENIZER = StageParameters(train_domains=(films.DOMAIN,), warmup_epochs=4, epochs=12, suffixes=256)
+TOKENIZER = StageParameters(train_domains=(films.DOMAIN,), warmup_epochs=4, epochs=8, suffixes=256)
 RECOMMENDER = RecommenderParameters(
-    network=T5Settings(d_model=128, d_ff=512, d_kv=32, heads=4, encoder_layers=1, decoder_layers=2),
+    network=T5Settings(d_model=64, d_ff=256, d_kv=16, heads=4, encoder_layers=2, decoder_layers=2),
     domains=(films.DOMAIN,),
     max_history=10,
-    epochs=5,
-    learning_rate=3e-3,
-    warmup_steps=100,
+    epochs=3,
+    batch_tokens=2048,
+    learning_rate=2e-3,
+    warmup_steps=200,
     validation_users=300,
 )
 
