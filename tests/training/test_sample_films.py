@@ -82,20 +82,41 @@ def rated(person: int, count: int, rating: float = 4.0, start: int = 0) -> list[
     return [(Rating(person, "", 0, rating, start + place), f"film-{place}") for place in range(count)]
 
 
+KINDS = {f"film-{place}": "Western" for place in range(100)}
+
+
 def test_histories_are_cut_into_sittings_in_order() -> None:
-    frame = films.histories([*reversed(rated(1, 65)), *rated(2, 2), *rated(3, 3), *rated(4, 50, rating=3.0)])
+    listed = [*reversed(rated(1, 65)), *rated(2, 2), *rated(3, 3), *rated(4, 50, rating=3.0)]
+    frame = films.histories(listed, KINDS)
     assert frame.schema == INTERACTION_SCHEMA
     sizes = dict(frame.group_by("user_id").len().iter_rows())
-    assert sizes == {"1.0": 20, "1.1": 20, "1.2": 25, "3.0": 3}
+    assert sizes == {"1.Western.0": 20, "1.Western.1": 20, "1.Western.2": 25, "3.Other.0": 3}
     for _, sitting in frame.group_by("user_id", maintain_order=True):
         assert sitting["position"].to_list() == list(range(len(sitting)))
         assert sitting["timestamp"].is_sorted()
-    first = frame.filter(pl.col("user_id") == "1.1").row(0, named=True)
+    first = frame.filter(pl.col("user_id") == "1.Western.1").row(0, named=True)
     assert first["item_id"] == "film-20"
 
 
+def test_a_persons_films_are_parted_by_kind_and_what_is_few_goes_together() -> None:
+    kinds = {f"film-{place}": "Western" if place < 5 else "Musical" if place < 8 else "War" for place in range(10)}
+    frame = films.histories(rated(1, 10), kinds)
+    sizes = dict(frame.group_by("user_id").len().iter_rows())
+    assert sizes == {"1.Western.0": 5, "1.Other.0": 5}
+    assert frame.filter(pl.col("user_id") == "1.Other.0")["item_id"].to_list() == [f"film-{at}" for at in range(5, 10)]
+
+
+def test_the_kind_of_a_film_is_its_rarest_genre() -> None:
+    listed = [
+        Film(1, "A", 2000, ("Drama", "Western"), (), (), (), 0),
+        Film(2, "B", 2000, ("Drama",), (), (), (), 0),
+        Film(3, "C", 2000, (), (), (), (), 0),
+    ]
+    assert films.kind_of(listed) == {1: "Western", 2: "Drama", 3: "Other"}
+
+
 def test_a_film_counts_once_in_a_history() -> None:
-    frame = films.histories([*rated(1, 5), *rated(1, 5, start=100)])
+    frame = films.histories([*rated(1, 5), *rated(1, 5, start=100)], KINDS)
     assert frame["item_id"].to_list() == [f"film-{place}" for place in range(5)]
 
 

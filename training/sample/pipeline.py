@@ -38,17 +38,19 @@ DESCRIPTION = (
 ENCODER = "static:minilm"
 EVALUATED_USERS = 1000
 PROVEN_HISTORIES = 200
-TOKENIZER = StageParameters(train_domains=(films.DOMAIN,), warmup_epochs=4, epochs=8, suffixes=256)
+TOKENIZER = StageParameters(train_domains=(films.DOMAIN,), levels=3, codes=64, suffixes=64, warmup_epochs=4, epochs=10)
+"""Few and small codebooks: the recommender must learn every combination from few ratings in a few minutes."""
 RECOMMENDER = RecommenderParameters(
-    network=T5Settings(d_model=64, d_ff=256, d_kv=16, heads=4, encoder_layers=2, decoder_layers=2),
+    network=T5Settings(d_model=64, d_ff=256, d_kv=16, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0),
     domains=(films.DOMAIN,),
     max_history=10,
-    epochs=3,
+    epochs=8,
     batch_tokens=2048,
-    learning_rate=2e-3,
-    warmup_steps=200,
-    validation_users=300,
+    learning_rate=3e-3,
+    warmup_steps=100,
+    validation_users=500,
 )
+"""Small network, small batches, no dropout: per second of training this learned most, see models/README.md."""
 
 
 def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
