@@ -50,7 +50,7 @@ RECOMMENDER = RecommenderParameters(
     warmup_steps=100,
     validation_users=500,
 )
-"""Small network, small batches, no dropout: per second of training this learned most; models/README.md has what else was tried."""
+"""Small network, small batches, no dropout: it learned most in a given time; see models/README.md for the others."""
 
 
 def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
