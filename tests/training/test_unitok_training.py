@@ -16,7 +16,7 @@ from training.networks.residual_quantizer import ResidualQuantizer
 from training.networks.token_moe import TokenMoE
 from training.tokenizer.estimator import CHECKPOINT, UniTok
 from training.tokenizer.parameters import Parameters, StageParameters, checked, read_stage_parameters
-from training.tokenizer.review import Assignment, perplexity, revive
+from training.tokenizer.review import HANDICAP_KEPT, Assignment, perplexity, rebalance, revive
 from training.tokenizer.start import discriminant, kmeans, residual_codebooks, start_moe
 from training.tokenizer.trainer import draw_epoch
 
@@ -161,6 +161,43 @@ def test_no_code_restarts_where_nothing_is_left_to_quantize() -> None:
     assignment = Assignment(sets, quantized.codes, quantized.residuals.detach(), torch.zeros(3, 1))
     optimizer = torch.optim.AdamW(quantizer.parameters())
     assert revive(quantizer, assignment, 0.5, optimizer, np.random.default_rng(0)) == 0
+
+
+def test_crowded_codes_are_handicapped_in_training_and_never_at_inference() -> None:
+    quantizer = ResidualQuantizer(2, 1, 3, 1)
+    quantizer.codebooks.data = torch.tensor([[[[0.0], [1.0], [9.0]]], [[[0.0], [1.0], [9.0]]]])
+    z = torch.tensor([[0.1], [-0.1], [0.2], [0.4], [0.9]])
+    sets = torch.zeros(5, dtype=torch.int64)
+    quantized = quantizer.eval()(z, sets)
+    assert quantized.codes[:, 0].tolist() == [0, 0, 0, 0, 1]
+    error = (quantized.residuals - quantized.vectors).square().sum(dim=2).detach()
+    rebalance(quantizer, Assignment(sets, quantized.codes, quantized.residuals.detach(), error), 1.0)
+    handicap = quantizer.handicap.detach()
+    mean_error = float(error.mean())
+    # Uses of 4, 1 and 0 where 5/3 would be even; the logarithm stops at -1.
+    expected = mean_error * np.array([np.log(4 * 3 / 5), np.log(3 / 5), -1.0])
+    np.testing.assert_allclose(handicap[0, 0], expected, rtol=1e-5)
+    assert not handicap[1].any()  # a set that served nothing
+    quantizer.handicap[0, 0] *= 3
+    assert quantizer.train()(z, sets).codes[:, 0].tolist() == [0, 0, 0, 1, 1]
+    assert quantizer.eval()(z, sets).codes[:, 0].tolist() == [0, 0, 0, 0, 1]
+    before = quantizer.handicap[0, 0, 0].item()
+    even = Assignment(sets[:3], torch.tensor([[0], [1], [2]]), quantized.residuals[:3].detach(), error[:3])
+    rebalance(quantizer, even, 1.0)
+    assert quantizer.handicap[0, 0, 0].item() == pytest.approx(HANDICAP_KEPT * before)
+
+
+def test_handicaps_even_out_the_use_of_codes() -> None:
+    """Four fifths of the items crowd in the middle, where nearest codes alone would leave few codes for many items."""
+    random = np.random.default_rng(5)
+    spread = np.where(random.random((1500, 1)) < 0.8, 0.3, 1.0)
+    embeddings = (random.standard_normal((1500, 16)) * spread).astype(np.float32)
+    domains = np.full(len(embeddings), "crowded")
+    without, with_handicaps = (
+        UniTok(**{**SMALL, "balance": balance, "epochs": 8}).fit(embeddings, domains).log[-1].perplexity["crowded"]
+        for balance in (0.0, 0.2)
+    )
+    assert all(after > before for before, after in zip(without, with_handicaps, strict=True))
 
 
 def test_perplexity_of_known_use() -> None:

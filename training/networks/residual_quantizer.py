@@ -48,14 +48,26 @@ class Quantized:
 
 
 class ResidualQuantizer(nn.Module):
-    """E sets of L codebooks of T vectors of width d; every row says which set quantises it."""
+    """E sets of L codebooks of T vectors of width d; every row says which set quantises it.
+
+    Attributes
+    ----------
+    codebooks : [E, L, T, d]
+    handicap : [E, L, T], added to half the squared distance of a code while training, and never at inference, so that
+        crowded codes lose items to their neighbours and move; zero unless a trainer sets it
+    """
+
+    handicap: Tensor
 
     def __init__(self, sets: int, levels: int, codes: int, width: int) -> None:
         super().__init__()
         self.codebooks = nn.Parameter(torch.randn(sets, levels, codes, width) / math.sqrt(width))
+        self.register_buffer("handicap", torch.zeros(sets, levels, codes))
 
     def nearest(self, residual: Tensor, chosen: Tensor, level: int) -> Tensor:
         """Eq. 1: the nearest code of one level, int64 [B], for residuals [B, d] and sets int64 [B].
+
+        While training, a code's handicap counts as distance.
 
         Of ||r||^2 - 2 r.c + ||c||^2 the first term is the same for all codes and is left out: it would cost
         the digits that tell two near codes apart. All sets are scored in one product and the row's own picked, which is
@@ -64,6 +76,8 @@ class ResidualQuantizer(nn.Module):
         sets, _, codes, _ = self.codebooks.shape
         flat = self.codebooks[:, level].reshape(sets * codes, -1)
         scores = flat.square().sum(dim=1) / 2 - residual @ flat.T
+        if self.training:
+            scores = scores + self.handicap[:, level].reshape(-1)
         own = chosen.unsqueeze(1) * codes + torch.arange(codes, device=residual.device)
         return scores.gather(1, own).argmin(dim=1)
 

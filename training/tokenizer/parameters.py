@@ -39,6 +39,7 @@ class Parameters(BaseModel):
     kmeans_iterations : iterations of the k-means that starts every level
     revive_below : a code used by less than this share of the even use of its codebook starts anew somewhere useful
     revive_until : share of the epochs with codes in which codes are revived; the rest lets them settle
+    balance : how hard crowded codes are handicapped while codes are learned, see `review.rebalance`; 0: not at all
     seed : of everything random
     """
 
@@ -65,6 +66,7 @@ class Parameters(BaseModel):
     kmeans_iterations: Count = 25
     revive_below: Share = 0.05
     revive_until: Share = 0.8
+    balance: NotNegative = 0.2
     seed: Annotated[int, Field(ge=0)] = 0
 
     def batches(self, items: int) -> int:

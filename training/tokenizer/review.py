@@ -1,10 +1,12 @@
-"""A look at all items after an epoch: which codes are in use, by whom, and which are dead and start anew.
+"""A look at all items after an epoch: which codes are in use, by whom, which are dead and start anew, and which are
+crowded and get a handicap.
 
 Symbols: n items, E sets of codebooks, L levels, T codes, d latent width. Knows nothing of losses or schedules.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,3 +131,34 @@ def revive(
                 moment[where] = 0
             revived += len(dead)
     return revived
+
+
+HANDICAP_KEPT = 0.6
+"""Share of a handicap that the next epoch keeps: without forgetting, codes that have moved would be pushed further."""
+LEAST_USE, MOST_USE = 1 / math.e, math.e
+"""Uses, relative to the even one, beyond which a handicap grows no faster."""
+
+
+def rebalance(quantizer: ResidualQuantizer, assignment: Assignment, strength: float) -> None:
+    """Handicap crowded codes and favour idle ones in the coming epoch, in place.
+
+    The handicap of a code grows by strength * (mean squared distance that its level leaves) * log(its use relative to
+    the even one): frequency-sensitive competitive learning (DeSieno 1988, Ahalt et al. 1990), by the epoch. Being
+    measured in the level's own error, one strength fits every level and expert.
+
+    Parameters
+    ----------
+    assignment : of all items, by distance alone
+    strength : 0 for none
+    """
+    sets, _, codes, _ = quantizer.codebooks.shape
+    usage = assignment.usage(sets, codes)
+    served = usage.sum(axis=2)
+    even = np.maximum(served, 1)[..., None] / codes
+    error = np.zeros(served.shape)
+    np.add.at(error, assignment.sets.numpy(), assignment.error.double().numpy())
+    error /= np.maximum(served, 1)
+    grown = strength * error[..., None] * np.log(np.clip(usage / even, LEAST_USE, MOST_USE))
+    grown[served == 0] = 0.0
+    with torch.no_grad():
+        quantizer.handicap.mul_(HANDICAP_KEPT).add_(torch.from_numpy(grown).to(quantizer.handicap))

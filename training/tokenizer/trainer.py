@@ -1,8 +1,8 @@
 """Trains a UniTok network (UniTok paper, Algorithm 1): warm-up, start of the codes, epochs with codes.
 
-Batches mix domains. After every epoch all items are looked at: use of codes is reported, and dead codes start anew.
-A killed training continues from its last finished epoch and ends with the same weights. Knows nothing of files other
-than the checkpoint.
+Batches mix domains. After every epoch all items are looked at: use of codes is reported, dead codes start anew, and
+crowded ones get a handicap. A killed training continues from its last finished epoch and ends with the same weights.
+Knows nothing of files other than the checkpoint.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from service.errors import ModelError
 from training.networks.unitok import Losses, UniTokNetwork, Weights
 from training.tokenizer.checkpoint import load_checkpoint, save_checkpoint
 from training.tokenizer.parameters import Parameters
-from training.tokenizer.review import CHUNK, Review, perplexity, review, revive
+from training.tokenizer.review import CHUNK, Review, perplexity, rebalance, review, revive
 from training.tokenizer.start import start_moe
 
 Advance = Callable[..., None]
@@ -147,6 +147,7 @@ class Trainer:
         """Train to the end; `advance(steps, note)` is called after every batch and every epoch."""
         mark = fingerprint(self.items, self.parameters) if self.checkpoint else ""
         log: list[EpochFigures] = []
+        self.network.train()
         if self.checkpoint:
             progress = load_checkpoint(self.checkpoint, self.network, self.optimizer, mark)
             if progress is not None:
@@ -197,8 +198,11 @@ class Trainer:
         phase = "codes" if with_codes else "warm-up"
         if not with_codes:
             return EpochFigures(epoch + 1, phase, reconstruction, quantization, hsic_mean, {}, {}, {}, 0)
+        self.network.eval()
         looked = review(self.network, self.items.embeddings)
+        self.network.train()
         revived = self._revive(looked, epoch, random)
+        self._rebalance(looked)
         return EpochFigures(
             epoch + 1, phase, reconstruction, quantization, hsic_mean, *self._use_by_domain(looked), revived
         )
@@ -233,6 +237,10 @@ class Trainer:
         return revive(moe.experts, looked.experts, below, self.optimizer, random) + revive(
             moe.shared, looked.shared, below, self.optimizer, random
         )
+
+    def _rebalance(self, looked: Review) -> None:
+        rebalance(self.network.moe.experts, looked.experts, self.parameters.balance)
+        rebalance(self.network.moe.shared, looked.shared, self.parameters.balance)
 
     def _use_by_domain(self, looked: Review) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
         """Perplexity by level, share of the largest expert, share of items with equal IDs, each by domain."""
