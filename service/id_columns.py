@@ -34,5 +34,6 @@ def from_lists(lists: pl.Series, width: int) -> IntArray:
         return np.empty((len(lists), 0), dtype=np.int32)
     numbers = lists.cast(pl.List(pl.Int32)).explode()
     if numbers.has_nulls():
-        raise ValueError(f"column {lists.name!r}, row {(numbers.is_null().arg_max() or 0) // width}: a number is missing")
+        row = (numbers.is_null().arg_max() or 0) // width
+        raise ValueError(f"column {lists.name!r}, row {row}: a number is missing")
     return numbers.to_numpy().reshape(-1, width)

@@ -109,7 +109,8 @@ def ids_of(table: pl.DataFrame) -> dict[str, DomainIds]:
         str(name): DomainIds(
             str(name),
             rows["item_id"].to_list(),
-            *(from_lists(rows[column], rows[column].list.len()[0]) for column in ("codes", "experts")),
+            from_lists(rows["codes"], rows["codes"].list.len()[0]),
+            from_lists(rows["experts"], rows["experts"].list.len()[0]),
             rows["suffix"].to_numpy().astype(np.int32),
         )
         for (name,), rows in table.partition_by("domain", as_dict=True, maintain_order=True).items()
