@@ -1,7 +1,8 @@
 """Semantic IDs: their parts, their token numbers, and their packing into eight bytes.
 
 Symbols (those of the UniTok paper): B batch, L levels, T codes a level, K experts, N experts chosen an item.
-A semantic ID is L codes, N experts (paper, Eq. 7) and one suffix that keeps items of one domain apart.
+A semantic ID is L codes, N experts (paper, Eq. 7) and one suffix that keeps items of one domain apart. N is 0 for a
+tokenizer without a router, whose one set of codebooks needs no number.
 
 Knows nothing of networks, stores or tries.
 """
@@ -40,8 +41,8 @@ class SemanticId:
 class TokenLayout:
     """Where each part of a semantic ID lies in the recommender's vocabulary.
 
-    The vocabulary is, in this order: special tokens, L x T codes (level-major), K experts, the suffixes, and the
-    domain tokens.
+    The vocabulary is, in this order: special tokens, L x T codes (level-major), K experts (none where N is 0), the
+    suffixes, and the domain tokens.
 
     Attributes
     ----------
@@ -58,9 +59,9 @@ class TokenLayout:
     domains: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("levels", "codes", "experts", "experts_per_item", "suffixes"):
-            if getattr(self, name) < 1:
-                raise InvalidInput(f"token layout: {name} is {getattr(self, name)}, but must be at least 1")
+        for name, least in {"levels": 1, "codes": 1, "experts": 1, "experts_per_item": 0, "suffixes": 1}.items():
+            if getattr(self, name) < least:
+                raise InvalidInput(f"token layout: {name} is {getattr(self, name)}, but must be at least {least}")
         if self.experts_per_item > self.experts:
             raise InvalidInput(f"token layout: experts_per_item {self.experts_per_item} exceeds experts {self.experts}")
         if sum(self._bits) > 64:
@@ -82,8 +83,12 @@ class TokenLayout:
         experts_at = SPECIAL_TOKENS + self.levels * self.codes
         offsets = [SPECIAL_TOKENS + level * self.codes for level in range(self.levels)]
         offsets += [experts_at] * self.experts_per_item
-        offsets += [experts_at + self.experts]
+        offsets += [experts_at + self._expert_tokens]
         return np.asarray(offsets, dtype=np.int32)
+
+    @property
+    def _expert_tokens(self) -> int:
+        return self.experts if self.experts_per_item else 0
 
     @property
     def depth(self) -> int:
@@ -93,7 +98,7 @@ class TokenLayout:
     @property
     def vocabulary(self) -> int:
         """Number of tokens, special and domain tokens included."""
-        return SPECIAL_TOKENS + self.levels * self.codes + self.experts + self.suffixes + len(self.domains)
+        return SPECIAL_TOKENS + self.levels * self.codes + self._expert_tokens + self.suffixes + len(self.domains)
 
     def domain_token(self, domain: str) -> int:
         """Token of a domain; `UNKNOWN_DOMAIN_TOKEN` for one without a token of its own."""

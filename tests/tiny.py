@@ -35,7 +35,8 @@ from training.networks.t5 import (
 )
 from training.recommender.stage import tokenizer_layout
 from training.stage import Stage
-from training.tokenizer.parameters import StageParameters
+from training.tokenizer.configuration import StageParameters
+from training.tokenizer.parameters import Parameters
 from training.tokenizer.stage import train_tokenizer
 
 NOUNS = {
@@ -80,7 +81,9 @@ def tiny_stages(folder: Path) -> TinyStages:
 
 
 TOKENIZER = StageParameters(
-    levels=3, codes=16, latent_width=8, hidden=(16,), warmup_epochs=2, epochs=3, batch_size=64, suffixes=16, threads=1
+    tokenizer=Parameters(levels=3, codes=16, latent_width=8, hidden=(16,), warmup_epochs=2, epochs=3, batch_size=64),
+    suffixes=16,
+    threads=1,
 )
 
 

@@ -30,7 +30,7 @@ class Layout(Strict):
     levels: Annotated[int, Field(ge=1, le=8)]
     codes: Annotated[int, Field(ge=2, le=65536)]
     experts: Annotated[int, Field(ge=1, le=4096)]
-    experts_per_item: Annotated[int, Field(ge=1, le=4)]
+    experts_per_item: Annotated[int, Field(ge=0, le=4)]
     suffixes: Annotated[int, Field(ge=1, le=65536)]
 
 

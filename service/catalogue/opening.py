@@ -15,6 +15,7 @@ from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.redis_store import RedisStore
 from service.catalogue.store import CatalogueStore, StoredItem
 from service.errors import BundleError, ConfigError, InvalidInput
+from service.id_columns import from_lists
 from service.progress import progress
 from service.semantic_ids import TokenLayout
 
@@ -87,10 +88,7 @@ def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout) -> pl.DataFrame:
         for column in ("domain", "item_id", "codes", "experts", "suffix"):
             if frame[column].has_nulls():
                 raise BundleError(f"{path}: column {column!r} is null in row {frame[column].is_null().arg_max()}")
-        codes, experts = (
-            frame[name].cast(pl.List(pl.Int32)).list.to_array(width).to_numpy().reshape(-1, width)
-            for name, width in parts.items()
-        )
+        codes, experts = (from_lists(frame[name], width) for name, width in parts.items())
         packed = layout.pack(layout.join(codes, experts, frame["suffix"].cast(pl.Int32).to_numpy()))
         frame = frame.select(
             pl.col("domain", "item_id").cast(pl.String),

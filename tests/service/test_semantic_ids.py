@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import InvalidInput
+from service.id_columns import from_lists, to_lists
 from service.semantic_ids import SPECIAL_TOKENS, UNKNOWN_DOMAIN_TOKEN, SemanticId, TokenLayout
 
 
@@ -18,7 +20,7 @@ def layouts(draw: st.DrawFn) -> TokenLayout:
         levels=draw(st.integers(1, 4)),
         codes=draw(st.integers(2, 300)),
         experts=experts,
-        experts_per_item=draw(st.integers(1, min(2, experts))),
+        experts_per_item=draw(st.integers(0, min(2, experts))),
         suffixes=draw(st.integers(1, 1024)),
         domains=tuple(draw(st.lists(st.sampled_from("abcdef"), unique=True))),
     )
@@ -50,7 +52,7 @@ def test_tokens_are_reversible_and_positions_do_not_overlap(case: tuple[TokenLay
     assert tokens.max() < layout.vocabulary - len(layout.domains)
     ranges = [
         range(int(layout.position_offsets[p]), int(layout.position_offsets[p]) + layout.position_sizes[p])
-        for p in (*range(layout.levels), layout.levels, layout.depth - 1)
+        for p in sorted({*range(layout.levels), layout.levels, layout.depth - 1})
     ]
     assert len(set().union(*ranges)) == sum(len(r) for r in ranges)
 
@@ -83,3 +85,27 @@ def test_a_value_out_of_range_is_named() -> None:
 def test_a_layout_wider_than_eight_bytes_is_refused() -> None:
     with pytest.raises(InvalidInput, match="at most 64 fit"):
         TokenLayout(levels=8, codes=256, experts=10, experts_per_item=1, suffixes=1024)
+
+
+def test_without_a_router_no_token_names_an_expert() -> None:
+    layout = TokenLayout(levels=2, codes=16, experts=1, experts_per_item=0, suffixes=8)
+    assert (layout.depth, layout.vocabulary) == (3, 3 + 32 + 8)
+    assert layout.position_offsets.tolist() == [3, 19, 35]
+    identity = layout.semantic_id(np.array([5, 9, 1], dtype=np.int32))
+    assert identity == SemanticId((5, 9), (), 1)
+    assert layout.token_names(identity) == ["<a_5>", "<b_9>", "<s_1>"]
+
+
+@pytest.mark.parametrize("width", [0, 3])
+def test_list_columns_are_read_as_they_were_written(width: int) -> None:
+    values = np.arange(4 * width, dtype=np.int32).reshape(4, width)
+    read = from_lists(to_lists(values), width)
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, values)
+    with pytest.raises(ValueError, match=f"row 0: {width} numbers, but there must be 2"):
+        from_lists(to_lists(values), 2)
+
+
+def test_a_missing_number_in_a_list_column_is_named() -> None:
+    with pytest.raises(ValueError, match="'codes', row 1: a number is missing"):
+        from_lists(pl.Series("codes", [[1, 2], [3, None]]), 2)

@@ -16,9 +16,9 @@ from training.commands.train_tokenizer import train_tokenizer as command
 from training.data.dataset import INTERACTION_SCHEMA, write_domain, write_index
 from training.stage import read_figures
 from training.tokenizer import stage
+from training.tokenizer.configuration import StageParameters, stage_parameters
 from training.tokenizer.estimator import CHECKPOINT, UniTok
 from training.tokenizer.ids import read_ids
-from training.tokenizer.parameters import StageParameters
 
 WIDTH = 10
 ITEMS = {"books": 90, "films": 70, "songs": 40}
@@ -48,19 +48,17 @@ def prepared(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def small(**changes: Any) -> StageParameters:
-    return StageParameters(
-        **{
-            "levels": 2,
-            "codes": 16,
-            "latent_width": 4,
-            "hidden": (16,),
-            "batch_size": 32,
-            "warmup_epochs": 2,
-            "epochs": 2,
-            "threads": 1,
-            **changes,
-        }
-    )
+    values = {
+        "levels": 2,
+        "codes": 16,
+        "latent_width": 4,
+        "hidden": (16,),
+        "batch_size": 32,
+        "warmup_epochs": 2,
+        "epochs": 2,
+        "threads": 1,
+    }
+    return stage_parameters({**values, **changes}, "test")
 
 
 def test_every_item_of_every_domain_gets_an_id(prepared: tuple[Path, Path], tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from service.errors import ConfigError, InvalidInput, ModelError
 from training.networks.residual_quantizer import ResidualQuantizer
 from training.networks.token_moe import TokenMoE
+from training.tokenizer.configuration import StageParameters, read_stage_parameters, stage_parameters
 from training.tokenizer.estimator import CHECKPOINT, UniTok
-from training.tokenizer.parameters import Parameters, StageParameters, checked, read_stage_parameters
+from training.tokenizer.parameters import Parameters
 from training.tokenizer.review import HANDICAP_KEPT, Assignment, perplexity, rebalance, revive
 from training.tokenizer.start import discriminant, kmeans, residual_codebooks, start_moe
 from training.tokenizer.trainer import draw_epoch
@@ -316,9 +317,9 @@ def test_unknown_and_wrong_parameters_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         read_stage_parameters(tmp_path / "absent.toml", {})
     with pytest.raises(ConfigError, match="train_domains names a domain twice"):
-        checked(StageParameters, {"train_domains": ("a", "a")}, "here")
+        stage_parameters({"train_domains": ("a", "a")}, "here")
     with pytest.raises(ConfigError, match="id_domains is empty"):
-        checked(StageParameters, {"id_domains": ()}, "here")
+        stage_parameters({"id_domains": ()}, "here")
 
 
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
@@ -326,7 +327,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     path.write_text('epochs = 7\ntrain_domains = ["a"]\n', encoding="utf-8")
     parameters = read_stage_parameters(path, {"train_domains": ("b", "c")})
     assert parameters.train_domains == ("b", "c")
-    assert parameters.tokenizer() == Parameters(epochs=7)
+    assert parameters.tokenizer == Parameters(epochs=7)
     assert read_stage_parameters(None, {}) == StageParameters()
 
 

@@ -40,7 +40,7 @@ def train_tokenizer(
     """
     # Imported here so that `unitok --help` stays quick.
     from training.tokenizer import stage  # noqa: PLC0415
-    from training.tokenizer.parameters import read_stage_parameters  # noqa: PLC0415
+    from training.tokenizer.configuration import read_stage_parameters  # noqa: PLC0415
 
     overrides = {"train_domains": tuple(train_domains)} if train_domains else {}
     figures = stage.train_tokenizer(dataset, embeddings, out, read_stage_parameters(config, overrides))

@@ -66,8 +66,9 @@ def id_quality(codes: IntArray, experts: IntArray, texts: Sequence[str]) -> IdQu
     _, firsts = np.unique(np.asarray(texts, dtype=object), return_index=True)
     distinct = np.bincount(groups[firsts])
     shares = sizes / len(groups)
-    main = int(np.bincount(experts[:, 0]).argmax())
-    served = codes[experts[:, 0] == main]
+    first = first_experts(experts)
+    main = int(np.bincount(first).argmax())
+    served = codes[first == main]
     return IdQuality(
         items=len(groups),
         sharing=_sharing(groups),
@@ -82,6 +83,11 @@ def id_quality(codes: IntArray, experts: IntArray, texts: Sequence[str]) -> IdQu
         main_expert_perplexity=_perplexities(served),
         main_expert_codes_used=_used(served),
     )
+
+
+def first_experts(experts: IntArray) -> IntArray:
+    """int32 [n]: the expert whose codes an item has, from experts int32 [n, N]; expert 0 where IDs hold none."""
+    return experts[:, 0] if experts.shape[1] else np.zeros(len(experts), dtype=np.int32)
 
 
 def _sharing(groups: NDArray[np.int64]) -> float:

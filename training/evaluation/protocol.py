@@ -35,7 +35,7 @@ from training.evaluation.ranking import (
     tuple_groups,
     tuple_ranks,
 )
-from training.tokenizer.ids import DomainIds
+from training.tokenizer.ids import DomainIds, ids_of
 
 BATCH = 32
 
@@ -77,17 +77,7 @@ class DomainEvaluation:
 
 def catalogue_ids(path: Path) -> dict[str, DomainIds]:
     """IDs of a bundle's catalogue, by domain: columns domain, item_id, codes, experts, suffix."""
-    table = pl.read_parquet(path, columns=["domain", "item_id", "codes", "experts", "suffix"])
-    return {
-        str(name): DomainIds(
-            str(name),
-            rows["item_id"].to_list(),
-            np.asarray(rows["codes"].to_list(), dtype=np.int32),
-            np.asarray(rows["experts"].to_list(), dtype=np.int32),
-            rows["suffix"].to_numpy().astype(np.int32),
-        )
-        for (name,), rows in table.partition_by("domain", as_dict=True).items()
-    }
+    return ids_of(pl.read_parquet(path, columns=["domain", "item_id", "codes", "experts", "suffix"]))
 
 
 def choose_recommender(parts: Sequence[RecommenderPart], domain: str, wanted: str | None) -> RecommenderPart:

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from service.bundle.files import Bundle, hash_files, write_manifest
@@ -26,8 +25,8 @@ from service.bundle.manifest import (
 )
 from service.engine.engine import Engine
 from service.errors import ConfigError
+from service.id_columns import to_lists
 from service.progress import progress
-from service.semantic_ids import IntArray
 from training.encoders.folder import MODEL, TOKENIZER
 from training.export.item_tokenizer import export_item_tokenizer
 from training.export.proof import prove
@@ -146,8 +145,8 @@ def _write_catalogue(path: Path, sources: Sources) -> None:
                 "domain": pl.Series([domain.data.name] * len(domain.values), dtype=pl.String),
                 "item_id": domain.data.items["item_id"],
                 "title": domain.data.items["title"],
-                "codes": _lists(domain.values[:, :levels]),
-                "experts": _lists(domain.values[:, levels:-1]),
+                "codes": to_lists(domain.values[:, :levels]),
+                "experts": to_lists(domain.values[:, levels:-1]),
                 "suffix": pl.Series(domain.values[:, -1], dtype=pl.Int32),
             }
         )
@@ -155,11 +154,6 @@ def _write_catalogue(path: Path, sources: Sources) -> None:
     ]
     path.parent.mkdir(parents=True)
     pl.concat(frames).write_parquet(path)
-
-
-def _lists(values: IntArray) -> pl.Series:
-    """int32 [n, m] -> n lists."""
-    return pl.Series(np.ascontiguousarray(values)).arr.to_list().cast(pl.List(pl.Int32))
 
 
 def _put_in_place(partial: Path, out: Path) -> None:

@@ -25,8 +25,8 @@ from service.bundle.manifest import ItemTokenizerPart
 from service.engine.item_tokenizer import INPUTS, OUTPUTS, ItemTokenizer, TokenizedItems
 from service.errors import ModelError
 from training.encoders.graphs import write_graph
-from training.networks.unitok import UniTokNetwork
-from training.tokenizer.estimator import EncodedItems, UniTok
+from training.networks.tokenized import TokenizerNetwork
+from training.tokenizer.interface import EncodedItems, Tokenizer
 
 OPSET = 20
 TOLERANCE = 1e-4
@@ -36,7 +36,7 @@ TOLERANCE = 1e-4
 class _Graph(nn.Module):
     """The network's inference with its outputs in the order of the signature."""
 
-    def __init__(self, network: UniTokNetwork) -> None:
+    def __init__(self, network: TokenizerNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -45,10 +45,9 @@ class _Graph(nn.Module):
         return tuple(getattr(tokenized, tensor.name) for tensor in OUTPUTS)
 
 
-def export_item_tokenizer(tokenizer: UniTok, path: Path) -> ItemTokenizerPart:
+def export_item_tokenizer(tokenizer: Tokenizer, path: Path) -> ItemTokenizerPart:
     """Write the graph and return its part of a manifest; only the batch size stays open."""
-    description = tokenizer.description
-    example = torch.zeros(3, description.embedding_width)
+    example = torch.zeros(3, tokenizer.shape.embedding_width)
     with _quiet():
         program = torch.onnx.export(
             _Graph(tokenizer.network).eval(),
@@ -64,12 +63,7 @@ def export_item_tokenizer(tokenizer: UniTok, path: Path) -> ItemTokenizerPart:
     if program is None:
         raise ModelError("torch.onnx.export returned no graph for the item tokenizer")
     write_graph(program.model_proto, path)
-    return ItemTokenizerPart(
-        model=path.name,
-        embedding_width=description.embedding_width,
-        latent_width=description.parameters.latent_width,
-        expert_names=list(description.expert_names),
-    )
+    return _part(tokenizer, path)
 
 
 @dataclass(frozen=True)
@@ -88,14 +82,14 @@ class Proof:
     differences: dict[str, float]
 
 
-def prove_item_tokenizer(tokenizer: UniTok, path: Path, embeddings: NDArray[Any]) -> Proof:
+def prove_item_tokenizer(tokenizer: Tokenizer, path: Path, embeddings: NDArray[Any]) -> Proof:
     """Run graph and network on embeddings float [n, D] and compare every output.
 
     Raises
     ------
     ModelError : a tensor differs by more than rounding; names it, the row and the greatest difference
     """
-    graph = ItemTokenizer.open(path, _part(tokenizer)).tokenize(embeddings)
+    graph = ItemTokenizer.open(path, _part(tokenizer, path)).tokenize(embeddings)
     network = tokenizer.encode(embeddings)
     _compare("latent", network.latent, graph.latent)
     _compare("gate", network.gate, graph.gate)
@@ -122,7 +116,7 @@ def _compare(name: str, expected: NDArray[np.float32], found: NDArray[np.float32
         )
 
 
-def _prove_tie(network: UniTokNetwork, expected: EncodedItems, found: TokenizedItems, row: int) -> None:
+def _prove_tie(network: TokenizerNetwork, expected: EncodedItems, found: TokenizedItems, row: int) -> None:
     """Pass if the first choice in which the two differ was between candidates of equal score, in float64."""
     for place, (one, other) in enumerate(zip(expected.experts[row], found.experts[row], strict=True)):
         if one != other:
@@ -130,14 +124,13 @@ def _prove_tie(network: UniTokNetwork, expected: EncodedItems, found: TokenizedI
             _require_tie("experts", row, place, abs(gate[one] - gate[other]), 1.0)
             if place == 0:
                 return  # Another first expert has other codebooks: all that follows may differ.
-    codebooks = network.moe.experts.codebooks[int(expected.experts[row, 0])].detach().double().numpy()
-    residual = expected.latent[row].astype(np.float64)
-    for level, (one, other) in enumerate(zip(expected.codes[row], found.codes[row], strict=True)):
-        distances = np.square(residual - codebooks[level, [one, other]]).sum(axis=1)
+    expert = int(expected.experts[row, 0]) if expected.experts.shape[1] else 0
+    latent, codes = expected.latent[row].astype(np.float64), expected.codes[row].tolist()
+    for level, (one, other) in enumerate(zip(codes, found.codes[row].tolist(), strict=True)):
         if one != other:
-            _require_tie("codes", row, level, abs(distances[0] - distances[1]), np.square(expected.latent[row]).sum())
+            distances = network.distances(latent, expert, codes[:level], (one, other))
+            _require_tie("codes", row, level, abs(distances[0] - distances[1]), np.square(latent).sum())
             return
-        residual = residual - codebooks[level, one]
 
 
 def _require_tie(name: str, row: int, place: int, gap: float, scale: float) -> None:
@@ -148,12 +141,12 @@ def _require_tie(name: str, row: int, place: int, gap: float, scale: float) -> N
         )
 
 
-def _part(tokenizer: UniTok) -> ItemTokenizerPart:
-    description = tokenizer.description
+def _part(tokenizer: Tokenizer, path: Path) -> ItemTokenizerPart:
     return ItemTokenizerPart(
-        embedding_width=description.embedding_width,
-        latent_width=description.parameters.latent_width,
-        expert_names=list(description.expert_names),
+        model=path.name,
+        embedding_width=tokenizer.shape.embedding_width,
+        latent_width=tokenizer.shape.latent_width,
+        expert_names=list(tokenizer.expert_names),
     )
 
 

@@ -21,8 +21,9 @@ from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.t5 import TrainedRecommender, load_recommender
 from training.recommender.corpus import item_values
 from training.recommender.stage import tokenizer_layout
-from training.tokenizer.estimator import UniTok
 from training.tokenizer.ids import DomainIds, read_ids
+from training.tokenizer.interface import Tokenizer
+from training.tokenizer.kinds import load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Sources:
 
     encoder_folder: Path
     encoder: EncoderCard
-    tokenizer: UniTok
+    tokenizer: Tokenizer
     layout: TokenLayout
     recommenders: dict[str, TrainedRecommender]
     domains: tuple[ExportedDomain, ...]
@@ -92,9 +93,9 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
     """
     encoder_folder = folders.embeddings / ENCODER
     card = read_card(encoder_folder)
-    tokenizer = UniTok.load(folders.tokenizer)
+    tokenizer = load_tokenizer(folders.tokenizer)
     layout = tokenizer_layout(folders.tokenizer, ())
-    width = tokenizer.description.embedding_width
+    width = tokenizer.shape.embedding_width
     if card.width != width:
         raise ConfigError(
             f"{encoder_folder}: vectors of {card.width} values, but the tokenizer in {folders.tokenizer} takes {width}"

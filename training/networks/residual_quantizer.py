@@ -7,9 +7,12 @@ routers, domains or encoders.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 
@@ -97,3 +100,12 @@ class ResidualQuantizer(nn.Module):
             residuals.append(residual)
             residual = residual - vector.detach()
         return Quantized(torch.stack(codes, dim=1), torch.stack(vectors, dim=1), torch.stack(residuals, dim=1))
+
+    def distances(
+        self, z: NDArray[np.float64], chosen: int, before: Sequence[int], candidates: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """Eq. 1 for one row z [d] in float64: squared distances to some codes of the level after the codes `before`."""
+        codebooks = self.codebooks[chosen].detach().double().numpy()
+        residual = z - sum(codebooks[level, code] for level, code in enumerate(before))
+        found: NDArray[np.float64] = np.square(residual - codebooks[len(before), list(candidates)]).sum(axis=1)
+        return found

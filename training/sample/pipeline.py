@@ -26,7 +26,8 @@ from training.recommender.parameters import RecommenderParameters
 from training.recommender.stage import train_recommender
 from training.sample import films
 from training.sample.invented import invent_histories
-from training.tokenizer.parameters import StageParameters
+from training.tokenizer.configuration import StageParameters
+from training.tokenizer.parameters import Parameters
 from training.tokenizer.stage import train_tokenizer
 
 NAME = "sample"
@@ -38,7 +39,9 @@ DESCRIPTION = (
 ENCODER = "static:minilm"
 EVALUATED_USERS = 1000
 PROVEN_HISTORIES = 200
-TOKENIZER = StageParameters(train_domains=(films.DOMAIN,), levels=3, codes=64, suffixes=64, warmup_epochs=4, epochs=10)
+TOKENIZER = StageParameters(
+    tokenizer=Parameters(levels=3, codes=64, warmup_epochs=4, epochs=10), train_domains=(films.DOMAIN,), suffixes=64
+)
 """Few and small codebooks: the recommender must learn every combination from few ratings in a few minutes."""
 RECOMMENDER = RecommenderParameters(
     network=T5Settings(d_model=64, d_ff=256, d_kv=16, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0),

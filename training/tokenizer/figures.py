@@ -1,4 +1,4 @@
-"""The figures of a trained tokenizer: ID quality, use of the experts and HSIC by domain, and where its weights are.
+"""The figures of a trained tokenizer by domain: ID quality, use of the experts and HSIC.
 
 Knows nothing of training and of files.
 """
@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from training.evaluation.id_quality import id_quality, neighbourhood, relative_error
+from training.evaluation.id_quality import first_experts, id_quality, neighbourhood, relative_error
 from training.networks.hsic import FEWEST_ITEMS, hsic
-from training.tokenizer.estimator import EncodedItems, UniTok
+from training.tokenizer.interface import EncodedItems, Tokenizer
 
 FloatArray = NDArray[np.float32]
 
@@ -25,23 +24,8 @@ HSIC_SAMPLE = 1000
 every domain that has so many."""
 
 
-def parameter_counts(tokenizer: UniTok) -> dict[str, int]:
-    """Trainable parameters by part, as in the paper's Table 2."""
-    network = tokenizer.network
-    parts: dict[str, list[nn.Module]] = {
-        "codebook": [network.moe.experts, network.moe.shared],
-        "autoencoder": [network.encoder, network.decoder],
-        "router": [network.moe.router],
-    }
-    counts = {
-        name: sum(parameter.numel() for module in modules for parameter in module.parameters())
-        for name, modules in parts.items()
-    }
-    return {**counts, "total": sum(counts.values())}
-
-
 def domain_figures(
-    tokenizer: UniTok, embeddings: FloatArray, encoded: EncodedItems, texts: Sequence[str]
+    tokenizer: Tokenizer, embeddings: FloatArray, encoded: EncodedItems, texts: Sequence[str]
 ) -> dict[str, Any]:
     """All figures of one domain.
 
@@ -55,7 +39,7 @@ def domain_figures(
         name: _rounded(value) for name, value in asdict(id_quality(encoded.codes, encoded.experts, texts)).items()
     }
     near = neighbourhood(embeddings, encoded.codes)
-    shares = np.bincount(encoded.experts[:, 0], minlength=len(tokenizer.expert_names)) / len(embeddings)
+    shares = np.bincount(first_experts(encoded.experts), minlength=len(tokenizer.expert_names)) / len(embeddings)
     spread = np.square(encoded.latent - encoded.latent.mean(axis=0), dtype=np.float64).sum()
     return {
         **quality,

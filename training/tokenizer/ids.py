@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from service.errors import ConfigError, SuffixExhausted
+from service.id_columns import from_lists, to_lists
 
 IDS = "ids.parquet"
 
@@ -76,8 +77,8 @@ def write_ids(folder: Path, domains: Sequence[DomainIds]) -> None:
             {
                 "domain": [ids.domain] * len(ids.item_ids),
                 "item_id": list(ids.item_ids),
-                "codes": _lists(ids.codes),
-                "experts": _lists(ids.experts),
+                "codes": to_lists(ids.codes),
+                "experts": to_lists(ids.experts),
                 "suffix": pl.Series(ids.suffix, dtype=pl.Int32),
             },
             schema_overrides={"domain": pl.String, "item_id": pl.String},
@@ -99,23 +100,18 @@ def read_ids(folder: Path) -> dict[str, DomainIds]:
     path = folder / IDS
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; `unitok train-tokenizer` writes it")
-    table = pl.read_parquet(path)
+    return ids_of(pl.read_parquet(path))
+
+
+def ids_of(table: pl.DataFrame) -> dict[str, DomainIds]:
+    """IDs by domain, from the columns that `write_ids` writes."""
     return {
         str(name): DomainIds(
             str(name),
             rows["item_id"].to_list(),
-            _matrix(rows["codes"]),
-            _matrix(rows["experts"]),
-            rows["suffix"].to_numpy(),
+            from_lists(rows["codes"], rows["codes"].list.len()[0]),
+            from_lists(rows["experts"], rows["experts"].list.len()[0]),
+            rows["suffix"].to_numpy().astype(np.int32),
         )
         for (name,), rows in table.partition_by("domain", as_dict=True, maintain_order=True).items()
     }
-
-
-def _lists(values: IntArray) -> pl.Series:
-    return pl.Series(np.ascontiguousarray(values)).arr.to_list().cast(pl.List(pl.Int32))
-
-
-def _matrix(lists: pl.Series) -> IntArray:
-    flat = lists.explode().to_numpy().astype(np.int32)
-    return flat.reshape(len(lists), -1)

@@ -1,35 +1,67 @@
-"""Every knob of UniTok, checked strictly: an unknown key or a value out of range is an error that names it.
+"""Knobs that all tokenizers have, those of the ones that learn an autoencoder, and UniTok's, checked strictly.
 
-The defaults are the UniTok paper's where it states them. Knows nothing of data sets or networks.
+An unknown key or a value out of range is an error that names it. The defaults are the UniTok paper's where it states
+them. Knows nothing of data sets.
 """
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import ConfigError
+from training.networks.unitok import Weights
 
-P = TypeVar("P", bound="Parameters")
+P = TypeVar("P", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Levels = Annotated[int, Field(ge=1, le=8)]
+Codes = Annotated[int, Field(ge=2, le=65536)]
 
 
-class Parameters(BaseModel):
-    """Shape, loss and schedule of one tokenizer.
+@dataclass(frozen=True)
+class Routing:
+    """How an autoencoder's codes are organised: K, N (0 without a router), and whether there is a shared expert."""
+
+    experts: int
+    experts_per_item: int
+    shared: bool
+
+
+class TokenizerParameters(BaseModel):
+    """What every kind of tokenizer has.
 
     Attributes
     ----------
-    levels, codes, latent_width, experts_per_item : L, T, d, N; K is the number of domains trained on
+    kind : names the kind; see `training.tokenizer.kinds`
+    seed : of everything random
+    NEEDS : what the kind must know of items besides their embeddings, fields of `training.tokenizer.interface.Extras`
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    NEEDS: ClassVar[frozenset[str]] = frozenset()
+
+    kind: str
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def steps(self, items: int) -> int:
+        """How often a training on so many items reports that it advanced."""
+        return 1
+
+
+class AutoencoderParameters(TokenizerParameters):
+    """Shape, loss and schedule of a tokenizer that learns an autoencoder with its codes.
+
+    Attributes
+    ----------
+    levels, codes, latent_width : L, T, d
     hidden : widths of the encoder's hidden layers; None: halving powers of two, see `networks.mlp.hidden_widths`
-    alpha, beta, lambda_rq, lambda_mi : weights of Eq. 8, 10 and 11
-    bandwidth_x, bandwidth_z : fixed bandwidths of the kernels of Eq. 9; None: the median heuristic, a batch and domain
+    alpha, lambda_rq : weights of the commitment term in Eq. 8, and of Eq. 8
     learning_rate, final_learning_rate, weight_decay : AdamW; the rate falls along a cosine while codes are learned
     batch_size : items of a batch, domains mixed
     warmup_epochs : epochs as a plain autoencoder, before there are codes
@@ -40,22 +72,14 @@ class Parameters(BaseModel):
     revive_below : a code used by less than this share of the even use of its codebook starts anew somewhere useful
     revive_until : share of the epochs with codes in which codes are revived; the rest lets them settle
     balance : how hard crowded codes are handicapped while codes are learned, see `review.rebalance`; 0: not at all
-    seed : of everything random
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    levels: Annotated[int, Field(ge=1, le=8)] = 4
-    codes: Annotated[int, Field(ge=2, le=65536)] = 256
+    levels: Levels = 4
+    codes: Codes = 256
     latent_width: Count = 32
-    experts_per_item: Annotated[int, Field(ge=1, le=4)] = 1
     hidden: tuple[Count, ...] | None = None
     alpha: NotNegative = 0.25
-    beta: NotNegative = 1.0
     lambda_rq: NotNegative = 1.0
-    lambda_mi: NotNegative = 0.03
-    bandwidth_x: Positive | None = None
-    bandwidth_z: Positive | None = None
     learning_rate: Positive = 1e-3
     final_learning_rate: NotNegative = 1e-4
     weight_decay: NotNegative = 0.01
@@ -66,8 +90,15 @@ class Parameters(BaseModel):
     kmeans_iterations: Count = 25
     revive_below: Share = 0.05
     revive_until: Share = 0.8
-    balance: NotNegative = 0.2
-    seed: Annotated[int, Field(ge=0)] = 0
+    balance: NotNegative = 0.0
+
+    def routing(self, domains: int) -> Routing:
+        """One expert for all, whatever the number of domains."""
+        return Routing(1, 0, shared=False)
+
+    def weights(self) -> Weights:
+        """Of the parts of the loss."""
+        return Weights(alpha=self.alpha, lambda_rq=self.lambda_rq, lambda_mi=0.0)
 
     def batches(self, items: int) -> int:
         """Steps of one epoch over so many items."""
@@ -78,39 +109,58 @@ class Parameters(BaseModel):
         return (self.warmup_epochs + self.epochs) * self.batches(items)
 
 
-class StageParameters(Parameters):
-    """What the configuration file of `unitok train-tokenizer` may hold.
+class Parameters(AutoencoderParameters):
+    """UniTok. Its ablations are values of these: 3 has `lambda_mi` 0, 2 no shared expert either, 1 no experts at all.
 
     Attributes
     ----------
-    train_domains : domains to learn from, one expert each; None: all of the dataset
-    id_domains : domains to give IDs to, learned from or not; None: all of the dataset
-    suffixes : how many items of one domain may share their codes and experts
-    threads : of the processor; 0 takes every core
+    experts_per_item : N
+    domain_experts : one expert for every domain trained on, and a router; without, one for all and no expert in the ID
+    shared_expert : whether there is one that is always active
+    beta, lambda_mi : weights of Eq. 10 and 11
+    bandwidth_x, bandwidth_z : fixed bandwidths of the kernels of Eq. 9; None: the median heuristic, a batch and domain
     """
 
-    train_domains: tuple[str, ...] | None = None
-    id_domains: tuple[str, ...] | None = None
-    suffixes: Annotated[int, Field(ge=1, le=65536)] = 1024
-    threads: Annotated[int, Field(ge=0)] = 0
+    kind: Literal["unitok"] = "unitok"
+    experts_per_item: Annotated[int, Field(ge=1, le=4)] = 1
+    domain_experts: bool = True
+    shared_expert: bool = True
+    balance: NotNegative = 0.2
+    beta: NotNegative = 1.0
+    lambda_mi: NotNegative = 0.03
+    bandwidth_x: Positive | None = None
+    bandwidth_z: Positive | None = None
 
     @model_validator(mode="after")
-    def _domains_differ(self) -> Self:
-        for key in ("train_domains", "id_domains"):
-            names = getattr(self, key)
-            if names is not None and len(set(names)) != len(names):
-                raise ValueError(f"{key} names a domain twice")
-            if names == ():
-                raise ValueError(f"{key} is empty; leave it out for every domain")
+    def _one_expert_serves_alone(self) -> Self:
+        if not self.domain_experts and self.experts_per_item != 1:
+            raise ValueError("experts_per_item must be 1 where domain_experts is false: there is one expert")
         return self
 
-    def tokenizer(self) -> Parameters:
-        """The part that the tokenizer itself takes."""
-        return Parameters(**{name: getattr(self, name) for name in Parameters.model_fields})
+    def routing(self, domains: int) -> Routing:
+        """One expert a domain, unless switched off."""
+        if not self.domain_experts:
+            return Routing(1, 0, self.shared_expert)
+        return Routing(domains, self.experts_per_item, self.shared_expert)
+
+    def weights(self) -> Weights:
+        """Of the parts of the loss."""
+        return Weights(
+            alpha=self.alpha,
+            beta=self.beta,
+            lambda_rq=self.lambda_rq,
+            lambda_mi=self.lambda_mi,
+            bandwidth_x=self.bandwidth_x,
+            bandwidth_z=self.bandwidth_z,
+        )
 
 
-def checked(kind: type[P], values: dict[str, Any], where: str) -> P:
+def checked(kind: type[P], values: Mapping[str, Any], where: str, also_known: Sequence[str] = ()) -> P:
     """Build parameters from names and values.
+
+    Parameters
+    ----------
+    also_known : further keys that may stand there, for the message
 
     Raises
     ------
@@ -122,23 +172,5 @@ def checked(kind: type[P], values: dict[str, Any], where: str) -> P:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'parameters'}: {problem['msg']}" for problem in error.errors()
         )
-        known = ", ".join(kind.model_fields)
+        known = ", ".join([*kind.model_fields, *also_known])
         raise ConfigError(f"{where}: {problems} (known keys: {known})") from None
-
-
-def read_stage_parameters(path: Path | None, overrides: Mapping[str, Any]) -> StageParameters:
-    """Read a TOML file; without one, the defaults. Overrides come from the command line and win.
-
-    Raises
-    ------
-    ConfigError : the file is missing, no TOML, or holds an unknown key or a wrong value
-    """
-    if path is None:
-        return checked(StageParameters, dict(overrides), "command line")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    return checked(StageParameters, {**values, **overrides}, str(path))

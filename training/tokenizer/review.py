@@ -51,11 +51,11 @@ class Review:
 
     Attributes
     ----------
-    experts, shared : the two assignments
+    experts, shared : the two assignments; shared is None where the network has no shared expert
     """
 
     experts: Assignment
-    shared: Assignment
+    shared: Assignment | None
 
 
 def review(network: UniTokNetwork, embeddings: Tensor) -> Review:
@@ -67,8 +67,9 @@ def review(network: UniTokNetwork, embeddings: Tensor) -> Review:
             z = network.encoder(x)
             first = moe.route(z).experts[:, 0]
             parts[0].append(_assign(moe.experts, z, first))
-            parts[1].append(_assign(moe.shared, z, torch.zeros_like(first)))
-    return Review(*(_joined(assignments) for assignments in parts))
+            if moe.shared is not None:
+                parts[1].append(_assign(moe.shared, z, torch.zeros_like(first)))
+    return Review(_joined(parts[0]), _joined(parts[1]) if parts[1] else None)
 
 
 def _assign(quantizer: ResidualQuantizer, z: Tensor, sets: Tensor) -> Assignment:

@@ -20,11 +20,12 @@ from service.progress import progress
 from training.data.dataset import Dataset, DomainData
 from training.encoders.vectors import read_vectors, vectors_file
 from training.stage import Stage
-from training.tokenizer.estimator import CHECKPOINT, UniTok
-from training.tokenizer.figures import domain_figures, parameter_counts
+from training.tokenizer.configuration import StageParameters
+from training.tokenizer.estimator import CHECKPOINT
+from training.tokenizer.figures import domain_figures
 from training.tokenizer.ids import DomainIds, suffixes_of, write_ids
-from training.tokenizer.parameters import StageParameters
-from training.tokenizer.trainer import EpochFigures
+from training.tokenizer.interface import Tokenizer
+from training.tokenizer.kinds import make_tokenizer
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
     stage = Stage("train-tokenizer", out)
     torch.set_num_threads(parameters.threads or len(os.sched_getaffinity(0)))
     domains = _read(opened, embeddings, list(dict.fromkeys([*sources, *named])))
-    tokenizer = UniTok(**parameters.tokenizer().model_dump())
-    log = _train(tokenizer, [domains[name] for name in sources], out / CHECKPOINT)
+    tokenizer = make_tokenizer(parameters.tokenizer)
+    _train(tokenizer, [domains[name] for name in sources], out / CHECKPOINT)
     ids, quality = [], {}
     with progress("semantic IDs", total=len(named)) as advance:
         for name in named:
@@ -69,17 +70,18 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
     return stage.finish(
         {
             "layout": {
-                "levels": parameters.levels,
-                "codes": parameters.codes,
-                "experts": len(tokenizer.expert_names),
-                "experts_per_item": parameters.experts_per_item,
+                "levels": tokenizer.shape.levels,
+                "codes": tokenizer.shape.codes,
+                "experts": tokenizer.shape.experts,
+                "experts_per_item": tokenizer.shape.experts_per_item,
                 "suffixes": parameters.suffixes,
             },
             "expert_names": list(tokenizer.expert_names),
-            "parameter_counts": parameter_counts(tokenizer),
+            "parameter_counts": tokenizer.parameter_counts(),
             "domains": quality,
-            "parameters": parameters.model_dump(mode="json"),
-            "log": [asdict(figures) for figures in log],
+            "parameters": parameters.tokenizer.model_dump(mode="json")
+            | parameters.model_dump(mode="json", exclude={"tokenizer"}),
+            "log": [asdict(figures) for figures in tokenizer.log],
         }
     )
 
@@ -107,9 +109,8 @@ def _read(dataset: Dataset, folder: Path, names: list[str]) -> dict[str, Embedde
     return domains
 
 
-def _train(tokenizer: UniTok, domains: list[EmbeddedDomain], checkpoint: Path) -> list[EpochFigures]:
+def _train(tokenizer: Tokenizer, domains: list[EmbeddedDomain], checkpoint: Path) -> None:
     embeddings = np.concatenate([domain.embeddings for domain in domains])
     labels = np.concatenate([np.full(len(domain.embeddings), domain.data.name) for domain in domains])
     with progress("tokenizer", total=tokenizer.parameters.steps(len(embeddings))) as advance:
         tokenizer.fit(embeddings, labels, checkpoint=checkpoint, advance=advance)
-    return tokenizer.log

@@ -73,14 +73,19 @@ def discriminant(latents: FloatArray, domains: NDArray[np.int64], count: int) ->
 def start_moe(moe: TokenMoE, latents: FloatArray, domains: NDArray[np.int64], iterations: int, seed: int) -> None:
     """Set router and codebooks from latents float32 [n, d] of domains int64 [n], in place."""
     experts, levels, codes, _ = moe.experts.codebooks.shape
-    weight, bias = discriminant(latents, domains, experts)
     with torch.no_grad():
-        moe.router.weight.copy_(torch.from_numpy(weight))
-        moe.router.bias.copy_(torch.from_numpy(bias))
+        if moe.router is None:
+            domains = np.zeros_like(domains)  # One expert serves, and starts from, all of them.
+        else:
+            weight, bias = discriminant(latents, domains, experts)
+            moe.router.weight.copy_(torch.from_numpy(weight))
+            moe.router.bias.copy_(torch.from_numpy(bias))
         for expert in range(experts):
             own = residual_codebooks(latents[domains == expert], levels, codes, iterations, seed + 100 * expert)
             moe.experts.codebooks[expert] = _tensor(own)
-        moe.shared.codebooks[0] = _tensor(residual_codebooks(latents, levels, codes, iterations, seed + 100 * experts))
+        if moe.shared is not None:
+            every = residual_codebooks(latents, levels, codes, iterations, seed + 100 * experts)
+            moe.shared.codebooks[0] = _tensor(every)
 
 
 def _tensor(array: FloatArray) -> Tensor:

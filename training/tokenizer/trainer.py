@@ -1,4 +1,4 @@
-"""Trains a UniTok network (UniTok paper, Algorithm 1): warm-up, start of the codes, epochs with codes.
+"""Trains an autoencoder with codes (UniTok paper, Algorithm 1): warm-up, start of the codes, epochs with codes.
 
 Batches mix domains. After every epoch all items are looked at: use of codes is reported, dead codes start anew, and
 crowded ones get a handicap. A killed training continues from its last finished epoch and ends with the same weights.
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,29 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.errors import ModelError
-from training.networks.unitok import Losses, UniTokNetwork, Weights
+from training.networks.unitok import Losses, Passed, UniTokNetwork
 from training.tokenizer.checkpoint import load_checkpoint, save_checkpoint
-from training.tokenizer.parameters import Parameters
+from training.tokenizer.items import TrainingItems
+from training.tokenizer.parameters import AutoencoderParameters
 from training.tokenizer.review import CHUNK, Review, perplexity, rebalance, review, revive
 from training.tokenizer.start import start_moe
 
 Advance = Callable[..., None]
-
-
-@dataclass(frozen=True)
-class TrainingItems:
-    """What is learned from.
-
-    Attributes
-    ----------
-    embeddings : float32 [n, D]
-    domains : int64 [n], numbers of domains; domain k starts expert k
-    names : one a domain
-    """
-
-    embeddings: Tensor
-    domains: Tensor
-    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +40,7 @@ class EpochFigures:
     phase : "warm-up" or "codes"
     reconstruction, quantization : mean over items of Eq. 3 and Eq. 8
     hsic : mean over batches and domains of Eq. 9
+    terms : mean over batches of what the kind adds to the loss, by name, before its weight
     perplexity : by domain, by level, of the codes of the domain's largest expert; empty in the warm-up
     own_expert : by domain, the share of its items that its largest expert serves
     sharing : by domain, the share of items whose codes and expert another item has too
@@ -65,6 +52,7 @@ class EpochFigures:
     reconstruction: float
     quantization: float
     hsic: float
+    terms: dict[str, float]
     perplexity: dict[str, list[float]]
     own_expert: dict[str, float]
     sharing: dict[str, float]
@@ -83,12 +71,32 @@ class EpochFigures:
         )
 
 
-def fingerprint(items: TrainingItems, parameters: Parameters) -> str:
+class Term(Protocol):
+    """What a kind adds to the loss while codes are learned.
+
+    Attributes
+    ----------
+    name, weight : for the log, and in the loss
+    """
+
+    name: str
+    weight: float
+
+    def start_epoch(self, network: UniTokNetwork, epoch: int) -> None:
+        """Called before every epoch with codes; what happens must depend on nothing but network, epoch and seed."""
+
+    def __call__(self, passed: Passed, rows: Tensor) -> Tensor:
+        """The term of one batch, a scalar; `rows` int64 [B] are its items."""
+
+
+def fingerprint(items: TrainingItems, parameters: AutoencoderParameters) -> str:
     """SHA-256 over everything that decides how training goes."""
     digest = hashlib.sha256(parameters.model_dump_json().encode())
     digest.update("\0".join(items.names).encode())
     digest.update(np.ascontiguousarray(items.domains.numpy()).data)
     digest.update(np.ascontiguousarray(items.embeddings.numpy()).data)
+    if items.extras.collaborative is not None:
+        digest.update(np.ascontiguousarray(items.extras.collaborative).data)
     return digest.hexdigest()
 
 
@@ -117,23 +125,23 @@ class Trainer:
     network : trained in place
     items, parameters : what from, and how
     checkpoint : where to keep one, and to continue from where one is; None for neither
+    terms : added to the loss
     """
 
     def __init__(
-        self, network: UniTokNetwork, items: TrainingItems, parameters: Parameters, checkpoint: Path | None
+        self,
+        network: UniTokNetwork,
+        items: TrainingItems,
+        parameters: AutoencoderParameters,
+        checkpoint: Path | None,
+        terms: Sequence[Term] = (),
     ) -> None:
         self.network = network
         self.items = items
         self.parameters = parameters
         self.checkpoint = checkpoint
-        self.weights = Weights(
-            alpha=parameters.alpha,
-            beta=parameters.beta,
-            lambda_rq=parameters.lambda_rq,
-            lambda_mi=parameters.lambda_mi,
-            bandwidth_x=parameters.bandwidth_x,
-            bandwidth_z=parameters.bandwidth_z,
-        )
+        self.terms = terms
+        self.weights = parameters.weights()
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay
         )
@@ -178,15 +186,18 @@ class Trainer:
         with_codes = epoch >= self.parameters.warmup_epochs
         random = np.random.default_rng([self.parameters.seed, epoch])
         batches = list(self._batches(random))
-        sums = np.zeros(3)
+        sums = np.zeros(3 + len(self.terms))
+        for term in self.terms if with_codes else ():
+            term.start_epoch(self.network, epoch)
         for step, rows in enumerate(batches):
             self._set_learning_rate(epoch + step / len(batches))
-            losses = self._step(rows, with_codes)
+            losses, terms = self._step(rows, with_codes)
             hsic = losses.calibration.values
             sums += (
                 losses.reconstruction.item(),
                 losses.quantization.item(),
                 hsic.mean().item() if len(hsic) else 0.0,
+                *terms,
             )
             advance(1)
         if not np.isfinite(sums).all():
@@ -194,17 +205,18 @@ class Trainer:
                 f"epoch {epoch + 1}: the loss is not finite; a lower learning_rate than "
                 f"{self.parameters.learning_rate} may help"
             )
-        reconstruction, quantization, hsic_mean = (sums / len(batches)).tolist()
+        reconstruction, quantization, hsic_mean, *of_terms = (sums / len(batches)).tolist()
         phase = "codes" if with_codes else "warm-up"
         if not with_codes:
-            return EpochFigures(epoch + 1, phase, reconstruction, quantization, hsic_mean, {}, {}, {}, 0)
+            return EpochFigures(epoch + 1, phase, reconstruction, quantization, hsic_mean, {}, {}, {}, {}, 0)
         self.network.eval()
         looked = review(self.network, self.items.embeddings)
         self.network.train()
         revived = self._revive(looked, epoch, random)
         self._rebalance(looked)
+        named = {term.name: value for term, value in zip(self.terms, of_terms, strict=True)}
         return EpochFigures(
-            epoch + 1, phase, reconstruction, quantization, hsic_mean, *self._use_by_domain(looked), revived
+            epoch + 1, phase, reconstruction, quantization, hsic_mean, named, *self._use_by_domain(looked), revived
         )
 
     def _batches(self, random: np.random.Generator) -> Iterator[Tensor]:
@@ -220,27 +232,37 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def _step(self, rows: Tensor, with_codes: bool) -> Losses:
+    def _step(self, rows: Tensor, with_codes: bool) -> tuple[Losses, list[float]]:
+        """Learn from one batch; returns its losses and its terms, unweighted."""
         x, domains = self.items.embeddings[rows], self.items.domains[rows]
         losses_of = self.network.losses if with_codes else self.network.autoencoder_losses
         losses = losses_of(x, domains, self.weights)
+        total, terms = losses.total, [0.0] * len(self.terms)
+        if losses.passed is not None:
+            for number, term in enumerate(self.terms):
+                value = term(losses.passed, rows)
+                total = total + term.weight * value
+                terms[number] = value.item()
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        return losses
+        return losses, terms
 
     def _revive(self, looked: Review, epoch: int, random: np.random.Generator) -> int:
         done = (epoch + 1 - self.parameters.warmup_epochs) / self.parameters.epochs
         if done > self.parameters.revive_until:
             return 0
         moe, below = self.network.moe, self.parameters.revive_below
-        return revive(moe.experts, looked.experts, below, self.optimizer, random) + revive(
-            moe.shared, looked.shared, below, self.optimizer, random
-        )
+        revived = revive(moe.experts, looked.experts, below, self.optimizer, random)
+        if moe.shared is not None and looked.shared is not None:
+            revived += revive(moe.shared, looked.shared, below, self.optimizer, random)
+        return revived
 
     def _rebalance(self, looked: Review) -> None:
-        rebalance(self.network.moe.experts, looked.experts, self.parameters.balance)
-        rebalance(self.network.moe.shared, looked.shared, self.parameters.balance)
+        moe, strength = self.network.moe, self.parameters.balance
+        rebalance(moe.experts, looked.experts, strength)
+        if moe.shared is not None and looked.shared is not None:
+            rebalance(moe.shared, looked.shared, strength)
 
     def _use_by_domain(self, looked: Review) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
         """Perplexity by level, share of the largest expert, share of items with equal IDs, each by domain."""

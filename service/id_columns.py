@@ -1,0 +1,39 @@
+"""Codes and experts as list columns of a table: int32 matrices there and back.
+
+A matrix may have no column at all: semantic IDs of a tokenizer without a router hold no expert. Knows nothing of what
+the numbers mean.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from service.semantic_ids import IntArray
+
+
+def to_lists(values: IntArray) -> pl.Series:
+    """int32 [n, m] -> n lists of m numbers; m may be 0."""
+    if values.shape[1] == 0:
+        return pl.Series([[]] * len(values), dtype=pl.List(pl.Int32))
+    return pl.Series(np.ascontiguousarray(values)).arr.to_list().cast(pl.List(pl.Int32))
+
+
+def from_lists(lists: pl.Series, width: int) -> IntArray:
+    """n lists of `width` whole numbers each -> int32 [n, width].
+
+    Raises
+    ------
+    ValueError : a list has another length, or a number in it is missing
+    """
+    lengths = lists.list.len()
+    if (lengths != width).any():
+        row = int((lengths != width).arg_max() or 0)
+        raise ValueError(f"column {lists.name!r}, row {row}: {lengths[row]} numbers, but there must be {width}")
+    if width == 0:
+        return np.empty((len(lists), 0), dtype=np.int32)
+    numbers = lists.cast(pl.List(pl.Int32)).explode()
+    if numbers.has_nulls():
+        row = (numbers.is_null().arg_max() or 0) // width
+        raise ValueError(f"column {lists.name!r}, row {row}: a number is missing")
+    return numbers.to_numpy().reshape(-1, width)

@@ -1,0 +1,84 @@
+"""The configuration file of `unitok train-tokenizer`: keys of the stage beside those of one kind of tokenizer.
+
+Knows nothing of data sets or networks.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.errors import ConfigError
+from training.tokenizer.kinds import DEFAULT, KINDS, AnyParameters
+from training.tokenizer.parameters import Parameters, checked
+
+
+class StageParameters(BaseModel):
+    """What the configuration file may hold.
+
+    Attributes
+    ----------
+    tokenizer : in the file, its keys stand beside those of the stage; `kind` says whose they are
+    train_domains : domains to learn from, one expert each where the kind has experts; None: all of the dataset
+    id_domains : domains to give IDs to, learned from or not; None: all of the dataset
+    suffixes : how many items of one domain may share their codes and experts
+    threads : of the processor; 0 takes every core
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tokenizer: AnyParameters = Parameters()
+    train_domains: tuple[str, ...] | None = None
+    id_domains: tuple[str, ...] | None = None
+    suffixes: Annotated[int, Field(ge=1, le=65536)] = 1024
+    threads: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _domains_differ(self) -> Self:
+        for key in ("train_domains", "id_domains"):
+            names = getattr(self, key)
+            if names is not None and len(set(names)) != len(names):
+                raise ValueError(f"{key} names a domain twice")
+            if names == ():
+                raise ValueError(f"{key} is empty; leave it out for every domain")
+        return self
+
+
+def stage_parameters(values: Mapping[str, Any], where: str) -> StageParameters:
+    """Parameters from the keys of stage and tokenizer side by side, as a file has them.
+
+    Raises
+    ------
+    ConfigError : a key is unknown or a value is wrong; names every such key, and `where` they stand
+    """
+    kind = values.get("kind", DEFAULT)
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: kind: no kind of tokenizer is {kind!r}; there are {', '.join(KINDS)}")
+    own = [name for name in StageParameters.model_fields if name != "tokenizer"]
+    of_tokenizer = {name: value for name, value in values.items() if name not in own}
+    tokenizer = checked(KINDS[kind].PARAMETERS, of_tokenizer, where, also_known=own)
+    return checked(
+        StageParameters, {name: values[name] for name in own if name in values} | {"tokenizer": tokenizer}, where
+    )
+
+
+def read_stage_parameters(path: Path | None, overrides: Mapping[str, Any]) -> StageParameters:
+    """Read a TOML file; without one, the defaults. Overrides come from the command line and win.
+
+    Raises
+    ------
+    ConfigError : the file is missing, no TOML, or holds an unknown key or a wrong value
+    """
+    if path is None:
+        return stage_parameters(overrides, "command line")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+    return stage_parameters({**values, **overrides}, str(path))

@@ -1,0 +1,54 @@
+"""`tokenizer.json`: what must be known before the weights beside it can be read.
+
+Knows nothing of networks.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import ConfigError
+
+WEIGHTS = "tokenizer.safetensors"
+DESCRIPTION = "tokenizer.json"
+EVERYTHING = "all"
+"""Name of the one expert of a tokenizer without a router."""
+
+
+class Description(BaseModel):
+    """`tokenizer.json`: what is needed to build the network that the weights fit.
+
+    Attributes
+    ----------
+    hidden : widths of the encoder's hidden layers; empty for kinds without an encoder
+    expert_names : the domain that each of the K experts started from
+    sizes : of tables whose length the items decide, by name
+    parameters : of the kind that `parameters["kind"]` names
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    embedding_width: Annotated[int, Field(ge=1)]
+    hidden: tuple[int, ...] = ()
+    expert_names: tuple[str, ...] = (EVERYTHING,)
+    sizes: dict[str, int] = {}
+    parameters: dict[str, Any]
+
+
+def read_description(folder: Path) -> Description:
+    """Read `tokenizer.json`.
+
+    Raises
+    ------
+    ConfigError : the file is missing or not understood
+    """
+    try:
+        return Description.model_validate_json((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{folder}: no {DESCRIPTION}; a tokenizer is saved by `unitok train-tokenizer`") from None
+    except ValidationError as error:
+        raise ConfigError(f"{folder / DESCRIPTION}: {error}") from None

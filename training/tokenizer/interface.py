@@ -1,0 +1,224 @@
+"""What every tokenizer offers, whatever its kind: learn, encode, save, load.
+
+    tokenizer = UniTok(epochs=20, seed=7).fit(embeddings, domains)
+    tokens = tokenizer.encode(embeddings)          # tokens.codes [n, L], tokens.experts [n, N], ...
+    tokenizer.save(Path("tokenizer"))
+    tokenizer = UniTok.load(Path("tokenizer"))
+
+Knows nothing of any one kind, of data sets or the command line.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from service.errors import ConfigError, InvalidInput, ModelError
+from training.networks.tokenized import Shape, TokenizerNetwork
+from training.stage import write_atomically
+from training.tokenizer.description import DESCRIPTION, WEIGHTS, Description, read_description
+from training.tokenizer.items import Extras, FloatArray, TrainingItems, checked_embeddings
+from training.tokenizer.parameters import TokenizerParameters, checked
+from training.tokenizer.trainer import Advance, EpochFigures
+
+CHUNK = 1024
+
+IntArray = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class EncodedItems:
+    """What a tokenizer makes of embeddings.
+
+    Attributes
+    ----------
+    codes : int32 [n, L], of the first expert
+    experts : int32 [n, N], by falling gate; N is 0 without a router
+    gate : float32 [n, K]
+    quantization_error : float32 [n], squared distance between the latent and what the emitted codes stand for
+    latent : float32 [n, d]
+    """
+
+    codes: IntArray
+    experts: IntArray
+    gate: FloatArray
+    quantization_error: FloatArray
+    latent: FloatArray
+
+
+class Tokenizer(ABC):
+    """One tokenizer for all domains. A kind says what its parameters are, how it learns and what network it fills.
+
+    Parameters
+    ----------
+    **parameters : see the kind's `PARAMETERS`
+
+    Attributes
+    ----------
+    parameters : as checked
+    log : one entry an epoch; empty after `load`, and for kinds that learn in one go
+    """
+
+    PARAMETERS: ClassVar[type[TokenizerParameters]]
+    parameters: TokenizerParameters
+
+    def __init__(self, **parameters: Any) -> None:
+        self.parameters = checked(self.PARAMETERS, parameters, type(self).__name__)
+        self.log: list[EpochFigures] = []
+        self._fitted: tuple[Description, TokenizerNetwork] | None = None
+
+    @property
+    def description(self) -> Description:
+        """What `save` writes beside the weights."""
+        return self._require()[0]
+
+    @property
+    def network(self) -> TokenizerNetwork:
+        """The fitted network."""
+        return self._require()[1]
+
+    @property
+    def shape(self) -> Shape:
+        """D, d, L, T, K and N of the fitted tokenizer."""
+        return self.network.shape
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        """The domain that each of the K experts started from."""
+        return self.description.expert_names
+
+    def fit(
+        self,
+        embeddings: NDArray[Any],
+        domains: Sequence[str] | NDArray[Any],
+        extras: Extras | None = None,
+        *,
+        checkpoint: Path | None = None,
+        advance: Advance = lambda *_: None,
+    ) -> Self:
+        """Learn codes for items of several domains.
+
+        Parameters
+        ----------
+        embeddings : float [n, D]
+        domains : n names
+        extras : of the same items, where the kind needs any
+        checkpoint : file to keep progress in, and to continue from where it exists, for kinds that learn in epochs
+        advance : called with steps done and, now and then, a note
+
+        Raises
+        ------
+        InvalidInput : the arrays do not fit each other, or an embedding is not finite
+        ConfigError : the kind needs something that `extras` does not hold
+        """
+        x = checked_embeddings(embeddings, None)
+        if len(domains) != len(x):
+            raise InvalidInput(f"{len(x)} embeddings but {len(domains)} domains; there must be one domain an item")
+        if len(x) == 0:
+            raise InvalidInput("no embeddings to learn from")
+        names, numbers = np.unique(np.asarray(domains, dtype=np.str_), return_inverse=True)
+        items = TrainingItems(
+            torch.from_numpy(x),
+            torch.from_numpy(numbers.reshape(-1).astype(np.int64)),
+            tuple(str(name) for name in names),
+            self._checked_extras(extras or Extras(), len(x)),
+        )
+        torch.manual_seed(self.parameters.seed)
+        description, network = self._learn(items, checkpoint, advance)
+        self._fitted = (description, network.eval())
+        return self
+
+    @abstractmethod
+    def _learn(
+        self, items: TrainingItems, checkpoint: Path | None, advance: Advance
+    ) -> tuple[Description, TokenizerNetwork]:
+        """Learn from checked items."""
+
+    @abstractmethod
+    def _build(self, description: Description) -> TokenizerNetwork:
+        """An untrained network of the described shape."""
+
+    def _described(self, items: TrainingItems, **more: Any) -> Description:
+        parameters = self.parameters.model_dump(mode="json")
+        return Description(embedding_width=items.embeddings.shape[1], parameters=parameters, **more)
+
+    def _checked_extras(self, extras: Extras, items: int) -> Extras:
+        for name, values in vars(extras).items():
+            if name in self.PARAMETERS.NEEDS and values is None:
+                raise ConfigError(f"a tokenizer of kind {self.parameters.kind!r} needs {name} of every item: pass them")
+            if values is not None and len(values) != items:
+                raise InvalidInput(f"{items} embeddings but {len(values)} {name}; there must be one an item")
+        return extras
+
+    def encode(self, embeddings: NDArray[Any]) -> EncodedItems:
+        """Codes and experts of embeddings float [n, D], of trained domains or any other.
+
+        Raises
+        ------
+        InvalidInput : the embeddings have another width than those learned from, or are not finite
+        """
+        description, network = self._require()
+        x = torch.from_numpy(checked_embeddings(embeddings, description.embedding_width))
+        with torch.no_grad():
+            parts = [network(chunk) for chunk in torch.split(x, CHUNK)]
+        joined = {
+            name: torch.cat([getattr(part, name) for part in parts]).numpy()
+            for name in EncodedItems.__dataclass_fields__
+        }
+        return EncodedItems(**joined)
+
+    def reconstruct(self, embeddings: NDArray[Any]) -> FloatArray:
+        """What the codes keep of embeddings float [n, D]: float32 [n, D]."""
+        description, network = self._require()
+        x = torch.from_numpy(checked_embeddings(embeddings, description.embedding_width))
+        with torch.no_grad():
+            decoded: FloatArray = torch.cat([network.reconstruct(chunk) for chunk in torch.split(x, CHUNK)]).numpy()
+        return decoded
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Numbers that training learned, by part and in all."""
+        counts = self.network.parameter_counts()
+        return {**counts, "total": sum(counts.values())}
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.safetensors` and, last, `tokenizer.json`."""
+        description, network = self._require()
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / (WEIGHTS + ".partial")
+        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
+        os.replace(partial, folder / WEIGHTS)
+        write_atomically(folder / DESCRIPTION, description.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        ConfigError : a file is missing, or its description is not understood or of another kind
+        ModelError : weights and description do not fit each other
+        """
+        description = read_description(folder)
+        tokenizer = cls(**checked(cls.PARAMETERS, description.parameters, str(folder / DESCRIPTION)).model_dump())
+        network = tokenizer._build(description)
+        try:
+            network.load_state_dict(load_file(folder / WEIGHTS))
+        except (FileNotFoundError, SafetensorError, RuntimeError) as error:
+            raise ModelError(f"{folder / WEIGHTS}: does not fit {DESCRIPTION}: {error}") from None
+        tokenizer._fitted = (description, network.eval())
+        return tokenizer
+
+    def _require(self) -> tuple[Description, TokenizerNetwork]:
+        if self._fitted is None:
+            raise InvalidInput("this tokenizer is not fitted; call fit, or load one")
+        return self._fitted

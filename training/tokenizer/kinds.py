@@ -1,0 +1,47 @@
+"""Every kind of tokenizer by name: make one from its parameters, or load one whatever its kind.
+
+Knows nothing of data sets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from service.errors import ConfigError
+from training.tokenizer.autoencoders import RqVae, RqVaeParameters
+from training.tokenizer.clusterings import RqKMeans, RqKMeansParameters
+from training.tokenizer.description import DESCRIPTION, read_description
+from training.tokenizer.estimator import UniTok
+from training.tokenizer.interface import Tokenizer
+from training.tokenizer.parameters import Parameters, TokenizerParameters
+
+AnyParameters = Annotated[Parameters | RqVaeParameters | RqKMeansParameters, Field(discriminator="kind")]
+"""Parameters of any kind, told apart by `kind`."""
+
+DEFAULT = Parameters().kind
+
+KINDS: dict[str, type[Tokenizer]] = {
+    str(kind.PARAMETERS.model_fields["kind"].default): kind for kind in (UniTok, RqVae, RqKMeans)
+}
+
+
+def make_tokenizer(parameters: TokenizerParameters) -> Tokenizer:
+    """A tokenizer that has learned nothing yet."""
+    return KINDS[parameters.kind](**parameters.model_dump())
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read what `save` of any kind wrote.
+
+    Raises
+    ------
+    ConfigError : a file is missing, or its description is not understood
+    ModelError : weights and description do not fit each other
+    """
+    kind = read_description(folder).parameters.get("kind", DEFAULT)
+    if kind not in KINDS:
+        raise ConfigError(f"{folder / DESCRIPTION}: no kind of tokenizer is {kind!r}; there are {', '.join(KINDS)}")
+    return KINDS[kind].load(folder)
