@@ -82,6 +82,7 @@ def tiny_stages(folder: Path) -> TinyStages:
 
 TOKENIZER = StageParameters(
     tokenizer=Parameters(levels=3, codes=16, latent_width=8, hidden=(16,), warmup_epochs=2, epochs=3, batch_size=64),
+    repair=True,
     suffixes=16,
     threads=1,
 )

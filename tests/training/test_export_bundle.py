@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from training.export import bundle as bundle_module
 from training.export.bundle import export_bundle
 from training.export.recommender import export_recommender
 from training.networks.t5 import load_recommender
+from training.stage import read_figures
 from training.tokenizer.ids import read_ids
 
 
@@ -53,6 +55,8 @@ def test_a_bundle_of_two_recommenders_is_proven_and_complete(stages: TinyStages,
         assert (proven["histories"], proven["domains"]) == (30, 3)
         assert proven["greatest_difference"] < 1e-4
     assert figures["proof"]["item_tokenizer"]["items"] == 300
+    moved = [domain["items_moved"] for domain in read_figures(folders.tokenizer)["domains"].values()]
+    assert figures["proof"]["item_tokenizer"]["moved_off_nearest_code"] == sum(moved) > 0
     assert Engine.open(opened, threads=1).recommender_for(["books"]).part.name == "books_only"
     assert [check.name for check in verify(tmp_path / "bundle", threads=1)][-1] == "constraint"
 
@@ -104,6 +108,16 @@ def test_ids_of_another_tokenizer_are_refused(stages: TinyStages, tmp_path: Path
     with pytest.raises(ModelError, match="codes: 300 items have a published ID that the tokenizer does not give them"):
         export_bundle(replace(stages.folders, tokenizer=tokenizer), tmp_path / "bundle", stages.options)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_moved_id_is_refused_unless_the_repair_moves_it_there(stages: TinyStages, tmp_path: Path) -> None:
+    tokenizer = copied(stages.folders.tokenizer, tmp_path / "tokenizer")
+    figures = read_figures(tokenizer)
+    figures["parameters"]["repair"] = False
+    (tokenizer / "figures.json").write_text(json.dumps(figures))
+    moved = sum(domain["items_moved"] for domain in figures["domains"].values())
+    with pytest.raises(ModelError, match=f"codes: {moved} items have a published ID that the tokenizer does not give"):
+        export_bundle(replace(stages.folders, tokenizer=tokenizer), tmp_path / "bundle", stages.options)
 
 
 def test_embeddings_of_another_encoder_are_refused(stages: TinyStages, tmp_path: Path) -> None:

@@ -94,6 +94,25 @@ def test_every_item_of_every_domain_gets_an_id(prepared: tuple[Path, Path], tmp_
     assert not (out / CHECKPOINT).exists()
 
 
+def test_repair_moves_items_of_different_content_apart_and_counts_them(
+    prepared: tuple[Path, Path], tmp_path: Path
+) -> None:
+    before = stage.train_tokenizer(*prepared, tmp_path / "nearest", small())
+    after = stage.train_tokenizer(*prepared, tmp_path / "repaired", small(repair=True))
+    nearest, repaired = read_ids(tmp_path / "nearest"), read_ids(tmp_path / "repaired")
+    for name in ITEMS:
+        quality = after["domains"][name]
+        # Figures of the nearest codes stand as they are; what the repair did stands beside them.
+        assert {key: quality[key] for key in before["domains"][name]} == before["domains"][name]
+        assert quality["sharing_beyond_equal_content"] > 0
+        assert quality["repaired_sharing_beyond_equal_content"] == 0
+        changed = repaired[name].codes != nearest[name].codes
+        assert not changed[:, 0].any()
+        assert quality["items_moved"] == changed[:, 1].sum() > 0
+    assert repaired["books"].codes[-1].tolist() == repaired["books"].codes[-2].tolist()
+    assert repaired["books"].suffix[-1] > repaired["books"].suffix[-2]
+
+
 class Killed(Exception):
     pass
 

@@ -31,6 +31,8 @@ from training.export.item_tokenizer import prove_item_tokenizer
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.export.sources import ExportedDomain, Sources
 from training.networks.t5 import TrainedRecommender
+from training.tokenizer.interface import EncodedItems
+from training.tokenizer.repair import repair_encoded
 
 VECTOR_TOLERANCE = 1e-3
 """Greatest difference, in a component, between a stored embedding and the encoder's vector of the item's text."""
@@ -88,7 +90,7 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
     values = np.concatenate([domain.values for domain in sources.domains])
     path = engine.bundle.path(engine.bundle.manifest.item_tokenizer.model)
     proof = prove_item_tokenizer(sources.tokenizer, path, embeddings)
-    changed = _prove_ids(engine, sources, embeddings, values)
+    ids = _prove_ids(engine, sources, embeddings, values)
     text_rows, text_vectors, text_figures = _prove_texts(engine, sources, random)
     chosen = np.sort(random.choice(len(embeddings), min(STORED_ITEMS, len(embeddings)), replace=False))
     tokenized = engine.item_tokenizer.tokenize(embeddings[chosen])
@@ -105,7 +107,8 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
         "item_tokenizer": {
             "items": proof.items,
             "ties": proof.ties,
-            "ids_changed_by_ties": changed,
+            "ids_changed_by_ties": ids.ties,
+            "moved_off_nearest_code": ids.moved,
             "greatest_differences": proof.differences,
         },
         "recommenders": {name: proven.figures for name, proven in lists.items()},
@@ -132,22 +135,42 @@ def _padded(row: NDArray[np.int64], width: int) -> NDArray[np.int64]:
     return np.pad(row, (0, width - len(row)))
 
 
-def _prove_ids(engine: Engine, sources: Sources, embeddings: NDArray[np.float32], values: IntArray) -> int:
-    """The published IDs are what graph or network says now; returns how many a tie in rounding changes."""
+@dataclass(frozen=True)
+class _ProvenIds:
+    """How many items' codes a tie in rounding changes, and how many were moved off their nearest code by the repair."""
+
+    ties: int
+    moved: int
+
+
+def _prove_ids(engine: Engine, sources: Sources, embeddings: NDArray[np.float32], values: IntArray) -> _ProvenIds:
+    """The published IDs are what graph or network says now, after the same repair where there was one."""
     graph, network = engine.item_tokenizer.tokenize(embeddings), sources.tokenizer.encode(embeddings)
     published = values[:, :-1]
     by_graph = np.concatenate([graph.codes, graph.experts], axis=1)
-    by_network = np.concatenate([network.codes, network.experts], axis=1)
-    differs = (published != by_graph).any(axis=1)
-    wrong = np.flatnonzero(differs & (published != by_network).any(axis=1))
+    nearest = np.concatenate([network.codes, network.experts], axis=1)
+    expected = _repaired(sources, network, nearest) if sources.repaired else nearest
+    wrong = np.flatnonzero((published != expected).any(axis=1) & (published != by_graph).any(axis=1))
     if len(wrong):
         row = int(wrong[0])
         raise ModelError(
             f"codes: {len(wrong)} items have a published ID that the tokenizer does not give them; item "
-            f"{_name(sources.domains, row)} has {published[row].tolist()}, but gets {by_network[row].tolist()}; "
+            f"{_name(sources.domains, row)} has {published[row].tolist()}, but gets {expected[row].tolist()}; "
             f"the IDs were made from other vectors or by another tokenizer"
         )
-    return int(differs.sum())
+    return _ProvenIds(int((by_graph != nearest).any(axis=1).sum()), int((expected != nearest).any(axis=1).sum()))
+
+
+def _repaired(sources: Sources, encoded: EncodedItems, nearest: IntArray) -> IntArray:
+    """Codes and experts after the repair, domain by domain, int32 [n, L + N]."""
+    repaired, start = np.array(nearest), 0
+    for domain in sources.domains:
+        rows = slice(start, start + len(domain.values))
+        own = EncodedItems(**{name: values[rows] for name, values in vars(encoded).items()})
+        texts = compose_texts(domain.data.contents())
+        repaired[rows, : own.codes.shape[1]] = repair_encoded(sources.tokenizer.network, own, texts).codes
+        start = rows.stop
+    return repaired
 
 
 def _name(domains: tuple[ExportedDomain, ...], row: int) -> str:

@@ -21,6 +21,7 @@ from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.t5 import TrainedRecommender, load_recommender
 from training.recommender.corpus import item_values
 from training.recommender.stage import tokenizer_layout
+from training.stage import read_figures
 from training.tokenizer.ids import DomainIds, read_ids
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.kinds import load_tokenizer
@@ -67,6 +68,7 @@ class Sources:
     encoder_folder, encoder : the text encoder and its card
     tokenizer : the trained tokenizer
     layout : of the semantic IDs, without domain tokens
+    repaired : whether items of different content were moved apart before their IDs were published
     recommenders : by name
     domains : of the catalogue
     """
@@ -75,6 +77,7 @@ class Sources:
     encoder: EncoderCard
     tokenizer: Tokenizer
     layout: TokenLayout
+    repaired: bool
     recommenders: dict[str, TrainedRecommender]
     domains: tuple[ExportedDomain, ...]
 
@@ -114,7 +117,8 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
         _open_domain(dataset[name], folders.embeddings, ids[name], layout, width)
         for name in _chosen(domains, dataset, ids)
     ]
-    return Sources(encoder_folder, card, tokenizer, layout, recommenders, tuple(opened))
+    repaired = bool(read_figures(folders.tokenizer)["parameters"]["repair"])
+    return Sources(encoder_folder, card, tokenizer, layout, repaired, recommenders, tuple(opened))
 
 
 def _require_layout(found: TokenLayout, layout: TokenLayout, folder: Path) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from training.evaluation.id_quality import first_experts, id_quality, neighbourhood, relative_error
 from training.networks.hsic import FEWEST_ITEMS, hsic
 from training.tokenizer.interface import EncodedItems, Tokenizer
+from training.tokenizer.repair import Repaired
 
 FloatArray = NDArray[np.float32]
 
@@ -54,6 +55,17 @@ def domain_figures(
         "neighbourhood_kept": _rounded(near.kept),
         "neighbourhood_chance": _rounded(near.chance),
         "hsic": _rounded(domain_hsic(embeddings, encoded.latent)),
+    }
+
+
+def repair_figures(repaired: Repaired, experts: NDArray[np.int32], texts: Sequence[str]) -> dict[str, Any]:
+    """What a repair left of one domain's collisions, and how many items it moved off their nearest code."""
+    quality = id_quality(repaired.codes, experts, texts)
+    return {
+        "items_moved": int(repaired.moved.sum()),
+        "moved": _rounded(float(repaired.moved.mean())),
+        "repaired_sharing": _rounded(quality.sharing),
+        "repaired_sharing_beyond_equal_content": _rounded(quality.sharing_beyond_equal_content),
     }
 
 

@@ -22,10 +22,11 @@ from training.encoders.vectors import read_vectors, vectors_file
 from training.stage import Stage
 from training.tokenizer.configuration import StageParameters
 from training.tokenizer.estimator import CHECKPOINT
-from training.tokenizer.figures import domain_figures
+from training.tokenizer.figures import domain_figures, repair_figures
 from training.tokenizer.ids import DomainIds, suffixes_of, write_ids
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.kinds import make_tokenizer
+from training.tokenizer.repair import repair_encoded
 
 
 @dataclass(frozen=True)
@@ -58,11 +59,16 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
         for name in named:
             domain = domains[name]
             encoded = tokenizer.encode(domain.embeddings)
-            suffix = suffixes_of(name, encoded.codes, encoded.experts, parameters.suffixes)
-            ids.append(DomainIds(name, domain.data.item_ids, encoded.codes, encoded.experts, suffix))
             texts = compose_texts(domain.data.contents())
             trained = {"trained": name in sources}
             quality[name] = trained | domain_figures(tokenizer, domain.embeddings, encoded, texts)
+            codes = encoded.codes
+            if parameters.repair:
+                repaired = repair_encoded(tokenizer.network, encoded, texts)
+                codes = repaired.codes
+                quality[name] |= repair_figures(repaired, encoded.experts, texts)
+            suffix = suffixes_of(name, codes, encoded.experts, parameters.suffixes)
+            ids.append(DomainIds(name, domain.data.item_ids, codes, encoded.experts, suffix))
             advance(1, name)
     tokenizer.save(out)
     write_ids(out, ids)

@@ -1,0 +1,107 @@
+"""Moves items that share an ID to free codes of the last level: as few as possible, each as little as it can.
+
+Nearest codes leave some items of different content on one ID. Below each prefix (experts and all codes but the last)
+that holds such a collision, one content keeps the code and every other goes to a code that nobody uses there, at the
+least sum of distances. Items of equal content are one here: they stay together, and the suffix tells them apart. A new
+item is never moved: it gets its nearest codes, and a suffix where it must. Knows nothing of any one kind of tokenizer.
+
+Symbols: n items, L levels, N experts chosen, T codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from training.evaluation.id_quality import first_experts
+from training.networks.tokenized import TokenizerNetwork
+from training.tokenizer.ids import groups_of
+from training.tokenizer.interface import EncodedItems
+
+IntArray = NDArray[np.int32]
+IntVector = NDArray[np.int64]
+
+
+class LastLevelDistances(Protocol):
+    """Squared distances float64 [m, T] from what the last level has to quantise to its codes, for rows int64 [m]."""
+
+    def __call__(self, rows: IntVector) -> NDArray[np.float64]: ...
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """Codes after the repair.
+
+    Attributes
+    ----------
+    codes : int32 [n, L]; differs from what was given in the last level alone
+    moved : bool [n], items whose last code is not their nearest
+    """
+
+    codes: IntArray
+    moved: NDArray[np.bool_]
+
+
+def repair(codes: IntArray, experts: IntArray, texts: Sequence[str], distances: LastLevelDistances) -> Repaired:
+    """Move items of different content apart.
+
+    Where a prefix holds more contents than there are codes, as many as possible get one of their own and the rest
+    stays where it is.
+
+    Parameters
+    ----------
+    codes, experts : int32 [n, L] and [n, N] of one domain, nearest codes
+    texts : n composed texts; equal texts are equal content
+    distances : asked only for items below a prefix with a collision
+    """
+    repaired = np.array(codes)
+    contents = np.unique(np.asarray(texts, dtype=object), return_inverse=True)[1].reshape(-1)
+    prefixes = groups_of(np.concatenate([experts, codes[:, :-1]], axis=1))
+    for rows in _with_collision(prefixes, codes[:, -1], contents):
+        repaired[rows, -1] = _apart(codes[rows, -1], contents[rows], distances(rows))
+    return Repaired(repaired, repaired[:, -1] != codes[:, -1])
+
+
+def repair_encoded(network: TokenizerNetwork, encoded: EncodedItems, texts: Sequence[str]) -> Repaired:
+    """Repair what a tokenizer's network made of the items of one domain, by the distances of its own last level."""
+    candidates = range(network.shape.codes)
+    experts = first_experts(encoded.experts)
+
+    def distances(rows: IntVector) -> NDArray[np.float64]:
+        latents = encoded.latent[rows].astype(np.float64)
+        items = zip(latents, experts[rows], encoded.codes[rows, :-1], strict=True)
+        return np.stack(
+            [network.distances(latent, int(expert), before, candidates) for latent, expert, before in items]
+        )
+
+    return repair(encoded.codes, encoded.experts, texts, distances)
+
+
+def _with_collision(prefixes: IntVector, last: IntArray, contents: IntVector) -> list[IntVector]:
+    """Rows of every prefix under which two contents have one last code."""
+    per_code = np.unique(np.column_stack([prefixes, last, contents]), axis=0)
+    codes, count = np.unique(per_code[:, :2], axis=0, return_counts=True)
+    wanted = np.unique(codes[count > 1, 0])
+    rows = np.argsort(prefixes, kind="stable")
+    starts, ends = (np.searchsorted(prefixes[rows], wanted, side) for side in ("left", "right"))
+    return [rows[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _apart(last: IntArray, contents: IntVector, distances: NDArray[np.float64]) -> IntArray:
+    """New last codes int32 [m] of the items below one prefix."""
+    _, first, content = np.unique(contents, return_index=True, return_inverse=True)
+    codes, cost, weight = last[first].astype(np.int64), distances[first], np.bincount(content)
+    # The content of most items keeps a code; of equally many the nearest.
+    order = np.lexsort((cost[np.arange(len(codes)), codes], -weight))
+    _, keeps = np.unique(codes[order], return_index=True)
+    keepers = order[keeps]
+    movers = np.setdiff1d(np.arange(len(codes)), keepers)
+    free = np.setdiff1d(np.arange(distances.shape[1]), codes)
+    chosen, places = linear_sum_assignment(cost[np.ix_(movers, free)] * weight[movers, None])
+    codes[movers[chosen]] = free[places]
+    return codes[content].astype(np.int32)
