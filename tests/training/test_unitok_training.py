@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, InvalidInput, ModelError
+from training.configuration import checked
 from training.networks.residual_quantizer import ResidualQuantizer
 from training.networks.token_moe import TokenMoE
 from training.tokenizer.estimator import CHECKPOINT, UniTok
-from training.tokenizer.parameters import Parameters, StageParameters, checked, read_stage_parameters
+from training.tokenizer.parameters import Parameters, StageParameters, read_stage_parameters
 from training.tokenizer.review import Assignment, perplexity, revive
 from training.tokenizer.start import discriminant, kmeans, residual_codebooks, start_moe
 from training.tokenizer.trainer import draw_epoch

@@ -24,10 +24,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from service.errors import ConfigError, InvalidInput, ModelError
+from training.configuration import checked
 from training.networks.mlp import hidden_widths
 from training.networks.unitok import UniTokNetwork
 from training.stage import write_atomically
-from training.tokenizer.parameters import Parameters, checked
+from training.tokenizer.parameters import Parameters
 from training.tokenizer.trainer import Advance, EpochFigures, Trainer, TrainingItems
 
 WEIGHTS = "tokenizer.safetensors"

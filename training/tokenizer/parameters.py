@@ -5,16 +5,14 @@ The defaults are the UniTok paper's where it states them. Knows nothing of data 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.errors import ConfigError
+from training.configuration import checked, read_toml
 
-P = TypeVar("P", bound="Parameters")
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -107,23 +105,6 @@ class StageParameters(Parameters):
         return Parameters(**{name: getattr(self, name) for name in Parameters.model_fields})
 
 
-def checked(kind: type[P], values: dict[str, Any], where: str) -> P:
-    """Build parameters from names and values.
-
-    Raises
-    ------
-    ConfigError : a key is unknown or a value is wrong; names every such key, and `where` they stand
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'parameters'}: {problem['msg']}" for problem in error.errors()
-        )
-        known = ", ".join(kind.model_fields)
-        raise ConfigError(f"{where}: {problems} (known keys: {known})") from None
-
-
 def read_stage_parameters(path: Path | None, overrides: Mapping[str, Any]) -> StageParameters:
     """Read a TOML file; without one, the defaults. Overrides come from the command line and win.
 
@@ -131,12 +112,5 @@ def read_stage_parameters(path: Path | None, overrides: Mapping[str, Any]) -> St
     ------
     ConfigError : the file is missing, no TOML, or holds an unknown key or a wrong value
     """
-    if path is None:
-        return checked(StageParameters, dict(overrides), "command line")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    return checked(StageParameters, {**values, **overrides}, str(path))
+    where = "command line" if path is None else str(path)
+    return checked(StageParameters, {**read_toml(path), **overrides}, where)
