@@ -39,6 +39,6 @@ def test_help_is_quick_to_load_and_lists_every_stage() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     commands, heavy = result.stdout.strip().splitlines()
     stages = ("prepare", "embed", "train-tokenizer", "train-recommender", "export", "evaluate", "verify", "serve")
-    for stage in (*stages, "backfill", "tokenize", "recommend", "sample"):
+    for stage in (*stages, "train-baseline", "backfill", "tokenize", "recommend", "sample"):
         assert f"'{stage}'" in commands
     assert heavy == "[]"

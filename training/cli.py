@@ -14,6 +14,7 @@ from training.commands.evaluate import evaluate
 from training.commands.export import export
 from training.commands.prepare import prepare
 from training.commands.sample import sample
+from training.commands.train_baseline import train_baseline
 from training.commands.train_recommender import train_recommender
 from training.commands.train_tokenizer import train_tokenizer
 
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
         "embed": embed,
         "train-tokenizer": train_tokenizer,
         "train-recommender": train_recommender,
+        "train-baseline": train_baseline,
         "export": export,
         "evaluate": evaluate,
         "sample": sample,

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.split import PADDING, Examples, leave_one_out
+from training.data.split import PADDING, Examples, leave_one_out, padded, training_stretches, windows
 
 Triple = tuple[int, tuple[int, ...], int]
 
@@ -73,3 +73,21 @@ def test_the_test_history_contains_the_validation_item() -> None:
     assert len(split.training) == 0
     assert triples(split.validation, items) == [(0, (7,), 8)]
     assert triples(split.test, items) == [(0, (7, 8), 9)]
+
+
+@given(histories_strategy, st.integers(1, 25))
+def test_windows_ask_for_every_training_item_once(histories: list[list[int]], max_history: int) -> None:
+    items, starts = flatten(histories)
+    found = windows(training_stretches(starts), max_history)
+    rows = padded(items, found.starts, found.stops, max_history + 1)
+    expected = []
+    for user, history in enumerate(histories):
+        part = history[:-2] if len(history) >= 3 else history
+        stop = len(part)
+        while stop > 1:
+            expected.append((user, part[max(0, stop - max_history - 1) : stop]))
+            stop -= max_history
+    assert [
+        (int(user), [item for item in row if item != PADDING]) for user, row in zip(found.users, rows, strict=True)
+    ] == expected
+    assert sum(len(window) - 1 for _, window in expected) == len(leave_one_out(items, starts).training)

@@ -21,6 +21,17 @@ PADDING = -1
 """Fills the end of a history in `Examples.matrix`; never an item row."""
 
 
+def padded(
+    history_items: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64], length: int
+) -> NDArray[np.int32]:
+    """Stretches of at most `length` items side by side: int32 [n, length], `PADDING` after the newest."""
+    at = starts[:, None] + np.arange(length)
+    inside = at < stops[:, None]
+    rows = np.full(at.shape, PADDING, dtype=np.int32)
+    rows[inside] = history_items[at[inside]]
+    return rows
+
+
 @dataclass(frozen=True)
 class Examples:
     """What came before, and what came next: n examples.
@@ -45,12 +56,21 @@ class Examples:
 
         Where a history is longer than `length`, its newest items are kept.
         """
-        starts = np.maximum(self.starts, self.stops - length)
-        at = starts[:, None] + np.arange(length)
-        inside = at < self.stops[:, None]
-        rows = np.full(at.shape, PADDING, dtype=np.int32)
-        rows[inside] = history_items[at[inside]]
-        return rows
+        return padded(history_items, np.maximum(self.starts, self.stops - length), self.stops, length)
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Stretches of histories, without a target: n of them, `history_items[start : stop]`.
+
+    Attributes
+    ----------
+    users, starts, stops : int64 [n]
+    """
+
+    users: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -85,9 +105,9 @@ def leave_one_out(
     lengths = np.diff(history_starts)
     enough = lengths >= MIN_INTERACTIONS
     owners = np.repeat(np.arange(len(lengths), dtype=np.int64), lengths)
-    training_stops = history_starts[1:] - np.where(enough, 2, 0)
+    training = training_stretches(history_starts)
     position = np.arange(len(history_items), dtype=np.int64)
-    is_training = (position > history_starts[owners]) & (position < training_stops[owners])
+    is_training = (position > training.starts[owners]) & (position < training.stops[owners])
 
     def examples(targets_at: NDArray[np.int64], users: NDArray[np.int64]) -> Examples:
         starts = np.maximum(history_starts[users], targets_at - max_history)
@@ -100,3 +120,24 @@ def leave_one_out(
         test=examples(history_starts[evaluated + 1] - 1, evaluated),
         short_users=int((~enough).sum()),
     )
+
+
+def training_stretches(history_starts: NDArray[np.int64]) -> Stretches:
+    """The training part of every user, whole: int64 [users + 1] -> as many stretches as users."""
+    lengths = np.diff(history_starts)
+    stops = history_starts[1:] - np.where(lengths >= MIN_INTERACTIONS, 2, 0)
+    return Stretches(np.arange(len(lengths), dtype=np.int64), history_starts[:-1], stops)
+
+
+def windows(stretches: Stretches, max_history: int = MAX_HISTORY) -> Stretches:
+    """Cut stretches so that every item but a stretch's first follows another in exactly one window.
+
+    A window holds at most `max_history + 1` items, its first being the last of the window before; it is the oldest
+    window of a user that is short. A stretch of one item has none.
+    """
+    counts = -(-(stretches.stops - stretches.starts - 1) // max_history)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    back = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    stops = stretches.stops[owner] - back * max_history
+    starts = np.maximum(stretches.starts[owner], stops - max_history - 1)
+    return Stretches(stretches.users[owner], starts, stops)

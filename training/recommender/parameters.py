@@ -5,13 +5,12 @@ Knows nothing of data sets; the network's shape is `training.networks.t5.T5Setti
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.errors import ConfigError
+from training.configuration import checked, read_toml
 from training.networks.t5 import T5Settings
 
 Count = Annotated[int, Field(ge=1)]
@@ -86,17 +85,5 @@ def read_parameters(path: Path | None, overrides: dict[str, Any]) -> Recommender
     ------
     ConfigError : the file is missing, no TOML, or holds an unknown key or a wrong value
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such file") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: not TOML: {error}") from None
-    try:
-        return RecommenderParameters.model_validate(values | overrides)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        known = ", ".join(RecommenderParameters.model_fields)
-        raise ConfigError(f"{path or 'parameters'}: {problems} (known keys: {known})") from None
+    where = "parameters" if path is None else str(path)
+    return checked(RecommenderParameters, {**read_toml(path), **overrides}, where)

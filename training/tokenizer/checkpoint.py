@@ -1,4 +1,4 @@
-"""A checkpoint of a tokenizer in training: one safetensors file, replaced in one step after every epoch.
+"""A checkpoint of a network in training: one safetensors file, replaced in one step after every epoch.
 
 Holds weights, AdamW's moments and, as JSON in the file's header, how far training is and what it has seen. Random
 numbers need no place in it: every epoch draws from a generator of its own, seeded by seed and epoch. Knows nothing of

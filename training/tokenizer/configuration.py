@@ -5,7 +5,6 @@ Knows nothing of data sets or networks.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -13,8 +12,9 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.errors import ConfigError
+from training.configuration import checked, read_toml
 from training.tokenizer.kinds import DEFAULT, KINDS, AnyParameters
-from training.tokenizer.parameters import Parameters, checked
+from training.tokenizer.parameters import Parameters
 
 
 class StageParameters(BaseModel):
@@ -75,12 +75,4 @@ def read_stage_parameters(path: Path | None, overrides: Mapping[str, Any]) -> St
     ------
     ConfigError : the file is missing, no TOML, or holds an unknown key or a wrong value
     """
-    if path is None:
-        return stage_parameters(overrides, "command line")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not TOML: {error}") from None
-    return stage_parameters({**values, **overrides}, str(path))
+    return stage_parameters({**read_toml(path), **overrides}, "command line" if path is None else str(path))

@@ -24,11 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from service.errors import ConfigError, InvalidInput, ModelError
+from training.configuration import checked
 from training.networks.tokenized import Shape, TokenizerNetwork
 from training.stage import write_atomically
 from training.tokenizer.description import DESCRIPTION, WEIGHTS, Description, read_description
 from training.tokenizer.items import Extras, FloatArray, TrainingItems, checked_embeddings
-from training.tokenizer.parameters import TokenizerParameters, checked
+from training.tokenizer.parameters import TokenizerParameters
 from training.tokenizer.trainer import Advance, EpochFigures
 
 CHUNK = 1024

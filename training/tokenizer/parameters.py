@@ -6,16 +6,13 @@ them. Knows nothing of data sets.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from service.errors import ConfigError
 from training.networks.unitok import Weights
 
-P = TypeVar("P", bound=BaseModel)
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -153,24 +150,3 @@ class Parameters(AutoencoderParameters):
             bandwidth_x=self.bandwidth_x,
             bandwidth_z=self.bandwidth_z,
         )
-
-
-def checked(kind: type[P], values: Mapping[str, Any], where: str, also_known: Sequence[str] = ()) -> P:
-    """Build parameters from names and values.
-
-    Parameters
-    ----------
-    also_known : further keys that may stand there, for the message
-
-    Raises
-    ------
-    ConfigError : a key is unknown or a value is wrong; names every such key, and `where` they stand
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'parameters'}: {problem['msg']}" for problem in error.errors()
-        )
-        known = ", ".join([*kind.model_fields, *also_known])
-        raise ConfigError(f"{where}: {problems} (known keys: {known})") from None

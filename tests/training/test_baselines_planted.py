@@ -1,0 +1,169 @@
+"""Every baseline finds what was planted for it; the rules score what arithmetic says."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from baselines_planted import BLOCK, block_corpus, domain_of, ring_corpus
+
+from training.baselines.corpus import Corpus
+from training.baselines.graph import GraphBaseline
+from training.baselines.parameters import (
+    BERT4RecParameters,
+    FactorizationParameters,
+    GRU4RecParameters,
+    LightGCNParameters,
+    SASRecParameters,
+)
+from training.baselines.rules import factorization, popularity, random_order
+from training.baselines.scoring import Scorer, measure, ranked
+from training.baselines.sequence import AnySequence, SequenceBaseline
+from training.baselines.trainer import train
+from training.data.split import PADDING
+
+CPU = torch.device("cpu")
+QUICK = {"width": 32, "dropout": 0.0, "learning_rate": 5e-3, "warmup_steps": 10, "batch_tokens": 256, "layers": 1}
+
+
+def first_choices(scorer: Scorer, corpus: Corpus) -> np.ndarray:
+    """The best item of every test user: int64 [n]."""
+    examples = corpus.split.test
+    with torch.no_grad():
+        return scorer(examples.users, examples.matrix(corpus.history_items)).argmax(dim=1).numpy()
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        SASRecParameters(**QUICK, epochs=6),
+        GRU4RecParameters(**QUICK, epochs=6),
+        BERT4RecParameters(**QUICK, epochs=12, mask_share=0.15, last_share=0.5),
+    ],
+    ids=lambda parameters: parameters.kind,
+)
+def test_the_next_item_of_the_ring_comes_first(parameters: AnySequence, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    corpus = ring_corpus(20, 600)
+    model = SequenceBaseline(corpus, parameters, CPU)
+
+    def validate(scorer: Scorer) -> float:
+        return measure(scorer, corpus.split.validation, corpus.history_items, 20).kept.ndcg_10
+
+    assert (first_choices(model.scorer(), corpus) == corpus.split.test.targets).mean() < 0.2
+    train(model, parameters, validate, tmp_path, "")
+    assert (first_choices(model.scorer(), corpus) == corpus.split.test.targets).mean() > 0.95
+
+
+def test_training_ends_with_the_best_weights_when_patience_is_used_up(tmp_path: Path) -> None:
+    corpus = ring_corpus()
+    parameters = SASRecParameters(**QUICK, epochs=9, patience=2)
+    model = SequenceBaseline(corpus, parameters, CPU)
+    scores, tables = iter([0.1, 0.3, 0.3, 0.2, 0.9]), []
+
+    def validate(_: Scorer) -> float:
+        tables.append(model.network.items.table.detach().clone())
+        return next(scores)
+
+    result = train(model, parameters, validate, tmp_path, "")
+    assert (result.epochs, result.best_epoch, result.ended_by) == (4, 2, "patience")
+    assert torch.equal(model.network.items.table, tables[1])
+
+
+def share_of_own_block(scorer: Scorer, corpus: Corpus) -> float:
+    """Share of the ten best items, over all test users, that lie in the user's block; by chance 1 in 5."""
+    examples = corpus.split.test
+    with torch.no_grad():
+        histories = examples.matrix(corpus.history_items)
+        lists = ranked(scorer(examples.users, histories), histories).kept
+    return float((lists // BLOCK == examples.targets[:, None] // BLOCK).mean())
+
+
+def test_lightgcn_finds_the_blocks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    corpus = block_corpus()
+    parameters = LightGCNParameters(width=16, layers=2, epochs=15, learning_rate=2e-2, warmup_steps=1, batch_pairs=256)
+    model = GraphBaseline(corpus, parameters, CPU)
+    model.network.users.data.mul_(0.1)  # or smoothing alone would find them
+
+    def validate(scorer: Scorer) -> float:
+        return measure(scorer, corpus.split.validation, corpus.history_items, 20).removed.recall_10
+
+    train(model, parameters, validate, tmp_path, "")
+    assert share_of_own_block(model.scorer(), corpus) > 0.95
+    assert measure(model.scorer(), corpus.split.test, corpus.history_items, 20).removed.recall_10 > 0.95
+
+
+def test_lightgcn_draws_no_item_that_the_user_had() -> None:
+    corpus = block_corpus()
+    model = GraphBaseline(corpus, LightGCNParameters(width=4), CPU)
+    users, items = corpus.interactions()
+    others = model._others(users, np.random.default_rng(0))
+    assert not set(zip(users.tolist(), others.tolist(), strict=True)) & set(
+        zip(users.tolist(), items.tolist(), strict=True)
+    )
+    # 1,050 draws over 60 items, each left out by 7/12 of a fifth of the users: about 17 times each.
+    assert np.bincount(others, minlength=corpus.items).min() > 3
+
+
+def test_factorization_finds_the_blocks_of_users_it_never_saw() -> None:
+    corpus = block_corpus()
+    rule = factorization(corpus, FactorizationParameters(width=16, threads=1))
+    assert share_of_own_block(rule.scorer, corpus) > 0.95
+    stranger = rule.scorer(np.asarray([10**6]), np.asarray([[13, 14, PADDING]], dtype=np.int32))
+    assert set((stranger[0].topk(10).indices // BLOCK).tolist()) == {1}
+
+
+def test_factorization_solves_the_same_for_one_as_for_many() -> None:
+    corpus = block_corpus()
+    scorer = factorization(corpus, FactorizationParameters(width=8, threads=1)).scorer
+    examples = corpus.split.test
+    histories = examples.matrix(corpus.history_items)
+    together = scorer(examples.users[:6], histories[:6])
+    alone = torch.cat([scorer(examples.users[row : row + 1], histories[row : row + 1, :8]) for row in range(6)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_popularity_scores_what_can_be_counted() -> None:
+    # The training part holds item 3 three times and 1 twice; the last two of each user are held out.
+    corpus = Corpus.of(domain_of("few", 30, [[3, 1, 0, 3], [3, 1, 5, 1], [3, 29, 29]]), 20)
+    lists = ranked(popularity(corpus).scorer(np.arange(1), np.zeros((1, 1), dtype=np.int32)), np.asarray([[3]]))
+    assert lists.kept.tolist() == [[3, 1, 0, 2, 4, 5, 6, 7, 8, 9]]
+    assert lists.removed.tolist() == [[1, 0, 2, 4, 5, 6, 7, 8, 9, 10]]
+    figures = measure(popularity(corpus).scorer, corpus.split.test, corpus.history_items, 20)
+    # Targets 3, 1 and 29 stand first, second and nowhere; all lie in their users' histories.
+    assert figures.kept.ndcg_10 == pytest.approx((1 + 1 / math.log2(3)) / 3)
+    assert figures.kept.recall_10 == pytest.approx(2 / 3)
+    assert figures.removed.recall_10 == 0
+
+
+def test_a_random_order_scores_what_chance_does() -> None:
+    """Recall@k = k / items; the bounds are five standard deviations of a binomial share."""
+    users, items = 4000, 200
+    rng = np.random.default_rng(0)
+    corpus = Corpus.of(domain_of("many", items, [rng.integers(0, items, 4).tolist() for _ in range(users)]), 20)
+    figures = measure(random_order(items, 7).scorer, corpus.split.test, corpus.history_items, 20).kept
+    for found, cutoff in ((figures.recall_5, 5), (figures.recall_10, 10)):
+        share = cutoff / items
+        assert abs(found - share) < 5 * math.sqrt(share * (1 - share) / users)
+    gains = 1 / np.log2(np.arange(10) + 2)
+    mean, square = gains.sum() / items, (gains**2).sum() / items
+    assert abs(figures.ndcg_10 - mean) < 5 * math.sqrt((square - mean**2) / users)
+
+
+def test_a_random_order_depends_on_seed_user_and_item_alone() -> None:
+    nobody = np.zeros((5, 1), dtype=np.int32)
+    scores = random_order(50, 1).scorer(np.arange(5), nobody)
+    torch.testing.assert_close(scores[3:4], random_order(50, 1).scorer(np.asarray([3]), nobody[:1]))
+    assert (scores != random_order(50, 2).scorer(np.arange(5), nobody)).float().mean() > 0.99
+    assert (scores[0] != scores[1]).float().mean() > 0.9
+
+
+def test_lists_by_hand() -> None:
+    scores = torch.tensor([[0.1, 0.9, 0.5, 0.7]])
+    lists = ranked(scores, np.asarray([[1, 0, PADDING]], dtype=np.int32))
+    assert lists.kept.tolist() == [[1, 3, 2, 0, -1, -1, -1, -1, -1, -1]]
+    assert lists.removed.tolist() == [[3, 2, -1, -1, -1, -1, -1, -1, -1, -1]]

@@ -1,0 +1,84 @@
+"""LightGCN as a baseline: pairs of an item a user had and one drawn at random, told apart (BPR).
+
+A user is known by number: scores come from the training part, whatever history is given. Knows nothing of optimisers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.baselines.corpus import Corpus
+from training.baselines.parameters import LightGCNParameters
+from training.baselines.scoring import Scorer
+from training.networks.lightgcn import LightGCN, Smoothed
+
+IntVector = NDArray[np.int64]
+
+
+class GraphBaseline:
+    """LightGCN over the interactions of the training part, as `training.baselines.trainer` trains it.
+
+    Parameters
+    ----------
+    corpus, parameters : what to learn from, and how
+    device : where the network lies
+    """
+
+    def __init__(self, corpus: Corpus, parameters: LightGCNParameters, device: torch.device) -> None:
+        self.parameters, self.device = parameters, device
+        self._users, self._items = corpus.interactions()
+        self._catalogue = corpus.items
+        self._pairs = np.unique(self._users * corpus.items + self._items)
+        self.network = LightGCN(
+            self._users,
+            self._items,
+            (corpus.users, corpus.items),
+            width=parameters.width,
+            layers=parameters.layers,
+        ).to(device)
+
+    def batches(self, random: np.random.Generator) -> list[IntVector]:
+        """Interactions of an epoch, shuffled."""
+        rows = random.permutation(len(self._users))
+        return np.array_split(rows, -(-len(rows) // self.parameters.batch_pairs))
+
+    def loss(self, batch: IntVector, random: np.random.Generator) -> Tensor:
+        """BPR, and the squared embeddings of the batch (He et al. 2020, Eq. 15)."""
+        users, items = self._users[batch], self._items[batch]
+        indices = (torch.from_numpy(rows).to(self.device) for rows in (users, items, self._others(users, random)))
+        user, item, other = indices
+        smoothed: Smoothed = self.network()
+        difference = smoothed.items[item] - smoothed.items[other]
+        ranking = F.softplus(-(smoothed.users[user] * difference).sum(dim=1)).mean()
+        raw = (self.network.users[user], self.network.items[item], self.network.items[other])
+        squares = torch.stack([rows.square().sum() for rows in raw]).sum()
+        loss: Tensor = ranking + self.parameters.regularization * squares / (2 * len(batch))
+        return loss
+
+    def scorer(self) -> Scorer:
+        """Scores by the weights as they are, smoothed once."""
+        self.network.eval()
+        with torch.no_grad():
+            smoothed: Smoothed = self.network()
+
+        def scores(users: IntVector, histories: NDArray[np.int32]) -> Tensor:
+            del histories
+            return smoothed.users[torch.from_numpy(users).to(self.device)] @ smoothed.items.T
+
+        return scores
+
+    def _others(self, users: IntVector, random: np.random.Generator) -> IntVector:
+        """For each user an item that is not among the user's, int64 [B]; any item, for a user who had them all."""
+        others = random.integers(0, self._catalogue, len(users))
+        for _ in range(100):
+            pairs = users * self._catalogue + others
+            at = np.minimum(np.searchsorted(self._pairs, pairs), len(self._pairs) - 1)
+            known = np.flatnonzero(self._pairs[at] == pairs)
+            if not len(known):
+                break
+            others[known] = random.integers(0, self._catalogue, len(known))
+        return others

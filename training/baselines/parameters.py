@@ -1,0 +1,191 @@
+"""Every knob of every baseline, checked strictly: an unknown key or a wrong value is an error naming it.
+
+The key `kind` says which baseline a file configures, and so which keys it may hold. The defaults did best on the
+validation part of small domains. Knows nothing of data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.errors import ConfigError
+from training.configuration import checked, read_toml
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class BaselineParameters(BaseModel):
+    """What every baseline takes.
+
+    Attributes
+    ----------
+    max_history : items of a history, the latest
+    seed : of everything random
+    threads : of the processor; 0 takes every core
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_history: Count = 20
+    seed: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0)] = 0
+
+
+class EpochParameters(BaselineParameters):
+    """What baselines trained by gradients take besides.
+
+    Attributes
+    ----------
+    width : of the embeddings
+    epochs : at most so many
+    patience : validations without a new best before training ends; one validation an epoch
+    learning_rate, weight_decay : AdamW; the rate falls along a cosine to 0 at `epochs`
+    warmup_steps : steps over which the rate rises
+    clip_norm : largest norm of a gradient
+    """
+
+    width: Count = 64
+    epochs: Count = 20
+    patience: Count = 5
+    learning_rate: Positive = 2e-3
+    weight_decay: NotNegative = 0.05
+    warmup_steps: Count = 50
+    clip_norm: Positive = 1.0
+
+
+class SequenceParameters(EpochParameters):
+    """What networks over sequences take besides.
+
+    Attributes
+    ----------
+    layers : of the network
+    dropout : share of activations dropped while training
+    batch_tokens : padded items of a batch
+    """
+
+    layers: Count = 2
+    dropout: Share = 0.4
+    batch_tokens: Annotated[int, Field(ge=64)] = 1024
+
+
+class SASRecParameters(SequenceParameters):
+    """A causal transformer that predicts the next item at every position. `heads`: of attention."""
+
+    kind: Literal["sasrec"] = "sasrec"
+    heads: Count = 2
+
+
+class BERT4RecParameters(SequenceParameters):
+    """A transformer that sees both ways and fills in masked items.
+
+    Attributes
+    ----------
+    heads : of attention
+    mask_share : share of the items that is masked
+    last_share : share of the rows in which the last item alone is masked, which is what is asked of it later
+    """
+
+    kind: Literal["bert4rec"] = "bert4rec"
+    heads: Count = 2
+    epochs: Count = 60
+    patience: Count = 8
+    mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    last_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+
+class GRU4RecParameters(SequenceParameters):
+    """A gated recurrent network that predicts the next item at every position."""
+
+    kind: Literal["gru4rec"] = "gru4rec"
+    layers: Count = 1
+
+
+class LightGCNParameters(EpochParameters):
+    """Embeddings smoothed over the graph of users and items, trained on pairs (BPR).
+
+    Attributes
+    ----------
+    layers : steps of smoothing
+    batch_pairs : interactions of a batch, each with an item drawn at random beside it
+    regularization : of the squared embeddings of a batch
+    """
+
+    kind: Literal["lightgcn"] = "lightgcn"
+    layers: Count = 3
+    epochs: Count = 100
+    patience: Count = 10
+    learning_rate: Positive = 5e-3
+    weight_decay: NotNegative = 0.0
+    batch_pairs: Count = 2048
+    regularization: NotNegative = 1e-4
+
+
+class FactorizationParameters(BaselineParameters):
+    """Implicit-feedback matrix factorisation by alternating least squares.
+
+    Attributes
+    ----------
+    width : factors
+    regularization, alpha : of the factors; confidence in an interaction
+    iterations : over all users and items
+    """
+
+    kind: Literal["mf"] = "mf"
+    width: Count = 8
+    regularization: NotNegative = 10.0
+    alpha: Positive = 20.0
+    iterations: Count = 15
+
+
+class PopularityParameters(BaselineParameters):
+    """The items that occur most often in the training part, for everyone."""
+
+    kind: Literal["popularity"] = "popularity"
+
+
+class RandomParameters(BaselineParameters):
+    """A random order of the items, drawn for every user."""
+
+    kind: Literal["random"] = "random"
+
+
+AnyParameters = (
+    SASRecParameters
+    | BERT4RecParameters
+    | GRU4RecParameters
+    | LightGCNParameters
+    | FactorizationParameters
+    | PopularityParameters
+    | RandomParameters
+)
+
+KINDS: dict[str, type[AnyParameters]] = {
+    "sasrec": SASRecParameters,
+    "bert4rec": BERT4RecParameters,
+    "gru4rec": GRU4RecParameters,
+    "lightgcn": LightGCNParameters,
+    "mf": FactorizationParameters,
+    "popularity": PopularityParameters,
+    "random": RandomParameters,
+}
+
+
+def read_baseline_parameters(path: Path, overrides: Mapping[str, Any]) -> AnyParameters:
+    """Read a TOML file and put the command line's values over it.
+
+    Raises
+    ------
+    ConfigError : the file is missing, no TOML, names no known kind, or holds an unknown key or a wrong value
+    """
+    values = {**read_toml(path), **overrides}
+    kind = values.get("kind")
+    if kind not in KINDS:
+        raise ConfigError(f"{path}: kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+    return checked(KINDS[kind], values, str(path))

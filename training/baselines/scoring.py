@@ -1,0 +1,74 @@
+"""Scores of every item of a domain -> ranked lists -> figures. Knows nothing of how scores come about.
+
+Symbols: B users asked together, S items of a history, n users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.data.split import Examples
+from training.evaluation.ranking import NO_RESULT, RankingFigures, item_ranks, ranking_figures
+
+Scorer = Callable[[NDArray[np.int64], NDArray[np.int32]], Tensor]
+"""`scorer(users int64 [B], histories int32 [B, S])` -> float32 [B, items]; histories are padded at the end."""
+
+LONGEST = 10
+"""Length of the lists."""
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Item rows, best first, `NO_RESULT` at the end where items ran out: two of int64 [n, 10].
+
+    Attributes
+    ----------
+    kept : items of the history may be among them
+    removed : items of the history are not
+    """
+
+    kept: NDArray[np.int64]
+    removed: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of one part of a split, with items of the history kept in the lists and removed from them."""
+
+    kept: RankingFigures
+    removed: RankingFigures
+
+
+def ranked(scores: Tensor, histories: NDArray[np.int32]) -> Lists:
+    """Lists of some users from scores float32 [B, items] and histories int32 [B, S]."""
+    length = min(scores.shape[1], LONGEST + histories.shape[1])
+    best = scores.topk(length, dim=1).indices.cpu().numpy()
+    best = np.pad(best, ((0, 0), (0, max(0, LONGEST - length))), constant_values=NO_RESULT)
+    known = (best[:, :, None] == histories[:, None, :]).any(axis=2)
+    order = np.argsort(known, axis=1, kind="stable")
+    unknown = np.where(np.take_along_axis(known, order, 1), NO_RESULT, np.take_along_axis(best, order, 1))
+    return Lists(best[:, :LONGEST], unknown[:, :LONGEST])
+
+
+def measure(scorer: Scorer, examples: Examples, history_items: NDArray[np.int32], max_history: int) -> Measured:
+    """Rank all items for every example, and judge the lists by the item."""
+    histories = examples.matrix(history_items, max_history)
+    parts = []
+    with torch.no_grad():
+        for at in range(0, len(examples), BATCH):
+            rows = slice(at, at + BATCH)
+            parts.append(ranked(scorer(examples.users[rows], histories[rows]), histories[rows]))
+    if not parts:
+        nobody = ranking_figures(np.zeros(0, dtype=np.int64))
+        return Measured(nobody, nobody)
+    kept, removed = (np.concatenate([getattr(part, name) for part in parts]) for name in ("kept", "removed"))
+    return Measured(
+        ranking_figures(item_ranks(kept, examples.targets)), ranking_figures(item_ranks(removed, examples.targets))
+    )

@@ -1,0 +1,100 @@
+"""The stage `train-baseline`: one domain of a dataset in, a trained baseline and its figures out.
+
+Every choice is made on validation; test is measured once, at the end. Knows nothing of the command line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from service.errors import ConfigError
+from training.baselines.corpus import Corpus
+from training.baselines.graph import GraphBaseline
+from training.baselines.parameters import AnyParameters, EpochParameters, LightGCNParameters
+from training.baselines.rules import make_rule
+from training.baselines.scoring import Measured, Scorer, measure
+from training.baselines.sequence import SequenceBaseline
+from training.baselines.trainer import train, write_arrays
+from training.data.dataset import Dataset
+from training.data.split import Examples
+from training.recommender.stage import use_processor
+from training.stage import Stage
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A baseline that is ready: its scorer, how many numbers it learned, and how its training went."""
+
+    scorer: Scorer
+    numbers: int
+    training: dict[str, Any]
+
+
+def train_baseline(dataset: Path, domain: str, out: Path, parameters: AnyParameters) -> dict[str, Any]:
+    """Run the stage; a run that was killed goes on after its last finished epoch.
+
+    Returns
+    -------
+    what `figures.json` holds
+
+    Raises
+    ------
+    ConfigError : the dataset has no such domain or nothing to learn from in it, or `out` holds a checkpoint of another
+        training
+    """
+    use_processor(parameters.threads)
+    corpus = Corpus.of(Dataset.open(dataset)[domain], parameters.max_history)
+    stage = Stage("train-baseline", out)
+    trained = _trained(corpus, parameters, out)
+    parts = {
+        "validation": _measured(trained.scorer, corpus, corpus.split.validation, parameters),
+        "test": _measured(trained.scorer, corpus, corpus.split.test, parameters),
+    }
+    return stage.finish(
+        {
+            "kind": parameters.kind,
+            "domain": domain,
+            "users": len(corpus.split.test),
+            "items": corpus.items,
+            "ranked_over": "all items of the domain",
+            **{name: measured.kept.as_dict() for name, measured in parts.items()},
+            "history_items_removed": {name: measured.removed.as_dict() for name, measured in parts.items()},
+            "parameters": trained.numbers,
+            "training": trained.training,
+            "configuration": parameters.model_dump(mode="json"),
+        }
+    )
+
+
+def _trained(corpus: Corpus, parameters: AnyParameters, out: Path) -> Trained:
+    if not isinstance(parameters, EpochParameters):
+        rule = make_rule(corpus, parameters)
+        write_arrays(out, rule.arrays)
+        return Trained(rule.scorer, sum(array.numel() for array in rule.arrays.values()), {})
+    if not len(corpus.split.training):
+        raise ConfigError(f"{corpus.domain}: no user has two interactions to learn from, the last two items aside")
+    torch.manual_seed(parameters.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model: GraphBaseline | SequenceBaseline
+    if isinstance(parameters, LightGCNParameters):
+        model = GraphBaseline(corpus, parameters, device)
+    else:
+        model = SequenceBaseline(corpus, parameters, device)
+
+    def validate(scorer: Scorer) -> float:
+        return round(_measured(scorer, corpus, corpus.split.validation, parameters).kept.ndcg_10, 5)
+
+    settings = parameters.model_dump_json(exclude={"threads"})
+    fingerprint = hashlib.sha256(f"{settings} {corpus.fingerprint()}".encode()).hexdigest()
+    result = train(model, parameters, validate, out, fingerprint)
+    numbers = sum(array.numel() for array in model.network.parameters())
+    return Trained(model.scorer(), numbers, asdict(result))
+
+
+def _measured(scorer: Scorer, corpus: Corpus, examples: Examples, parameters: AnyParameters) -> Measured:
+    return measure(scorer, examples, corpus.history_items, parameters.max_history)
