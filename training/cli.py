@@ -11,6 +11,7 @@ import typer
 
 from training.commands.embed import embed
 from training.commands.evaluate import evaluate
+from training.commands.experiment import experiment
 from training.commands.export import export
 from training.commands.prepare import prepare
 from training.commands.sample import sample
@@ -19,7 +20,7 @@ from training.commands.train_tokenizer import train_tokenizer
 
 
 def register(app: typer.Typer) -> None:
-    """Add one subcommand a stage."""
+    """Add one subcommand a stage, and those that run many of them and gather what they found."""
     offline: dict[str, Any] = {
         "prepare": prepare,
         "embed": embed,
@@ -31,3 +32,6 @@ def register(app: typer.Typer) -> None:
     }
     for name, command in offline.items():
         app.command(name, rich_help_panel="Training (in this order)")(command)
+    laboratory: dict[str, Any] = {"experiment": experiment}
+    for name, command in laboratory.items():
+        app.command(name, rich_help_panel="Laboratory")(command)
