@@ -14,6 +14,7 @@ from training.commands.evaluate import evaluate
 from training.commands.experiment import experiment
 from training.commands.export import export
 from training.commands.prepare import prepare
+from training.commands.report import report
 from training.commands.sample import sample
 from training.commands.train_recommender import train_recommender
 from training.commands.train_tokenizer import train_tokenizer
@@ -32,6 +33,6 @@ def register(app: typer.Typer) -> None:
     }
     for name, command in offline.items():
         app.command(name, rich_help_panel="Training (in this order)")(command)
-    laboratory: dict[str, Any] = {"experiment": experiment}
+    laboratory: dict[str, Any] = {"experiment": experiment, "report": report}
     for name, command in laboratory.items():
         app.command(name, rich_help_panel="Laboratory")(command)
