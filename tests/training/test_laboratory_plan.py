@@ -25,7 +25,7 @@ set = { epochs = 3 }
 [[tokenizers]]
 name = "own"
 per_domain = true
-recommended = false
+recommenders = []
 [[recommenders]]
 name = "t5"
 [[baselines]]
@@ -97,7 +97,7 @@ def test_only_takes_what_it_needs_with_it(tmp_path: Path) -> None:
 
 
 def test_recommenders_of_their_own_domain_take_its_tokenizer(tmp_path: Path) -> None:
-    text = SMALL.replace("recommended = false\n", "").replace('name = "t5"', 'name = "t5"\nper_domain = true')
+    text = SMALL.replace("recommenders = []\n", "").replace('name = "t5"', 'name = "t5"\nper_domain = true')
     stages = {stage.name: stage for stage in plan(read_experiment(written(tmp_path, text)))}
     assert stages["recommenders/own/t5/seed-0/b"].after == ("tokenizers/own/seed-0/b",)
     assert stages["recommenders/u/t5/seed-1/b"].after == ("tokenizers/u/seed-1",)
@@ -111,7 +111,8 @@ def test_recommenders_of_their_own_domain_take_its_tokenizer(tmp_path: Path) -> 
         ('domains = ["a", "b"]', "domains = []", r"domains: Tuple should have at least 1"),
         ('name = "own"', 'name = "u"', "two entries are called 'u'"),
         ('name = "own"', 'name = "own one"', r"tokenizers\.1\.name"),
-        ("recommended = false", "", "tokenizer 'own' is another one for each; set per_domain"),
+        ("recommenders = []", "", "tokenizer 'own' is another one for each; set per_domain on the recommender"),
+        ("recommenders = []", 'recommenders = ["t6"]', "tokenizer 'own': no recommender is called 't6'"),
         ('"u.toml"', '"v.toml"', r"u: .*v\.toml: no such file"),
         ('protocol = "p"', "protocol = p", "not TOML"),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.errors import InvalidInput
-from training.laboratory.plan import Stage
+from training.laboratory.plan import PlannedStage
 from training.laboratory.recording import Recorder, numbers
 from training.laboratory.rows import Row, append_rows, read_rows
 
@@ -108,7 +108,7 @@ def test_numbers_leave_out_what_is_no_figure() -> None:
 
 
 def test_a_baselines_figures_become_rows() -> None:
-    stage = Stage("baselines/sasrec/seed-1/steam", "train-baseline", "none", "sasrec", 1, ("steam",))
+    stage = PlannedStage("baselines/sasrec/seed-1/steam", "train-baseline", "none", "sasrec", 1, ("steam",))
     kept, removed = {"recall_10": 0.2, "ndcg_10": 0.1}, {"recall_10": 0.3, "ndcg_10": 0.15}
     figures = {
         "kind": "sasrec",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.semantic_ids import IntArray
-from training.laboratory.plan import Stage
+from training.laboratory.plan import PlannedStage
 from training.laboratory.rows import NONE
 from training.stage import FIGURES, read_figures
 
@@ -38,7 +38,7 @@ class Curve:
     y: tuple[float, ...]
 
 
-def validation_curves(stages: Iterable[Stage], work: Path) -> list[Curve]:
+def validation_curves(stages: Iterable[PlannedStage], work: Path) -> list[Curve]:
     """NDCG@10 of validation by epoch, a panel a domain, of the first seed of every recommender and baseline."""
     curves = []
     for stage in stages:
@@ -53,7 +53,7 @@ def validation_curves(stages: Iterable[Stage], work: Path) -> list[Curve]:
     return curves
 
 
-def tokenizer_curves(stages: Iterable[Stage], work: Path) -> list[Curve]:
+def tokenizer_curves(stages: Iterable[PlannedStage], work: Path) -> list[Curve]:
     """Losses and the mean share of items sharing an ID, by epoch, a panel each, of tokenizers trained in epochs."""
     curves = []
     for stage in stages:

@@ -6,7 +6,6 @@ Knows nothing of how the stages are run.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -54,24 +53,28 @@ class Trained(Strict):
 
 
 class Tokenizer(Trained):
-    """A tokenizer, with every recommender of the experiment on its IDs.
+    """A tokenizer, with recommenders on its IDs.
 
     Attributes
     ----------
     seeds : one training each, of tokenizer and recommenders alike
     per_domain : one tokenizer for each domain, trained on that alone, rather than one for all
     without_suffix : measure once more with the disambiguation switched off
-    recommended : whether recommenders are trained on its IDs
+    recommenders : names of those trained on its IDs; None: all of the experiment
     """
 
     seeds: Seeds = (0,)
     per_domain: bool = False
     without_suffix: bool = False
-    recommended: bool = True
+    recommenders: tuple[Name, ...] | None = None
+
+    def takes(self, recommender: str) -> bool:
+        """Whether the recommender of that name is trained on its IDs."""
+        return self.recommenders is None or recommender in self.recommenders
 
 
 class Recommender(Trained):
-    """A T5, trained on the IDs of every tokenizer.
+    """A T5, trained on the IDs of tokenizers.
 
     Attributes
     ----------
@@ -131,13 +134,17 @@ class Experiment(Strict):
                 raise ValueError(f"two entries are called {twice[0]!r}; rows are told apart by the name")
         if not self.tokenizers and not self.baselines:
             raise ValueError("nothing to train: there are neither tokenizers nor baselines")
-        shared = [each.name for each in self.recommenders if not each.per_domain]
-        for tokenizer, name in product(self.tokenizers, shared):
-            if tokenizer.per_domain and tokenizer.recommended:
-                raise ValueError(
-                    f"recommender {name!r} learns from all domains at once, but tokenizer {tokenizer.name!r} is "
-                    "another one for each; set per_domain on the recommender, or recommended = false on the tokenizer"
-                )
+        for tokenizer in self.tokenizers:
+            unknown = [name for name in tokenizer.recommenders or () if name not in {r.name for r in self.recommenders}]
+            if unknown:
+                raise ValueError(f"tokenizer {tokenizer.name!r}: no recommender is called {unknown[0]!r}")
+            for recommender in self.recommenders:
+                if tokenizer.per_domain and tokenizer.takes(recommender.name) and not recommender.per_domain:
+                    raise ValueError(
+                        f"recommender {recommender.name!r} learns from all domains at once, but tokenizer "
+                        f"{tokenizer.name!r} is another one for each; set per_domain on the recommender, or choose "
+                        "others by `recommenders` on the tokenizer"
+                    )
         return self
 
 

@@ -20,7 +20,7 @@ SWITCHED_OFF = "-without-suffix"
 
 
 @dataclass(frozen=True)
-class Stage:
+class PlannedStage:
     """One stage.
 
     Attributes
@@ -50,7 +50,7 @@ class Stage:
         return self.tokenizer, self.recommender
 
 
-def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[Stage]:
+def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[PlannedStage]:
     """All stages in the order in which they are run: the first seed of everything, then the second, and so on.
 
     Parameters
@@ -67,7 +67,7 @@ def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[Stage]:
     return _chosen(stages, only) if only else stages
 
 
-def _with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Iterator[Stage]:
+def _with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Iterator[PlannedStage]:
     """A tokenizer's own trainings, and everything that is trained on its IDs."""
     for name, parameters in tokenizer.variants():
         for seed in tokenizer.seeds:
@@ -76,7 +76,7 @@ def _with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Iterator[St
                 learned = group if tokenizer.per_domain else experiment.tokenizer_domains or group
                 named = group if tokenizer.per_domain else (*group, *experiment.unseen)
                 domains = {"train_domains": list(learned), "id_domains": list(named)}
-                stage = Stage(
+                stage = PlannedStage(
                     name=_folder("tokenizers", name, seed, group, tokenizer.per_domain),
                     command="train-tokenizer",
                     tokenizer=name,
@@ -87,19 +87,20 @@ def _with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Iterator[St
                 )
                 stage_of |= dict.fromkeys(named, stage.name)
                 yield stage
-            if tokenizer.recommended:
-                yield from _recommenders(experiment, tokenizer, name, seed, stage_of)
+            yield from _recommenders(experiment, tokenizer, name, seed, stage_of)
 
 
 def _recommenders(
     experiment: Experiment, tokenizer: Tokenizer, name: str, seed: int, stage_of: dict[str, str]
-) -> Iterator[Stage]:
+) -> Iterator[PlannedStage]:
     """Recommenders on the IDs of one trained tokenizer, and their evaluations."""
     for recommender in experiment.recommenders:
+        if not tokenizer.takes(recommender.name):
+            continue
         for called, parameters in recommender.variants():
             for group in _groups(experiment.domains, recommender.per_domain):
                 coded = stage_of[group[0]]
-                trained = Stage(
+                trained = PlannedStage(
                     name=_folder(f"recommenders/{name}", called, seed, group, recommender.per_domain),
                     command="train-recommender",
                     tokenizer=name,
@@ -116,8 +117,8 @@ def _recommenders(
 
 
 def _evaluations(
-    experiment: Experiment, trained: Stage, domains: tuple[str, ...], switched_off: bool
-) -> Iterator[Stage]:
+    experiment: Experiment, trained: PlannedStage, domains: tuple[str, ...], switched_off: bool
+) -> Iterator[PlannedStage]:
     """The measurements of one trained recommender."""
     rules = experiment.evaluation
     options = ["--domains", ",".join(domains), "--beams", str(rules.beams)]
@@ -126,7 +127,7 @@ def _evaluations(
     options += ["--without-suffix", "--seed", str(trained.seed)] if switched_off else []
     suffix = SWITCHED_OFF if switched_off else ""
     for part in rules.parts:
-        yield Stage(
+        yield PlannedStage(
             name=f"{trained.name.replace('recommenders/', 'evaluations/', 1)}/{part}{suffix}",
             command="evaluate",
             tokenizer=trained.tokenizer,
@@ -138,12 +139,12 @@ def _evaluations(
         )
 
 
-def _baselines(experiment: Experiment) -> Iterator[Stage]:
+def _baselines(experiment: Experiment) -> Iterator[PlannedStage]:
     for baseline in experiment.baselines:
         for name, parameters in baseline.variants():
             for seed in baseline.seeds:
                 for domain in experiment.domains:
-                    yield Stage(
+                    yield PlannedStage(
                         name=_folder("baselines", name, seed, (domain,), True),
                         command="train-baseline",
                         tokenizer=NONE,
@@ -165,7 +166,7 @@ def _folder(kind: str, name: str, seed: int, group: tuple[str, ...], per_domain:
     return f"{folder}/{group[0]}" if per_domain else folder
 
 
-def _chosen(stages: list[Stage], only: Iterable[str]) -> list[Stage]:
+def _chosen(stages: list[PlannedStage], only: Iterable[str]) -> list[PlannedStage]:
     """The stages that the names fit, and those that they need."""
     wanted: set[str] = set()
     for pattern in only:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.laboratory.plan import Stage
+from training.laboratory.plan import PlannedStage
 from training.laboratory.rows import EVERY, NONE, Level, Part, Row
 
 POPULARITY = "popularity"
@@ -32,7 +32,7 @@ class Recorder:
     """
 
     protocol: str
-    stage: Stage
+    stage: PlannedStage
     commit: str
     seconds: float
 

@@ -19,7 +19,7 @@ from training.laboratory.documents import filled, tables_in
 from training.laboratory.drawing import save
 from training.laboratory.experiment import Experiment
 from training.laboratory.id_tree import id_tree
-from training.laboratory.plan import Stage, plan
+from training.laboratory.plan import PlannedStage, plan
 from training.laboratory.plots import line_plot, sensitivity_plot, tree_plot
 from training.laboratory.rows import Row
 from training.laboratory.sensitivity import responses
@@ -43,7 +43,7 @@ class Finished:
     work: Path
     dataset: Path
 
-    def first_stages(self) -> list[Stage]:
+    def first_stages(self) -> list[PlannedStage]:
         """Stages of the first seed of everything."""
         stages = plan(self.experiment)
         seen: set[tuple[str, ...]] = set()
@@ -130,7 +130,7 @@ def draw_finished(finished: Finished, folder: Path, trees_of: str | None = None)
     return _saved({f"{protocol}/{name}": figure for name, figure in plots.items()}, folder)
 
 
-def _ids_of(stages: Iterable[Stage], work: Path) -> dict[str, dict[str, DomainIds]]:
+def _ids_of(stages: Iterable[PlannedStage], work: Path) -> dict[str, dict[str, DomainIds]]:
     """IDs that finished tokenizers gave, by tokenizer and domain."""
     ids: dict[str, dict[str, DomainIds]] = {}
     for stage in stages:

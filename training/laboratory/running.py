@@ -20,7 +20,7 @@ from typing import Any
 import tomli_w
 
 from service.errors import ConfigError, UnitokError
-from training.laboratory.plan import Stage
+from training.laboratory.plan import PlannedStage
 from training.laboratory.provenance import DataDigests, commit, digest
 from training.stage import FIGURES, read_figures, write_atomically
 
@@ -72,7 +72,7 @@ def in_process_of_its_own(arguments: Sequence[str], keep_open: int) -> None:
         raise UnitokError(f"`unitok {' '.join(arguments)}` ended with status {ended.returncode}")
 
 
-def fingerprints(stages: Sequence[Stage], place: Workplace) -> dict[str, str]:
+def fingerprints(stages: Sequence[PlannedStage], place: Workplace) -> dict[str, str]:
     """What each stage's folder belongs to, by the stage's name; stages come after those they build on.
 
     Raises
@@ -90,7 +90,7 @@ def fingerprints(stages: Sequence[Stage], place: Workplace) -> dict[str, str]:
     return known
 
 
-def run_stage(stage: Stage, fingerprint: str, place: Workplace, execute: Execute) -> Outcome:
+def run_stage(stage: PlannedStage, fingerprint: str, place: Workplace, execute: Execute) -> Outcome:
     """Run the stage, or go on with it, unless it is finished; waits for another process that is running it.
 
     Raises
@@ -114,7 +114,7 @@ def run_stage(stage: Stage, fingerprint: str, place: Workplace, execute: Execute
         return Outcome(read_figures(folder), stamp["commit"], skipped)
 
 
-def command_line(stage: Stage, place: Workplace) -> list[str]:
+def command_line(stage: PlannedStage, place: Workplace) -> list[str]:
     """Arguments of `unitok`."""
     folder, after = place.work / stage.name, [str(place.work / name) for name in stage.after]
     data = str(place.dataset)
