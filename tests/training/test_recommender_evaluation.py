@@ -149,13 +149,22 @@ def test_a_trained_recommender_is_measured_like_its_bundle(
 ) -> None:
     options = EvaluationOptions(part="validation")
     of_bundle = evaluate(bundle_subject(bundle, RUNTIME), dataset, tmp_path / "bundle", options)
-    subject = trained_subject(*trained, tmp_path / "trained", RUNTIME)
+    subject = trained_subject(*trained, dataset, tmp_path / "trained", RUNTIME)
     of_folders = evaluate(subject, dataset, tmp_path / "trained", options)
     assert of_folders["recommender"] == trained[1].name
+    assert of_folders["proof"]["histories"] == 20
+    assert of_folders["proof"]["greatest_difference"] < 1e-4
     judged = of_folders["domains"]["ring"]
     assert judged.pop("recommender") == trained[1].name
     of_bundle["domains"]["ring"].pop("recommender")
     assert judged == of_bundle["domains"]["ring"]
+
+
+def test_ids_of_another_tokenizer_are_refused(trained: tuple[Path, Path], dataset: Path, tmp_path: Path) -> None:
+    nothing = np.zeros((1, 2), dtype=np.int32)
+    write_ids(tmp_path, [DomainIds("songs", ["song"], nothing, nothing[:, :1], nothing[:, 0])])
+    with pytest.raises(ConfigError, match=r"learned from ring, but .* has no IDs of it"):
+        trained_subject(tmp_path, trained[1], dataset, tmp_path / "out", RUNTIME)
 
 
 def test_without_suffixes_equal_tuples_are_shuffled(bundle: Path, dataset: Path, tmp_path: Path) -> None:

@@ -99,6 +99,6 @@ def evaluate(
     else:
         from training.evaluation.trained import trained_subject  # noqa: PLC0415  torch
 
-        opened = trained_subject(tokenizer, subject, out, runtime)
+        opened = trained_subject(tokenizer, subject, dataset, out, runtime)
     figures = run(opened, dataset, out, options)
     typer.echo(json.dumps(figures))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from service.bundle.files import Bundle
 from service.bundle.manifest import RecommenderPart
@@ -30,7 +31,7 @@ class Subject:
     open : opens the graph of one of them
     """
 
-    described: Mapping[str, str | int]
+    described: Mapping[str, Any]
     ids: Mapping[str, DomainIds]
     parts: Sequence[RecommenderPart]
     open: Callable[[RecommenderPart], Recommender]
