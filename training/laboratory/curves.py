@@ -20,6 +20,8 @@ from training.laboratory.rows import NONE
 from training.stage import FIGURES, read_figures
 
 LOG = "training.jsonl"
+POINTS = 40
+"""Of a curve of code use: enough for its shape, few enough for a file that git can keep."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ def code_use(codes: IntArray, label: str) -> list[Curve]:
     for level, column in enumerate(codes.T, start=1):
         counts: NDArray[np.int64] = np.sort(np.bincount(column))[::-1]
         shares = counts[counts > 0] / len(codes)
-        points = [(float(rank), round(float(share), 6)) for rank, share in enumerate(shares, start=1)]
+        ranks = np.unique(np.linspace(0, len(shares) - 1, POINTS).round().astype(np.int64))
+        points = [(float(rank + 1), round(float(shares[rank]), 6)) for rank in ranks]
         curves.append(_curve(f"level {level}", label, points))
     return curves
 

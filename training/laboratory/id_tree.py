@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from service.items import ItemContent
 from service.semantic_ids import IntArray
 
-WORD = re.compile(r"[a-z][a-z'-]+")
+WORD = re.compile(r"[a-z][a-z'-]{2,}")
 STOP_WORDS = frozenset(
     WORD.findall(
-        "about all an and are as at be but by can for from has have her his in into is it its more my new no not of "
-        "on one or our out set so that the their this to up use we with you your pack count oz inch"
+        "about all and are but can for from has have her his into its more new not one our out set that the their "
+        "this use with you your pack count inch"
     )
 )
 
@@ -45,7 +45,7 @@ class Branch:
     children: tuple[Branch, ...] = ()
 
 
-def id_tree(codes: IntArray, contents: Sequence[ItemContent], *, first: int = 12, second: int = 5) -> Branch:
+def id_tree(codes: IntArray, contents: Sequence[ItemContent], *, first: int = 16, second: int = 4) -> Branch:
     """The root of a domain's tree: its `first` largest branches, and the `second` largest of each.
 
     codes : int32 [n, L]; contents : n

@@ -17,6 +17,8 @@ from training.laboratory.id_tree import Branch
 from training.laboratory.sensitivity import Response
 
 COLOURS = "tab20"
+LINE = 0.17
+"""Height of a line of text in a tree, in inches."""
 
 
 def line_plot(curves: Sequence[Curve], x_label: str, y_label: str, *, logarithmic: bool = False) -> Figure:
@@ -60,45 +62,44 @@ def sensitivity_plot(responses: Sequence[Response]) -> Figure:
 
 
 def tree_plot(root: Branch, title: str) -> Figure:
-    """An icicle: the domain's largest first codes on the left, on the right how the second level splits each.
+    """The domain's largest first codes on the left; on the right, how the second level splits each of them.
 
-    Heights follow the number of items within a column; a branch too low to be written in keeps its colour alone.
+    One line is one branch, and its bar is as long as its items are many: on the left beside the largest first code, on
+    the right beside the code that it belongs to.
     """
-    rows = sum(max(1, len(branch.children)) for branch in root.children)
-    figure, (axes,) = panels([title], width=10.5, height=0.16 * rows + 0.8, per_row=1)
+    lines = [max(1, len(branch.children)) for branch in root.children]
+    figure, (axes,) = panels([title], width=10.5, height=LINE * sum(lines) + 0.8, per_row=1)
     axes.set_axis_off()
     axes.set_xlim(0, 1)
-    axes.set_ylim(rows, 0)
+    axes.set_ylim(sum(lines), 0)
+    largest = max(branch.items for branch in root.children if branch.code is not None)
     top = 0.0
-    for number, branch in enumerate(root.children):
-        height = float(max(1, len(branch.children)))
-        _box(axes, (0.0, top, 0.42, height), _colour(number), _named("a", branch, root))
-        # Within a branch, heights are shares of its items, but none is lower than half a line.
-        shares = [max(0.5 / height, child.items / branch.items) for child in branch.children]
-        at = top
-        for child, share in zip(branch.children, shares, strict=True):
-            tall = height * share / sum(shares)
-            _box(axes, (0.43, at, 0.57, tall), _colour(number, light=True), _named("b", child, branch))
-            at += tall
+    for number, (branch, height) in enumerate(zip(root.children, lines, strict=True)):
+        share = min(1.0, branch.items / largest)
+        _bar(axes, (0.0, 0.44, top, float(height)), share, number, _named("a", branch, root))
+        for line, child in enumerate(branch.children):
+            share = child.items / branch.items
+            _bar(axes, (0.46, 0.54, top + line, 1.0), share, number, _named("b", child, branch))
         top += height
     return figure
 
 
 def _named(letter: str, branch: Branch, parent: Branch) -> str:
     code = "the rest" if branch.code is None else f"{letter}_{branch.code}"
-    share = f"{branch.items:,} items, {100 * branch.items / parent.items:.0f} %"
+    share = f"{branch.items:,} {'item' if branch.items == 1 else 'items'}, {100 * branch.items / parent.items:.0f} %"
     return f"{code} ({share}): {', '.join(branch.words)}" if branch.words else f"{code} ({share})"
 
 
-def _box(axes: Axes, box: tuple[float, float, float, float], colour: str, text: str) -> None:
-    left, top, width, height = box
-    axes.barh(top + height / 2, width, height=0.94 * height, left=left, color=colour, edgecolor="white", linewidth=0.5)
-    if height >= 0.6:
-        axes.text(left + 0.006, top + height / 2, text, va="center", ha="left", fontsize=7.0, clip_on=True)
+def _bar(axes: Axes, box: tuple[float, float, float, float], share: float, number: int, text: str) -> None:
+    """A bar over a share of its box (left, width, top, height), and what it stands for."""
+    left, width, top, height = box
+    middle, tall = top + height / 2, 0.9 * height
+    axes.barh(middle, width, height=tall, left=left, color=_colour(number, white=0.85))
+    axes.barh(middle, width * share, height=tall, left=left, color=_colour(number, white=0.5))
+    axes.text(left + 0.006, middle, text, va="center", ha="left", fontsize=7.0)
 
 
-def _colour(number: int, light: bool = False) -> str:
-    """One of twenty colours as `#rrggbb`; light ones can be written on."""
-    white = 0.75 if light else 0.0
+def _colour(number: int, white: float = 0.0) -> str:
+    """One of twenty colours as `#rrggbb`, mixed with some white to be written on."""
     channels = colormaps[COLOURS](number % 20)[:3]
     return "#" + "".join(f"{round(255 * (value + (1 - value) * white)):02x}" for value in channels)
