@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -138,11 +139,11 @@ def test_a_killed_experiment_ends_with_the_same_rows(place: Workplace, rows: lis
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     log = work / "recommenders" / "unitok" / "t5" / "seed-0" / "training.jsonl"
     with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL) as running:
-        deadline = time.monotonic() + DEADLINE
+        deadline, pause = time.monotonic() + DEADLINE, threading.Event()
         while not log.is_file() or log.read_text().count("\n") < 3:
             assert running.poll() is None, "the experiment ended before it could be killed"
             assert time.monotonic() < deadline
-            os.sched_yield()
+            pause.wait(0.05)
         os.killpg(running.pid, signal.SIGKILL)
     begun = read_rows(written)
     assert {row.level for row in begun} == {"id"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,16 @@ def test_a_baselines_figures_become_rows() -> None:
     assert {(each.tokenizer, each.recommender, each.domain, each.level) for each in made} == {
         ("none", "sasrec", "steam", "item")
     }
+
+
+def test_tokenizers_of_one_domain_each_count_their_own_parameters() -> None:
+    figures = {"parameter_counts": {"codebook": 5, "total": 9}, "domains": {"a": {"sharing": 0.5, "trained": True}}}
+    own = PlannedStage("tokenizers/own/seed-0/a", "train-tokenizer", "own", "none", 0, ("a",))
+    for stage, domain in ((own, "a"), (replace(own, reads=("a", "b")), "all")):
+        made = Recorder("small", stage, "abc", 3.0).rows(figures)
+        assert [(each.domain, each.metric, each.value) for each in made] == [
+            (domain, "parameters_codebook", 5.0),
+            (domain, "parameters_total", 9.0),
+            ("a", "sharing", 0.5),
+        ]
+        assert {(each.part, each.level, each.recommender) for each in made} == {("items", "id", "none")}

@@ -61,14 +61,14 @@ def evaluate(
         typer.Option(help="One of the bundle's recommenders.", show_default="the first that learned from the domain"),
     ] = None,
     without_suffix: Annotated[
-        bool,
+        int | None,
         typer.Option(
-            "--without-suffix",
+            min=0,
             help="Switch the disambiguation off: histories are read without suffixes, and items that share their "
-            "codes and experts come in random order.",
+            "codes and experts come in a random order, drawn with this seed.",
+            show_default=False,
         ),
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Draws the users of --max-users, and that random order.")] = 0,
+    ] = None,
     provider: Annotated[Device, typer.Option(help="Where the graph runs; never a silent fallback.")] = Device.CPU,
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes every core.")] = 0,
 ) -> None:
@@ -91,7 +91,6 @@ def evaluate(
         beams=beams,
         recommender=recommender,
         without_suffix=without_suffix,
-        seed=seed,
     )
     runtime = Runtime(provider=provider.value, threads=threads)
     if tokenizer is None:

@@ -37,9 +37,9 @@ class EvaluationOptions:
     max_users : per domain, drawn at random with `seed`; None: all
     beams : of every search, at least 10
     recommender : name of one of the subject's; None: for each domain the first that learned from it, else the first
-    without_suffix : switch the disambiguation off: histories are read without suffixes, and the items of one ID tuple
-        come in random order
-    seed : draws the users and that order
+    without_suffix : seed of a random order; given, the disambiguation is switched off: histories are read without
+        suffixes, and the items of one ID tuple come in that order
+    seed : draws the users
     """
 
     domains: tuple[str, ...] | None = None
@@ -47,7 +47,7 @@ class EvaluationOptions:
     max_users: int | None = None
     beams: int = 20
     recommender: str | None = None
-    without_suffix: bool = False
+    without_suffix: int | None = None
     seed: int = 0
 
 
@@ -81,8 +81,9 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
                 recommenders[part.name] = subject.open(part)
             recommender = recommenders[part.name]
             values = item_values(subject.ids[name], data[name], recommender.layout)
-            read = without_suffixes(values) if options.without_suffix else values
-            shuffle = np.random.default_rng(options.seed) if options.without_suffix else None
+            order = options.without_suffix
+            read = values if order is None else without_suffixes(values)
+            shuffle = None if order is None else np.random.default_rng(order)
             advance(0, name)
             lists = ranked_lists(
                 recommender, data[name], values, examples[name], beams=options.beams, advance=advance, read=read
@@ -94,8 +95,7 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
         "part": options.part,
         "beams": options.beams,
         "history_items_removed": False,
-        "suffixes": not options.without_suffix,
-        "seed": options.seed,
+        "without_suffix": options.without_suffix,
         "ranked_over": "all items of the domain",
         "mean_item_ndcg_10": round(float(np.mean([each["item_level"]["ndcg_10"] for each in figures.values()])), 5),
         "domains": figures,

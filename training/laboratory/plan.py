@@ -123,8 +123,7 @@ def _evaluations(
     rules = experiment.evaluation
     options = ["--domains", ",".join(domains), "--beams", str(rules.beams)]
     options += [] if rules.max_users is None else ["--max-users", str(rules.max_users)]
-    # The order of items that share an ID is drawn anew with every seed; the users measured are always the same.
-    options += ["--without-suffix", "--seed", str(trained.seed)] if switched_off else []
+    options += ["--without-suffix", str(trained.seed)] if switched_off else []
     suffix = SWITCHED_OFF if switched_off else ""
     for part in rules.parts:
         yield PlannedStage(

@@ -65,8 +65,10 @@ class Recorder:
         )
 
     def _ids(self, figures: Mapping[str, Any]) -> Iterator[Row]:
-        counts = {f"parameters_{name}": count for name, count in figures.get("parameter_counts", {}).items()}
-        for domain, quality in {EVERY: counts, **figures["domains"]}.items():
+        counts = {f"parameters_{name}": count for name, count in figures["parameter_counts"].items()}
+        # Of several tokenizers, one a domain, each has a number of parameters of its own.
+        whose = self.stage.reads[0] if len(self.stage.reads) == 1 else EVERY
+        for domain, quality in [(whose, counts), *figures["domains"].items()]:
             for metric, value in numbers(quality):
                 yield self._row(domain, "items", "id", metric=metric, value=value, recommender=NONE)
 
