@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+from training.laboratory.provenance import commit
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 
@@ -64,9 +65,7 @@ def machine() -> dict[str, str]:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = f"{len(names)} x {names[0]}" if names else ""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
-    return {"commit": commit, "machine": model or platform.machine(), "python": platform.python_version()}
+    return {"commit": commit(), "machine": model or platform.machine(), "python": platform.python_version()}
 
 
 def report(rows: list[Row]) -> None:

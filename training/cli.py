@@ -11,8 +11,10 @@ import typer
 
 from training.commands.embed import embed
 from training.commands.evaluate import evaluate
+from training.commands.experiment import experiment
 from training.commands.export import export
 from training.commands.prepare import prepare
+from training.commands.report import report
 from training.commands.sample import sample
 from training.commands.train_baseline import train_baseline
 from training.commands.train_recommender import train_recommender
@@ -20,7 +22,7 @@ from training.commands.train_tokenizer import train_tokenizer
 
 
 def register(app: typer.Typer) -> None:
-    """Add one subcommand a stage."""
+    """Add one subcommand a stage, and those that run many of them and gather what they found."""
     offline: dict[str, Any] = {
         "prepare": prepare,
         "embed": embed,
@@ -33,3 +35,6 @@ def register(app: typer.Typer) -> None:
     }
     for name, command in offline.items():
         app.command(name, rich_help_panel="Training (in this order)")(command)
+    laboratory: dict[str, Any] = {"experiment": experiment, "report": report}
+    for name, command in laboratory.items():
+        app.command(name, rich_help_panel="Laboratory")(command)

@@ -27,13 +27,16 @@ from service.errors import ConfigError
 from training.commands.evaluate import evaluate as evaluate_command
 from training.data.dataset import DomainData, write_domain, write_index
 from training.data.split import leave_one_out
-from training.evaluation.protocol import choose_recommender, judge, training_items
+from training.evaluation.protocol import judge, training_items
 from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
+from training.evaluation.subject import bundle_subject, choose_recommender
+from training.evaluation.trained import trained_subject
 from training.export.recommender import export_recommender
-from training.networks.t5 import build_t5
+from training.networks.t5 import LayoutRecord, RecommenderRecord, build_t5, save_record, save_weights
 from training.recommender.corpus import build_corpus
 from training.recommender.validation import Validator, sample_users
 from training.stage import read_figures
+from training.tokenizer.ids import DomainIds, write_ids
 
 RUNTIME = Runtime(threads=1)
 
@@ -110,7 +113,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, domain: DomainData) -> Pat
 def test_the_served_graph_is_what_is_measured(
     bundle: Path, dataset: Path, domain: DomainData, values: np.ndarray, tmp_path: Path
 ) -> None:
-    figures = evaluate(bundle, dataset, tmp_path, EvaluationOptions(part="validation"), RUNTIME)
+    figures = evaluate(bundle_subject(bundle, RUNTIME), dataset, tmp_path, EvaluationOptions(part="validation"))
     written = json.loads((tmp_path / EVALUATION).read_text())
     assert written["domains"] == figures["domains"]
     assert (written["part"], written["beams"], written["history_items_removed"]) == ("validation", 20, False)
@@ -128,8 +131,58 @@ def test_the_served_graph_is_what_is_measured(
     assert len(sample_users(corpus.validation, 1, 1000, 0)) == 40
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> tuple[Path, Path]:
+    """The tokenizer's IDs and the recommender of the bundle as training leaves them."""
+    tokenizer, recommender = tmp_path_factory.mktemp("tokenizer"), tmp_path_factory.mktemp("recommender")
+    ids = DomainIds("ring", [f"ring-{row}" for row in range(24)], values[:, :2], values[:, 2:3], values[:, 3])
+    write_ids(tokenizer, [ids])
+    torch.manual_seed(0)
+    save_weights(recommender, build_t5(LAYOUT, TINY).state_dict())
+    layout = LayoutRecord.of(LAYOUT)
+    save_record(recommender, RecommenderRecord(t5=TINY, layout=layout, max_history=20, trained_on=("ring",)))
+    return tokenizer, recommender
+
+
+def test_a_trained_recommender_is_measured_like_its_bundle(
+    bundle: Path, trained: tuple[Path, Path], dataset: Path, tmp_path: Path
+) -> None:
+    options = EvaluationOptions(part="validation")
+    of_bundle = evaluate(bundle_subject(bundle, RUNTIME), dataset, tmp_path / "bundle", options)
+    subject = trained_subject(*trained, dataset, tmp_path / "trained", RUNTIME)
+    of_folders = evaluate(subject, dataset, tmp_path / "trained", options)
+    assert of_folders["recommender"] == trained[1].name
+    assert of_folders["proof"]["histories"] == 20
+    assert of_folders["proof"]["greatest_difference"] < 1e-4
+    judged = of_folders["domains"]["ring"]
+    assert judged.pop("recommender") == trained[1].name
+    of_bundle["domains"]["ring"].pop("recommender")
+    assert judged == of_bundle["domains"]["ring"]
+
+
+def test_ids_of_another_tokenizer_are_refused(trained: tuple[Path, Path], dataset: Path, tmp_path: Path) -> None:
+    nothing = np.zeros((1, 2), dtype=np.int32)
+    write_ids(tmp_path, [DomainIds("songs", ["song"], nothing, nothing[:, :1], nothing[:, 0])])
+    with pytest.raises(ConfigError, match=r"learned from ring, but .* has no IDs of it"):
+        trained_subject(tmp_path, trained[1], dataset, tmp_path / "out", RUNTIME)
+
+
+def test_without_suffixes_equal_tuples_are_shuffled(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    """The tuples' figures and the items' differ by the order within a tuple alone, and that by the seed."""
+    subject = bundle_subject(bundle, RUNTIME)
+    runs = [
+        evaluate(subject, dataset, tmp_path, EvaluationOptions(without_suffix=seed, beams=24)) for seed in (1, 2, 1)
+    ]
+    first, second, again = (run["domains"]["ring"] for run in runs)
+    assert [run["without_suffix"] for run in runs] == [1, 2, 1]
+    assert first == again
+    assert first["tuple_level"] == second["tuple_level"]
+    assert first["items_sharing_a_tuple"] > 0
+    assert first["item_level"] != second["item_level"]
+
+
 def test_max_users_draws_so_many(bundle: Path, dataset: Path, tmp_path: Path) -> None:
-    figures = evaluate(bundle, dataset, tmp_path, EvaluationOptions(max_users=7), RUNTIME)
+    figures = evaluate(bundle_subject(bundle, RUNTIME), dataset, tmp_path, EvaluationOptions(max_users=7))
     assert figures["domains"]["ring"]["users"] == 7
 
 
@@ -155,13 +208,26 @@ def test_the_command_prints_one_line_of_figures(bundle: Path, dataset: Path, tmp
     assert (figures["stage"], figures["part"], figures["domains"]["ring"]["users"]) == ("evaluate", "validation", 5)
 
 
+def test_the_command_takes_a_recommender_without_a_bundle(
+    trained: tuple[Path, Path], dataset: Path, tmp_path: Path
+) -> None:
+    app = typer.Typer()
+    app.command()(evaluate_command)
+    options = ["--tokenizer", str(trained[0]), "--out", str(tmp_path), "--threads", "1"]
+    run = CliRunner().invoke(app, [str(trained[1]), str(dataset), *options, "--without-suffix", "4"])
+    assert run.exit_code == 0, run.output
+    figures = json.loads(run.stdout)
+    assert (figures["without_suffix"], figures["domains"]["ring"]["users"]) == (4, 40)
+
+
 def test_what_cannot_be_evaluated_is_said(bundle: Path, dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no items of films; it has ring"):
-        evaluate(bundle, dataset, tmp_path, EvaluationOptions(domains=("films",)), RUNTIME)
-    with pytest.raises(ConfigError, match="no recommender 'small' in the bundle; there are all"):
-        evaluate(bundle, dataset, tmp_path, EvaluationOptions(recommender="small"), RUNTIME)
+    subject = bundle_subject(bundle, RUNTIME)
+    with pytest.raises(ConfigError, match="no items of films have semantic IDs; there are IDs for ring"):
+        evaluate(subject, dataset, tmp_path, EvaluationOptions(domains=("films",)))
+    with pytest.raises(ConfigError, match="no recommender 'small'; there are all"):
+        evaluate(subject, dataset, tmp_path, EvaluationOptions(recommender="small"))
     with pytest.raises(ConfigError, match="beams is 5"):
-        evaluate(bundle, dataset, tmp_path, EvaluationOptions(beams=5), RUNTIME)
+        evaluate(subject, dataset, tmp_path, EvaluationOptions(beams=5))
 
 
 def test_the_recommender_that_learned_from_a_domain_is_chosen() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from training.evaluation.ranking import (
     item_ranks,
     most_popular,
+    random_within_tuples,
     ranking_figures,
     sharing_share,
     tuple_groups,
@@ -83,3 +84,39 @@ def test_sharing_counts_items_not_groups() -> None:
     assert len(set(groups.tolist())) == 3
     assert sharing_share(groups) == pytest.approx(3 / 5)
     assert sharing_share(np.zeros(0, dtype=np.int64)) == 0.0
+
+
+def test_a_random_list_hits_as_often_as_arithmetic_says() -> None:
+    """Of n items, a random list of ten holds the target with probability 10 / n, at each rank alike."""
+    rng, users, items = np.random.default_rng(1), 4000, 50
+    lists = np.stack([rng.permutation(items)[:20] for _ in range(users)])
+    figures = ranking_figures(item_ranks(lists, rng.integers(0, items, users)))
+    for k, recall, ndcg in ((5, figures.recall_5, figures.ndcg_5), (10, figures.recall_10, figures.ndcg_10)):
+        expected = sum(1 / math.log2(rank + 2) for rank in range(k)) / items
+        assert recall == pytest.approx(k / items, abs=4 * math.sqrt(k / items / users))
+        assert ndcg == pytest.approx(expected, abs=4 * math.sqrt(k / items / users))
+
+
+def test_shuffling_within_tuples_by_hand() -> None:
+    group_of = np.asarray([0, 1, 0, 2, 1])
+    lists = np.asarray([[3, 2, 0, -1], [1, 0, -1, -1], [-1, -1, -1, -1]])
+    shuffled = random_within_tuples(lists, group_of, np.random.default_rng(0))
+    assert shuffled[0, 0] == 3
+    assert sorted(shuffled[0, 1:3].tolist()) == [0, 2]
+    assert shuffled[0, 3] == -1
+    assert sorted(shuffled[1, :2].tolist()) == [1, 4]  # item 4 was not found, but nothing tells it from item 1
+    assert sorted(shuffled[1, 2:].tolist()) == [0, 2]
+    assert shuffled[2].tolist() == [-1] * 4
+
+
+def test_a_tuple_of_many_items_hits_by_chance() -> None:
+    """The right tuple stands first; of its twenty items each is as likely as another to be the target's place."""
+    rng, users, size = np.random.default_rng(2), 4000, 20
+    group_of = np.repeat([0, 1], [size, 5])
+    lists = np.tile(np.concatenate([[7], np.arange(size, size + 5), np.full(14, -1)]), (users, 1))
+    targets = rng.integers(0, size, users)
+    figures = ranking_figures(item_ranks(random_within_tuples(lists, group_of, rng), targets))
+    assert figures.recall_10 == pytest.approx(10 / size, abs=0.04)
+    assert figures.recall_5 == pytest.approx(5 / size, abs=0.04)
+    assert figures.ndcg_10 == pytest.approx(sum(1 / math.log2(rank + 2) for rank in range(10)) / size, abs=0.02)
+    assert ranking_figures(tuple_ranks(lists, targets, group_of)).ndcg_5 == 1.0

@@ -1,4 +1,4 @@
-"""`unitok evaluate`: Recall and NDCG of a bundle, by the engine that serves it."""
+"""`unitok evaluate`: Recall and NDCG of a bundle or a trained recommender, by the engine that serves it."""
 
 from __future__ import annotations
 
@@ -25,12 +25,25 @@ class Device(StrEnum):
 
 
 def evaluate(
-    bundle: Annotated[Path, typer.Argument(help="Folder that `unitok export` wrote.")],
+    subject: Annotated[
+        Path,
+        typer.Argument(
+            help="Bundle that `unitok export` wrote; with --tokenizer, folder that `unitok train-recommender` wrote."
+        ),
+    ],
     dataset: Annotated[Path, typer.Argument(help="Folder that `unitok prepare` wrote, with the histories.")],
     *,
     out: Annotated[Path, typer.Option(help="Folder for `evaluation.json`.")],
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that `unitok train-tokenizer` wrote, whose IDs the recommender learned: measures a trained "
+            "recommender without a bundle.",
+            show_default=False,
+        ),
+    ] = None,
     domains: Annotated[
-        str | None, typer.Option(help="Domains, joined by commas.", show_default="all that the bundle has items of")
+        str | None, typer.Option(help="Domains, joined by commas.", show_default="all that have semantic IDs")
     ] = None,
     split: Annotated[
         Part,
@@ -47,6 +60,15 @@ def evaluate(
         str | None,
         typer.Option(help="One of the bundle's recommenders.", show_default="the first that learned from the domain"),
     ] = None,
+    without_suffix: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Switch the disambiguation off: histories are read without suffixes, and items that share their "
+            "codes and experts come in a random order, drawn with this seed.",
+            show_default=False,
+        ),
+    ] = None,
     provider: Annotated[Device, typer.Option(help="Where the graph runs; never a silent fallback.")] = Device.CPU,
     threads: Annotated[int, typer.Option(min=0, help="Processor threads; 0 takes every core.")] = 0,
 ) -> None:
@@ -60,6 +82,7 @@ def evaluate(
     from service.engine.sessions import Runtime  # noqa: PLC0415
     from training.evaluation.stage import EvaluationOptions  # noqa: PLC0415
     from training.evaluation.stage import evaluate as run  # noqa: PLC0415
+    from training.evaluation.subject import bundle_subject  # noqa: PLC0415
 
     options = EvaluationOptions(
         domains=None if domains is None else tuple(name.strip() for name in domains.split(",")),
@@ -67,6 +90,14 @@ def evaluate(
         max_users=max_users,
         beams=beams,
         recommender=recommender,
+        without_suffix=without_suffix,
     )
-    figures = run(bundle, dataset, out, options, Runtime(provider=provider.value, threads=threads))
+    runtime = Runtime(provider=provider.value, threads=threads)
+    if tokenizer is None:
+        opened = bundle_subject(subject, runtime)
+    else:
+        from training.evaluation.trained import trained_subject  # noqa: PLC0415  torch
+
+        opened = trained_subject(tokenizer, subject, dataset, out, runtime)
+    figures = run(opened, dataset, out, options)
     typer.echo(json.dumps(figures))

@@ -1,14 +1,13 @@
-"""The evaluation of a bundle: leave-one-out by time, full ranking, a hit is a hit on the item.
+"""The rules of the evaluation: leave-one-out by time, full ranking, a hit is a hit on the item.
 
-Every ranked list comes from the engine that serves: the bundle's graph and the service's constraint index. Items of
-the history are not removed. Knows nothing of torch.
+Every ranked list comes from the engine that serves: its graph and the service's constraint index. Items of the history
+are not removed. Knows nothing of torch, nor of where IDs and graphs come from.
 
 Symbols: B batch, W beams, n users.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from service.bundle.manifest import RecommenderPart
 from service.engine.history_tokens import history_tokens
 from service.engine.recommender import Recommender
-from service.errors import ConfigError
 from service.index.trie import CodeTrie
 from service.progress import Advance
 from service.semantic_ids import IntArray
@@ -30,6 +27,7 @@ from training.evaluation.ranking import (
     RankingFigures,
     item_ranks,
     most_popular,
+    random_within_tuples,
     ranking_figures,
     sharing_share,
     tuple_groups,
@@ -80,28 +78,31 @@ def catalogue_ids(path: Path) -> dict[str, DomainIds]:
     return ids_of(pl.read_parquet(path, columns=["domain", "item_id", "codes", "experts", "suffix"]))
 
 
-def choose_recommender(parts: Sequence[RecommenderPart], domain: str, wanted: str | None) -> RecommenderPart:
-    """The recommender named, else the first that learned from the domain, else the first of all.
-
-    Raises
-    ------
-    ConfigError : no recommender has that name
-    """
-    if wanted is not None:
-        named = [part for part in parts if part.name == wanted]
-        if not named:
-            raise ConfigError(f"no recommender {wanted!r} in the bundle; there are {', '.join(p.name for p in parts)}")
-        return named[0]
-    return next((part for part in parts if domain in part.domains), parts[0])
+def without_suffixes(values: IntArray) -> IntArray:
+    """Semantic IDs int32 [items, L + N + 1] as a history shows them where disambiguation is switched off."""
+    return np.concatenate([values[:, :-1], np.zeros_like(values[:, -1:])], axis=1)
 
 
 def ranked_lists(
-    recommender: Recommender, domain: DomainData, values: IntArray, examples: Examples, *, beams: int, advance: Advance
+    recommender: Recommender,
+    domain: DomainData,
+    values: IntArray,
+    examples: Examples,
+    *,
+    beams: int,
+    advance: Advance,
+    read: IntArray | None = None,
 ) -> NDArray[np.int64]:
     """Item rows that the serving engine recommends, best first, -1 where there is none: int64 [n, W].
 
     Users are batched by the length of their history; the order of the result is that of `examples`.
+
+    Parameters
+    ----------
+    values : int32 [items, L + N + 1], what may be found
+    read : the same shape, what stands for the items in a history; None: `values`
     """
+    read = values if read is None else read
     layout = recommender.layout
     rows = np.arange(len(values), dtype=np.int32)
     trie = CodeTrie.from_tokens(layout.tokens(values), np.zeros(len(values), dtype=np.int32), rows, 1)
@@ -115,7 +116,7 @@ def ranked_lists(
         row_splits = np.concatenate([[0], np.cumsum([len(history) for history in history_of])]).astype(np.int64)
         lead = np.full(len(batch), domain_token, dtype=np.int64) if layout.domains else None
         history = history_tokens(
-            layout, values[np.concatenate(history_of)], row_splits, recommender.part.max_history, lead
+            layout, read[np.concatenate(history_of)], row_splits, recommender.part.max_history, lead
         )
         roots = np.zeros((len(batch), 1), dtype=np.int32)
         blocked = np.full((len(batch), 1), -1, dtype=np.int32)
@@ -140,9 +141,21 @@ def training_items(domain: DomainData) -> IntArray:
     return np.delete(domain.history_items, held_out)
 
 
-def judge(domain: DomainData, values: IntArray, examples: Examples, lists: NDArray[np.int64]) -> DomainEvaluation:
-    """Compare ranked lists int64 [n, W] with the targets, and the popularity rule beside them."""
+def judge(
+    domain: DomainData,
+    values: IntArray,
+    examples: Examples,
+    lists: NDArray[np.int64],
+    shuffle: np.random.Generator | None = None,
+) -> DomainEvaluation:
+    """Compare ranked lists int64 [n, W] with the targets, and the popularity rule beside them.
+
+    Parameters
+    ----------
+    shuffle : draws the order of the items of one tuple, where disambiguation is switched off
+    """
     groups = tuple_groups(values[:, :-1])
+    item_lists = lists if shuffle is None else random_within_tuples(lists, groups, shuffle)
     seen = training_items(domain)
     popular = np.broadcast_to(most_popular(seen, len(values), 10), (len(examples), min(10, len(values))))
     popular_groups = most_popular(groups[seen], int(groups.max()) + 1, 10)
@@ -150,7 +163,7 @@ def judge(domain: DomainData, values: IntArray, examples: Examples, lists: NDArr
     return DomainEvaluation(
         users=len(examples),
         items=len(values),
-        item_level=ranking_figures(item_ranks(lists, examples.targets)),
+        item_level=ranking_figures(item_ranks(item_lists, examples.targets)),
         tuple_level=ranking_figures(tuple_ranks(lists, examples.targets, groups)),
         popularity=ranking_figures(item_ranks(popular, examples.targets)),
         popularity_tuple_level=ranking_figures(item_ranks(popular_tuples, groups[examples.targets])),

@@ -56,6 +56,26 @@ def tuple_ranks(lists: NDArray[np.integer], targets: NDArray[np.integer], group_
     return ranks
 
 
+def random_within_tuples(
+    lists: NDArray[np.integer], group_of: NDArray[np.integer], random: np.random.Generator
+) -> IntVector:
+    """Lists as they would be if nothing told apart the items of one ID tuple: every item of a tuple, in random order.
+
+    The tuples keep the order of their best item. Each list is drawn on its own.
+
+    lists, group_of : as for `tuple_ranks` -> int64 [n, W]
+    """
+    by_group = np.argsort(group_of, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group_of))])
+    shuffled = np.full(lists.shape, NO_RESULT, dtype=np.int64)
+    for row, ranked in enumerate(lists):
+        groups = dict.fromkeys(group_of[ranked[ranked != NO_RESULT]].tolist())
+        members = [random.permutation(by_group[starts[group] : starts[group + 1]]) for group in groups]
+        items = np.concatenate([*members, np.empty(0, dtype=np.int64)])[: lists.shape[1]]
+        shuffled[row, : len(items)] = items
+    return shuffled
+
+
 def discounted(ranks: IntVector, cutoff: int) -> NDArray[np.float64]:
     """NDCG@cutoff of each user, float64 [n]."""
     return np.where(ranks < cutoff, 1.0 / np.log2(ranks + 2.0), 0.0)

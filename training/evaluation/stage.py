@@ -1,4 +1,4 @@
-"""The stage `evaluate`: a bundle and the dataset it was made of in, `evaluation.json` out.
+"""The stage `evaluate`: IDs and recommenders, and the dataset they were made of, in; `evaluation.json` out.
 
 Knows nothing of the command line.
 """
@@ -13,14 +13,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from service.bundle.files import Bundle
 from service.engine.recommender import Recommender
-from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from service.progress import progress
 from training.data.dataset import Dataset
 from training.data.split import leave_one_out
-from training.evaluation.protocol import catalogue_ids, choose_recommender, evaluated_users, judge, ranked_lists
+from training.evaluation.protocol import evaluated_users, judge, ranked_lists, without_suffixes
+from training.evaluation.subject import Subject, choose_recommender
 from training.recommender.corpus import item_values
 from training.stage import Stage, write_atomically
 
@@ -37,7 +36,10 @@ class EvaluationOptions:
     part : "test" or "validation"
     max_users : per domain, drawn at random with `seed`; None: all
     beams : of every search, at least 10
-    recommender : name of one of the bundle's; None: for each domain the first that learned from it, else the first
+    recommender : name of one of the subject's; None: for each domain the first that learned from it, else the first
+    without_suffix : seed of a random order; given, the disambiguation is switched off: histories are read without
+        suffixes, and the items of one ID tuple come in that order
+    seed : draws the users
     """
 
     domains: tuple[str, ...] | None = None
@@ -45,10 +47,11 @@ class EvaluationOptions:
     max_users: int | None = None
     beams: int = 20
     recommender: str | None = None
+    without_suffix: int | None = None
     seed: int = 0
 
 
-def evaluate(bundle: Path, dataset: Path, out: Path, options: EvaluationOptions, runtime: Runtime) -> dict[str, Any]:
+def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOptions) -> dict[str, Any]:
     """Run the stage.
 
     Returns
@@ -57,14 +60,12 @@ def evaluate(bundle: Path, dataset: Path, out: Path, options: EvaluationOptions,
 
     Raises
     ------
-    ConfigError : a domain is unknown to the dataset or has no item in the bundle, or beams is below 10
+    ConfigError : a domain is unknown to the dataset or has no semantic IDs, or beams is below 10
     """
     if options.beams < 10:
         raise ConfigError(f"beams is {options.beams}, but Recall@10 needs at least 10")
-    opened, data = Bundle.open(bundle), Dataset.open(dataset)
-    manifest = opened.manifest
-    ids = catalogue_ids(opened.path(manifest.catalogue.path))
-    names = _domains(options.domains, data, sorted(ids))
+    data = Dataset.open(dataset)
+    names = _domains(options.domains, data, sorted(subject.ids))
     splits = {name: leave_one_out(data[name].history_items, data[name].history_starts) for name in names}
     examples = {
         name: evaluated_users(getattr(split, options.part), options.max_users, options.seed)
@@ -75,22 +76,26 @@ def evaluate(bundle: Path, dataset: Path, out: Path, options: EvaluationOptions,
     figures: dict[str, Any] = {}
     with progress("evaluating", sum(len(each) for each in examples.values())) as advance:
         for name in names:
-            part = choose_recommender(manifest.recommenders, name, options.recommender)
+            part = choose_recommender(subject.parts, name, options.recommender)
             if part.name not in recommenders:
-                layout = manifest.token_layout(part)
-                recommenders[part.name] = Recommender.open(opened.path(part.model), part, layout, runtime)
+                recommenders[part.name] = subject.open(part)
             recommender = recommenders[part.name]
-            values = item_values(ids[name], data[name], recommender.layout)
+            values = item_values(subject.ids[name], data[name], recommender.layout)
+            order = options.without_suffix
+            read = values if order is None else without_suffixes(values)
+            shuffle = None if order is None else np.random.default_rng(order)
             advance(0, name)
-            lists = ranked_lists(recommender, data[name], values, examples[name], beams=options.beams, advance=advance)
-            judged = judge(data[name], values, examples[name], lists).as_dict()
+            lists = ranked_lists(
+                recommender, data[name], values, examples[name], beams=options.beams, advance=advance, read=read
+            )
+            judged = judge(data[name], values, examples[name], lists, shuffle).as_dict()
             figures[name] = {**judged, "recommender": part.name, "learned_from": name in part.domains}
     evaluation = {
-        "bundle": manifest.name,
-        "generation": manifest.generation,
+        **subject.described,
         "part": options.part,
         "beams": options.beams,
         "history_items_removed": False,
+        "without_suffix": options.without_suffix,
         "ranked_over": "all items of the domain",
         "mean_item_ndcg_10": round(float(np.mean([each["item_level"]["ndcg_10"] for each in figures.values()])), 5),
         "domains": figures,
@@ -99,13 +104,13 @@ def evaluate(bundle: Path, dataset: Path, out: Path, options: EvaluationOptions,
     return stage.finish(evaluation)
 
 
-def _domains(wanted: Sequence[str] | None, data: Dataset, in_bundle: Sequence[str]) -> list[str]:
-    """Domains to evaluate, checked against what the bundle holds."""
-    names = list(wanted) if wanted is not None else [name for name in data.domains if name in in_bundle]
-    without = [name for name in names if name not in in_bundle]
+def _domains(wanted: Sequence[str] | None, data: Dataset, with_ids: Sequence[str]) -> list[str]:
+    """Domains to evaluate, checked against those that have semantic IDs."""
+    names = list(wanted) if wanted is not None else [name for name in data.domains if name in with_ids]
+    without = [name for name in names if name not in with_ids]
     if without or not names:
         raise ConfigError(
-            f"the bundle's catalogue has no items of {', '.join(without) or 'any domain of the dataset'}; "
-            f"it has {', '.join(in_bundle)}"
+            f"no items of {', '.join(without) or 'any domain of the dataset'} have semantic IDs; "
+            f"there are IDs for {', '.join(with_ids)}"
         )
     return names

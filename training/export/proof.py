@@ -8,7 +8,6 @@ Symbols: B histories, S sequence, W beams, depth = L + N + 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,52 +16,22 @@ from numpy.typing import NDArray
 
 from service.bundle.sample import ProvenSample
 from service.engine.engine import Engine
-from service.engine.history_tokens import history_tokens
-from service.engine.recommender import Recommender
 from service.errors import ModelError
-from service.index.trie import CodeTrie
 from service.items import compose_texts
-from service.progress import Advance, progress
-from service.ranked_lists import TIE, compare_lists
+from service.progress import progress
 from service.semantic_ids import IntArray
 from service.verifying import catalogue_text
-from training.data.split import leave_one_out
 from training.export.item_tokenizer import prove_item_tokenizer
-from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
+from training.export.lists import CodedDomain, ProvenLists, draw_histories, prove_lists
 from training.export.sources import ExportedDomain, Sources
-from training.networks.t5 import TrainedRecommender
 from training.tokenizer.interface import EncodedItems
 from training.tokenizer.repair import repair_encoded
 
 VECTOR_TOLERANCE = 1e-3
 """Greatest difference, in a component, between a stored embedding and the encoder's vector of the item's text."""
-BATCH = 25
-"""Histories that `generate` takes at a time."""
 STORED_LISTS = 16
 STORED_ITEMS = 64
 STORED_TEXTS = 32
-CLEAR = 1e-3
-"""A list is stored for `verify` only if no step of its search was closer than this: other machines round otherwise."""
-
-
-@dataclass(frozen=True)
-class ProvenLists:
-    """Ranked lists on which graph and `generate` agree.
-
-    Attributes
-    ----------
-    domain : what was searched, one name a list
-    history, history_mask : int64 [S] each, one a list
-    tokens, log_prob : int32 [W, depth] and float32 [W], one a list
-    figures : how many, how many ties, the greatest difference
-    """
-
-    domain: list[str]
-    history: list[NDArray[np.int64]]
-    history_mask: list[NDArray[np.int64]]
-    tokens: list[IntArray]
-    log_prob: list[NDArray[np.float32]]
-    figures: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -96,12 +65,13 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
     tokenized = engine.item_tokenizer.tokenize(embeddings[chosen])
 
     lists: dict[str, ProvenLists] = {}
+    coded = [CodedDomain(domain.data, domain.values) for domain in sources.domains]
     with progress("proving ranked lists", len(engine.recommenders) * histories) as advance:
         for recommender in engine.recommenders:
             name = recommender.part.name
-            lists[name] = _prove_lists(
-                recommender, sources.recommenders[name], _draw(sources, histories, random), beams, advance
-            )
+            drawn = draw_histories(coded, histories, random)
+            trained = sources.recommenders[name]
+            lists[name] = prove_lists(recommender, trained, drawn, beams=beams, advance=advance, keep=STORED_LISTS)
     figures = {
         "text_encoder": text_figures,
         "item_tokenizer": {
@@ -212,101 +182,3 @@ def _prove_texts(
     chosen = np.sort(random.choice(len(titles), min(STORED_TEXTS, len(titles)), replace=False)).astype(np.int64)
     vectors = engine.text_encoder.encode([titles[row] for row in chosen])
     return chosen, vectors, {"texts": compared, "greatest_difference": greatest}
-
-
-@dataclass(frozen=True)
-class _Histories:
-    """Histories of one domain's test users: item rows back to back, and where each begins."""
-
-    domain: ExportedDomain
-    rows: NDArray[np.int32]
-    splits: NDArray[np.int64]
-
-
-def _draw(sources: Sources, count: int, random: np.random.Generator) -> list[_Histories]:
-    """Histories of the test split, `count` in all if there are so many, spread evenly over the domains."""
-    splits = [leave_one_out(each.data.history_items, each.data.history_starts).test for each in sources.domains]
-    left, drawn = count, []
-    # The smallest first, so that what they lack is taken from the larger ones.
-    for place, number in enumerate(sorted(range(len(splits)), key=lambda each: len(splits[each]))):
-        test, domain = splits[number], sources.domains[number]
-        share = min(len(test), -(-left // (len(splits) - place)))
-        users = np.sort(random.choice(len(test), share, replace=False))
-        parts = [domain.data.history_items[test.starts[user] : test.stops[user]] for user in users]
-        if parts:
-            lengths = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
-            drawn.append(_Histories(domain, np.concatenate(parts), lengths))
-        left -= share
-    if not drawn:
-        raise ModelError("no domain has a user with three interactions, so no ranked list can be proven")
-    return drawn
-
-
-def _prove_lists(
-    recommender: Recommender, trained: TrainedRecommender, drawn: list[_Histories], beams: int, advance: Advance
-) -> ProvenLists:
-    """Graph against `generate`, domain by domain; keeps some clear cases for `verify`."""
-    proven = ProvenLists([], [], [], [], [], {})
-    lists, ties, torn, greatest = 0, 0, 0, 0.0
-    for histories in drawn:
-        name, layout = histories.domain.data.name, trained.layout
-        tokens = layout.tokens(histories.domain.values)
-        leaves = np.arange(len(tokens), dtype=np.int32)
-        index = CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, root_count=1).arrays()
-        allowed = AllowedTokens(tokens)
-        wanted = -(-STORED_LISTS // len(drawn))
-        for batch in _batches(histories, trained):
-            roots = np.zeros((len(batch.tokens), 1), dtype=np.int32)
-            found = recommender.search(batch.tokens, batch.mask, index, roots, np.full_like(roots, -1), beams)
-            expected = generate_lists(trained.model, batch.tokens, batch.mask, allowed, beams)
-            for row in range(len(batch.tokens)):
-                compared = compare_lists(
-                    expected.tokens[row], expected.log_prob[row], found.tokens[row], found.log_prob[row]
-                )
-                one = batch.tokens[row][batch.mask[row] == 1], batch.mask[row][batch.mask[row] == 1]
-                if compared.problem is not None:
-                    # Two right searches part where a step keeps one of two beams that score alike.
-                    if narrowest_choice(trained.model, *one, tokens, beams) > TIE:
-                        raise ModelError(f"recommender {recommender.part.name}, {name}: {compared.problem}")
-                    torn += 1
-                else:
-                    ties, greatest = ties + compared.ties, max(greatest, compared.difference)
-                    clear = wanted > 0 and not compared.ties
-                    if clear and narrowest_choice(trained.model, *one, tokens, beams) > CLEAR:
-                        wanted -= 1
-                        proven.domain.append(name)
-                        proven.history.append(one[0])
-                        proven.history_mask.append(one[1])
-                        proven.tokens.append(found.tokens[row])
-                        proven.log_prob.append(found.log_prob[row])
-            lists += len(batch.tokens)
-            advance(len(batch.tokens))
-    figures = {
-        "histories": lists,
-        "domains": len(drawn),
-        "beams": beams,
-        "tied_ranks": ties,
-        "lists_parted_by_a_tie": torn,
-        "greatest_difference": greatest,
-    }
-    return ProvenLists(proven.domain, proven.history, proven.history_mask, proven.tokens, proven.log_prob, figures)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """int64 [B, S] tokens and mask."""
-
-    tokens: NDArray[np.int64]
-    mask: NDArray[np.int64]
-
-
-def _batches(histories: _Histories, trained: TrainedRecommender) -> Iterator[_Batch]:
-    """Histories as the recommender reads them."""
-    layout, splits = trained.layout, histories.splits
-    lead = layout.domain_token(histories.domain.data.name)
-    for start in range(0, len(splits) - 1, BATCH):
-        own = splits[start : start + BATCH + 1]
-        values = histories.domain.values[histories.rows[own[0] : own[-1]]]
-        domain_tokens = np.full(len(own) - 1, lead, dtype=np.int64) if layout.domains else None
-        laid = history_tokens(layout, values, own - own[0], trained.max_history, domain_tokens)
-        yield _Batch(laid.tokens, laid.mask)

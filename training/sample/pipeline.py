@@ -19,6 +19,7 @@ from training.data.dataset import Dataset
 from training.data.prepare import prepare
 from training.embed import embed_texts
 from training.evaluation.stage import EvaluationOptions, evaluate
+from training.evaluation.subject import bundle_subject
 from training.export.bundle import ExportOptions, export_bundle
 from training.export.sources import Folders
 from training.networks.t5 import T5Settings
@@ -99,7 +100,7 @@ def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None])
     say("7/7 verify and evaluate")
     figures["verify"] = {check.name: check.what for check in verify(out, "cpu", threads)}
     judged = EvaluationOptions(domains=(films.DOMAIN,), max_users=EVALUATED_USERS)
-    figures["evaluate"] = evaluate(out, dataset, work / "evaluation", judged, runtime)
+    figures["evaluate"] = evaluate(bundle_subject(out, runtime), dataset, work / "evaluation", judged)
     return figures
 
 

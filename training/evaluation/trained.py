@@ -1,0 +1,61 @@
+"""A recommender as training left it, made into what the engine serves, without a bundle around it.
+
+Evaluation needs neither a text encoder nor the tokenizer's network, only the IDs that it gave. Knows nothing of
+figures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from service.bundle.manifest import RecommenderPart
+from service.engine.recommender import Recommender
+from service.engine.sessions import Runtime
+from service.errors import ConfigError
+from service.progress import progress
+from training.data.dataset import Dataset
+from training.evaluation.subject import Subject
+from training.export.lists import CodedDomain, draw_histories, prove_lists
+from training.export.recommender import export_recommender
+from training.networks.t5 import load_recommender
+from training.recommender.corpus import item_values
+from training.tokenizer.ids import read_ids
+
+GRAPH = "recommender.onnx"
+
+
+HISTORIES, BEAMS = 20, 20
+"""Real histories that the graph is proven on before it is measured, and the beam width of that proof."""
+
+
+def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path, runtime: Runtime) -> Subject:
+    """What `train-tokenizer` and `train-recommender` wrote; the recommender's graph goes into `out`, proven.
+
+    Raises
+    ------
+    ConfigError : one of the folders is not finished, or they do not fit each other
+    ModelError : the graph does not rank as the network does
+    """
+    ids, data = read_ids(tokenizer), Dataset.open(dataset)
+    trained = load_recommender(recommender)
+    without = [name for name in trained.trained_on if name not in ids]
+    if without:
+        raise ConfigError(f"{recommender}: learned from {', '.join(without)}, but {tokenizer} has no IDs of it")
+    out.mkdir(parents=True, exist_ok=True)
+    export_recommender(trained.model, trained.layout, out / GRAPH)
+    part = RecommenderPart(
+        name=recommender.resolve().name,
+        model=GRAPH,
+        domains=list(trained.trained_on),
+        domain_tokens=list(trained.layout.domains),
+        max_history=trained.max_history,
+    )
+    opened = Recommender.open(out / GRAPH, part, trained.layout, runtime)
+    coded = [CodedDomain(data[name], item_values(ids[name], data[name], trained.layout)) for name in part.domains]
+    drawn = draw_histories(coded, HISTORIES, np.random.default_rng(0))
+    with progress("proving ranked lists", HISTORIES) as advance:
+        proof = prove_lists(opened, trained, drawn, beams=BEAMS, advance=advance).figures
+    described = {"recommender": part.name, "tokenizer": tokenizer.resolve().name, "proof": proof}
+    return Subject(described, ids, (part,), lambda _: opened)

@@ -1,0 +1,101 @@
+"""Curves of finished trainings: how validation went, epoch by epoch, and how often each code is used.
+
+Reads the logs and the IDs that stages leave in their folders; what is not there has no curve. Knows nothing of drawing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.semantic_ids import IntArray
+from training.laboratory.plan import PlannedStage
+from training.laboratory.rows import NONE
+from training.stage import FIGURES, read_figures
+
+LOG = "training.jsonl"
+POINTS = 40
+"""Of a curve of code use: enough for its shape, few enough for a file that git can keep."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a panel.
+
+    Attributes
+    ----------
+    panel, label : where it belongs, and what it is called there
+    x, y : as many numbers each
+    """
+
+    panel: str
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+
+
+def validation_curves(stages: Iterable[PlannedStage], work: Path) -> list[Curve]:
+    """NDCG@10 of validation by epoch, a panel a domain, of the first seed of every recommender and baseline."""
+    curves = []
+    for stage in stages:
+        path = work / stage.name / LOG
+        if stage.command not in ("train-recommender", "train-baseline") or not path.is_file():
+            continue
+        log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        label = stage.recommender if stage.tokenizer == NONE else f"{stage.recommender} on {stage.tokenizer}"
+        for domain in stage.reads:
+            points = [(float(entry["epoch"]), _validated(entry, domain)) for entry in log]
+            curves.append(_curve(domain, label, [(x, y) for x, y in points if y is not None]))
+    return curves
+
+
+def tokenizer_curves(stages: Iterable[PlannedStage], work: Path) -> list[Curve]:
+    """Losses and the mean share of items sharing an ID, by epoch, a panel each, of tokenizers trained in epochs."""
+    curves = []
+    for stage in stages:
+        if stage.command != "train-tokenizer" or not (work / stage.name / FIGURES).is_file():
+            continue
+        log = read_figures(work / stage.name).get("log", [])
+        for panel in ("reconstruction", "quantization", "sharing"):
+            points = [(float(entry["epoch"]), _mean(entry.get(panel))) for entry in log]
+            shown = [(x, y) for x, y in points if y is not None]
+            if shown:
+                curves.append(_curve(panel, stage.tokenizer, shown))
+    return curves
+
+
+def code_use(codes: IntArray, label: str) -> list[Curve]:
+    """Share of a domain's items on each code, most used first, a panel a level; codes int32 [n, L]."""
+    curves = []
+    for level, column in enumerate(codes.T, start=1):
+        counts: NDArray[np.int64] = np.sort(np.bincount(column))[::-1]
+        shares = counts[counts > 0] / len(codes)
+        ranks = np.unique(np.linspace(0, len(shares) - 1, POINTS).round().astype(np.int64))
+        points = [(float(rank + 1), round(float(shares[rank]), 6)) for rank in ranks]
+        curves.append(_curve(f"level {level}", label, points))
+    return curves
+
+
+def _validated(entry: dict[str, Any], domain: str) -> float | None:
+    """NDCG@10 of one domain in a line of a log; a log of one domain alone names none."""
+    by_domain = entry.get("by_domain")
+    if by_domain is None:
+        return float(entry["ndcg_10"])
+    return float(by_domain[domain]["ndcg_10"]) if domain in by_domain else None
+
+
+def _mean(value: float | dict[str, float] | None) -> float | None:
+    """A number, or the mean over domains; None where there is none yet."""
+    if isinstance(value, dict):
+        return float(np.mean(list(value.values()))) if value else None
+    return None if value is None else float(value)
+
+
+def _curve(panel: str, label: str, points: list[tuple[float, float]]) -> Curve:
+    return Curve(panel, label, tuple(x for x, _ in points), tuple(y for _, y in points))

@@ -1,0 +1,64 @@
+"""Figures as SVG files that are equal, byte for byte, whenever the numbers are.
+
+Knows nothing of what is drawn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "unitok",  # else the names of clip paths are drawn at random
+    "svg.fonttype": "none",  # text stays text: small files that can be searched
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "path.simplify": True,
+}
+
+
+def panels(
+    titles: Sequence[str], width: float = 4.2, height: float = 3.0, per_row: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """A figure with one titled panel for each title, in rows."""
+    columns = min(per_row, len(titles))
+    rows = -(-len(titles) // columns)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+    axes: list[Axes] = list(grid.flat)
+    for panel, title in zip(axes, titles, strict=False):
+        panel.set_title(title)
+    for unused in axes[len(titles) :]:
+        unused.set_axis_off()
+    return figure, axes[: len(titles)]
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
+    """One legend for all panels, each label once."""
+    entries: dict[str, Artist] = {}
+    for panel in axes:
+        handles, labels = panel.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    if entries:
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with rc_context(STYLE):
+        # Without a date, and without the version of the library that wrote it.
+        figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
+    os.replace(partial, path)

@@ -1,0 +1,179 @@
+"""An experiment as a small TOML file says it: what to train, on which domains, how often, and how to measure it.
+
+Knows nothing of how the stages are run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from service.errors import ConfigError
+from training.configuration import checked, read_toml
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Values = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are refused, objects do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Trained(Strict):
+    """Something to train.
+
+    Attributes
+    ----------
+    name : in rows, tables and plots
+    config : TOML file of the stage's parameters, beside which the experiment lies; None: the stage's defaults
+    set : parameters put over those of the file
+    sweep : parameters, each with the values to try one after the other beside the rest: `NAME@PARAMETER=VALUE`
+    """
+
+    name: Name
+    config: Path | None = None
+    set: dict[str, Any] = {}
+    sweep: dict[str, Values] = {}
+
+    def variants(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Names and parameters of all that is to be trained: itself, or one for each value of the sweep."""
+        base = {**read_toml(self.config), **self.set}
+        if not self.sweep:
+            yield self.name, base
+        for parameter, values in self.sweep.items():
+            for value in values:
+                yield variant_name(self.name, parameter, value), {**base, parameter: value}
+
+
+class Tokenizer(Trained):
+    """A tokenizer, with recommenders on its IDs.
+
+    Attributes
+    ----------
+    seeds : one training each, of tokenizer and recommenders alike
+    per_domain : one tokenizer for each domain, trained on that alone, rather than one for all
+    without_suffix : measure once more with the disambiguation switched off
+    recommenders : names of those trained on its IDs; None: all of the experiment
+    """
+
+    seeds: Seeds = (0,)
+    per_domain: bool = False
+    without_suffix: bool = False
+    recommenders: tuple[Name, ...] | None = None
+
+    def takes(self, recommender: str) -> bool:
+        """Whether the recommender of that name is trained on its IDs."""
+        return self.recommenders is None or recommender in self.recommenders
+
+
+class Recommender(Trained):
+    """A T5, trained on the IDs of tokenizers.
+
+    Attributes
+    ----------
+    per_domain : one recommender for each domain rather than one for all
+    """
+
+    per_domain: bool = False
+
+
+class Baseline(Trained):
+    """A sequence baseline, trained on every domain by itself."""
+
+    seeds: Seeds = (0,)
+
+
+class Evaluation(Strict):
+    """How ranked lists are measured.
+
+    Attributes
+    ----------
+    parts : which items are the targets
+    beams : of every search
+    max_users : a domain, drawn at random; None: all
+    """
+
+    parts: Annotated[tuple[Literal["validation", "test"], ...], Field(min_length=1)] = ("validation", "test")
+    beams: Annotated[int, Field(ge=10, le=1000)] = 20
+    max_users: Annotated[int, Field(ge=1)] | None = None
+
+
+class Experiment(Strict):
+    """What the file may hold.
+
+    Attributes
+    ----------
+    protocol : name of the set of sizes and rules, under which the rows are kept
+    domains : domains to learn from and to measure
+    tokenizer_domains : domains that tokenizers learn from; None: `domains`
+    unseen : further domains that get IDs and, where one recommender serves all, are measured without training
+    """
+
+    protocol: Name
+    domains: Names
+    tokenizer_domains: Names | None = None
+    unseen: tuple[Name, ...] = ()
+    evaluation: Evaluation = Evaluation()
+    tokenizers: tuple[Tokenizer, ...] = ()
+    recommenders: tuple[Recommender, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        for group in (self.tokenizers, self.recommenders, self.baselines):
+            names = [each.name for each in group]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"two entries are called {twice[0]!r}; rows are told apart by the name")
+        if not self.tokenizers and not self.baselines:
+            raise ValueError("nothing to train: there are neither tokenizers nor baselines")
+        for tokenizer in self.tokenizers:
+            unknown = [name for name in tokenizer.recommenders or () if name not in {r.name for r in self.recommenders}]
+            if unknown:
+                raise ValueError(f"tokenizer {tokenizer.name!r}: no recommender is called {unknown[0]!r}")
+            for recommender in self.recommenders:
+                if tokenizer.per_domain and tokenizer.takes(recommender.name) and not recommender.per_domain:
+                    raise ValueError(
+                        f"recommender {recommender.name!r} learns from all domains at once, but tokenizer "
+                        f"{tokenizer.name!r} is another one for each; set per_domain on the recommender, or choose "
+                        "others by `recommenders` on the tokenizer"
+                    )
+        return self
+
+
+def variant_name(name: str, parameter: str, value: Any) -> str:
+    """Name of a member of a sweep."""
+    return f"{name}@{parameter}={value}"
+
+
+def parse_variant(name: str) -> tuple[str, str, str] | None:
+    """Name, parameter and value of a member of a sweep; None for anything else."""
+    base, at, setting = name.partition("@")
+    parameter, equals, value = setting.partition("=")
+    return (base, parameter, value) if at and equals else None
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read the file; paths in it start from the folder it lies in.
+
+    Raises
+    ------
+    ConfigError : the file or one that it names is missing or no TOML, or a key is unknown or wrong
+    """
+    values = read_toml(path)
+    for group in ("tokenizers", "recommenders", "baselines"):
+        for entry in values.get(group, ()):
+            if isinstance(entry, dict) and isinstance(entry.get("config"), str):
+                entry["config"] = path.parent / entry["config"]
+    experiment = checked(Experiment, values, str(path))
+    for each in (*experiment.tokenizers, *experiment.recommenders, *experiment.baselines):
+        if each.config is not None and not each.config.is_file():
+            raise ConfigError(f"{path}: {each.name}: {each.config}: no such file")
+    return experiment

@@ -1,0 +1,184 @@
+"""An experiment laid out as stages, each one command line of `unitok` with a folder of its own.
+
+Knows nothing of running them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from service.errors import ConfigError
+from training.laboratory.experiment import Experiment, Tokenizer
+from training.laboratory.rows import NONE
+
+Command = Literal["train-tokenizer", "train-recommender", "evaluate", "train-baseline"]
+SWITCHED_OFF = "-without-suffix"
+"""Follows a recommender's name where it was measured with the disambiguation switched off."""
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage.
+
+    Attributes
+    ----------
+    name : its folder below the work folder
+    command : of `unitok`
+    tokenizer, recommender, seed : what its figures are rows of
+    reads : domains whose data it reads
+    after : names of the stages whose folders it reads, in the order of the command line
+    configuration : what its TOML file holds; empty: it takes none
+    options : of the command line, name and value
+    """
+
+    name: str
+    command: Command
+    tokenizer: str
+    recommender: str
+    seed: int
+    reads: tuple[str, ...]
+    after: tuple[str, ...] = ()
+    configuration: dict[str, Any] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Names by which a person may choose it."""
+        return self.tokenizer, self.recommender
+
+
+def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[PlannedStage]:
+    """All stages in the order in which they are run: the first seed of everything, then the second, and so on.
+
+    Parameters
+    ----------
+    only : names of tokenizers, recommenders and baselines, `*` for any characters; none: everything
+
+    Raises
+    ------
+    ConfigError : a name of `only` fits nothing
+    """
+    stages = [stage for tokenizer in experiment.tokenizers for stage in _with_tokenizer(experiment, tokenizer)]
+    stages += _baselines(experiment)
+    stages.sort(key=lambda stage: stage.seed)
+    return _chosen(stages, only) if only else stages
+
+
+def _with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Iterator[PlannedStage]:
+    """A tokenizer's own trainings, and everything that is trained on its IDs."""
+    for name, parameters in tokenizer.variants():
+        for seed in tokenizer.seeds:
+            stage_of: dict[str, str] = {}
+            for group in _groups(experiment.domains, tokenizer.per_domain):
+                learned = group if tokenizer.per_domain else experiment.tokenizer_domains or group
+                named = group if tokenizer.per_domain else (*group, *experiment.unseen)
+                domains = {"train_domains": list(learned), "id_domains": list(named)}
+                stage = PlannedStage(
+                    name=_folder("tokenizers", name, seed, group, tokenizer.per_domain),
+                    command="train-tokenizer",
+                    tokenizer=name,
+                    recommender=NONE,
+                    seed=seed,
+                    reads=tuple(dict.fromkeys([*learned, *named])),
+                    configuration={**parameters, **domains, "seed": seed},
+                )
+                stage_of |= dict.fromkeys(named, stage.name)
+                yield stage
+            yield from _recommenders(experiment, tokenizer, name, seed, stage_of)
+
+
+def _recommenders(
+    experiment: Experiment, tokenizer: Tokenizer, name: str, seed: int, stage_of: dict[str, str]
+) -> Iterator[PlannedStage]:
+    """Recommenders on the IDs of one trained tokenizer, and their evaluations."""
+    for recommender in experiment.recommenders:
+        if not tokenizer.takes(recommender.name):
+            continue
+        for called, parameters in recommender.variants():
+            for group in _groups(experiment.domains, recommender.per_domain):
+                coded = stage_of[group[0]]
+                trained = PlannedStage(
+                    name=_folder(f"recommenders/{name}", called, seed, group, recommender.per_domain),
+                    command="train-recommender",
+                    tokenizer=name,
+                    recommender=called,
+                    seed=seed,
+                    reads=group,
+                    after=(coded,),
+                    configuration={**parameters, "domains": list(group), "seed": seed},
+                )
+                yield trained
+                measured = group if recommender.per_domain else (*group, *experiment.unseen)
+                for switched_off in (False, True) if tokenizer.without_suffix else (False,):
+                    yield from _evaluations(experiment, trained, measured, switched_off)
+
+
+def _evaluations(
+    experiment: Experiment, trained: PlannedStage, domains: tuple[str, ...], switched_off: bool
+) -> Iterator[PlannedStage]:
+    """The measurements of one trained recommender."""
+    rules = experiment.evaluation
+    options = ["--domains", ",".join(domains), "--beams", str(rules.beams)]
+    options += [] if rules.max_users is None else ["--max-users", str(rules.max_users)]
+    options += ["--without-suffix", str(trained.seed)] if switched_off else []
+    suffix = SWITCHED_OFF if switched_off else ""
+    for part in rules.parts:
+        yield PlannedStage(
+            name=f"{trained.name.replace('recommenders/', 'evaluations/', 1)}/{part}{suffix}",
+            command="evaluate",
+            tokenizer=trained.tokenizer,
+            recommender=trained.recommender + suffix,
+            seed=trained.seed,
+            reads=domains,
+            after=(trained.name, trained.after[0]),
+            options=(*options, "--split", part),
+        )
+
+
+def _baselines(experiment: Experiment) -> Iterator[PlannedStage]:
+    for baseline in experiment.baselines:
+        for name, parameters in baseline.variants():
+            for seed in baseline.seeds:
+                for domain in experiment.domains:
+                    yield PlannedStage(
+                        name=_folder("baselines", name, seed, (domain,), True),
+                        command="train-baseline",
+                        tokenizer=NONE,
+                        recommender=name,
+                        seed=seed,
+                        reads=(domain,),
+                        configuration={**parameters, "seed": seed},
+                        options=("--domain", domain),
+                    )
+
+
+def _groups(domains: tuple[str, ...], per_domain: bool) -> list[tuple[str, ...]]:
+    """What is trained together."""
+    return [(domain,) for domain in domains] if per_domain else [domains]
+
+
+def _folder(kind: str, name: str, seed: int, group: tuple[str, ...], per_domain: bool) -> str:
+    folder = f"{kind}/{name}/seed-{seed}"
+    return f"{folder}/{group[0]}" if per_domain else folder
+
+
+def _chosen(stages: list[PlannedStage], only: Iterable[str]) -> list[PlannedStage]:
+    """The stages that the names fit, and those that they need."""
+    wanted: set[str] = set()
+    for pattern in only:
+        fitting = [
+            stage
+            for stage in stages
+            if any(fnmatchcase(name, pattern) for name in (stage.tokenizer, stage.recommender))
+        ]
+        if not fitting:
+            names = sorted({name for stage in stages for name in stage.labels} - {NONE})
+            raise ConfigError(f"--only {pattern}: fits nothing; there are {', '.join(names)}")
+        wanted |= {stage.name for stage in fitting}
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            wanted |= set(stage.after)
+    return [stage for stage in stages if stage.name in wanted]

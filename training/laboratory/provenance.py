@@ -1,0 +1,77 @@
+"""What a figure or an artefact was made of: the commit of the code, and digests of the data that a stage reads.
+
+Knows nothing of stages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from service.errors import ConfigError
+from training.data.dataset import INTERACTIONS, ITEMS
+from training.encoders.vectors import vectors_file
+
+ROOT = Path(__file__).parents[2]
+"""The checkout, where the code runs from one."""
+
+
+def commit() -> str:
+    """Short hash of the checkout's commit, with a `+` where its code differs from it; `unknown` outside a checkout."""
+    head = _git("rev-parse", "--short", "HEAD")
+    if not head:
+        return "unknown"
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "service", "training")
+    return head + ("+" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    try:
+        run = subprocess.run(  # noqa: S603
+            ["git", *arguments],  # noqa: S607
+            cwd=ROOT,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        return ""
+    return run.stdout.strip() if run.returncode == 0 else ""
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of anything that JSON can say."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8")).hexdigest()
+
+
+class DataDigests:
+    """Digests of the domains of one dataset and of their vectors; every file is read once.
+
+    Parameters
+    ----------
+    dataset, embeddings : folders that `prepare` and `embed` wrote
+    """
+
+    def __init__(self, dataset: Path, embeddings: Path) -> None:
+        self._dataset, self._embeddings = dataset, embeddings
+        self._known: dict[Path, str] = {}
+
+    def dataset(self, domains: Iterable[str]) -> list[str]:
+        """Of items and interactions of some domains."""
+        return [self._of(self._dataset / name / file) for name in domains for file in (ITEMS, INTERACTIONS)]
+
+    def embeddings(self, domains: Iterable[str]) -> list[str]:
+        """Of the vectors of some domains."""
+        return [self._of(vectors_file(self._embeddings, name)) for name in domains]
+
+    def _of(self, path: Path) -> str:
+        if path not in self._known:
+            if not path.is_file():
+                raise ConfigError(f"{path}: no such file, but the experiment names its domain")
+            with path.open("rb") as file:
+                self._known[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._known[path]

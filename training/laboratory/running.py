@@ -1,0 +1,155 @@
+"""Runs one stage of an experiment as the command line that a person would type, unless its folder holds it already.
+
+A stage's folder belongs to one fingerprint: its parameters, its data and the fingerprints of what it builds on. Knows
+nothing of what the stages do with their folders beyond `figures.json`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from service.errors import ConfigError, UnitokError
+from training.laboratory.plan import PlannedStage
+from training.laboratory.provenance import DataDigests, commit, digest
+from training.stage import FIGURES, read_figures, write_atomically
+
+STAMP = "run.json"
+CONFIGURATION = "configuration.toml"
+
+Execute = Callable[[Sequence[str], int], None]
+"""Runs `unitok` with arguments, keeping a file open as long as anything of it runs; raises UnitokError if it fails."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where an experiment runs.
+
+    Attributes
+    ----------
+    dataset, embeddings : folders that `prepare` and `embed` wrote
+    work : folder of the stages' folders
+    threads : of the processor, for every stage; 0 takes every core
+    """
+
+    dataset: Path
+    embeddings: Path
+    work: Path
+    threads: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A stage that is finished.
+
+    Attributes
+    ----------
+    figures : its `figures.json`
+    commit : of the code that ran it
+    skipped : whether it was finished before
+    """
+
+    figures: dict[str, Any]
+    commit: str
+    skipped: bool
+
+
+def in_process_of_its_own(arguments: Sequence[str], keep_open: int) -> None:
+    """Run `unitok` with the interpreter of this process; its progress is seen, its line of figures is not."""
+    command = [sys.executable, "-m", "service.cli.main", *arguments]
+    ended = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, pass_fds=(keep_open,))  # noqa: S603
+    if ended.returncode != 0:
+        raise UnitokError(f"`unitok {' '.join(arguments)}` ended with status {ended.returncode}")
+
+
+def fingerprints(stages: Sequence[PlannedStage], place: Workplace) -> dict[str, str]:
+    """What each stage's folder belongs to, by the stage's name; stages come after those they build on.
+
+    Raises
+    ------
+    ConfigError : a domain has no data
+    """
+    data = DataDigests(place.dataset, place.embeddings)
+    known: dict[str, str] = {}
+    for stage in stages:
+        read = data.dataset(stage.reads)
+        if stage.command == "train-tokenizer":
+            read += data.embeddings(stage.reads)
+        said = [stage.command, stage.reads, stage.configuration, stage.options]
+        known[stage.name] = digest([said, read, [known[name] for name in stage.after]])
+    return known
+
+
+def run_stage(stage: PlannedStage, fingerprint: str, place: Workplace, execute: Execute) -> Outcome:
+    """Run the stage, or go on with it, unless it is finished; waits for another process that is running it.
+
+    Raises
+    ------
+    ConfigError : something else lies in its folder
+    UnitokError : the stage failed
+    """
+    folder = place.work / stage.name
+    with _locked(folder) as lock:
+        stamp = _stamp(folder)
+        skipped = stamp.get("fingerprint") == fingerprint and (folder / FIGURES).is_file()
+        if not skipped:
+            if stamp.get("fingerprint") != fingerprint:
+                shutil.rmtree(folder, ignore_errors=True)
+                stamp = {"fingerprint": fingerprint, "commit": commit()}
+            folder.mkdir(parents=True, exist_ok=True)
+            if stage.configuration:
+                _write_configuration(folder / CONFIGURATION, stage.configuration, place.threads)
+            write_atomically(folder / STAMP, json.dumps(stamp, indent=2) + "\n")
+            execute(command_line(stage, place), lock)
+        return Outcome(read_figures(folder), stamp["commit"], skipped)
+
+
+def command_line(stage: PlannedStage, place: Workplace) -> list[str]:
+    """Arguments of `unitok`."""
+    folder, after = place.work / stage.name, [str(place.work / name) for name in stage.after]
+    data = str(place.dataset)
+    match stage.command:
+        case "train-tokenizer":
+            named = [data, str(place.embeddings)]
+        case "train-recommender":
+            named = [data, *after]
+        case "evaluate":
+            named = [after[0], data, "--tokenizer", after[1], "--threads", str(place.threads)]
+        case "train-baseline":
+            named = [data]
+    configured = ["--config", str(folder / CONFIGURATION)] if stage.configuration else []
+    return [stage.command, *named, *stage.options, *configured, "--out", str(folder)]
+
+
+def _write_configuration(path: Path, configuration: Mapping[str, Any], threads: int) -> None:
+    write_atomically(path, tomli_w.dumps({**configuration, "threads": threads}))
+
+
+def _stamp(folder: Path) -> dict[str, str]:
+    """What was written when the stage began; empty where nothing has begun."""
+    path = folder / STAMP
+    if path.is_file():
+        stamp: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+        return stamp
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigError(f"{folder}: holds files that no experiment wrote there; give --work another folder")
+    return {}
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold the stage's lock; it is kept by the stage's process too, should this one be killed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()

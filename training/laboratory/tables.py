@@ -1,0 +1,163 @@
+"""Rows -> Markdown tables: one for each protocol and kind of figure, named `PROTOCOL-KIND`.
+
+Knows nothing of the documents that hold them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from service.errors import ConfigError
+from training.laboratory.recording import POPULARITY
+from training.laboratory.rows import EVERY, NONE, Level, Part, Row
+from training.laboratory.summaries import Figures, Measured, Summary, summarised
+
+Format = Callable[[float], str]
+ABSENT = "-"
+FREQUENT = "frequent_"
+"""Leads the metrics of always recommending the most frequent ID tuples, in the line of a recommender."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of figures.
+
+    Attributes
+    ----------
+    title : above it
+    metrics : level and metric; several stand in one cell, parted by a slash
+    shown : how a value is written
+    spread : whether the spread over seeds stands beside the mean
+    """
+
+    title: str
+    metrics: tuple[tuple[Level, str], ...]
+    shown: Format
+    spread: bool = True
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def _rank(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) or value >= 100 else f"{value:.3g}"
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def recommendation_columns() -> list[Column]:
+    """By the item first; by the ID tuple, and how many items share one, beside it."""
+    metrics = {"recall_5": "Recall@5", "recall_10": "Recall@10", "ndcg_5": "NDCG@5", "ndcg_10": "NDCG@10"}
+    columns = [Column(title, (("item", metric),), _rank) for metric, title in metrics.items()]
+    columns += [Column(f"{metrics[name]} by tuple", (("tuple", name),), _rank) for name in ("recall_10", "ndcg_10")]
+    frequent: tuple[Level, str] = ("tuple", f"{FREQUENT}recall_10")
+    columns.append(Column("ten most frequent tuples: Recall@10", (frequent,), _rank, spread=False))
+    columns.append(Column("items sharing a tuple", (("tuple", "items_sharing"),), _share))
+    columns.append(Column("users", (("item", "users"),), _number, spread=False))
+    return columns
+
+
+def quality_columns(levels: int) -> list[Column]:
+    """Quality of IDs; figures by level stand in one cell, first level first."""
+
+    def by_level(metric: str) -> tuple[tuple[Level, str], ...]:
+        return tuple(("id", f"{metric}_{level}") for level in range(1, levels + 1))
+
+    return [
+        Column("items", (("id", "items"),), _number, spread=False),
+        Column("share an ID", (("id", "sharing"),), _share),
+        Column("beyond equal content", (("id", "sharing_beyond_equal_content"),), _share),
+        Column("largest group", (("id", "largest_group"),), _number),
+        Column("perplexity by level", by_level("perplexity"), _number, spread=False),
+        Column("codes used by level", by_level("codes_used"), _number, spread=False),
+        Column("entropy, Hartleys", (("id", "entropy_hartleys"),), _decimal),
+        Column("relative error", (("id", "relative_reconstruction_error"),), _decimal),
+        Column("neighbours kept", (("id", "neighbourhood_kept"),), _share),
+        Column("by chance", (("id", "neighbourhood_chance"),), _share, spread=False),
+    ]
+
+
+KINDS: Mapping[str, Part] = {"recommendations": "test", "validation": "validation", "ids": "items"}
+"""Kinds of table, and the part that each shows."""
+
+
+def table_names(rows: Iterable[Row]) -> list[str]:
+    """Tables that the rows have something for."""
+    present = dict.fromkeys((row.protocol, row.part) for row in rows)
+    return [f"{protocol}-{kind}" for protocol, part in present for kind, shown in KINDS.items() if shown == part]
+
+
+def table(rows: Sequence[Row], name: str) -> str:
+    """One table in Markdown.
+
+    Raises
+    ------
+    ConfigError : no row belongs to such a table; lists those there are
+    """
+    names = table_names(rows)
+    if name not in names:
+        raise ConfigError(f"no rows for a table {name!r}; there are {', '.join(names) or 'none at all'}")
+    protocol, _, kind = name.rpartition("-")
+    found = {of: figures for of, figures in summarised(rows, protocol, KINDS[kind]).items() if of.domain != EVERY}
+    if kind != "ids":
+        return _markdown(_by_domain(_beside_frequent(found)), recommendation_columns())
+    figures = [metric for each in found.values() for _, metric in each]
+    levels = max((int(metric.rsplit("_", 1)[1]) for metric in figures if metric.startswith("perplexity_")), default=0)
+    return _markdown(_by_domain(found), quality_columns(levels))
+
+
+def _by_domain(found: Mapping[Measured, Figures]) -> dict[Measured, Figures]:
+    """Domains together, in the order in which they first appear; within one, as they appear."""
+    domains = list(dict.fromkeys(of.domain for of in found))
+    return dict(sorted(found.items(), key=lambda each: domains.index(each[0].domain)))
+
+
+def _beside_frequent(found: Mapping[Measured, Figures]) -> dict[Measured, Figures]:
+    """Put what the most frequent tuples of a tokenizer score into the lines of its recommenders."""
+    lines = {}
+    for of, figures in found.items():
+        if of.recommender == POPULARITY and of.tokenizer != NONE:
+            continue
+        frequent = found.get(Measured(of.domain, of.tokenizer, POPULARITY), {})
+        lines[of] = dict(figures)
+        for (level, metric), each in frequent.items():
+            if level == "tuple":
+                lines[of][level, f"{FREQUENT}{metric}"] = each
+    return lines
+
+
+def _markdown(lines: Mapping[Measured, Figures], columns: Sequence[Column]) -> str:
+    used = [column for column in columns if any(_present(column, figures) for figures in lines.values())]
+    recommended = any(of.recommender != NONE for of in lines)
+    named = ["domain", "tokenizer", *(["recommender"] if recommended else []), "seeds"]
+    written = [[*named, *(column.title for column in used)], ["---"] * (len(named) + len(used))]
+    for of, figures in lines.items():
+        labels = [of.domain, of.tokenizer, *([of.recommender] if recommended else [])]
+        labels = [ABSENT if label == NONE else label for label in labels]
+        seeds = str(max(each.seeds for each in figures.values()))
+        written.append([*labels, seeds, *(_cell(column, figures) for column in used)])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in written)
+
+
+def _present(column: Column, figures: Figures) -> bool:
+    return any(metric in figures for metric in column.metrics)
+
+
+def _cell(column: Column, figures: Figures) -> str:
+    shown = [_shown(column, figures[metric]) for metric in column.metrics if metric in figures]
+    return "/".join(shown) or ABSENT
+
+
+def _shown(column: Column, figure: Summary) -> str:
+    mean = column.shown(figure.mean)
+    if not column.spread or figure.deviation is None:
+        return mean
+    return f"{mean} ± {column.shown(figure.deviation)}"
