@@ -17,30 +17,10 @@ from numpy.typing import NDArray
 from service.batching import Batcher
 from service.engine.engine import EncodesTexts, TokenizesItems
 from service.errors import InvalidInput
-from service.items import ItemContent, compose_text
+from service.items import compose_text
 from service.metrics import Metrics
+from service.queries import ItemInput
 from service.semantic_ids import IntArray
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ItemInput:
-    """An item as a caller describes it.
-
-    Attributes
-    ----------
-    item_id : None where it need not be named
-    embedding : float [D], stands in for the text
-    """
-
-    domain: str
-    item_id: str | None
-    content: ItemContent
-    embedding: NDArray[np.float64] | None = None
-
-    @property
-    def has_content(self) -> bool:
-        """Whether there is anything to compute a semantic ID from."""
-        return self.embedding is not None or bool(compose_text(self.content))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

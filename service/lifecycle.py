@@ -13,13 +13,14 @@ from enum import StrEnum
 
 from service.admission import Admission
 from service.catalogue.live import LiveCatalogue
-from service.encoding import Encoding, ItemInput
+from service.encoding import Encoding
 from service.engine.engine import Engine
 from service.errors import ModelError, NotReady, UnitokError
 from service.items import ItemContent
 from service.logs import get_logger
 from service.metrics import Metrics
-from service.recommending import Recommending, RecommendQuery
+from service.queries import ItemInput, RecommendQuery
+from service.recommending import Recommending
 from service.searching import Searching
 from service.settings import Settings
 from service.tokenizing import Tokenizing

@@ -25,34 +25,17 @@ import numpy as np
 from service.admission import Admission
 from service.catalogue.live import CatalogueEntry, LiveCatalogue
 from service.catalogue.store import ItemKey
-from service.encoding import Encoding, ItemInput
+from service.encoding import Encoding
 from service.engine.engine import Engine
 from service.errors import InvalidInput, UnknownDomain
 from service.limits import Limits
 from service.metrics import Metrics
+from service.queries import ItemInput, RecommendQuery
 from service.searching import Recommendation, Searching, SearchJob
 from service.semantic_ids import IntArray
 
 NAMED_DOMAINS = 50
 """Known domains named in one message."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecommendQuery:
-    """What a caller asks for; None leaves the choice to the rules above.
-
-    Attributes
-    ----------
-    history : oldest first
-    """
-
-    history: tuple[ItemInput, ...]
-    k: int = 10
-    domains: tuple[str, ...] | None = None
-    beam_width: int | None = None
-    exclude_history: bool = True
-    exclude: tuple[ItemKey, ...] = ()
-    allow: tuple[ItemKey, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,23 @@ limits are checked by the operations. Knows nothing of engines and stores.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import limits
 from service.catalogue.store import ItemKey
-from service.encoding import ItemInput
 from service.errors import InvalidInput
 from service.items import ItemContent
-from service.recommending import Recommendations, RecommendQuery
-from service.searching import Recommendation
+from service.queries import ItemInput, RecommendQuery
 from service.semantic_ids import SemanticId
-from service.tokenizing import TokenizedItem
+
+if TYPE_CHECKING:
+    # Results are only read here: without them a client can use these models where no engine is installed.
+    from service.recommending import Recommendations
+    from service.searching import Recommendation
+    from service.tokenizing import TokenizedItem
 
 Domain = Annotated[
     str, Field(pattern=limits.DOMAIN_PATTERN, description="Catalogue the item belongs to.", examples=["movies"])

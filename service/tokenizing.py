@@ -17,10 +17,11 @@ from service.admission import Admission
 from service.catalogue.content import stored_content
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.store import ItemKey, NewItem
-from service.encoding import EncodedItem, Encoding, ItemInput
+from service.encoding import EncodedItem, Encoding
 from service.errors import InvalidInput, SuffixExhausted
 from service.limits import Limits
 from service.metrics import Metrics
+from service.queries import ItemInput
 from service.semantic_ids import IntArray, SemanticId, TokenLayout
 from service.writing import Writing
 

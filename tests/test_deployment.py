@@ -62,3 +62,27 @@ def test_image_does_not_run_as_root() -> None:
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
     assert users
     assert users[-1].split(":")[0] not in {"root", "0"}
+
+
+def test_everything_the_image_copies_is_in_its_build_context() -> None:
+    """The build context is empty but for what `.dockerignore` lets in, so a forgotten line breaks the build."""
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    copies = [
+        line.split()[1:-1]
+        for line in (ROOT / "docker" / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY ") and "--from" not in line
+    ]
+    sources = [source for copy in copies for source in copy]
+    assert "service" in sources
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert source in allowed, source
+
+
+def test_cuda_libraries_are_pinned_apart_from_everything_else() -> None:
+    """A build of torch for CUDA pins its own, so the constraints of every install must not name any."""
+    pins = (ROOT / "docker" / "constraints-gpu.txt").read_text().splitlines()
+    names = {line.partition("==")[0] for line in pins if not line.startswith("#")}
+    assert names
+    assert all(name.startswith("nvidia-") for name in names)
+    assert "nvidia-" not in (ROOT / "constraints.txt").read_text()

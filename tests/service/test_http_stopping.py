@@ -18,10 +18,10 @@ from http_server import wait_until_ready
 
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
-from service.encoding import ItemInput
 from service.errors import NotReady
 from service.items import ItemContent
 from service.lifecycle import Service, State
+from service.queries import ItemInput
 from service.settings import Settings
 
 ITEM = ItemInput("d", None, ItemContent(title="A"))

@@ -1,0 +1,128 @@
+"""The asynchronous client.
+
+Knows nothing of what the calls say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import TypeVar
+
+import httpx
+
+from service.client import calls
+from service.client.retrying import RetryPolicy
+from service.client.sending import TIMEOUT_SECONDS, Sending, connection
+from service.schemas import (
+    BundleResponse,
+    Content,
+    DomainsResponse,
+    ItemAnswer,
+    Liveness,
+    Readiness,
+    RecommendRequest,
+    RecommendResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+
+T = TypeVar("T")
+
+
+class AsyncUnitokClient:
+    """A pool of connections to one service, for one event loop; close it, or use it with `async with`.
+
+    Parameters
+    ----------
+    base_url : address of the service, `https://unitok.example.org`
+    api_key : sent as `Authorization: Bearer ...`, if the service asks for one
+    timeout_seconds : for the connection, and for each read
+    retry : when a request is sent again
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(**connection(base_url, api_key, timeout_seconds))
+        self._retry = retry or RetryPolicy()
+
+    async def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:
+        """Give items their semantic IDs, and with `register` store them."""
+        return await self._run(calls.tokenize(request))
+
+    async def recommend(self, request: RecommendRequest) -> RecommendResponse:
+        """Recommend what is most likely to follow a history."""
+        return await self._run(calls.recommend(request))
+
+    async def get_item(self, domain: str, item_id: str) -> ItemAnswer:
+        """Look an item up.
+
+        Raises
+        ------
+        NotFound : the domain holds no such item
+        """
+        return await self._run(calls.get_item(domain, item_id))
+
+    async def put_item(self, domain: str, item_id: str, content: Content) -> ItemAnswer:
+        """Register one item; one that was there keeps its semantic ID."""
+        return await self._run(calls.put_item(domain, item_id, content))
+
+    async def delete_item(self, domain: str, item_id: str) -> None:
+        """Remove an item; its semantic ID stays reserved for it.
+
+        Raises
+        ------
+        NotFound : the domain holds no such item
+        """
+        await self._run(calls.delete_item(domain, item_id))
+
+    async def domains(self) -> DomainsResponse:
+        """Every domain that holds items, with how many."""
+        return await self._run(calls.domains())
+
+    async def bundle(self) -> BundleResponse:
+        """What is being served."""
+        return await self._run(calls.bundle())
+
+    async def livez(self) -> Liveness:
+        """Whether the process does its work; also returned when it does not."""
+        return await self._run(calls.livez())
+
+    async def readyz(self) -> Readiness:
+        """Whether requests should be sent here; also returned when they should not."""
+        return await self._run(calls.readyz())
+
+    async def metrics(self) -> str:
+        """Metrics in Prometheus's text format."""
+        return await self._run(calls.metrics())
+
+    async def close(self) -> None:
+        """Give the connections up."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncUnitokClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _run(self, call: calls.Call[T]) -> T:
+        sending = Sending(call, self._retry)
+        while True:
+            try:
+                response = await self._http.request(**sending.request)
+            except httpx.TransportError as error:
+                pause: float | None = sending.pause_after_break(error)
+            else:
+                pause = sending.pause_after_answer(response)
+            if pause is None:
+                return sending.read(response)
+            await asyncio.sleep(pause)

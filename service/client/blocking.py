@@ -1,0 +1,128 @@
+"""The blocking client.
+
+Knows nothing of what the calls say.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TypeVar
+
+import httpx
+
+from service.client import calls
+from service.client.retrying import RetryPolicy
+from service.client.sending import TIMEOUT_SECONDS, Sending, connection
+from service.schemas import (
+    BundleResponse,
+    Content,
+    DomainsResponse,
+    ItemAnswer,
+    Liveness,
+    Readiness,
+    RecommendRequest,
+    RecommendResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+
+T = TypeVar("T")
+
+
+class UnitokClient:
+    """A pool of connections to one service, shared by threads; close it, or use it with `with`.
+
+    Parameters
+    ----------
+    base_url : address of the service, `https://unitok.example.org`
+    api_key : sent as `Authorization: Bearer ...`, if the service asks for one
+    timeout_seconds : for the connection, and for each read
+    retry : when a request is sent again
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._http = httpx.Client(**connection(base_url, api_key, timeout_seconds))
+        self._retry = retry or RetryPolicy()
+
+    def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:
+        """Give items their semantic IDs, and with `register` store them."""
+        return self._run(calls.tokenize(request))
+
+    def recommend(self, request: RecommendRequest) -> RecommendResponse:
+        """Recommend what is most likely to follow a history."""
+        return self._run(calls.recommend(request))
+
+    def get_item(self, domain: str, item_id: str) -> ItemAnswer:
+        """Look an item up.
+
+        Raises
+        ------
+        NotFound : the domain holds no such item
+        """
+        return self._run(calls.get_item(domain, item_id))
+
+    def put_item(self, domain: str, item_id: str, content: Content) -> ItemAnswer:
+        """Register one item; one that was there keeps its semantic ID."""
+        return self._run(calls.put_item(domain, item_id, content))
+
+    def delete_item(self, domain: str, item_id: str) -> None:
+        """Remove an item; its semantic ID stays reserved for it.
+
+        Raises
+        ------
+        NotFound : the domain holds no such item
+        """
+        self._run(calls.delete_item(domain, item_id))
+
+    def domains(self) -> DomainsResponse:
+        """Every domain that holds items, with how many."""
+        return self._run(calls.domains())
+
+    def bundle(self) -> BundleResponse:
+        """What is being served."""
+        return self._run(calls.bundle())
+
+    def livez(self) -> Liveness:
+        """Whether the process does its work; also returned when it does not."""
+        return self._run(calls.livez())
+
+    def readyz(self) -> Readiness:
+        """Whether requests should be sent here; also returned when they should not."""
+        return self._run(calls.readyz())
+
+    def metrics(self) -> str:
+        """Metrics in Prometheus's text format."""
+        return self._run(calls.metrics())
+
+    def close(self) -> None:
+        """Give the connections up."""
+        self._http.close()
+
+    def __enter__(self) -> UnitokClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, call: calls.Call[T]) -> T:
+        sending = Sending(call, self._retry)
+        while True:
+            try:
+                response = self._http.request(**sending.request)
+            except httpx.TransportError as error:
+                pause: float | None = sending.pause_after_break(error)
+            else:
+                pause = sending.pause_after_answer(response)
+            if pause is None:
+                return sending.read(response)
+            time.sleep(pause)

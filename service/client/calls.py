@@ -1,0 +1,150 @@
+"""Every call that the service takes: what is sent, and how its answer is read.
+
+The bodies are the server's own models, so nothing is written twice. Knows nothing of sockets and retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Generic, Literal, TypeVar, cast
+from urllib.parse import quote
+
+from pydantic import BaseModel, ValidationError
+
+from service.client.errors import Unreachable, failure
+from service.client.retrying import read_retry_after
+from service.schemas import (
+    Body,
+    BundleResponse,
+    Content,
+    DomainsResponse,
+    ItemAnswer,
+    Liveness,
+    Readiness,
+    RecommendRequest,
+    RecommendResponse,
+    TokenizeRequest,
+    TokenizeResponse,
+)
+
+Method = Literal["GET", "PUT", "POST", "DELETE"]
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
+NOT_YET = frozenset({HTTPStatus.SERVICE_UNAVAILABLE})
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request.
+
+    Attributes
+    ----------
+    template : path as the OpenAPI document has it
+    answer : class of the answer: a model, `str` for text, `NoneType` for nothing
+    parameters : fill the template
+    body : sent as JSON, without the fields that were not given
+    also_answers : error statuses that bring an `answer` too
+    repeatable : sending it twice does what sending it once does, so it may be sent again when the connection broke
+    """
+
+    method: Method
+    template: str
+    answer: type[T]
+    parameters: tuple[tuple[str, str], ...] = ()
+    body: Body | None = None
+    also_answers: frozenset[HTTPStatus] = frozenset()
+    repeatable: bool = True
+
+    @property
+    def path(self) -> str:
+        """Path with its parameters; a slash in an item's name is part of the name."""
+        return self.template.format(**{name: quote(value, safe="") for name, value in self.parameters})
+
+    @property
+    def content(self) -> bytes | None:
+        """The body to send."""
+        if self.body is None:
+            return None
+        return self.body.model_dump_json(by_alias=True, exclude_unset=True).encode()
+
+    def read(self, status: int, reason: str, headers: Mapping[str, str], text: str) -> T:
+        """Read an answer.
+
+        Raises
+        ------
+        RequestFailed : it is an error
+        Unreachable : it is none that this service gives
+        """
+        if not 200 <= status < 300 and status not in self.also_answers:
+            raise failure(status, reason, text, self.path, read_retry_after(headers.get("Retry-After")))
+        if issubclass(self.answer, BaseModel):
+            return cast(T, _read_model(self.answer, text, f"{self.method} {self.path}"))
+        return cast(T, text if self.answer is str else None)
+
+
+def _read_model(model: type[M], text: str, what: str) -> M:
+    try:
+        return model.model_validate_json(text)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "answer"
+        raise Unreachable(f"{what}: the answer is not a {model.__name__}: {where}: {problem['msg']}") from None
+
+
+ITEM = "/items/{domain}/{item_id}"
+
+
+def tokenize(request: TokenizeRequest) -> Call[TokenizeResponse]:
+    """POST /tokenize."""
+    return Call("POST", "/tokenize", TokenizeResponse, body=request)
+
+
+def recommend(request: RecommendRequest) -> Call[RecommendResponse]:
+    """POST /recommend."""
+    return Call("POST", "/recommend", RecommendResponse, body=request)
+
+
+def get_item(domain: str, item_id: str) -> Call[ItemAnswer]:
+    """GET an item."""
+    return Call("GET", ITEM, ItemAnswer, _item(domain, item_id))
+
+
+def put_item(domain: str, item_id: str, content: Content) -> Call[ItemAnswer]:
+    """PUT an item."""
+    return Call("PUT", ITEM, ItemAnswer, _item(domain, item_id), body=content)
+
+
+def delete_item(domain: str, item_id: str) -> Call[None]:
+    """DELETE an item; a repetition would find it gone and report that as an error."""
+    return Call("DELETE", ITEM, type(None), _item(domain, item_id), repeatable=False)
+
+
+def domains() -> Call[DomainsResponse]:
+    """GET /domains."""
+    return Call("GET", "/domains", DomainsResponse)
+
+
+def bundle() -> Call[BundleResponse]:
+    """GET /bundle."""
+    return Call("GET", "/bundle", BundleResponse)
+
+
+def livez() -> Call[Liveness]:
+    """GET /livez."""
+    return Call("GET", "/livez", Liveness, also_answers=NOT_YET)
+
+
+def readyz() -> Call[Readiness]:
+    """GET /readyz."""
+    return Call("GET", "/readyz", Readiness, also_answers=NOT_YET)
+
+
+def metrics() -> Call[str]:
+    """GET /metrics."""
+    return Call("GET", "/metrics", str)
+
+
+def _item(domain: str, item_id: str) -> tuple[tuple[str, str], ...]:
+    return (("domain", domain), ("item_id", item_id))

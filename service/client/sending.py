@@ -1,0 +1,86 @@
+"""What both clients do with one call: how it is put into HTTP, and whether it is sent again.
+
+Knows nothing of waiting, which one client does by blocking and the other by yielding.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Generic, TypeVar
+
+import httpx
+
+from service.client.calls import Call
+from service.client.errors import Unreachable
+from service.client.retrying import Patience, RetryPolicy, read_retry_after
+
+T = TypeVar("T")
+
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError)
+"""The connection ended before the answer did; a time-out is not among them, since the caller's patience ended there."""
+
+TIMEOUT_SECONDS = 30.0
+
+
+def connection(base_url: str, api_key: str | None, timeout_seconds: float) -> dict[str, Any]:
+    """Arguments of httpx's clients.
+
+    Raises
+    ------
+    ValueError : the address is not one of HTTP
+    """
+    if not base_url.startswith(("http://", "https://")):
+        raise ValueError(f"address {base_url!r} must start with http:// or https://")
+    headers = {"Accept": "application/json"}
+    if api_key is not None:
+        headers["Authorization"] = f"Bearer {api_key}"
+    return {"base_url": base_url, "headers": headers, "timeout": timeout_seconds}
+
+
+class Sending(Generic[T]):
+    """One call on its way, over all its attempts."""
+
+    def __init__(self, call: Call[T], policy: RetryPolicy) -> None:
+        self._call = call
+        self._patience = Patience(policy)
+        # 429 comes before any work; a 503 may come when a deadline passed in the midst of it.
+        self._retried = {HTTPStatus.TOO_MANY_REQUESTS} - call.also_answers
+        if call.repeatable:
+            self._retried |= {HTTPStatus.SERVICE_UNAVAILABLE} - call.also_answers
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Arguments of httpx's `request`."""
+        headers = {} if self._call.body is None else {"Content-Type": "application/json"}
+        return {
+            "method": self._call.method,
+            "url": self._call.path,
+            "content": self._call.content,
+            "headers": headers,
+        }
+
+    def pause_after_answer(self, response: httpx.Response) -> float | None:
+        """Seconds until it is sent again, None where the answer is to be read."""
+        status = response.status_code
+        if status not in self._retried:
+            return None
+        return self._patience.next_pause(read_retry_after(response.headers.get("Retry-After")))
+
+    def pause_after_break(self, error: httpx.TransportError) -> float:
+        """Seconds until it is sent again.
+
+        Raises
+        ------
+        Unreachable : it is not, because that might do it twice, or because the patience is at its end
+        """
+        again = isinstance(error, NEVER_SENT) or (isinstance(error, BROKEN) and self._call.repeatable)
+        pause = self._patience.next_pause(None) if again else None
+        if pause is None:
+            what = f"{self._call.method} {self._call.path}"
+            raise Unreachable(f"{what}: no answer: {type(error).__name__} {error}".rstrip()) from error
+        return pause
+
+    def read(self, response: httpx.Response) -> T:
+        """The answer."""
+        return self._call.read(response.status_code, response.reason_phrase, response.headers, response.text)
