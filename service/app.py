@@ -15,14 +15,19 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from service.access import ApiKeys
+from service.browsers import InertAnswers, allow_origins
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.live_follower import following
+from service.deadline import Deadline
 from service.edge import BodyGuard, RequestContext
 from service.engine.engine import Engine
 from service.errors import UnitokError
+from service.gate import Gate
 from service.lifecycle import Service
 from service.problems import CONTENT_TYPE as PROBLEM_TYPE
 from service.problems import handle_error, handle_http, handle_validation
+from service.rates import open_rates
 from service.routes import about, items, operations
 from service.settings import Settings
 
@@ -55,8 +60,15 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     settings : what the operator chose
     engine : an opened bundle
     catalogue : its live catalogue, loaded; still belongs to the caller, who closes it
+
+    Raises
+    ------
+    ConfigError : the API keys cannot be read
     """
     service = Service(settings, engine, catalogue)
+    inline = "" if settings.api_keys is None else settings.api_keys.get_secret_value()
+    keys = ApiKeys.read(inline, settings.api_keys_file)
+    rates = open_rates(settings.store.get_secret_value())
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -70,6 +82,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
             with suppress(asyncio.CancelledError):
                 await warming
             await service.close()
+            await rates.close()
 
     app = Application(title="UniTok", description=DESCRIPTION, version=str(service.manifest.generation), lifespan=life)
     app.state.service = service
@@ -79,8 +92,18 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     app.add_exception_handler(RequestValidationError, handle_validation)
     app.add_exception_handler(HTTPException, handle_http)
     # The last one added is the outermost.
+    metrics = service.metrics
+    app.add_middleware(Deadline, seconds=settings.max_request_seconds, metrics=metrics)
+    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, seconds=settings.max_body_seconds, metrics=metrics)
     app.add_middleware(
-        BodyGuard, max_bytes=settings.max_body_bytes, seconds=settings.max_body_seconds, metrics=service.metrics
+        Gate,
+        keys=keys,
+        rates=rates,
+        rate=settings.rate_items_per_second,
+        burst_seconds=settings.rate_burst_seconds,
+        metrics=metrics,
     )
-    app.add_middleware(RequestContext, metrics=service.metrics)
+    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(InertAnswers)
+    allow_origins(app, settings.cors_origins)
     return app

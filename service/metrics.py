@@ -64,6 +64,12 @@ class Metrics:
         self._rejected = Counter(
             "unitok_rejected", "Requests refused before any work, by reason.", ["reason"], registry=self.registry
         )
+        self._problems = Counter(
+            "unitok_problems", "Requests answered with a problem, by its type.", ["type"], registry=self.registry
+        )
+        self._charged = Counter(
+            "unitok_key_items", "Items counted against an API key's rate.", ["key"], registry=self.registry
+        )
         self._items_done = Counter(
             "unitok_items", "Items tokenized, registered, deleted, recommended.", ["what"], registry=self.registry
         )
@@ -74,9 +80,17 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._request_seconds.labels(method, route).observe(seconds)
 
+    def problem(self, kind: str) -> None:
+        """Count one request that was answered with a problem."""
+        self._problems.labels(kind).inc()
+
     def rejected(self, reason: str) -> None:
         """Count one request refused before any work."""
         self._rejected.labels(reason).inc()
+
+    def charged(self, key: str, items: int) -> None:
+        """Count items against a key."""
+        self._charged.labels(key).inc(items)
 
     def items(self, what: str, count: int) -> None:
         """Count items that something was done with."""
