@@ -22,6 +22,7 @@ from service.metrics import Metrics
 from service.recommending import Recommending, RecommendQuery
 from service.searching import Searching
 from service.settings import Settings
+from service.token_space import TokenSpace
 from service.tokenizing import Tokenizing
 from service.writing import Writing
 
@@ -67,7 +68,19 @@ class Service:
         self.state = State.STARTING
         self.checks = {"tokenize": WAITING, "recommend": WAITING}
         self._log = get_logger("unitok.service")
-        self._encoding = Encoding(engine.text_encoder, engine.item_tokenizer, settings.text_batch_tokens, self.metrics)
+        token_space = TokenSpace(
+            self.metrics.registry,
+            manifest.item_tokenizer.expert_names,
+            catalogue.census,
+            manifest.item_tokenizer.quantization_error,
+        )
+        self._encoding = Encoding(
+            engine.text_encoder,
+            engine.item_tokenizer,
+            settings.text_batch_tokens,
+            metrics=self.metrics,
+            token_space=token_space,
+        )
         self._searching = Searching(catalogue, settings.search_batch_beams, self.metrics)
         self.writing = Writing(catalogue, self.metrics)
         self.tokenizing = Tokenizing(
@@ -97,6 +110,14 @@ class Service:
         metrics.serving(self.manifest.name, self.manifest.generation)
         metrics.watch("unitok_index_items", "Items that can be recommended.", lambda: self.items)
         metrics.watch("unitok_admitted_items", "Items being worked on or waiting.", lambda: self.admission.items)
+        capacity = float(self.settings.max_concurrent_items)
+        metrics.watch("unitok_admission_capacity_items", "Items that may be worked on or wait.", lambda: capacity)
+        metrics.watch("unitok_index_bytes", "Bytes of the constraint index.", self._index_bytes)
+        metrics.watch(
+            "unitok_store_age_seconds",
+            "Seconds since this replica had last seen every change of the catalogue store.",
+            lambda: self.catalogue.age,
+        )
         metrics.watch("unitok_ready", "1 while /readyz says yes.", lambda: self.state is State.READY)
         encode, search = self._encoding.batcher, self._searching.batcher
         metrics.watch("unitok_encode_queue_depth", "Items waiting to be tokenized.", lambda: encode.waiting)
@@ -111,6 +132,13 @@ class Service:
     def alive(self) -> bool:
         """Whether the threads that do the work run."""
         return self._encoding.batcher.alive and self._searching.batcher.alive
+
+    def _index_bytes(self) -> float:
+        with self.catalogue.searching() as view:
+            arrays = view.arrays
+            return sum(
+                part.nbytes for part in (arrays.node_start, arrays.node_count, arrays.edge_token, arrays.edge_child)
+            )
 
     async def warm_up(self) -> None:
         """Run a real tokenize and a real recommend; the service is ready when both have succeeded."""
@@ -140,6 +168,7 @@ class Service:
 
     def store_failed(self, error: UnitokError) -> None:
         """Log that the catalogue store was asked for news in vain; recommending goes on from memory."""
+        self.metrics.store_failed()
         self._log.warning("changes of other replicas could not be fetched", reason=str(error))
 
     def require_open(self) -> None:
