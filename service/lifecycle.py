@@ -16,6 +16,7 @@ from service.catalogue.live import LiveCatalogue
 from service.encoding import Encoding, ItemInput
 from service.engine.engine import Engine
 from service.errors import ModelError, NotReady, UnitokError
+from service.explaining import Explaining
 from service.items import ItemContent
 from service.logs import get_logger
 from service.metrics import Metrics
@@ -53,7 +54,7 @@ class Service:
 
     Attributes
     ----------
-    tokenizing, recommending, writing : the operations
+    tokenizing, recommending, explaining, writing : the operations
     state, checks : how far it is, and what each readiness check said
     """
 
@@ -92,6 +93,12 @@ class Service:
             limits=settings.limits,
             admission=self.admission,
             metrics=self.metrics,
+        )
+        self.explaining = Explaining(
+            encoding=self._encoding,
+            catalogue=catalogue,
+            expert_names=manifest.item_tokenizer.expert_names,
+            admission=self.admission,
         )
         self.recommending = Recommending(
             engine=engine,
@@ -168,7 +175,6 @@ class Service:
 
     def store_failed(self, error: UnitokError) -> None:
         """Log that the catalogue store was asked for news in vain; recommending goes on from memory."""
-        self.metrics.store_failed()
         self._log.warning("changes of other replicas could not be fetched", reason=str(error))
 
     def require_open(self) -> None:

@@ -67,11 +67,6 @@ class Metrics:
         self._problems = Counter(
             "unitok_problems", "Requests answered with a problem, by its type.", ["type"], registry=self.registry
         )
-        self._store_failures = Counter(
-            "unitok_store_failures",
-            "Looks for changes that the catalogue store did not answer; each is tried again.",
-            registry=self.registry,
-        )
         self._charged = Counter(
             "unitok_key_items", "Items counted against an API key's rate.", ["key"], registry=self.registry
         )
@@ -92,10 +87,6 @@ class Metrics:
     def rejected(self, reason: str) -> None:
         """Count one request refused before any work."""
         self._rejected.labels(reason).inc()
-
-    def store_failed(self) -> None:
-        """Count one look for changes that failed."""
-        self._store_failures.inc()
 
     def charged(self, key: str, items: int) -> None:
         """Count items against a key."""

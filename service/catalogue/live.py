@@ -24,15 +24,24 @@ from service.catalogue.locking import ReadWriteLock
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem
 from service.catalogue.table import CatalogueEntry, CatalogueTable
 from service.errors import UnknownDomain
+from service.index.nearest import nearest_paths
 from service.index.trie import CodeTrie, TrieArrays
 from service.semantic_ids import TokenLayout
 
-__all__ = ["CatalogueEntry", "CatalogueView", "LiveCatalogue"]
+__all__ = ["CatalogueEntry", "CatalogueView", "LiveCatalogue", "Neighbour"]
 
 IntArray = NDArray[np.int32]
 
 FETCHED_KEYS = 1000
 """Keys whose state one refresh step reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An item whose semantic ID begins as another's does, for `shared` of its L + N + 1 parts."""
+
+    entry: CatalogueEntry
+    shared: int
 
 
 class CatalogueView:
@@ -77,6 +86,18 @@ class CatalogueView:
     def item(self, leaf: int) -> CatalogueEntry:
         """The item that a leaf stands for."""
         return self._table.entry(leaf)
+
+    def alike(self, key: ItemKey, count: int) -> list[Neighbour]:
+        """At most `count` other items of a live item's domain, those that share most of its ID's beginning first."""
+        _, tokens, _ = self._paths([key], self._roots)
+        if not len(tokens):
+            return []
+        own, root = tokens[0].tolist(), self._roots[key.domain]
+        found = []
+        for path in nearest_paths(self.arrays, root, own, count):
+            shared = next(level for level, token in enumerate(own) if path[level] != token)
+            found.append(Neighbour(self._table.entry(self._trie.find(root, path)), shared))
+        return found
 
     def restricted(self, keys: Sequence[ItemKey]) -> CatalogueView:
         """A view of these items alone, over an index of its own; items that are not there are passed over."""
@@ -160,6 +181,11 @@ class LiveCatalogue:
         with self._lock.reading():
             state = self._state
             yield CatalogueView(state.table, self._layout, state.trie, state.roots)
+
+    def alike(self, key: ItemKey, count: int) -> list[Neighbour]:
+        """See `CatalogueView.alike`."""
+        with self.searching() as view:
+            return view.alike(key, count)
 
     def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items; those that were not refused can be recommended when the call returns.
