@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 
 from service.access import ApiKeys
@@ -20,7 +21,7 @@ from service.browsers import InertAnswers, allow_origins
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.live_follower import following
 from service.deadline import Deadline
-from service.edge import BodyGuard, RequestContext
+from service.edge import QUIET_PATHS, BodyGuard, RequestContext
 from service.engine.engine import Engine
 from service.errors import UnitokError
 from service.gate import Gate
@@ -30,6 +31,7 @@ from service.problems import handle_error, handle_http, handle_validation
 from service.rates import open_rates
 from service.routes import about, explaining, items, operations
 from service.settings import Settings
+from service.tracing import Tracing, open_tracing
 
 DESCRIPTION = """
 Semantic IDs for items of any domain, and recommendations that are generated as semantic IDs.
@@ -52,6 +54,19 @@ class Application(FastAPI):
         return document
 
 
+def http_spans(tracing: Tracing) -> TelemetryConfig:
+    """FastAPI's own spans of requests: to our provider or none, whatever the environment says; not of probes."""
+    return {
+        "tracer_provider": tracing.provider,
+        "tracing": tracing.provider is not None,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,  # they would hold the input of bodies that do not fit
+        "auto_configure": False,
+        "exclude": lambda scope: scope["path"] in QUIET_PATHS,
+    }
+
+
 def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) -> FastAPI:
     """Make the application.
 
@@ -65,7 +80,8 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     ------
     ConfigError : the API keys cannot be read
     """
-    service = Service(settings, engine, catalogue)
+    tracing, end_tracing = open_tracing(settings.trace_endpoint, settings.trace_share)
+    service = Service(settings, engine, catalogue, tracing)
     inline = "" if settings.api_keys is None else settings.api_keys.get_secret_value()
     keys = ApiKeys.read(inline, settings.api_keys_file)
     rates = open_rates(settings.store.get_secret_value())
@@ -83,8 +99,15 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
                 await warming
             await service.close()
             await rates.close()
+            await asyncio.to_thread(end_tracing)
 
-    app = Application(title="UniTok", description=DESCRIPTION, version=str(service.manifest.generation), lifespan=life)
+    app = Application(
+        title="UniTok",
+        description=DESCRIPTION,
+        version=str(service.manifest.generation),
+        lifespan=life,
+        telemetry=http_spans(tracing),
+    )
     app.state.service = service
     for router in (operations.router, items.router, explaining.router, about.router):
         app.include_router(router)

@@ -21,7 +21,10 @@ from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
+from opentelemetry.context import Context
+
 from service.errors import ModelError, NotReady
+from service.tracing import OFF, Tracing
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -48,6 +51,7 @@ class _Submission(Generic[Result]):
     """The jobs of one caller, answered together; `results` and `missing` belong to the event loop."""
 
     loop: asyncio.AbstractEventLoop
+    traced: Context | None
     future: asyncio.Future[list[Result]]
     results: list[Result | None]
     missing: int
@@ -82,6 +86,7 @@ class Batcher(Generic[Job, Result]):
     size : what one job costs, in the unit of the budget
     group : jobs of different groups are never in one batch
     report : told about each batch, on the batcher's thread, before it is run
+    tracing : makes a span of each caller's wait and of each batch
     """
 
     def __init__(
@@ -93,6 +98,7 @@ class Batcher(Generic[Job, Result]):
         size: Callable[[Job], int],
         group: Callable[[Job], Hashable] = lambda job: None,
         report: Callable[[BatchReport], None] = lambda report: None,
+        tracing: Tracing = OFF,
     ) -> None:
         self.name = name
         self._run = run
@@ -100,6 +106,7 @@ class Batcher(Generic[Job, Result]):
         self._size = size
         self._group = group
         self._report = report
+        self._tracing = tracing
         # A heap by turn: fair queueing by finish times, each caller's counted from the turn that was served last.
         self._queue: list[_Entry[Job, Result]] = []
         self._served = 0
@@ -130,8 +137,14 @@ class Batcher(Generic[Job, Result]):
         """
         if not jobs:
             return []
+        with self._tracing.span(self.name, **{"unitok.entries": len(jobs)}):
+            return await self._submit(jobs)
+
+    async def _submit(self, jobs: Sequence[Job]) -> list[Result]:
         loop = asyncio.get_running_loop()
-        submission: _Submission[Result] = _Submission(loop, loop.create_future(), [None] * len(jobs), len(jobs))
+        submission: _Submission[Result] = _Submission(
+            loop, self._tracing.here(), loop.create_future(), [None] * len(jobs), len(jobs)
+        )
         sizes = [self._size(job) for job in jobs]
         groups = [self._group(job) for job in jobs]
         with self._changed:
@@ -171,9 +184,11 @@ class Batcher(Generic[Job, Result]):
             now = time.perf_counter()
             dropped, self._dropped = self._dropped, 0
             self._report(BatchReport(len(batch), tuple(now - entry.since for entry in batch), dropped))
-            self._deliver(self._attempt(batch))
+            with self._tracing.batch(f"{self.name}.batch", [entry.submission.traced for entry in batch]):
+                outcomes = self._attempt(batch)
+            self._deliver(outcomes)
             # Nothing may keep the last batch's arrays alive while the thread waits for the next.
-            del batch
+            del batch, outcomes
 
     def _next_batch(self) -> list[_Entry[Job, Result]]:
         """Wait for entries and take those that run with the first; empty when closed and done."""

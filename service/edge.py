@@ -61,7 +61,9 @@ class RequestContext:
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        trace_id = self._metrics.tracing.trace_id()
+        ids = {"request_id": request_id} if trace_id is None else {"request_id": request_id, "trace_id": trace_id}
+        with structlog.contextvars.bound_contextvars(**ids):
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception as error:

@@ -88,7 +88,12 @@ class Encoding:
         self._item_tokenizer = item_tokenizer
         self._metrics = metrics
         self.batcher: Batcher[EncodeJob, EncodedItem] = Batcher(
-            "encode", self._run, budget=batch_tokens, size=lambda job: job.tokens, report=metrics.batch("encode")
+            "encode",
+            self._run,
+            budget=batch_tokens,
+            size=lambda job: job.tokens,
+            report=metrics.batch("encode"),
+            tracing=metrics.tracing,
         )
 
     async def encode(self, items: Sequence[ItemInput], fields: Sequence[str]) -> list[EncodedItem]:

@@ -25,6 +25,7 @@ from service.searching import Searching
 from service.settings import Settings
 from service.token_space import TokenSpace
 from service.tokenizing import Tokenizing
+from service.tracing import OFF, Tracing
 from service.writing import Writing
 
 PROBE = ItemInput("probe", None, ItemContent(title="A first item", description="Tokenized once at start."))
@@ -51,6 +52,7 @@ class Service:
     settings : what the operator chose
     engine : an opened bundle
     catalogue : its live catalogue, loaded
+    tracing : where the phases of requests are traced
 
     Attributes
     ----------
@@ -58,13 +60,13 @@ class Service:
     state, checks : how far it is, and what each readiness check said
     """
 
-    def __init__(self, settings: Settings, engine: Engine, catalogue: LiveCatalogue) -> None:
+    def __init__(self, settings: Settings, engine: Engine, catalogue: LiveCatalogue, tracing: Tracing = OFF) -> None:
         manifest = engine.bundle.manifest
         self.settings = settings
         self.engine = engine
         self.catalogue = catalogue
         self.manifest = manifest
-        self.metrics = Metrics()
+        self.metrics = Metrics(tracing)
         self.admission = Admission(settings.max_concurrent_items, refused=lambda: self.metrics.rejected("overloaded"))
         self.state = State.STARTING
         self.checks = {"tokenize": WAITING, "recommend": WAITING}

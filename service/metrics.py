@@ -21,6 +21,7 @@ from prometheus_client import (
 )
 
 from service.batching import BatchReport
+from service.tracing import OFF, Tracing
 
 Phase = Literal["queue_wait", "text_encode", "tokenize", "beam", "store"]
 
@@ -29,9 +30,15 @@ ENTRIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """Every metric of a service; see the help text of each."""
+    """Every metric of a service; see the help text of each.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    tracing : makes a span of every timed phase
+    """
+
+    def __init__(self, tracing: Tracing = OFF) -> None:
+        self.tracing = tracing
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -101,7 +108,8 @@ class Metrics:
         """Time the block as one run of a phase."""
         started = time.perf_counter()
         try:
-            yield
+            with self.tracing.span(phase):
+                yield
         finally:
             self._phase_seconds.labels(phase).observe(time.perf_counter() - started)
 

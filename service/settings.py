@@ -123,6 +123,18 @@ class Settings(BaseSettings):
         description="How long after SIGTERM new requests are still served while /readyz already says 503, so that a "
         "load balancer notices first.",
     )
+    trace_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where traces are sent: OTLP over HTTP, such as `http://collector:4318/v1/traces`; needs the extra "
+        "`trace`. None switches tracing off.",
+    )
+    trace_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced, unless the caller's `traceparent` says yes or no.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field(
         default="json", description="JSON, one object a line, or a form for people."
