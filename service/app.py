@@ -13,18 +13,25 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 
+from service.access import ApiKeys
+from service.browsers import InertAnswers, allow_origins
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.live_follower import following
-from service.edge import BodyGuard, RequestContext
+from service.deadline import Deadline
+from service.edge import QUIET_PATHS, BodyGuard, RequestContext
 from service.engine.engine import Engine
 from service.errors import UnitokError
+from service.gate import Gate
 from service.lifecycle import Service
 from service.problems import CONTENT_TYPE as PROBLEM_TYPE
 from service.problems import handle_error, handle_http, handle_validation
-from service.routes import about, items, operations
+from service.rates import open_rates
+from service.routes import about, explaining, items, operations
 from service.settings import Settings
+from service.tracing import Tracing, open_tracing
 
 DESCRIPTION = """
 Semantic IDs for items of any domain, and recommendations that are generated as semantic IDs.
@@ -47,6 +54,19 @@ class Application(FastAPI):
         return document
 
 
+def http_spans(tracing: Tracing) -> TelemetryConfig:
+    """FastAPI's own spans of requests: to our provider or none, whatever the environment says; not of probes."""
+    return {
+        "tracer_provider": tracing.provider,
+        "tracing": tracing.provider is not None,
+        "operation_spans": False,
+        "metrics": False,
+        "logs": False,  # they would hold the input of bodies that do not fit
+        "auto_configure": False,
+        "exclude": lambda scope: scope["path"] in QUIET_PATHS,
+    }
+
+
 def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) -> FastAPI:
     """Make the application.
 
@@ -55,8 +75,16 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     settings : what the operator chose
     engine : an opened bundle
     catalogue : its live catalogue, loaded; still belongs to the caller, who closes it
+
+    Raises
+    ------
+    ConfigError : the API keys cannot be read
     """
-    service = Service(settings, engine, catalogue)
+    tracing, end_tracing = open_tracing(settings.trace_endpoint, settings.trace_share)
+    service = Service(settings, engine, catalogue, tracing)
+    inline = "" if settings.api_keys is None else settings.api_keys.get_secret_value()
+    keys = ApiKeys.read(inline, settings.api_keys_file)
+    rates = open_rates(settings.store.get_secret_value())
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -70,17 +98,35 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
             with suppress(asyncio.CancelledError):
                 await warming
             await service.close()
+            await rates.close()
+            await asyncio.to_thread(end_tracing)
 
-    app = Application(title="UniTok", description=DESCRIPTION, version=str(service.manifest.generation), lifespan=life)
+    app = Application(
+        title="UniTok",
+        description=DESCRIPTION,
+        version=str(service.manifest.generation),
+        lifespan=life,
+        telemetry=http_spans(tracing),
+    )
     app.state.service = service
-    for router in (operations.router, items.router, about.router):
+    for router in (operations.router, items.router, explaining.router, about.router):
         app.include_router(router)
     app.add_exception_handler(UnitokError, handle_error)
     app.add_exception_handler(RequestValidationError, handle_validation)
     app.add_exception_handler(HTTPException, handle_http)
     # The last one added is the outermost.
+    metrics = service.metrics
+    app.add_middleware(Deadline, seconds=settings.max_request_seconds, metrics=metrics)
+    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, seconds=settings.max_body_seconds, metrics=metrics)
     app.add_middleware(
-        BodyGuard, max_bytes=settings.max_body_bytes, seconds=settings.max_body_seconds, metrics=service.metrics
+        Gate,
+        keys=keys,
+        rates=rates,
+        rate=settings.rate_items_per_second,
+        burst_seconds=settings.rate_burst_seconds,
+        metrics=metrics,
     )
-    app.add_middleware(RequestContext, metrics=service.metrics)
+    app.add_middleware(RequestContext, metrics=metrics)
+    app.add_middleware(InertAnswers)
+    allow_origins(app, settings.cors_origins)
     return app

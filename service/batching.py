@@ -2,7 +2,8 @@
 
 The thread takes whatever waits as soon as it is free: there is no window in which an idle machine waits for company,
 and under load the batches grow by themselves. A batch holds entries of one group (only what can share one run of a
-graph) and is bounded by its padded size: entries times the largest size among them. Entries whose client has left are
+graph) and is bounded by its padded size: entries times the largest size among them. Callers share fairly: a request of
+one entry does not wait for all of a request of hundreds that came just before it. Entries whose client has left are
 dropped before any work is done for them. When a batch fails, its entries are run one by one, so that a poisonous one
 fails alone.
 
@@ -12,14 +13,18 @@ Knows nothing of what it batches, of HTTP, or of how much may wait (see `service
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
 
+from opentelemetry.context import Context
+
 from service.errors import ModelError, NotReady
+from service.tracing import OFF, Tracing
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -46,6 +51,7 @@ class _Submission(Generic[Result]):
     """The jobs of one caller, answered together; `results` and `missing` belong to the event loop."""
 
     loop: asyncio.AbstractEventLoop
+    traced: Context | None
     future: asyncio.Future[list[Result]]
     results: list[Result | None]
     missing: int
@@ -54,14 +60,19 @@ class _Submission(Generic[Result]):
 
 @dataclass(slots=True)
 class _Entry(Generic[Job, Result]):
-    """One job in the queue."""
+    """One job in the queue; `turn` is when all the caller's entries up to it would be done if callers took turns."""
 
+    turn: int
+    number: int
     job: Job
     size: int
     group: Hashable
     position: int
     submission: _Submission[Result]
     since: float = field(default_factory=time.perf_counter)
+
+    def __lt__(self, other: _Entry[Job, Result]) -> bool:
+        return (self.turn, self.number) < (other.turn, other.number)
 
 
 class Batcher(Generic[Job, Result]):
@@ -75,6 +86,7 @@ class Batcher(Generic[Job, Result]):
     size : what one job costs, in the unit of the budget
     group : jobs of different groups are never in one batch
     report : told about each batch, on the batcher's thread, before it is run
+    tracing : makes a span of each caller's wait and of each batch
     """
 
     def __init__(
@@ -86,6 +98,7 @@ class Batcher(Generic[Job, Result]):
         size: Callable[[Job], int],
         group: Callable[[Job], Hashable] = lambda job: None,
         report: Callable[[BatchReport], None] = lambda report: None,
+        tracing: Tracing = OFF,
     ) -> None:
         self.name = name
         self._run = run
@@ -93,7 +106,11 @@ class Batcher(Generic[Job, Result]):
         self._size = size
         self._group = group
         self._report = report
-        self._queue: deque[_Entry[Job, Result]] = deque()
+        self._tracing = tracing
+        # A heap by turn: fair queueing by finish times, each caller's counted from the turn that was served last.
+        self._queue: list[_Entry[Job, Result]] = []
+        self._served = 0
+        self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._closing = False
         self._dropped = 0
@@ -120,15 +137,23 @@ class Batcher(Generic[Job, Result]):
         """
         if not jobs:
             return []
+        with self._tracing.span(self.name, **{"unitok.entries": len(jobs)}):
+            return await self._submit(jobs)
+
+    async def _submit(self, jobs: Sequence[Job]) -> list[Result]:
         loop = asyncio.get_running_loop()
-        submission: _Submission[Result] = _Submission(loop, loop.create_future(), [None] * len(jobs), len(jobs))
-        entries = [
-            _Entry(job, self._size(job), self._group(job), position, submission) for position, job in enumerate(jobs)
-        ]
+        submission: _Submission[Result] = _Submission(
+            loop, self._tracing.here(), loop.create_future(), [None] * len(jobs), len(jobs)
+        )
+        sizes = [self._size(job) for job in jobs]
+        groups = [self._group(job) for job in jobs]
         with self._changed:
             if self._closing:
                 raise NotReady(f"the {self.name} queue is closed: the service is stopping")
-            self._queue.extend(entries)
+            turns = itertools.accumulate(sizes, initial=self._served)
+            next(turns)
+            for position, (turn, job, size, group) in enumerate(zip(turns, jobs, sizes, groups, strict=True)):
+                heappush(self._queue, _Entry(turn, next(self._numbers), job, size, group, position, submission))
             self._changed.notify()
         try:
             return await submission.future
@@ -159,9 +184,11 @@ class Batcher(Generic[Job, Result]):
             now = time.perf_counter()
             dropped, self._dropped = self._dropped, 0
             self._report(BatchReport(len(batch), tuple(now - entry.since for entry in batch), dropped))
-            self._deliver(self._attempt(batch))
+            with self._tracing.batch(f"{self.name}.batch", [entry.submission.traced for entry in batch]):
+                outcomes = self._attempt(batch)
+            self._deliver(outcomes)
             # Nothing may keep the last batch's arrays alive while the thread waits for the next.
-            del batch
+            del batch, outcomes
 
     def _next_batch(self) -> list[_Entry[Job, Result]]:
         """Wait for entries and take those that run with the first; empty when closed and done."""
@@ -179,24 +206,27 @@ class Batcher(Generic[Job, Result]):
         kept = [entry for entry in self._queue if not entry.submission.left]
         if len(kept) < len(self._queue):
             self._dropped += len(self._queue) - len(kept)
-            self._queue = deque(kept)
+            heapify(kept)
+            self._queue = kept
 
     def _take(self) -> list[_Entry[Job, Result]]:
-        """Remove the oldest entry and all that fit beside it.
+        """Remove the entry whose turn it is and all that fit beside it.
 
-        The oldest always goes, so nothing starves, however badly it fits with the rest.
+        That entry always goes, and turns only grow, so nothing starves, however badly it fits with the rest.
         """
-        first = self._queue.popleft()
+        first = heappop(self._queue)
+        self._served = first.turn
         batch, largest, passed_over = [first], first.size, []
         while self._queue and (len(batch) + 1) * largest <= self._budget:
-            entry = self._queue.popleft()
+            entry = heappop(self._queue)
             grown = max(largest, entry.size)
             if entry.group == first.group and (len(batch) + 1) * grown <= self._budget:
                 batch.append(entry)
                 largest = grown
             else:
                 passed_over.append(entry)
-        self._queue.extendleft(reversed(passed_over))
+        for entry in passed_over:
+            heappush(self._queue, entry)
         return batch
 
     def _attempt(

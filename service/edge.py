@@ -61,7 +61,9 @@ class RequestContext:
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        trace_id = self._metrics.tracing.trace_id()
+        ids = {"request_id": request_id} if trace_id is None else {"request_id": request_id, "trace_id": trace_id}
+        with structlog.contextvars.bound_contextvars(**ids):
             try:
                 await self._app(scope, receive, send_with_id)
             except Exception as error:
@@ -71,6 +73,10 @@ class RequestContext:
             finally:
                 seconds = time.perf_counter() - started
                 self._metrics.request(scope["method"], _route(scope), status, seconds)
+                if "problem" in scope["state"]:
+                    self._metrics.problem(scope["state"]["problem"])
+                # What the inner layers found out: whose key it was, and what kind of problem the answer states.
+                found = {name: scope["state"][name] for name in ("key", "problem") if name in scope["state"]}
                 log = self._log.debug if scope["path"] in QUIET_PATHS else self._log.info
                 log(
                     "request",
@@ -78,6 +84,7 @@ class RequestContext:
                     path=scope["path"],
                     status=status,
                     milliseconds=round(1000 * seconds, 1),
+                    **found,
                 )
 
 
@@ -167,7 +174,7 @@ class BodyGuard:
         self._metrics.rejected("body_too_large")
         detail = f"the body has more than {self._max_bytes} bytes; send fewer items a request"
         response = problem_response(scope, TOO_LARGE, detail, headers={"Connection": "close"})
-        await _answer_and_linger(response, receive, send, more)
+        await answer_and_linger(response, receive, send, more)
 
     async def _refuse_time(self, scope: Scope, receive: Receive, send: Send) -> None:
         detail = f"the body did not arrive within {self._seconds:g} s"
@@ -176,10 +183,10 @@ class BodyGuard:
     async def _refuse_type(self, scope: Scope, receive: Receive, send: Send, given: str | None) -> None:
         detail = f"content-type is {given or 'missing'}, but must be application/json (in UTF-8)"
         response = problem_response(scope, WRONG_TYPE, detail, headers={"Connection": "close"})
-        await _answer_and_linger(response, receive, send, more=True)
+        await answer_and_linger(response, receive, send, more=True)
 
 
-async def _answer_and_linger(response: Response, receive: Receive, send: Send, more: bool) -> None:
+async def answer_and_linger(response: Response, receive: Receive, send: Send, more: bool) -> None:
     """Send a complete answer, then read what the client still sends (if `more` is to come) before closing.
 
     Closing at once would reset the connection, and many clients would lose the answer with it.

@@ -21,6 +21,7 @@ from service.items import compose_text
 from service.metrics import Metrics
 from service.queries import ItemInput
 from service.semantic_ids import IntArray
+from service.token_space import TokenSpace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,16 +51,29 @@ class Encoding:
     text_encoder, item_tokenizer : the networks
     batch_tokens : bound on a batch's padded tokens
     metrics : told how long the phases take
+    token_space : told how well the items fit the codebooks
     """
 
     def __init__(
-        self, text_encoder: EncodesTexts, item_tokenizer: TokenizesItems, batch_tokens: int, metrics: Metrics
+        self,
+        text_encoder: EncodesTexts,
+        item_tokenizer: TokenizesItems,
+        batch_tokens: int,
+        *,
+        metrics: Metrics,
+        token_space: TokenSpace,
     ) -> None:
+        self._token_space = token_space
         self._text_encoder = text_encoder
         self._item_tokenizer = item_tokenizer
         self._metrics = metrics
         self.batcher: Batcher[EncodeJob, EncodedItem] = Batcher(
-            "encode", self._run, budget=batch_tokens, size=lambda job: job.tokens, report=metrics.batch("encode")
+            "encode",
+            self._run,
+            budget=batch_tokens,
+            size=lambda job: job.tokens,
+            report=metrics.batch("encode"),
+            tracing=metrics.tracing,
         )
 
     async def encode(self, items: Sequence[ItemInput], fields: Sequence[str]) -> list[EncodedItem]:
@@ -73,7 +87,12 @@ class Encoding:
         ------
         InvalidInput : an item has neither text nor embedding, or an embedding of another width or not finite
         """
-        return await self.batcher.submit(await self._jobs(items, fields))
+        found = await self.batcher.submit(await self._jobs(items, fields))
+        if not found:
+            return found
+        errors = np.array([said.quantization_error for said in found], dtype=np.float64)
+        self._token_space.incoming([item.domain for item in items], errors)
+        return found
 
     async def _jobs(self, items: Sequence[ItemInput], fields: Sequence[str]) -> list[EncodeJob]:
         jobs: list[EncodeJob | None] = []

@@ -53,6 +53,22 @@ class Overloaded(UnitokError):
         self.retry_after = retry_after
 
 
+class RateLimited(Overloaded):
+    """The caller has used up its rate; nothing was started."""
+
+
+class Unauthenticated(UnitokError):
+    """The caller sent no API key, or one that is not known."""
+
+
+class Forbidden(UnitokError):
+    """The caller's API key lacks the scope that this needs."""
+
+
+class DeadlineExceeded(UnitokError):
+    """The request took longer than the service lets one take; work that had not begun was withdrawn."""
+
+
 class StoreUnavailable(UnitokError):
     """The catalogue store does not answer; nothing was acknowledged."""
 

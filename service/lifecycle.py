@@ -16,6 +16,7 @@ from service.catalogue.live import LiveCatalogue
 from service.encoding import Encoding
 from service.engine.engine import Engine
 from service.errors import ModelError, NotReady, UnitokError
+from service.explaining import Explaining
 from service.items import ItemContent
 from service.logs import get_logger
 from service.metrics import Metrics
@@ -23,7 +24,9 @@ from service.queries import ItemInput, RecommendQuery
 from service.recommending import Recommending
 from service.searching import Searching
 from service.settings import Settings
+from service.token_space import TokenSpace
 from service.tokenizing import Tokenizing
+from service.tracing import OFF, Tracing
 from service.writing import Writing
 
 PROBE = ItemInput("probe", None, ItemContent(title="A first item", description="Tokenized once at start."))
@@ -50,25 +53,38 @@ class Service:
     settings : what the operator chose
     engine : an opened bundle
     catalogue : its live catalogue, loaded
+    tracing : where the phases of requests are traced
 
     Attributes
     ----------
-    tokenizing, recommending, writing : the operations
+    tokenizing, recommending, explaining, writing : the operations
     state, checks : how far it is, and what each readiness check said
     """
 
-    def __init__(self, settings: Settings, engine: Engine, catalogue: LiveCatalogue) -> None:
+    def __init__(self, settings: Settings, engine: Engine, catalogue: LiveCatalogue, tracing: Tracing = OFF) -> None:
         manifest = engine.bundle.manifest
         self.settings = settings
         self.engine = engine
         self.catalogue = catalogue
         self.manifest = manifest
-        self.metrics = Metrics()
+        self.metrics = Metrics(tracing)
         self.admission = Admission(settings.max_concurrent_items, refused=lambda: self.metrics.rejected("overloaded"))
         self.state = State.STARTING
         self.checks = {"tokenize": WAITING, "recommend": WAITING}
         self._log = get_logger("unitok.service")
-        self._encoding = Encoding(engine.text_encoder, engine.item_tokenizer, settings.text_batch_tokens, self.metrics)
+        token_space = TokenSpace(
+            self.metrics.registry,
+            manifest.item_tokenizer.expert_names,
+            catalogue.census,
+            manifest.item_tokenizer.quantization_error,
+        )
+        self._encoding = Encoding(
+            engine.text_encoder,
+            engine.item_tokenizer,
+            settings.text_batch_tokens,
+            metrics=self.metrics,
+            token_space=token_space,
+        )
         self._searching = Searching(catalogue, settings.search_batch_beams, self.metrics)
         self.writing = Writing(catalogue, self.metrics)
         self.tokenizing = Tokenizing(
@@ -80,6 +96,12 @@ class Service:
             limits=settings.limits,
             admission=self.admission,
             metrics=self.metrics,
+        )
+        self.explaining = Explaining(
+            encoding=self._encoding,
+            catalogue=catalogue,
+            expert_names=manifest.item_tokenizer.expert_names,
+            admission=self.admission,
         )
         self.recommending = Recommending(
             engine=engine,
@@ -98,6 +120,14 @@ class Service:
         metrics.serving(self.manifest.name, self.manifest.generation)
         metrics.watch("unitok_index_items", "Items that can be recommended.", lambda: self.items)
         metrics.watch("unitok_admitted_items", "Items being worked on or waiting.", lambda: self.admission.items)
+        capacity = float(self.settings.max_concurrent_items)
+        metrics.watch("unitok_admission_capacity_items", "Items that may be worked on or wait.", lambda: capacity)
+        metrics.watch("unitok_index_bytes", "Bytes of the constraint index.", self._index_bytes)
+        metrics.watch(
+            "unitok_store_age_seconds",
+            "Seconds since this replica had last seen every change of the catalogue store.",
+            lambda: self.catalogue.age,
+        )
         metrics.watch("unitok_ready", "1 while /readyz says yes.", lambda: self.state is State.READY)
         encode, search = self._encoding.batcher, self._searching.batcher
         metrics.watch("unitok_encode_queue_depth", "Items waiting to be tokenized.", lambda: encode.waiting)
@@ -112,6 +142,13 @@ class Service:
     def alive(self) -> bool:
         """Whether the threads that do the work run."""
         return self._encoding.batcher.alive and self._searching.batcher.alive
+
+    def _index_bytes(self) -> float:
+        with self.catalogue.searching() as view:
+            arrays = view.arrays
+            return sum(
+                part.nbytes for part in (arrays.node_start, arrays.node_count, arrays.edge_token, arrays.edge_child)
+            )
 
     async def warm_up(self) -> None:
         """Run a real tokenize and a real recommend; the service is ready when both have succeeded."""

@@ -28,6 +28,8 @@ DOMAINS = 1_000
 """Domains of one request."""
 BEAMS = 1_000
 """Beam width, and so also k."""
+NEIGHBOURS = 100
+"""Items alike that an explanation may list."""
 
 DOMAIN_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What a domain may be called: it stands in paths, metrics and store keys."""

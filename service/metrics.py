@@ -21,6 +21,7 @@ from prometheus_client import (
 )
 
 from service.batching import BatchReport
+from service.tracing import OFF, Tracing
 
 Phase = Literal["queue_wait", "text_encode", "tokenize", "beam", "store"]
 
@@ -29,9 +30,15 @@ ENTRIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """Every metric of a service; see the help text of each."""
+    """Every metric of a service; see the help text of each.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    tracing : makes a span of every timed phase
+    """
+
+    def __init__(self, tracing: Tracing = OFF) -> None:
+        self.tracing = tracing
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -64,6 +71,12 @@ class Metrics:
         self._rejected = Counter(
             "unitok_rejected", "Requests refused before any work, by reason.", ["reason"], registry=self.registry
         )
+        self._problems = Counter(
+            "unitok_problems", "Requests answered with a problem, by its type.", ["type"], registry=self.registry
+        )
+        self._charged = Counter(
+            "unitok_key_items", "Items counted against an API key's rate.", ["key"], registry=self.registry
+        )
         self._items_done = Counter(
             "unitok_items", "Items tokenized, registered, deleted, recommended.", ["what"], registry=self.registry
         )
@@ -74,9 +87,17 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._request_seconds.labels(method, route).observe(seconds)
 
+    def problem(self, kind: str) -> None:
+        """Count one request that was answered with a problem."""
+        self._problems.labels(kind).inc()
+
     def rejected(self, reason: str) -> None:
         """Count one request refused before any work."""
         self._rejected.labels(reason).inc()
+
+    def charged(self, key: str, items: int) -> None:
+        """Count items against a key."""
+        self._charged.labels(key).inc(items)
 
     def items(self, what: str, count: int) -> None:
         """Count items that something was done with."""
@@ -87,7 +108,8 @@ class Metrics:
         """Time the block as one run of a phase."""
         started = time.perf_counter()
         try:
-            yield
+            with self.tracing.span(phase):
+                yield
         finally:
             self._phase_seconds.labels(phase).observe(time.perf_counter() - started)
 

@@ -6,7 +6,7 @@ Everything that goes wrong in a request, expected or not, becomes a response her
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -18,13 +18,17 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from service.errors import (
+    DeadlineExceeded,
+    Forbidden,
     InvalidInput,
     ItemNotFound,
     LimitExceeded,
     NotReady,
     Overloaded,
+    RateLimited,
     StoreUnavailable,
     SuffixExhausted,
+    Unauthenticated,
     UnitokError,
     UnknownDomain,
 )
@@ -64,6 +68,7 @@ class Kind:
     name: str
     title: str
     detail: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 TABLE: Mapping[type[UnitokError], Kind] = {
@@ -72,8 +77,19 @@ TABLE: Mapping[type[UnitokError], Kind] = {
     LimitExceeded: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "limit-exceeded", "The request exceeds a limit"),
     ItemNotFound: Kind(HTTPStatus.NOT_FOUND, "item-not-found", "The item is not in the catalogue"),
     SuffixExhausted: Kind(HTTPStatus.CONFLICT, "suffix-exhausted", "No semantic ID is left for the item"),
+    Unauthenticated: Kind(
+        HTTPStatus.UNAUTHORIZED,
+        "unauthenticated",
+        "An API key is needed",
+        headers={"WWW-Authenticate": 'Bearer realm="unitok"'},
+    ),
+    Forbidden: Kind(HTTPStatus.FORBIDDEN, "forbidden", "The API key does not allow this"),
+    RateLimited: Kind(HTTPStatus.TOO_MANY_REQUESTS, "rate-limited", "The API key's rate is used up"),
     Overloaded: Kind(HTTPStatus.TOO_MANY_REQUESTS, "overloaded", "The service is at capacity"),
     NotReady: Kind(HTTPStatus.SERVICE_UNAVAILABLE, "not-ready", "The service is starting or stopping"),
+    DeadlineExceeded: Kind(
+        HTTPStatus.SERVICE_UNAVAILABLE, "deadline-exceeded", "The request took longer than the service allows"
+    ),
     StoreUnavailable: Kind(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "store-unavailable",
@@ -112,7 +128,8 @@ def problem_response(
     fields: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Make the answer to a request that failed."""
+    """Make the answer to a request that failed; the kind is noted for the log."""
+    scope["state"]["problem"] = kind.name
     problem = {
         "type": TYPE_PREFIX + kind.name,
         "title": kind.title,
@@ -129,7 +146,7 @@ def problem_response(
 def error_response(scope: Scope, error: BaseException) -> Response:
     """Make the answer to a request that raised."""
     kind = kind_of(error)
-    headers = {}
+    headers = dict(kind.headers)
     if isinstance(error, Overloaded):
         headers["Retry-After"] = str(int(error.retry_after))
     elif kind.status == HTTPStatus.SERVICE_UNAVAILABLE:

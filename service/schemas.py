@@ -13,8 +13,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import limits
+from service.catalogue.live import Neighbour
 from service.catalogue.store import ItemKey
 from service.errors import InvalidInput
+from service.explaining import Computed
 from service.items import ItemContent
 from service.queries import ItemInput, RecommendQuery
 from service.semantic_ids import SemanticId
@@ -308,6 +310,57 @@ class ItemAnswer(Generation):
     semantic_id: SemanticIdParts
     tokens: list[str]
     title: str | None
+
+
+class ComputedAnswer(Answer):
+    """What the tokenizer says today of the content that is stored of an item."""
+
+    codes: list[int]
+    experts: list[int]
+    agrees: bool = Field(
+        description="They are those of the published ID. If not, the content has changed since, or the item came with "
+        "more than is stored: as an embedding, or with the bundle, of which only titles are stored."
+    )
+    quantization_error: float
+    expert_weights: dict[str, float] = Field(description="The router's weight of every expert.")
+
+    @classmethod
+    def of(cls, computed: Computed) -> ComputedAnswer:
+        """From a result of the operation."""
+        return cls(
+            codes=list(computed.codes),
+            experts=list(computed.experts),
+            agrees=computed.agrees,
+            quantization_error=computed.quantization_error,
+            expert_weights=dict(computed.expert_weights),
+        )
+
+
+class NeighbourAnswer(Answer):
+    """An item with a semantic ID alike."""
+
+    item_id: str
+    title: str | None
+    semantic_id: SemanticIdParts
+    shared: int = Field(description="How many of the codes, experts and suffix agree, from the first on.")
+
+    @classmethod
+    def of(cls, neighbour: Neighbour, semantic_id: SemanticId) -> NeighbourAnswer:
+        """From a result of the operation."""
+        entry = neighbour.entry
+        return cls(
+            item_id=entry.item_id,
+            title=entry.title,
+            semantic_id=SemanticIdParts.of(semantic_id),
+            shared=neighbour.shared,
+        )
+
+
+class ExplainResponse(ItemAnswer):
+    """An item of the catalogue, how its ID comes about, and the items of its domain with the IDs most alike."""
+
+    computed: ComputedAnswer | None = Field(description="Null where no content is stored that the tokenizer reads.")
+    alike: list[NeighbourAnswer]
 
 
 class DomainAnswer(Answer):

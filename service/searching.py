@@ -86,6 +86,7 @@ class Searching:
             size=lambda job: job.beams,
             group=SearchJob.group,
             report=metrics.batch("search"),
+            tracing=metrics.tracing,
         )
 
     async def search(self, job: SearchJob) -> list[Recommendation]:

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service import limits
 from service.errors import ConfigError
 
 PREFIX = "UNITOK_"
+ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 
 
 class Settings(BaseSettings):
@@ -38,11 +40,41 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
 
+    api_keys: SecretStr | None = Field(
+        default=None,
+        description="API keys, entries parted by `;`, each as `unitok keys new` prints it. None here and in the file: "
+        "the service is open.",
+    )
+    api_keys_file: Path | None = Field(
+        default=None, description="File with further API keys, an entry a line; a secret mounted by an orchestrator."
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="Key that `unitok tokenize` and `unitok recommend` send to the server at `--url`."
+    )
+    rate_items_per_second: float = Field(
+        default=0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Items a second that one API key may use, unless its entry says otherwise; 0 sets no limit. "
+        "Shared by all replicas where the store is Redis.",
+    )
+    rate_burst_seconds: float = Field(
+        default=10.0, gt=0, le=3600, description="How many seconds' worth of items a key may use at once."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Origins (`https://shop.example`) whose pages may read answers in a browser, parted by commas; "
+        "none by default.",
+    )
+
     max_body_bytes: int = Field(
         default=4 * 2**20, ge=1024, description="Largest request body; a larger one is refused while it is read."
     )
     max_body_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="Longest time that a request body may take to arrive."
+    )
+    max_request_seconds: float = Field(
+        default=60.0, gt=0, le=3600, description="Longest time that a request may take once its body is there."
     )
     max_items_per_request: int = Field(
         default=512, ge=1, le=limits.ITEMS, description="Most items of one tokenize request."
@@ -91,10 +123,35 @@ class Settings(BaseSettings):
         description="How long after SIGTERM new requests are still served while /readyz already says 503, so that a "
         "load balancer notices first.",
     )
+    trace_endpoint: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="Where traces are sent: OTLP over HTTP, such as `http://collector:4318/v1/traces`; needs the extra "
+        "`trace`. None switches tracing off.",
+    )
+    trace_share: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of requests that are traced, unless the caller's `traceparent` says yes or no.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level logged.")
     log_format: Literal["json", "console"] = Field(
         default="json", description="JSON, one object a line, or a form for people."
     )
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _parted_by_commas(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; one is a scheme and a host, such as https://shop.example")
+        return value
 
     @model_validator(mode="after")
     def _limits_fit_together(self) -> Settings:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.store import ItemKey, NewItem, Registered
@@ -25,11 +26,11 @@ class Writing:
 
     async def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items; those that were not refused can be recommended on return (see `LiveCatalogue.register`)."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._register, items)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, copy_context().run, self._register, items)
 
     async def delete(self, key: ItemKey) -> bool:
         """Remove an item; it is recommended no more on return. False where it was not there."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._delete, key)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, copy_context().run, self._delete, key)
 
     def close(self) -> None:
         """Finish the changes that wait, and end the thread."""

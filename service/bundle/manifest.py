@@ -45,12 +45,16 @@ class TextEncoderPart(Strict):
 
 
 class ItemTokenizerPart(Strict):
-    """`item_tokenizer.onnx`: D is `embedding_width`, K experts are named by `expert_names`."""
+    """`item_tokenizer.onnx`: D is `embedding_width`, K experts are named by `expert_names`.
+
+    `quantization_error` is the mean over the bundle's own catalogue, by domain; older bundles do not say it.
+    """
 
     model: str = "item_tokenizer.onnx"
     embedding_width: Annotated[int, Field(ge=1, le=65536)]
     latent_width: Annotated[int, Field(ge=1, le=65536)]
     expert_names: list[str]
+    quantization_error: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
 class RecommenderPart(Strict):

@@ -17,3 +17,15 @@ def stored_content(content: ItemContent) -> str | None:
     }
     kept = {name: value for name, value in fields.items() if value not in (None, [], "")}
     return orjson.dumps(kept).decode() if kept else None
+
+
+def read_content(title: str | None, stored: str | None) -> ItemContent:
+    """Inverse of `stored_content`, with the title, which is stored beside it."""
+    fields = orjson.loads(stored) if stored else {}
+    return ItemContent(
+        title=title,
+        brand=fields.get("brand"),
+        categories=tuple(fields.get("categories", ())),
+        description=fields.get("description"),
+        price=fields.get("price"),
+    )

@@ -11,6 +11,7 @@ new batches wait for changes. Knows nothing of HTTP or of graphs.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,19 +19,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.catalogue.census import Census
 from service.catalogue.locking import ReadWriteLock
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem
 from service.catalogue.table import CatalogueEntry, CatalogueTable
 from service.errors import UnknownDomain
+from service.index.nearest import nearest_paths
 from service.index.trie import CodeTrie, TrieArrays
 from service.semantic_ids import TokenLayout
 
-__all__ = ["CatalogueEntry", "CatalogueView", "LiveCatalogue"]
+__all__ = ["CatalogueEntry", "CatalogueView", "LiveCatalogue", "Neighbour"]
 
 IntArray = NDArray[np.int32]
 
 FETCHED_KEYS = 1000
 """Keys whose state one refresh step reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """An item whose semantic ID begins as another's does, for `shared` of its L + N + 1 parts."""
+
+    entry: CatalogueEntry
+    shared: int
 
 
 class CatalogueView:
@@ -76,6 +87,18 @@ class CatalogueView:
         """The item that a leaf stands for."""
         return self._table.entry(leaf)
 
+    def alike(self, key: ItemKey, count: int) -> list[Neighbour]:
+        """At most `count` other items of a live item's domain, those that share most of its ID's beginning first."""
+        _, tokens, _ = self._paths([key], self._roots)
+        if not len(tokens):
+            return []
+        own, root = tokens[0].tolist(), self._roots[key.domain]
+        found = []
+        for path in nearest_paths(self.arrays, root, own, count):
+            shared = next(level for level, token in enumerate(own) if path[level] != token)
+            found.append(Neighbour(self._table.entry(self._trie.find(root, path)), shared))
+        return found
+
     def restricted(self, keys: Sequence[ItemKey]) -> CatalogueView:
         """A view of these items alone, over an index of its own; items that are not there are passed over."""
         domains = list(self._roots)
@@ -93,11 +116,12 @@ class CatalogueView:
 
 @dataclass(slots=True)
 class _State:
-    """Table and index that belong together; replaced as one when everything is read anew."""
+    """Table, index and census that belong together; replaced as one when everything is read anew."""
 
     table: CatalogueTable
     trie: CodeTrie
     roots: dict[str, int]
+    census: Census
 
 
 class LiveCatalogue:
@@ -116,6 +140,7 @@ class LiveCatalogue:
         # Held over the store's answer and its application, so that no older state is applied after a newer one.
         self._applying = threading.Lock()
         self._lock = ReadWriteLock()
+        self._fresh_at = time.monotonic()
         self._seen = store.head()
         self._state = self._read_all()
 
@@ -128,6 +153,15 @@ class LiveCatalogue:
     def store(self) -> CatalogueStore:
         """Where the catalogue is kept."""
         return self._store
+
+    @property
+    def age(self) -> float:
+        """Seconds since this replica last had seen every change of the store."""
+        return time.monotonic() - self._fresh_at
+
+    def census(self) -> Census:
+        """How the catalogue uses its token space, kept up with every change."""
+        return self._state.census
 
     def domains(self) -> dict[str, int]:
         """Live items of each domain that has any."""
@@ -147,6 +181,11 @@ class LiveCatalogue:
         with self._lock.reading():
             state = self._state
             yield CatalogueView(state.table, self._layout, state.trie, state.roots)
+
+    def alike(self, key: ItemKey, count: int) -> list[Neighbour]:
+        """See `CatalogueView.alike`."""
+        with self.searching() as view:
+            return view.alike(key, count)
 
     def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items; those that were not refused can be recommended when the call returns.
@@ -186,15 +225,17 @@ class LiveCatalogue:
         """
         seen = 0
         while True:
+            asked_at = time.monotonic()
             with self._applying:
                 changes = self._store.changes(self._seen, FETCHED_KEYS)
                 if changes.gap:
                     state = self._read_all()
                     with self._lock.writing():
                         self._state = state
-                    self._seen = changes.last
+                    self._seen, self._fresh_at = changes.last, asked_at
                     return seen + 1
                 if not changes.keys:
+                    self._fresh_at = asked_at
                     return seen
                 keys = list(dict.fromkeys(changes.keys))
                 self._apply(dict(zip(keys, self._store.get(keys), strict=True)))
@@ -208,8 +249,12 @@ class LiveCatalogue:
             table.add(batch)
         roots = {domain: number for number, domain in enumerate(table.domains())}
         ordinals, node_of = table.rows()
-        tokens = self._layout.tokens(table.values(ordinals))
-        return _State(table, CodeTrie.from_tokens(tokens, node_of, ordinals, len(roots)), roots)
+        values = table.values(ordinals)
+        census = Census(self._layout)
+        for domain, number in roots.items():
+            census.add(domain, values[node_of == number])
+        trie = CodeTrie.from_tokens(self._layout.tokens(values), node_of, ordinals, len(roots))
+        return _State(table, trie, roots, census)
 
     def _apply(self, states: Mapping[ItemKey, StoredItem | None]) -> None:
         """Bring table and index to the given states of some keys; waits for batches of searches that have begun."""
@@ -236,16 +281,21 @@ class LiveCatalogue:
     def _change(
         self, gone: Sequence[ItemKey], retitled: Sequence[tuple[int, str | None]], added: Sequence[StoredItem]
     ) -> None:
-        table, trie, roots = self._state.table, self._state.trie, self._state.roots
+        table, trie, roots, census = self._state.table, self._state.trie, self._state.roots, self._state.census
         for key in gone:
             ordinal = table.ordinal(key)
             if ordinal is not None:
-                trie.delete(roots[key.domain], self._layout.tokens(table.values([ordinal]))[0])
+                values = table.values([ordinal])
+                trie.delete(roots[key.domain], self._layout.tokens(values)[0])
+                census.remove(key.domain, values)
                 table.remove(key)
         for ordinal, title in retitled:
             table.retitle(ordinal, title)
         rows = table.add(added)
-        for item, ordinal, tokens in zip(added, rows, self._layout.tokens(table.values(rows)).tolist(), strict=True):
+        values = table.values(rows)
+        for domain in {item.domain for item in added}:
+            census.add(domain, values[[item.domain == domain for item in added]])
+        for item, ordinal, tokens in zip(added, rows, self._layout.tokens(values).tolist(), strict=True):
             if item.domain not in roots:
                 roots[item.domain] = trie.add_root()
             trie.insert(roots[item.domain], tokens, leaf=ordinal)

@@ -12,6 +12,8 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from pydantic import SecretStr
+
 from service.errors import InvalidInput, UnitokError
 from service.lifecycle import Service
 from service.logs import configure_logs
@@ -21,8 +23,8 @@ from service.settings import Settings
 TIMEOUT_SECONDS = 60.0
 
 
-def ask_server(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """POST a body to a running server.
+def ask_server(url: str, path: str, body: dict[str, Any], key: SecretStr | None = None) -> dict[str, Any]:
+    """POST a body to a running server, with an API key if there is one.
 
     Raises
     ------
@@ -31,8 +33,11 @@ def ask_server(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
     """
     if not url.startswith(("http://", "https://")):
         raise InvalidInput(f"server URL {url!r} must start with http:// or https://")
+    headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key.get_secret_value()}"
     request = urllib.request.Request(  # noqa: S310 - the scheme has been checked
-        url.rstrip("/") + path, json.dumps(body).encode(), {"Content-Type": "application/json"}, method="POST"
+        url.rstrip("/") + path, json.dumps(body).encode(), headers, method="POST"
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from service.cli.backfill import backfill
+from service.cli.keys import keys
 from service.cli.recommend import recommend
 from service.cli.serve import serve
 from service.cli.tokenize import tokenize
@@ -43,6 +44,7 @@ def build() -> typer.Typer:
     }
     for name, command in online.items():
         app.command(name, rich_help_panel="Serving")(command)
+    app.add_typer(keys, name="keys", rich_help_panel="Serving")
     return app
 
 

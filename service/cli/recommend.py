@@ -45,7 +45,7 @@ def recommend(
     }
     body = {name: value for name, value in fields.items() if value is not None}
     if url is not None:
-        answer = ask_server(url, "/recommend", body)
+        answer = ask_server(url, "/recommend", body, read_settings().api_key)
     else:
         answer = ask_here(read_settings(bundle=bundle, store=store), lambda service: answer_recommend(service, body))
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
@@ -61,7 +61,7 @@ def history_entry(text: str) -> dict[str, str]:
 
 async def answer_recommend(service: Service, body: dict[str, Any]) -> dict[str, Any]:
     """What POST /recommend answers."""
-    from service.routes.operations import recommend as route
+    from service.routes.operations import answer_recommend as answer
     from service.schemas import RecommendRequest, read_body
 
-    return (await route(read_body(RecommendRequest, body), service)).model_dump()
+    return (await answer(read_body(RecommendRequest, body), service)).model_dump()

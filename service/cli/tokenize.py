@@ -44,7 +44,7 @@ def tokenize(
     item = {name: value for name, value in fields.items() if value is not None}
     body = {"items": [item], "register": register}
     if url is not None:
-        answer = ask_server(url, "/tokenize", body)
+        answer = ask_server(url, "/tokenize", body, read_settings().api_key)
     else:
         answer = ask_here(read_settings(bundle=bundle, store=store), lambda service: answer_tokenize(service, body))
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
@@ -52,7 +52,7 @@ def tokenize(
 
 async def answer_tokenize(service: Service, body: dict[str, Any]) -> dict[str, Any]:
     """What POST /tokenize answers."""
-    from service.routes.operations import tokenize as route
+    from service.routes.operations import answer_tokenize as answer
     from service.schemas import TokenizeRequest, read_body
 
-    return (await route(read_body(TokenizeRequest, body), service)).model_dump()
+    return (await answer(read_body(TokenizeRequest, body), service)).model_dump()

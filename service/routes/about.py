@@ -8,24 +8,26 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.lifecycle import State
-from service.routes.dependencies import AnyService, generation_of
+from service.routes.dependencies import KEY_PROBLEMS, AnyService, Reader, generation_of, problems
 from service.schemas import BundleResponse, DomainAnswer, DomainsResponse, Liveness, Readiness
 
 router = APIRouter()
 
 
-@router.get("/domains", tags=["catalogue"])
-async def domains(service: AnyService) -> DomainsResponse:
+@router.get("/domains", tags=["catalogue"], responses=problems(*KEY_PROBLEMS))
+async def domains(caller: Reader, service: AnyService) -> DomainsResponse:
     """List every domain that holds items, with how many."""
+    await caller.charge(1)
     counts = sorted(service.catalogue.domains().items())
     return DomainsResponse(
         domains=[DomainAnswer(domain=name, items=items) for name, items in counts], **generation_of(service)
     )
 
 
-@router.get("/bundle", tags=["catalogue"])
-async def bundle(service: AnyService) -> BundleResponse:
+@router.get("/bundle", tags=["catalogue"], responses=problems(*KEY_PROBLEMS))
+async def bundle(caller: Reader, service: AnyService) -> BundleResponse:
     """Say what is being served."""
+    await caller.charge(1)
     manifest = service.manifest
     return BundleResponse(
         created=manifest.created,

@@ -10,10 +10,13 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Depends, Path, Request, Response
+from fastapi import Depends, Path, Request, Response, Security
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer, SecurityScopes
 
 from service import limits
+from service.access import KeyScope
+from service.gate import Caller
 from service.lifecycle import Service
 from service.problems import CONTENT_TYPE, Problem
 from service.schemas import Generation
@@ -53,6 +56,26 @@ def get_open_service(request: Request) -> Service:
     return service
 
 
+API_KEY = HTTPBearer(
+    scheme_name="API key",
+    description="As made by `unitok keys new`; needed where the service has keys, else ignored.",
+    auto_error=False,  # the gate has looked at it before any route is chosen
+)
+
+
+def get_caller(request: Request, needed: SecurityScopes, documented: Annotated[Any, Depends(API_KEY)]) -> Caller:
+    """Who asks, allowed to do what the route needs; `documented` makes OpenAPI say that a key may be asked for."""
+    caller: Caller = request.state.caller
+    for scope in needed.scopes:
+        caller.require(KeyScope(scope))
+    return caller
+
+
+AnyCaller = Annotated[Caller, Security(get_caller)]
+"""For a route that looks at the body before it knows which scope is needed."""
+Reader = Annotated[Caller, Security(get_caller, scopes=[KeyScope.READ])]
+Registrar = Annotated[Caller, Security(get_caller, scopes=[KeyScope.REGISTER])]
+
 AnyService = Annotated[Service, Depends(get_service)]
 OpenService = Annotated[Service, Depends(get_open_service)]
 DomainPath = Annotated[str, Path(pattern=limits.DOMAIN_PATTERN, description="Catalogue the item belongs to.")]
@@ -66,6 +89,10 @@ def generation_of(service: Service) -> dict[str, Any]:
     return Generation(bundle=service.manifest.name, generation=service.manifest.generation).model_dump()
 
 
+KEY_PROBLEMS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
+"""What the check of keys and rates may answer."""
+
+
 def problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
     """Documentation of the ways in which a route can fail."""
     return {
@@ -74,16 +101,16 @@ def problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
             "model": Problem,
             "content": {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in statuses
+        for status in dict.fromkeys(statuses)
     }
 
 
 BODY_PROBLEMS = (
+    *KEY_PROBLEMS,
     HTTPStatus.BAD_REQUEST,
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )

@@ -10,10 +10,13 @@ from service.catalogue.store import ItemKey
 from service.errors import ItemNotFound
 from service.routes.dependencies import (
     BODY_PROBLEMS,
+    KEY_PROBLEMS,
     AnyService,
     DomainPath,
     ItemIdPath,
     OpenService,
+    Reader,
+    Registrar,
     StrictJsonRoute,
     generation_of,
     problems,
@@ -25,9 +28,10 @@ router = APIRouter(route_class=StrictJsonRoute, prefix="/items/{domain}", tags=[
 ITEM = "/{item_id:path}"
 
 
-@router.get(ITEM, responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
-async def get_item(domain: DomainPath, item_id: ItemIdPath, service: AnyService) -> ItemAnswer:
+@router.get(ITEM, responses=problems(*KEY_PROBLEMS, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+async def get_item(domain: DomainPath, item_id: ItemIdPath, caller: Reader, service: AnyService) -> ItemAnswer:
     """Look an item up."""
+    await caller.charge(1)
     entry = service.catalogue.lookup([ItemKey(domain, item_id)])[0]
     if entry is None:
         raise ItemNotFound(f"domain {domain!r} holds no item {item_id!r}")
@@ -50,12 +54,19 @@ async def get_item(domain: DomainPath, item_id: ItemIdPath, service: AnyService)
     },
 )
 async def put_item(
-    domain: DomainPath, item_id: ItemIdPath, body: Content, service: OpenService, response: Response
+    *,
+    domain: DomainPath,
+    item_id: ItemIdPath,
+    body: Content,
+    caller: Registrar,
+    service: OpenService,
+    response: Response,
 ) -> ItemAnswer:
     """Register one item, as /tokenize does with `register`: 201 if it is new, 200 if it was there.
 
     An item that was there keeps its semantic ID; its title is renewed.
     """
+    await caller.charge(1)
     item = (await service.tokenizing.tokenize([body.item_input(domain, item_id)], register=True))[0]
     response.status_code = HTTPStatus.CREATED if item.created else HTTPStatus.OK
     return ItemAnswer(
@@ -71,9 +82,12 @@ async def put_item(
 @router.delete(
     ITEM,
     status_code=HTTPStatus.NO_CONTENT,
-    responses=problems(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    responses=problems(
+        *KEY_PROBLEMS, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
+    ),
 )
-async def delete_item(domain: DomainPath, item_id: ItemIdPath, service: OpenService) -> None:
+async def delete_item(domain: DomainPath, item_id: ItemIdPath, caller: Registrar, service: OpenService) -> None:
     """Remove an item: it is not recommended any more. Its semantic ID is kept for it and never given to another."""
+    await caller.charge(1)
     if not await service.writing.delete(ItemKey(domain, item_id)):
         raise ItemNotFound(f"domain {domain!r} holds no item {item_id!r}")

@@ -97,12 +97,18 @@ def test_every_job_gets_its_own_result_within_budget_and_group(submissions: list
     for batch in batches:
         assert len({group for _, _, group in batch}) == 1
         assert len(batch) == 1 or len(batch) * max(size for _, size, _ in batch) <= budget
-    # The oldest entry always leads the next batch: no starvation. The batch is also as full as first-fit makes it.
-    waiting = [job for jobs in submissions for job in jobs]
+    # The entry whose turn it is always leads the next batch: no starvation. The batch is as full as first-fit makes it.
+    waiting = by_turns(submissions)
     for batch in batches:
         assert batch == first_fit(waiting, budget)
         for job in batch:
             waiting.remove(job)
+
+
+def by_turns(submissions: list[list[Job]]) -> list[Job]:
+    """The slow twin of the queue: callers that arrived together take turns, by the size of what each has had."""
+    turns = [(sum(size for _, size, _ in jobs[: n + 1]), job) for jobs in submissions for n, job in enumerate(jobs)]
+    return [job for _, job in sorted(turns, key=lambda pair: pair[0])]
 
 
 def first_fit(waiting: list[Job], budget: int) -> list[Job]:
@@ -244,3 +250,37 @@ def test_no_jobs_no_batch() -> None:
 
     asyncio.run(main())
     assert recorder.batches == []
+
+
+def test_a_small_request_does_not_wait_for_a_large_one_before_it() -> None:
+    recorder = Recorder()
+
+    async def body(batcher: Batcher[Job, int]) -> None:
+        large = asyncio.create_task(batcher.submit([(number, 1, "a") for number in range(40)]))
+        await queued(batcher, 40)
+        small = asyncio.create_task(batcher.submit([(99, 1, "a")]))
+        await queued(batcher, 41)
+        recorder.go_on.set()
+        assert await small == [198]
+        assert await large == [2 * number for number in range(40)]
+
+    held(recorder, 4, body)
+    assert (99, 1, "a") in recorder.batches[1]
+    assert [len(batch) for batch in recorder.batches[1:]] == [4] * 10 + [1]
+
+
+def test_a_large_request_is_not_starved_by_small_ones() -> None:
+    recorder = Recorder()
+    batcher = recorder.batcher(1)
+
+    async def main() -> int:
+        large = asyncio.create_task(batcher.submit([(number, 1, "a") for number in range(20)]))
+        await asyncio.sleep(0)
+        small = 0
+        while not large.done():
+            await asyncio.gather(*(batcher.submit([(1000, 1, "a")]) for _ in range(3)))
+            small += 3
+        return small
+
+    assert asyncio.run(main()) <= 20 * 3 + 6
+    assert batcher.close(10)

@@ -353,7 +353,8 @@ def test_the_documentation_lists_every_endpoint_with_its_examples(stocked: httpx
     assert stocked.get("/docs").status_code == 200
     schema = stocked.get("/openapi.json").json()
     assert set(schema["paths"]) == {
-        "/tokenize", "/recommend", "/items/{domain}/{item_id}", "/domains", "/bundle", "/livez", "/readyz", "/metrics",
+        "/tokenize", "/recommend", "/items/{domain}/{item_id}", "/explain/{domain}/{item_id}", "/domains", "/bundle",
+        "/livez", "/readyz", "/metrics",
     }  # fmt: skip
     problem = schema["paths"]["/tokenize"]["post"]["responses"]["422"]["content"]
     assert list(problem) == ["application/problem+json"]

@@ -370,6 +370,25 @@ def test_the_work_of_a_client_that_left_is_dropped(served: Served) -> None:
     assert 'unitok_requests_total{method="POST",route="/tokenize",status="499"} 1.0' in metrics
 
 
+def test_a_request_that_takes_too_long_is_given_up_and_withdrawn(tmp_path: Path) -> None:
+    with serve(tmp_path, max_request_seconds=0.3) as served:
+        encoder = served.engine.text_encoder
+        encoder.go_on.clear()
+        encoder.entered.clear()
+        with ThreadPoolExecutor(2) as pool:
+            plug = pool.submit(served.client.post, "/tokenize", json={"items": [ITEM]})
+            assert encoder.entered.wait(20)
+            waiting = pool.submit(served.client.post, "/tokenize", json={"items": [ITEM | {"title": "too late"}]})
+            for answer in (plug.result(), waiting.result()):
+                check_problem(answer, 503, "deadline-exceeded", "within 0.3 s", "repeating it is safe")
+                assert answer.headers["Retry-After"] == "1"
+        encoder.go_on.set()
+        assert served_items(served.client) == 0
+        assert served.client.get("/items/films/1").status_code == 200
+        assert 'unitok_rejected_total{reason="deadline"} 2.0' in served.client.get("/metrics").text
+    assert ["too late"] not in encoder.batches
+
+
 def test_a_store_that_does_not_answer_is_503_and_safe_to_repeat(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,9 @@ def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[s
     files = hash_files(partial)
     sizes = {name: (partial / name).stat().st_size for name in files}
     figures = {"proof": proof.figures, "bytes": sum(sizes.values()), "file_bytes": sizes}
-    write_manifest(partial, manifest.model_copy(update={"files": files, "figures": figures}))
+    item_tokenizer = manifest.item_tokenizer.model_copy(update={"quantization_error": proof.quantization_error})
+    proven = {"files": files, "figures": figures, "item_tokenizer": item_tokenizer}
+    write_manifest(partial, manifest.model_copy(update=proven))
     Bundle.open(partial)
     _put_in_place(partial, out)
     return {"bundle": options.name, "generation": options.generation, "items": manifest.catalogue.items, **figures}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.bundle.sample import ProvenSample
 from service.engine.engine import Engine
+from service.engine.item_tokenizer import TokenizedItems
 from service.errors import ModelError
 from service.items import compose_texts
 from service.progress import progress
@@ -36,9 +37,17 @@ STORED_TEXTS = 32
 
 @dataclass(frozen=True)
 class Proof:
-    """What was proven: figures for the manifest, and a sample with which `verify` repeats it."""
+    """What was proven.
+
+    Attributes
+    ----------
+    figures : for the manifest
+    quantization_error : mean over the catalogue, by domain
+    sample : with which `verify` repeats the proof
+    """
 
     figures: dict[str, Any]
+    quantization_error: dict[str, float]
     sample: ProvenSample
 
 
@@ -59,7 +68,8 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
     values = np.concatenate([domain.values for domain in sources.domains])
     path = engine.bundle.path(engine.bundle.manifest.item_tokenizer.model)
     proof = prove_item_tokenizer(sources.tokenizer, path, embeddings)
-    ids = _prove_ids(engine, sources, embeddings, values)
+    graph = engine.item_tokenizer.tokenize(embeddings)
+    ids = _prove_ids(sources, graph, embeddings, values)
     text_rows, text_vectors, text_figures = _prove_texts(engine, sources, random)
     chosen = np.sort(random.choice(len(embeddings), min(STORED_ITEMS, len(embeddings)), replace=False))
     tokenized = engine.item_tokenizer.tokenize(embeddings[chosen])
@@ -98,7 +108,12 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
         tokens=np.stack([proven.tokens[row] for _, proven, row in stored]),
         log_prob=np.stack([proven.log_prob[row] for _, proven, row in stored]),
     )
-    return Proof(figures, sample)
+    splits = np.cumsum([len(domain.values) for domain in sources.domains])[:-1]
+    errors = {
+        domain.data.name: float(part.mean(dtype=np.float64))
+        for domain, part in zip(sources.domains, np.split(graph.quantization_error, splits), strict=True)
+    }
+    return Proof(figures, errors, sample)
 
 
 def _padded(row: NDArray[np.int64], width: int) -> NDArray[np.int64]:
@@ -113,9 +128,11 @@ class _ProvenIds:
     moved: int
 
 
-def _prove_ids(engine: Engine, sources: Sources, embeddings: NDArray[np.float32], values: IntArray) -> _ProvenIds:
+def _prove_ids(
+    sources: Sources, graph: TokenizedItems, embeddings: NDArray[np.float32], values: IntArray
+) -> _ProvenIds:
     """The published IDs are what graph or network says now, after the same repair where there was one."""
-    graph, network = engine.item_tokenizer.tokenize(embeddings), sources.tokenizer.encode(embeddings)
+    network = sources.tokenizer.encode(embeddings)
     published = values[:, :-1]
     by_graph = np.concatenate([graph.codes, graph.experts], axis=1)
     nearest = np.concatenate([network.codes, network.experts], axis=1)

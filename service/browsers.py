@@ -1,0 +1,65 @@
+"""What browsers are told: headers that make every answer inert in them, and which other sites may read answers.
+
+The service is for programs; a browser that meets an answer should neither render, frame, guess at nor keep it. Knows
+nothing of what is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+INERT = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+DOCUMENTATION_POLICY = (
+    "default-src 'none'; connect-src 'self'; frame-ancestors 'none'; img-src 'self' data: "
+    "https://fastapi.tiangolo.com; "
+    "script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "worker-src blob:"
+)
+"""The interactive documentation is a page, with scripts and styles from where FastAPI takes them."""
+PAGES = frozenset({"/docs", "/redoc"})
+
+CORS_METHODS = ("GET", "POST", "PUT", "DELETE")
+CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-Request-ID")
+CORS_ANSWER_HEADERS = ("X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy")
+
+
+class InertAnswers:
+    """Adds the headers to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in INERT.items():
+                    headers.setdefault(name, value)
+                if scope["path"] in PAGES:
+                    headers["Content-Security-Policy"] = DOCUMENTATION_POLICY
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def allow_origins(app: Starlette, origins: Sequence[str]) -> None:
+    """Let pages of these origins read answers; none, as by default, adds nothing. Cookies are never asked for."""
+    if origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=CORS_METHODS,
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_ANSWER_HEADERS,
+        )

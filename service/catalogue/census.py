@@ -1,0 +1,92 @@
+"""How a catalogue uses its token space: counts of codes and experts a domain, kept up with every change.
+
+Symbols: n items, L levels, T codes a level, N experts an item, K experts. Changes must be made by one thread at a time;
+reading beside them is safe, and may see half of one. Knows nothing of stores and tries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.semantic_ids import IntArray, TokenLayout
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DomainCensus:
+    """The token space of one domain.
+
+    Attributes
+    ----------
+    items : live items
+    collided : items whose codes and experts another item had before them: their suffix is not 0
+    perplexity : float64 [L], effective number of codes in use at a level: 1 where all items share one, T at best
+    expert_share : float64 [K], share of each expert among those chosen
+    """
+
+    items: int
+    collided: int
+    perplexity: NDArray[np.float64]
+    expert_share: NDArray[np.float64]
+
+
+class _Counts:
+    """The numbers of one domain: codes int64 [L, T], experts int64 [K]."""
+
+    def __init__(self, layout: TokenLayout) -> None:
+        self.items = 0
+        self.collided = 0
+        self.codes = np.zeros((layout.levels, layout.codes), dtype=np.int64)
+        self.experts = np.zeros(layout.experts, dtype=np.int64)
+
+
+class Census:
+    """Counts of every domain that ever held an item."""
+
+    def __init__(self, layout: TokenLayout) -> None:
+        self._layout = layout
+        self._levels = np.arange(layout.levels)
+        self._domains: dict[str, _Counts] = {}
+
+    def add(self, domain: str, values: IntArray) -> None:
+        """Count items in; values int32 [n, L + N + 1]."""
+        self._change(domain, values, 1)
+
+    def remove(self, domain: str, values: IntArray) -> None:
+        """Count items out; values int32 [n, L + N + 1]."""
+        self._change(domain, values, -1)
+
+    def of(self, domain: str) -> DomainCensus:
+        """The census of a domain; of one that never held an item, that of an empty one."""
+        counts = self._domains.get(domain) or _Counts(self._layout)
+        return DomainCensus(
+            items=counts.items,
+            collided=counts.collided,
+            perplexity=np.exp(_entropy(counts.codes)),
+            expert_share=counts.experts / max(1, int(counts.experts.sum())),
+        )
+
+    def __contains__(self, domain: str) -> bool:
+        return domain in self._domains
+
+    def domains(self) -> dict[str, int]:
+        """Items of each domain that has any."""
+        return {domain: counts.items for domain, counts in list(self._domains.items()) if counts.items}
+
+    def _change(self, domain: str, values: IntArray, sign: int) -> None:
+        counts = self._domains.setdefault(domain, _Counts(self._layout))
+        levels = self._layout.levels
+        np.add.at(counts.codes, (self._levels, values[:, :levels]), sign)
+        np.add.at(counts.experts, values[:, levels:-1], sign)
+        counts.items += sign * len(values)
+        counts.collided += sign * int(np.count_nonzero(values[:, -1]))
+
+
+def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Entropy in nats of each row of counts [L, T], float64 [L]; 0 where a row is empty."""
+    total = counts.sum(axis=1, keepdims=True)
+    share = counts / np.maximum(total, 1)
+    # 0 log 0 is 0; a 1 in its place gives that.
+    return np.asarray(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1))

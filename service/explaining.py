@@ -1,0 +1,97 @@
+"""The explain operation: why an item has the semantic ID it has, and which items have one alike.
+
+The tokenizer is run on what the store keeps of the item's content today; where that gives another ID than the published
+one, the answer says so (the content has changed, or the item came with more text than is stored, or as an embedding).
+Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from service.admission import Admission
+from service.catalogue.content import read_content
+from service.catalogue.live import CatalogueEntry, LiveCatalogue, Neighbour
+from service.catalogue.store import ItemKey
+from service.encoding import EncodedItem, Encoding
+from service.errors import ItemNotFound
+from service.queries import ItemInput
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What the tokenizer says of the stored content.
+
+    Attributes
+    ----------
+    agrees : the codes and experts are those of the published ID
+    expert_weights : the router's weight of every expert
+    """
+
+    codes: tuple[int, ...]
+    experts: tuple[int, ...]
+    agrees: bool
+    quantization_error: float
+    expert_weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """An item, what its content gives (None: nothing is stored that the tokenizer reads), and the items alike."""
+
+    entry: CatalogueEntry
+    computed: Computed | None
+    alike: tuple[Neighbour, ...]
+
+
+class Explaining:
+    """The operation on one engine and one catalogue.
+
+    Parameters
+    ----------
+    encoding : contents to codes
+    catalogue : the live catalogue
+    expert_names : names of the K experts
+    admission : shared with the other operations
+    """
+
+    def __init__(
+        self, *, encoding: Encoding, catalogue: LiveCatalogue, expert_names: Sequence[str], admission: Admission
+    ) -> None:
+        self._encoding = encoding
+        self._catalogue = catalogue
+        self._expert_names = tuple(expert_names)
+        self._admission = admission
+
+    async def explain(self, key: ItemKey, count: int) -> Explanation:
+        """Explain an item, with at most `count` items alike: those that share most of its ID's beginning first.
+
+        Raises
+        ------
+        ItemNotFound : the catalogue does not hold it
+        Overloaded : no room; nothing was done
+        StoreUnavailable : its content cannot be read
+        """
+        with self._admission.enter(1):
+            stored = (await asyncio.to_thread(self._catalogue.get, [key]))[0]
+            entry = self._catalogue.lookup([key])[0]
+            if stored is None or entry is None:
+                raise ItemNotFound(f"domain {key.domain!r} holds no item {key.item_id!r}")
+            item = ItemInput(key.domain, key.item_id, read_content(stored.title, stored.content))
+            computed = None
+            if item.has_content:
+                computed = self._computed((await self._encoding.encode([item], ["item"]))[0], entry)
+            alike = await asyncio.to_thread(self._catalogue.alike, key, count)
+        return Explanation(entry, computed, tuple(alike))
+
+    def _computed(self, said: EncodedItem, entry: CatalogueEntry) -> Computed:
+        codes, experts = tuple(map(int, said.codes)), tuple(map(int, said.experts))
+        return Computed(
+            codes=codes,
+            experts=experts,
+            agrees=(*codes, *experts) == tuple(entry.values[:-1].tolist()),
+            quantization_error=said.quantization_error,
+            expert_weights=dict(zip(self._expert_names, map(float, said.gate), strict=True)),
+        )

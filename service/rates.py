@@ -1,0 +1,138 @@
+"""Rate limits in items, a token bucket a caller: in this process, or shared by all replicas through Redis.
+
+A bucket holds at most `capacity` items and fills at `rate` items a second. A request is let in when the bucket holds
+its cost, or is full: a cost above the capacity leaves a debt, so that a large request waits longer but is never locked
+out. Knows nothing of keys and HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Protocol
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+REDIS_SECONDS = 0.25
+"""Longest wait for the shared bucket: a limit must not cost more than the work that it limits."""
+RETRY_SECONDS = 5.0
+"""How long the process's own buckets stand in for a Redis that did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What one caller may ask for.
+
+    Attributes
+    ----------
+    rate : items a second
+    capacity : items at once
+    """
+
+    rate: float
+    capacity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What became of one request.
+
+    Attributes
+    ----------
+    granted : whether it may go on
+    remaining : items in the bucket now, 0 where there is a debt
+    retry_after : seconds until the same cost would be granted, 0 if it was
+    full_after : seconds until the bucket is full
+    """
+
+    limit: Limit
+    granted: bool
+    remaining: float
+    retry_after: float
+    full_after: float
+
+
+class Rates(Protocol):
+    """Buckets by name."""
+
+    async def take(self, name: str, cost: int, limit: Limit) -> Allowance:
+        """Take `cost` items out of a bucket, if they are there."""
+
+    async def close(self) -> None:
+        """Give up connections."""
+
+
+class MemoryRates:
+    """Buckets of this process; belongs to one event loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    async def take(self, name: str, cost: int, limit: Limit) -> Allowance:
+        """See `Rates.take`."""
+        now = self._clock()
+        level, since = self._buckets.get(name, (limit.capacity, now))
+        level = min(limit.capacity, level + max(0.0, now - since) * limit.rate)
+        granted = level >= min(cost, limit.capacity)
+        if granted:
+            level -= cost
+        self._buckets[name] = (level, now)
+        return allowance(limit, granted, level, cost)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+class RedisRates:
+    """Buckets shared through Redis, one Lua call a request; while Redis is away, those of this process stand in.
+
+    Parameters
+    ----------
+    url : of the server that also holds the catalogue
+    """
+
+    def __init__(self, url: str) -> None:
+        self._redis: Any = redis.asyncio.Redis.from_url(
+            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
+        )
+        self._take = self._redis.register_script(
+            resources.files("service").joinpath("lua", "rate.lua").read_text(encoding="utf-8")
+        )
+        self._own = MemoryRates()
+        self._again_at = -math.inf
+
+    async def take(self, name: str, cost: int, limit: Limit) -> Allowance:
+        """See `Rates.take`; never fails and never waits long."""
+        if time.monotonic() >= self._again_at:
+            try:
+                granted, level = await self._take([f"unitok:rate:{name}"], [limit.rate, limit.capacity, cost])
+                return allowance(limit, bool(granted), float(level), cost)
+            except (RedisError, OSError, TimeoutError):
+                self._again_at = time.monotonic() + RETRY_SECONDS
+        return await self._own.take(name, cost, limit)
+
+    async def close(self) -> None:
+        """Give up connections."""
+        await self._redis.aclose()
+
+
+def open_rates(store_url: str) -> Rates:
+    """Buckets that are shared as the catalogue store is: by all replicas through Redis, else by nobody."""
+    return RedisRates(store_url) if store_url.startswith(("redis://", "rediss://")) else MemoryRates()
+
+
+def allowance(limit: Limit, granted: bool, level: float, cost: int) -> Allowance:
+    """What a bucket at this level means for whoever asked for `cost`."""
+    missing = 0.0 if granted else min(cost, limit.capacity) - level
+    return Allowance(
+        limit=limit,
+        granted=granted,
+        remaining=max(0.0, level),
+        retry_after=missing / limit.rate,
+        full_after=(limit.capacity - level) / limit.rate,
+    )

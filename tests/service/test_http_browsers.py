@@ -1,0 +1,93 @@
+"""What browsers meet: inert answers, no other site's pages by default, and those that are named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dummy_engine import POISON, DummyEngine
+from http_server import running, wait_until_ready
+
+from service.access import KeyScope, new_key
+from service.app import create_app
+from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.live import LiveCatalogue
+from service.errors import ConfigError
+from service.settings import PREFIX, Settings, read_settings
+
+SHOP, STRANGER = "https://shop.example", "https://stranger.example"
+KEY = new_key("shop", [KeyScope.READ])
+
+
+@contextmanager
+def serve(folder: Path, **more: Any) -> Iterator[httpx.Client]:
+    engine = DummyEngine()
+    store = EmbeddedStore(folder, "dummy", 3, engine.layout)
+    store.finish_seed()
+    with running(create_app(Settings(**more), engine=engine, catalogue=LiveCatalogue(store))) as client:
+        wait_until_ready(client)
+        yield client
+    store.close()
+
+
+def test_every_answer_is_inert_in_a_browser(tmp_path: Path) -> None:
+    with serve(tmp_path) as client:
+        poison = {"items": [{"domain": "d", "title": POISON}]}
+        answers = [client.get("/domains"), client.get("/none"), client.post("/tokenize", json=poison)]
+        answers += [client.post("/tokenize", content=b"x"), client.get("/livez"), client.get("/docs")]
+        assert [answer.status_code for answer in answers] == [200, 404, 500, 415, 200, 200]
+        for answer in answers:
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+            assert answer.headers["X-Frame-Options"] == "DENY"
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            assert "Server" not in answer.headers or answer.headers["Server"] == "uvicorn"
+        # The interactive documentation still finds its scripts.
+        page, policy = answers[-1].text, answers[-1].headers["Content-Security-Policy"]
+        assert "https://cdn.jsdelivr.net" in page
+        assert "https://cdn.jsdelivr.net" in policy
+        assert "jsdelivr" not in answers[0].headers["Content-Security-Policy"]
+
+
+def preflight(client: httpx.Client, origin: str) -> httpx.Response:
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    return client.options("/recommend", headers=headers | {"Access-Control-Request-Headers": "authorization"})
+
+
+def test_no_other_site_may_read_answers_by_default(tmp_path: Path) -> None:
+    with serve(tmp_path) as client:
+        assert preflight(client, SHOP).status_code == 405
+        answer = client.get("/domains", headers={"Origin": SHOP})
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_named_sites_may_also_before_they_send_a_key(tmp_path: Path) -> None:
+    with serve(tmp_path, cors_origins=(SHOP,), api_keys=KEY.entry) as client:
+        allowed = preflight(client, SHOP)
+        assert allowed.status_code == 200
+        assert allowed.headers["Access-Control-Allow-Origin"] == SHOP
+        assert "authorization" in allowed.headers["Access-Control-Allow-Headers"].lower()
+        assert "Access-Control-Allow-Credentials" not in allowed.headers
+        assert preflight(client, STRANGER).status_code == 400
+        key = {"Authorization": f"Bearer {KEY.secret}"}
+        for headers, status in (({}, 401), (key, 200)):
+            answer = client.get("/domains", headers={"Origin": SHOP} | headers)
+            assert answer.status_code == status
+            assert answer.headers["Access-Control-Allow-Origin"] == SHOP
+            assert "X-Request-ID" in answer.headers["Access-Control-Expose-Headers"]
+        strange = client.get("/domains", headers={"Origin": STRANGER} | key)
+        assert "Access-Control-Allow-Origin" not in strange.headers
+
+
+def test_origins_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PREFIX + "CORS_ORIGINS", f"{SHOP}, http://localhost:3000,")
+    assert read_settings().cors_origins == (SHOP, "http://localhost:3000")
+    for wrong in ("*", "shop.example", SHOP + "/", f"{SHOP} {STRANGER}"):
+        monkeypatch.setenv(PREFIX + "CORS_ORIGINS", wrong)
+        with pytest.raises(ConfigError, match=r"UNITOK_CORS_ORIGINS: .* is no origin"):
+            read_settings()

@@ -1,0 +1,180 @@
+"""API keys and their rates over HTTP: who may do what, what a refusal says, and that no key is ever written down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dummy_engine import DummyEngine
+from http_server import Event, running, wait_until_ready
+from redis_server import RedisServer
+
+from service.access import KeyScope, NewKey, new_key
+from service.app import create_app
+from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.live import LiveCatalogue
+from service.gate import OPEN_PATHS
+from service.settings import Settings
+
+READER, LOADER = new_key("shop", [KeyScope.READ]), new_key("loader", [KeyScope.REGISTER])
+KEYS = f"{READER.entry}; {LOADER.entry}"
+ITEM = {"item_id": "a", "domain": "films", "title": "A"}
+HISTORY = [{"domain": "films", "item_id": "a"}]
+
+
+@contextmanager
+def serve(folder: Path, log: list[Event] | None = None, **more: Any) -> Iterator[httpx.Client]:
+    engine = DummyEngine()
+    opened = EmbeddedStore(folder, "dummy", 3, engine.layout)
+    opened.finish_seed()
+    with running(create_app(Settings(**more), engine=engine, catalogue=LiveCatalogue(opened)), log) as client:
+        wait_until_ready(client)
+        yield client
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with serve(tmp_path_factory.mktemp("locked"), api_keys=KEYS) as client:
+        assert client.put("/items/films/a", json={"title": "A"}, headers=bearer(LOADER)).status_code == 201
+        yield client
+
+
+def bearer(key: NewKey) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key.secret}"}
+
+
+def check_refusal(response: httpx.Response, status: int, kind: str, *parts: str) -> None:
+    assert response.status_code == status, response.text
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["type"] == f"urn:unitok:problem:{kind}"
+    assert problem["request_id"] == response.headers["X-Request-ID"]
+    assert all(part in problem["detail"] for part in parts), problem["detail"]
+
+
+def test_every_documented_path_but_the_open_ones_asks_for_a_key(locked: httpx.Client) -> None:
+    schema = locked.get("/openapi.json").json()
+    asked = 0
+    for path, operations in schema["paths"].items():
+        url = path.replace("{domain}", "films").replace("{item_id}", "a")
+        for method, operation in operations.items():
+            response = locked.request(method, url)
+            if path in OPEN_PATHS:
+                assert response.status_code == 200, path
+                assert "security" not in operation
+            else:
+                check_refusal(response, 401, "unauthenticated")
+                assert [set(way) for way in operation["security"]] == [{"API key"}]
+                assert {"401", "403", "429"} <= set(operation["responses"])
+                asked += 1
+    assert asked >= 7
+    assert schema["components"]["securitySchemes"]["API key"]["scheme"] == "bearer"
+    check_refusal(locked.get("/no-such-path"), 401, "unauthenticated")
+    assert locked.get("/docs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [None, "", "Bearer", READER.secret, f"Basic {READER.secret}", "Bearer utk_wrong", "Bearer caf\xe9"],
+)
+def test_without_a_known_key_the_answer_is_401(locked: httpx.Client, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
+    response = locked.post("/recommend", json={"history": HISTORY}, headers=headers)  # type: ignore[arg-type]
+    check_refusal(response, 401, "unauthenticated")
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="unitok"'
+
+
+def test_the_body_of_a_stranger_is_neither_parsed_nor_kept(locked: httpx.Client) -> None:
+    check_refusal(locked.post("/recommend", content=b"{" * 10**7), 401, "unauthenticated")
+
+
+def test_a_key_may_do_what_its_scopes_name(locked: httpx.Client) -> None:
+    def status(key: NewKey, method: str, path: str, body: Any = None) -> int:
+        return locked.request(method, path, json=body, headers=bearer(key)).status_code
+
+    register, plain = {"items": [ITEM], "register": True}, {"items": [ITEM]}
+    reading = [("GET", "/domains", None), ("GET", "/bundle", None), ("GET", "/items/films/a", None)]
+    reading += [("POST", "/recommend", {"history": HISTORY}), ("POST", "/tokenize", plain)]
+    writing = [("POST", "/tokenize", register), ("PUT", "/items/films/b", {"title": "B"})]
+    writing += [("DELETE", "/items/films/b", None)]
+    for call in reading:
+        assert (status(READER, *call), status(LOADER, *call)) == (200, 403), call
+    for call in writing:
+        assert status(READER, *call) == 403, call
+        assert status(LOADER, *call) in {200, 201, 204}, call
+    response = locked.post("/tokenize", json=register, headers=bearer(READER))
+    check_refusal(response, 403, "forbidden", "'shop' has the scopes read, but this needs register")
+
+
+def test_a_service_without_keys_is_open(tmp_path: Path) -> None:
+    with serve(tmp_path) as client:
+        assert client.put("/items/films/a", json={"title": "A"}).status_code == 201
+        assert client.get("/domains", headers={"Authorization": "Bearer whatever"}).status_code == 200
+
+
+def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(READER.entry + "\n")
+    with serve(tmp_path / "store", api_keys_file=file) as client:
+        assert client.get("/domains").status_code == 401
+        assert client.get("/domains", headers=bearer(READER)).status_code == 200
+
+
+def test_no_key_is_written_down(tmp_path: Path) -> None:
+    log: list[Event] = []
+    wrong = new_key("x", [KeyScope.READ]).secret
+    settings: dict[str, Any] = {"api_keys": KEYS, "api_key": READER.secret}
+    with serve(tmp_path, log, **settings) as client:
+        client.get("/domains", headers=bearer(READER))
+        client.get("/domains", headers=bearer(LOADER))
+        client.get("/domains", headers={"Authorization": f"Bearer {wrong}"})
+        metrics = client.get("/metrics").text
+    written = repr(log) + metrics + repr(Settings(**settings)) + Settings(**settings).model_dump_json()
+    for secret in (READER.secret, LOADER.secret, wrong, READER.entry.split()[2]):
+        assert secret not in written
+    lines = [event for event in log if event["event"] == "request" and event["path"] == "/domains"]
+    assert [(line["status"], line.get("key"), line.get("problem")) for line in lines] == [
+        (200, "shop", None),
+        (403, "loader", "forbidden"),
+        (401, None, "unauthenticated"),
+    ]
+    assert 'unitok_rejected_total{reason="unauthenticated"} 1.0' in metrics
+    assert 'unitok_problems_total{type="forbidden"} 1.0' in metrics
+    assert 'unitok_key_items_total{key="shop"} 1.0' in metrics
+
+
+def test_the_rate_of_a_key_counts_items(tmp_path: Path) -> None:
+    with serve(tmp_path, api_keys=KEYS, rate_items_per_second=0.01, rate_burst_seconds=1000) as client:
+        body = {"items": [{"domain": "d", "title": str(number)} for number in range(6)]}
+        first = client.post("/tokenize", json=body, headers=bearer(READER))
+        assert first.status_code == 200
+        assert first.headers["RateLimit-Policy"] == '"items";q=10;w=1000'
+        assert first.headers["RateLimit"].startswith('"items";r=4;t=')
+        refused = client.post("/tokenize", json=body, headers=bearer(READER))
+        check_refusal(refused, 429, "rate-limited", "0.01 items a second", "this request is 6")
+        assert 150 <= int(refused.headers["Retry-After"]) <= 200
+        assert refused.headers["RateLimit"].startswith('"items";r=4;t=')
+        # What is wrong costs nothing, another key has its own rate, and probes have none.
+        assert client.post("/tokenize", json={"items": []}, headers=bearer(READER)).status_code == 422
+        assert client.put("/items/films/a", json={"title": "A"}, headers=bearer(LOADER)).status_code == 201
+        assert "RateLimit" not in client.get("/livez").headers
+        raw = {"history": [*HISTORY, {"domain": "films", "title": "raw"}]}
+        assert client.post("/recommend", json=raw, headers=bearer(READER)).headers["RateLimit"][7:].startswith(";r=2;")
+        metrics = client.get("/metrics").text
+        assert 'unitok_rejected_total{reason="rate_limited"} 1.0' in metrics
+        assert 'unitok_key_items_total{key="shop"} 8.0' in metrics
+
+
+def test_an_entry_may_have_a_rate_of_its_own_that_replicas_share(tmp_path: Path, redis_server: RedisServer) -> None:
+    key = new_key("shared-by-replicas", [KeyScope.READ], 0.001)
+    # Only the buckets of this app are in Redis: what counts is the store that the settings name.
+    more: dict[str, Any] = {"api_keys": key.entry, "rate_burst_seconds": 3600, "store": redis_server.url + "/9"}
+    with serve(tmp_path / "a", **more) as one, serve(tmp_path / "b", **more) as other:
+        answers = [client.get("/domains", headers=bearer(key)) for client in (one, other, one, other, one)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+    assert answers[1].headers["RateLimit"].startswith('"items";r=1;')
