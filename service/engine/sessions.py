@@ -124,8 +124,8 @@ def open_session(path: Path, runtime: Runtime, inputs: Sequence[Tensor], outputs
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = runtime.threads
     options.log_severity_level = _ERRORS_ONLY
-    # A bundle's graphs share the cores, and a pool that spins while it waits slows down the others: it may only while its
-    # own graph runs, and no longer than it was told to.
+    # A bundle's graphs share the cores, and a pool that spins while it waits slows down the others: it may only while
+    # its own graph runs, and no longer than it was told to.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if runtime.spin_microseconds else "0")
     if runtime.spin_microseconds:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(runtime.spin_microseconds))
