@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from benchmarks import beam_search, index, serving, tokenizing
+from benchmarks import beam_search, index, search_costs, search_int8, serving, tokenizing
 from benchmarks.rows import report
 
-report([*beam_search.run(batches=(1, 8, 32)), *index.run(), *tokenizing.run(), *serving.run()])
+report(
+    [
+        *beam_search.run(batches=(1, 8, 32)),
+        *search_costs.run(),
+        *search_int8.run(),
+        *index.run(),
+        *tokenizing.run(),
+        *serving.run(),
+    ]
+)

@@ -1,10 +1,12 @@
 """One graph against transformers' `generate(prefix_allowed_tokens_fn=...)`: same weights, same lists, how much time.
 
 Random weights in TIGER's size and random items; both sides get the same threads and are measured in turns, so that
-other load on the machine hits both.
+other load on the machine hits both. Where that load is heavy, `--clock processor --threads 1` counts the processor's
+seconds instead.
 
     python -m benchmarks.beam_search                       # small: a minute
-    python -m benchmarks.beam_search --items 10000 200000 --batches 1 8 32 --repeats 5
+    python -m benchmarks.beam_search --items 10000 --beams 20 --batches 1 8 32 --repeats 5
+    python -m benchmarks.beam_search --items 200000 --beams 50 --batches 1 32 --repeats 3
 """
 
 from __future__ import annotations
@@ -19,30 +21,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.catalogues import LAYOUT, random_items
-from benchmarks.rows import Row, medians, report
-from service.bundle.manifest import RecommenderPart
-from service.engine.recommender import Recommender
+from benchmarks.catalogues import random_items
+from benchmarks.limits import gemm_rate
+from benchmarks.recommenders import (
+    exported,
+    multiply_adds,
+    one_root,
+    opened,
+    random_histories,
+    random_model,
+    searching,
+)
+from benchmarks.rows import CLOCKS, Row, medians, report
 from service.engine.sessions import Runtime
 from service.errors import ModelError
-from service.index.trie import CodeTrie
 from service.ranked_lists import compare_lists
-from training.export.recommender import export_recommender
 from training.export.reference import AllowedTokens, generate_lists
-from training.networks.t5 import T5Settings, build_t5
 
-HISTORY = 100
-"""Tokens of a history: 20 items."""
+GOALS = {(20, 1): 15.0, (20, 32): 30.0, (50, 1): 12.0, (50, 32): 30.0}
+"""Least ratio to `generate`, by beams and batch."""
+SHARE_OF_GEMM = 0.6
 
 
 def run(
     items: Sequence[int] = (10_000,),
     beams: int = 20,
     batches: Sequence[int] = (1, 8),
+    *,
     repeats: int = 3,
     threads: int = 0,
+    spin: int = 0,
+    clock: str = "wall",
 ) -> list[Row]:
-    """One row for every catalogue size and batch; fails if a ranked list differs.
+    """Two rows for every catalogue size and batch: beside the peer and beside the limit; fails if a list differs.
 
     Parameters
     ----------
@@ -51,37 +62,36 @@ def run(
     batches : requests searched together
     repeats : of which the median is taken
     threads : of both sides; 0 takes every core
+    spin : `spin_microseconds` of our side
+    clock : which seconds are counted, a name of `CLOCKS`
     """
     threads = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    random = np.random.default_rng(0)
-    model = build_t5(LAYOUT, T5Settings()).eval()
-    part = RecommenderPart(name="all", model="recommender.onnx", domains=[], domain_tokens=[], max_history=20)
+    random, model = np.random.default_rng(0), random_model()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / part.model
-        export_recommender(model, LAYOUT, path)
-        recommender = Recommender.open(path, part, LAYOUT, Runtime("cpu", threads))
-    rows = []
+        recommender = opened(exported(model, Path(folder)), Runtime("cpu", threads, spin_microseconds=spin))
+    work, rows = multiply_adds(model.config, beams), []
     for count in items:
         tokens = random_items(count, random)
-        leaves = np.arange(count, dtype=np.int32)
-        index = CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, root_count=1).arrays()
-        allowed = AllowedTokens(tokens)
+        index, allowed = one_root(tokens).arrays(), AllowedTokens(tokens)
         for batch in batches:
-            history = random.integers(3, 3 + LAYOUT.levels * LAYOUT.codes, (batch, HISTORY))
-            mask = np.ones_like(history)
-            roots = np.zeros((batch, 1), dtype=np.int32)
-            search = partial(recommender.search, history, mask, index, roots, roots - 1, beams)
-            generate = partial(generate_lists, model, history, mask, allowed, beams)
+            asked = random_histories(batch, random)
+            search = searching(recommender, asked, index, beams)
+            generate = partial(generate_lists, model, asked.tokens, asked.mask, allowed, beams)
             found, expected = search(), generate()
             pairs = zip(expected.tokens, expected.log_prob, found.tokens, found.log_prob, strict=True)
             different = [comparison.problem for pair in pairs if (comparison := compare_lists(*pair)).problem]
             if different:
                 raise ModelError(f"{len(different)} of {batch} ranked lists differ: {different[0]}")
-            theirs, ours = (1e3 * taken for taken in medians(repeats, generate, search))
-            name = f"constrained search, {count:,} items, {beams} beams, batch {batch}"
-            rows.append(Row(name, ours, "ms", theirs, f"transformers' generate, equal lists, {threads} threads"))
+            theirs, ours = medians(repeats, generate, search, clock=CLOCKS[clock])
+            name = f"{count:,} items, {beams} beams, batch {batch}"
+            note = f"transformers' generate, equal lists, {threads} threads, {clock} clock"
+            goal = GOALS.get((beams, batch))
+            rows.append(Row(f"constrained search, {name}", 1e3 * ours, "ms", 1e3 * theirs, note, goal))
+            rate, limit = work * batch / ours, gemm_rate(clock=CLOCKS[clock])
+            note = "limit: rate of a large matrix product"
+            goal = SHARE_OF_GEMM if batch == 32 else None
+            rows.append(Row(f"multiply-adds, {name}", rate / 1e9, "G/s", limit / 1e9, note, goal))
     return rows
 
 
@@ -92,6 +102,8 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--spin", type=int, default=0, help="microseconds; see UNITOK_SPIN_MICROSECONDS")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     report(run(**vars(parser.parse_args())))
 
 

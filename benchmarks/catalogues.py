@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from service.semantic_ids import IntArray, TokenLayout
@@ -11,7 +13,8 @@ LAYOUT = TokenLayout(levels=4, codes=256, experts=10, experts_per_item=1, suffix
 
 def random_items(count: int, random: np.random.Generator) -> IntArray:
     """Distinct random semantic IDs without suffixes: int32 [count, 6] tokens."""
-    widths = [*LAYOUT.position_sizes[:-1], 1]
-    drawn = np.stack([random.integers(0, width, count + count // 50) for width in widths], axis=1)
-    distinct = np.unique(drawn.astype(np.int32), axis=0)
-    return LAYOUT.tokens(distinct[random.permutation(len(distinct))[:count]])
+    widths = (*LAYOUT.position_sizes[:-1], 1)
+    numbers = np.unique(random.integers(0, math.prod(widths), count + count // 50))
+    chosen = random.permutation(len(numbers))[:count]
+    values = np.stack(np.unravel_index(numbers[chosen], widths), axis=1)
+    return LAYOUT.tokens(values.astype(np.int32))

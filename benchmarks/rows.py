@@ -15,6 +15,11 @@ from rich.table import Table
 
 from training.laboratory.provenance import commit
 
+Clock = Callable[[], float]
+"""Seconds from some start: `time.perf_counter`, or `time.process_time` where other work shares the cores."""
+
+CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
+LESS_IS_BETTER = frozenset({"ms", "us", "s", "bytes"})
 RESULTS = Path(__file__).parent / "results.jsonl"
 
 
@@ -28,6 +33,7 @@ class Row:
     ours, peer : in `unit`; peer None where only a limit is stated in `note`
     unit : `ms` and `us` (less is better) or `items/s` and the like (more is better)
     note : who the peer is, or what the limit is
+    goal : least ratio to reach, or without a peer: what `ours` should reach
     """
 
     measure: str
@@ -35,24 +41,34 @@ class Row:
     unit: str
     peer: float | None = None
     note: str = ""
+    goal: float | None = None
 
     @property
     def ratio(self) -> float | None:
         """How many times better ours is than the peer."""
         if self.peer is None:
             return None
-        return self.peer / self.ours if self.unit in {"ms", "us", "s", "bytes"} else self.ours / self.peer
+        return self.peer / self.ours if self.unit in LESS_IS_BETTER else self.ours / self.peer
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None where there is none."""
+        if self.goal is None:
+            return None
+        if self.ratio is not None:
+            return self.ratio >= self.goal
+        return self.ours <= self.goal if self.unit in LESS_IS_BETTER else self.ours >= self.goal
 
 
-def medians(repeats: int, *sides: Callable[[], object]) -> list[float]:
+def medians(repeats: int, *sides: Callable[[], object], clock: Clock = time.perf_counter) -> list[float]:
     """Median seconds of each side, called in turns so that other load hits all; one call each to warm up."""
     taken: list[list[float]] = [[] for _ in sides]
     for repeat in range(repeats + 1):
         for side, times in zip(sides, taken, strict=True):
-            started = time.perf_counter()
+            started = clock()
             side()
             if repeat:
-                times.append(time.perf_counter() - started)
+                times.append(clock() - started)
     return [statistics.median(times) for times in taken]
 
 
@@ -70,12 +86,14 @@ def machine() -> dict[str, str]:
 
 def report(rows: list[Row]) -> None:
     """Print the table and append the rows to `benchmarks/results.jsonl`."""
-    table = Table("measure", "ours", "peer", "unit", "ratio", "peer or limit")
+    table = Table("measure", "ours", "peer", "unit", "ratio", "goal", "met", "peer or limit")
     where = machine()
     with RESULTS.open("a", encoding="utf-8") as file:
         for row in rows:
             peer = "-" if row.peer is None else f"{row.peer:,.4g}"
             ratio = "-" if row.ratio is None else f"{row.ratio:.2f} x"
-            table.add_row(row.measure, f"{row.ours:,.4g}", peer, row.unit, ratio, row.note)
-            file.write(json.dumps({**asdict(row), "ratio": row.ratio, **where}) + "\n")
+            goal = "-" if row.goal is None else f"{row.goal:,.4g}"
+            met = {None: "-", True: "yes", False: "no"}[row.met]
+            table.add_row(row.measure, f"{row.ours:,.4g}", peer, row.unit, ratio, goal, met, row.note)
+            file.write(json.dumps({**asdict(row), "ratio": row.ratio, "met": row.met, **where}) + "\n")
     Console().print(table)

@@ -7,6 +7,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from benchmarks.limits import gemm_rate
 from benchmarks.rows import Row, medians
 from service.bundle.files import Bundle
 from service.engine.engine import Engine
@@ -24,12 +25,6 @@ def parameters_touched(bundle: Bundle) -> int:
     all_codes = layout.levels * layout.codes * bundle.manifest.item_tokenizer.latent_width * layout.experts
     file = bundle.path(bundle.manifest.item_tokenizer.model).stat().st_size // 4
     return max(file - all_codes, 0) + codes
-
-
-def gemm_rate(size: int = 1024) -> float:
-    """Multiply-adds a second of a large float32 matrix product on this machine."""
-    left, right = np.random.default_rng(0).standard_normal((2, size, size), dtype=np.float32)
-    return size**3 / medians(5, lambda: left @ right)[0]
 
 
 def run(folder: Path = Path("models/sample")) -> list[Row]:

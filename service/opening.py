@@ -36,7 +36,7 @@ def opened(settings: Settings) -> Iterator[Opened]:
     ConfigError, StoreUnavailable : the store's URL is wrong, or it does not answer
     """
     bundle = Bundle.open(settings.bundle)
-    engine = Engine.open(bundle, settings.provider, settings.threads)
+    engine = Engine.open(bundle, settings.provider, settings.threads, settings.spin_microseconds)
     store = open_catalogue(settings.store.get_secret_value(), bundle)
     try:
         yield Opened(engine, LiveCatalogue(store))

@@ -37,6 +37,13 @@ class Settings(BaseSettings):
         default="cpu", description="Where the networks run; a provider that is not installed is an error at start."
     )
     threads: int = Field(default=0, ge=0, le=1024, description="Threads of one network operator; 0 takes every core.")
+    spin_microseconds: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="How long a thread that waits for the next operator of a running network keeps its core before it "
+        "sleeps; shortens single requests on idle cores and slows down whatever else runs there.",
+    )
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
 

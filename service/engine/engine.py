@@ -88,7 +88,7 @@ class Engine:
         self.layout = TokenLayout(shape.levels, shape.codes, shape.experts, shape.experts_per_item, shape.suffixes)
 
     @classmethod
-    def open(cls, bundle: Bundle, provider: Provider = "cpu", threads: int = 0) -> Engine:
+    def open(cls, bundle: Bundle, provider: Provider = "cpu", threads: int = 0, spin_microseconds: int = 0) -> Engine:
         """Open every graph of a bundle.
 
         Parameters
@@ -96,13 +96,14 @@ class Engine:
         bundle : opened, so its hashes are known to be right
         provider : where the graphs run; one that is missing is an error
         threads : threads of one operator, 0 for every core
+        spin_microseconds : see `Runtime`
 
         Raises
         ------
         BundleError : a graph has another signature than its part of the manifest says
         ProviderUnavailable : the provider is not in this installation
         """
-        runtime = Runtime(provider, threads)
+        runtime = Runtime(provider, threads, spin_microseconds=spin_microseconds)
         manifest = bundle.manifest
         text = manifest.text_encoder
         text_encoder = TextEncoder.open(bundle.path(text.model), bundle.path(text.tokenizer), text.max_tokens, runtime)

@@ -32,17 +32,22 @@ class Runtime:
     provider : where the graphs run
     threads : threads of one operator; 0 lets ONNX Runtime take every core
     device : number of the GPU; the CPU ignores it
+    spin_microseconds : how long a thread that waits for the next operator of a running graph keeps its core before it
+        sleeps; 0 lets it sleep at once. Between two runs threads always sleep.
     """
 
     provider: Provider = "cpu"
     threads: int = 0
     device: int = 0
+    spin_microseconds: int = 0
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}, but must be 0 (every core) or more")
         if self.device < 0:
             raise ConfigError(f"device is {self.device}, but must be the number of a GPU, from 0")
+        if self.spin_microseconds < 0:
+            raise ConfigError(f"spin_microseconds is {self.spin_microseconds}, but must be 0 (sleep at once) or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +124,12 @@ def open_session(path: Path, runtime: Runtime, inputs: Sequence[Tensor], outputs
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = runtime.threads
     options.log_severity_level = _ERRORS_ONLY
-    # A bundle's graphs share the cores: a pool that spins while it waits would slow down the others.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A bundle's graphs share the cores, and a pool that spins while it waits slows down the others: it may only while
+    # its own graph runs, and no longer than it was told to.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if runtime.spin_microseconds else "0")
+    if runtime.spin_microseconds:
+        options.add_session_config_entry("session.intra_op.spin_duration_us", str(runtime.spin_microseconds))
+        options.add_session_config_entry("session.force_spinning_stop", "1")
     settings = {"device_id": str(runtime.device)} if runtime.provider == "cuda" else {}
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=[(provider, settings)])

@@ -41,6 +41,14 @@ def test_runs_by_name_and_knows_its_sizes(tmp_path: Path) -> None:
         session.size("B")
 
 
+def test_threads_that_spin_compute_the_same(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "m.onnx")
+    x = np.arange(400_000, dtype=np.float32).reshape(-1, 4)
+    for spin_microseconds in (0, 100):
+        session = open_session(path, Runtime(threads=2, spin_microseconds=spin_microseconds), INPUTS, OUTPUTS)
+        np.testing.assert_array_equal(session.run({"x": x})["y"], 2 * x)
+
+
 @without_cuda
 def test_a_missing_provider_is_an_error_that_lists_what_is_there(tmp_path: Path) -> None:
     path = write_graph(tmp_path / "m.onnx")
@@ -126,5 +134,7 @@ def test_a_failing_run_says_which_shapes_it_was_given(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="threads is -1"):
         Runtime(threads=-1)
+    with pytest.raises(ConfigError, match="spin_microseconds is -1"):
+        Runtime(spin_microseconds=-1)
     with pytest.raises(ConfigError, match="device is -2"):
         Runtime("cuda", device=-2)

@@ -14,7 +14,23 @@ from service.engine.sessions import Runtime, Tensor, open_session
 from training.networks.graph import Graph, Value
 
 X = np.asarray([[4.0, 1.0, 3.0], [2.0, 6.0, 5.0]], dtype=np.float32)
+BIAS = np.asarray([[0.5, -1.0], [0.0, 2.0]], dtype=np.float32).reshape(1, 1, 2, 2)
 PLACES = np.asarray([[2, 0], [1, 1]], dtype=np.int32)
+
+
+def attended(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Attention with heads of width 1: [m, H], [n, H], [n, H] and a bias [m, n] -> [m, H]."""
+    scores = np.exp(np.einsum("mh,nh->hmn", queries, keys) + bias)
+    return np.einsum("hmn,nh->mh", scores / scores.sum(axis=2, keepdims=True), values)
+
+
+def cached(g: Graph, x: Value) -> tuple[Value, tuple[Value, Value]]:
+    """Both rows of x attend to an earlier position, of which keys and values are all ones, and to both of them."""
+    now, one = x.unsqueeze(0), g.constant(np.ones((1, 3, 1, 1), np.float32))
+    return g.cached_attention(now, now, now, g.constant(np.pad(BIAS, ((0, 0), (0, 0), (0, 0), (1, 0)))), (one, one), 3)
+
+
+BEFORE = np.concatenate([np.ones((1, 3), np.float32), X])
 
 
 def run(build: Callable[[Graph, Value, Value], Value], dtype: str, rank: int, folder: Path) -> np.ndarray:
@@ -46,6 +62,15 @@ CASES: dict[str, tuple[Callable[[Graph, Value, Value], Value], Any]] = {
     "take": (lambda g, x, i: x.take(i, axis=1), X[:, PLACES]),
     "take along": (lambda g, x, i: x.take_along(i, axis=1), np.take_along_axis(X, PLACES.astype(np.int64), axis=1)),
     "concat": (lambda g, x, i: g.concat([x, x], axis=1), np.concatenate([X, X], axis=1)),
+    "attention": (
+        lambda g, x, i: g.attention(x.unsqueeze(0), x.unsqueeze(0), x.unsqueeze(0), g.constant(BIAS), 3),
+        attended(X, X, X, BIAS[0, 0])[None],
+    ),
+    "attention to earlier positions": (
+        lambda g, x, i: cached(g, x)[0],
+        attended(X, BEFORE, BEFORE, np.pad(BIAS[0, 0], ((0, 0), (1, 0))))[None],
+    ),
+    "their keys": (lambda g, x, i: cached(g, x)[1][0], BEFORE.T[None, :, :, None]),
     "where": (lambda g, x, i: g.where(x > 3.0, x, float("-inf")), np.where(X > 3, X, -np.inf)),
     "top values": (lambda g, x, i: g.top_k(x, g.shape(2))[0], [[4, 3], [6, 5]]),
     "top places": (lambda g, x, i: g.top_k(x, g.shape(2))[1], [[0, 2], [1, 2]]),

@@ -202,6 +202,19 @@ def test_one_item_is_found_and_can_be_blocked(recommender: Recommender) -> None:
     ]
 
 
+def test_a_request_without_results_leaves_the_others_of_its_batch_alone(recommender: Recommender) -> None:
+    items, histories = random_items(7, (1, 30)), random_histories(7, (6, 6, 6))
+    everything = items.trie.blocked_edges(items.roots, items.tokens)
+    blocked = np.full((3, len(everything)), -1, dtype=np.int32)
+    blocked[1] = everything
+    roots = np.asarray([[0, -1], [0, 1], [0, 1]], dtype=np.int32)
+    found = recommender.search(*histories, items.trie.arrays(), roots, blocked, 50)
+    assert found.leaf[0].tolist() == [0] + [-1] * 49
+    assert found.leaf[1].tolist() == [-1] * 50
+    assert np.isneginf(found.log_prob[1]).all()
+    assert sorted(found.leaf[2]) == [-1] * 19 + list(range(31))
+
+
 def test_two_experts_an_item_make_the_search_one_level_deeper(tmp_path: Path) -> None:
     layout = TokenLayout(levels=2, codes=6, experts=4, experts_per_item=2, suffixes=2)
     model, items = random_model(1, SMALL, layout), random_items(1, (40,), layout)

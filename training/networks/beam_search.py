@@ -91,12 +91,16 @@ class BeamSearch:
         self._graph = graph
         self._network = network
         self._inputs = inputs
+        self._width = inputs.beam_slots.size(0)
+        self._wanted = self._width + inputs.blocked.size(1)
+        self._blocked = inputs.blocked.unsqueeze(1)
+        self._padding = graph.concat([inputs.roots.size(0), self._width], axis=0)
 
     def search(self, encoded: EncodedHistory) -> Found:
         """All steps, from encoded histories to leaves."""
         graph, depth = self._graph, len(self._inputs.child_slots)
         # One beam and one decoder state a request, from which all its roots begin.
-        tokens = graph.op("Expand", np.asarray([PAD_TOKEN]), encoded.batch)
+        tokens = graph.op("Expand", np.asarray([[PAD_TOKEN]]), graph.shape(encoded.batch, 1))
         node = self._inputs.roots
         score = graph.where(node >= ZERO, 0.0, NOTHING)
         past: list[KeysValues] = []
@@ -106,7 +110,7 @@ class BeamSearch:
             log_prob, present = self._network.step(tokens, past, level, encoded)
             health = health + self._health(log_prob, encoded.batch)
             beams = self._advance(level, log_prob, node, score)
-            node, score, tokens = beams.node, beams.score, beams.token.reshape(-1)
+            node, score, tokens = beams.node, beams.score, beams.token.reshape(-1, 1)
             written = [earlier.take_along(beams.parent, axis=1) for earlier in written] + [beams.token]
             if level < depth - 1:
                 rows = self._state_rows(level, beams)
@@ -133,7 +137,6 @@ class BeamSearch:
         node : int32 [B, R or W], score : float32 of the same shape
         """
         graph, inputs, slots = self._graph, self._inputs, self._inputs.child_slots[level]
-        batch, width = node.size(0), inputs.beam_slots.size(0)
         alive = score > NOTHING
         here = graph.where(alive, node, ZERO)
         exists = (slots < inputs.node_count.take(here).unsqueeze(2)) & alive.unsqueeze(2)
@@ -142,20 +145,21 @@ class BeamSearch:
         # As many rows as there are decoder states: the roots of a request share one.
         children = inputs.edge_token.take(edge).reshape(log_prob.size(0), -1)
         gained = log_prob.take_along(children, axis=1).reshape(graph.op("Shape", edge))
-        total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(batch, -1)
+        total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(0, -1)
 
         # At most X of the best W + X are blocked, so the best W of the others are all among them.
-        wanted = graph.op("Min", width + inputs.blocked.size(1), total.size(1))
+        wanted = graph.op("Min", self._wanted, total.size(1))
         best, place = graph.top_k(total, wanted)
-        chosen = edge.reshape(batch, -1).take_along(place, axis=1)
-        hits = graph.op("Equal", chosen.unsqueeze(2), inputs.blocked.unsqueeze(1)).cast("int32")
+        chosen = edge.reshape(0, -1).take_along(place, axis=1)
+        hits = graph.op("Equal", chosen.unsqueeze(2), self._blocked).cast("int32")
         is_blocked = graph.op("ReduceMax", hits, np.asarray([2]), keepdims=0) > ZERO
 
         # Beams that do not exist fill up to W where there are fewer candidates.
-        padding = graph.concat([batch, width], axis=0)
         allowed = graph.where(is_blocked, NOTHING, best)
-        kept, rank = graph.top_k(graph.concat([allowed, graph.op("Expand", NOTHING, padding)], axis=1), width)
-        nowhere = graph.op("Expand", 0, padding)
+        kept, rank = graph.top_k(
+            graph.concat([allowed, graph.op("Expand", NOTHING, self._padding)], axis=1), self._width
+        )
+        nowhere = graph.op("Expand", 0, self._padding)
         edge = graph.concat([chosen, nowhere.cast("int32")], axis=1).take_along(rank, axis=1)
         parent = graph.concat([place // slots.size(0), nowhere], axis=1).take_along(rank, axis=1)
         alive = kept > NOTHING

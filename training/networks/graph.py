@@ -16,8 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 18
-IR_VERSION = 10
+OPSET = 23
+IR_VERSION = 11
 
 _ELEMENT = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
 
@@ -152,6 +152,33 @@ class Graph:
     def top_k(self, values: Value, count: Value) -> tuple[Value, Value]:
         """The largest `count` (int64 [1]) along the last axis, falling, and their int64 places."""
         return self._add("TopK", (values, count), 2, {"axis": -1})  # type: ignore[return-value]
+
+    def attention(self, q: Value, k: Value, v: Value, bias: Value, heads: int) -> Value:
+        """Attention whose scores are not scaled, as one operator that parts the heads and joins them again.
+
+        Parameters
+        ----------
+        q, k, v : float32 [B, m, H * d], [B, n, H * d] and [B, n, H * d]
+        bias : float32 [1 or B, 1 or H, m, n], added to the scores
+
+        Returns
+        -------
+        float32 [B, m, H * d]
+        """
+        return self.op("Attention", q, k, v, bias, q_num_heads=heads, kv_num_heads=heads, scale=1.0)
+
+    def cached_attention(  # noqa: PLR0917  those of `attention`, and the cache
+        self, q: Value, k: Value, v: Value, bias: Value, past: tuple[Value, Value], heads: int
+    ) -> tuple[Value, tuple[Value, Value]]:
+        """The same over earlier positions too: their keys and values float32 [B, H, t, d] come before k and v.
+
+        Returns
+        -------
+        float32 [B, m, H * d], and the keys and values [B, H, t + n, d] of all positions
+        """
+        attributes = {"q_num_heads": heads, "kv_num_heads": heads, "scale": 1.0}
+        attended, keys, values = self._add("Attention", (q, k, v, bias, *past), 3, attributes)
+        return attended, (keys, values)
 
     def op(self, kind: str, *operands: Any, **attributes: Any) -> Value:
         """Add a node with one output."""

@@ -50,7 +50,7 @@ class EncodedHistory:
 
     Attributes
     ----------
-    keys_values : by decoder layer, two float32 [B, H, S, d]
+    keys_values : by decoder layer, two float32 [B, S, H * d]
     mask : float32 [B, 1, 1, S], 0 where a token is and `MASKED` where padding is
     batch : int64 [1], B
     """
@@ -113,17 +113,16 @@ class T5Graph:
         bias = self._encoder_bias(history) + mask
         x = self._embedding.take(history)
         for number in range(self._shape.num_layers):
-            own = f"encoder.block.{number}.layer.0.SelfAttention"
-            normed = self._norm(x, f"encoder.block.{number}.layer.0.layer_norm")
-            q, k, v = (self._heads_apart(self._linear(normed, f"{own}.{each}"), 0) for each in "qkv")
-            x = x + self._linear(self._attend(q, k, v, bias), f"{own}.o")
-            x = x + self._feed_forward(x, f"encoder.block.{number}.layer.1")
+            block = f"encoder.block.{number}.layer"
+            q, k, v = self._queries_keys_values(x, f"{block}.0", history if number == 0 else None)
+            attended = self._graph.attention(q, k, v, bias, self._shape.num_heads)
+            x = x + self._linear(attended, f"{block}.0.SelfAttention.o")
+            x = x + self._feed_forward(x, f"{block}.1")
         x = self._norm(x, "encoder.final_layer_norm")
-        keys_values = []
-        for number in range(self._shape.num_decoder_layers):
-            cross = f"decoder.block.{number}.layer.1.EncDecAttention"
-            k, v = (self._heads_apart(self._linear(x, f"{cross}.{each}"), 0) for each in "kv")
-            keys_values.append((k, v))
+        crosses = [
+            f"decoder.block.{number}.layer.1.EncDecAttention" for number in range(self._shape.num_decoder_layers)
+        ]
+        keys_values = [(self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses]
         return EncodedHistory(keys_values, mask, history.size(0))
 
     def step(
@@ -133,7 +132,7 @@ class T5Graph:
 
         Parameters
         ----------
-        tokens : int [B * P], the newest token of every beam
+        tokens : int [B * P, 1], the newest token of every beam
         past : by decoder layer, keys and values [B * P, H, t, d] of the earlier positions; empty at the first step
         t : number of earlier positions
 
@@ -142,32 +141,52 @@ class T5Graph:
         float32 [B * P, V], and `past` with the newest position added
         """
         shape, present = self._shape, []
+        inner = shape.num_heads * shape.d_kv
         bias = self._decoder_bias(t)
+        # The operator wants a row of the mask for every beam of a request.
+        rows = self._graph.shape(1, 1, tokens.size(0) // encoded.batch, 1)
+        mask = self._graph.op("Expand", encoded.mask, rows)
         x = self._embedding.take(tokens)
         for number in range(shape.num_decoder_layers):
             block = f"decoder.block.{number}.layer"
-            own, cross = f"{block}.0.SelfAttention", f"{block}.1.EncDecAttention"
-            normed = self._norm(x, f"{block}.0.layer_norm")
-            # One position a row: parting its heads moves nothing, so it needs no transpose.
-            q, k, v = (
-                self._linear(normed, f"{own}.{each}").reshape(0, shape.num_heads, 1, shape.d_kv) for each in "qkv"
-            )
+            q, k, v = self._queries_keys_values(x, f"{block}.0", tokens if number == 0 else None)
             if past:
-                k = self._graph.concat([past[number][0], k], axis=2)
-                v = self._graph.concat([past[number][1], v], axis=2)
-                attended = self._graph.op("Softmax", q @ k.transpose(0, 1, 3, 2) + bias, axis=-1) @ v
+                attended, keys_values = self._graph.cached_attention(q, k, v, bias, past[number], shape.num_heads)
             else:
-                attended = v  # attention to a single position
-            present.append((k, v))
-            x = x + self._linear(attended.reshape(0, -1), f"{own}.o")
+                # Attention to a single position. Parting its heads moves nothing.
+                attended = v
+                keys_values = (k.reshape(0, shape.num_heads, 1, -1), v.reshape(0, shape.num_heads, 1, -1))
+            present.append(keys_values)
+            x = x + self._linear(attended, f"{block}.0.SelfAttention.o")
 
             # The beams of a request are the rows of one matrix here: its keys and values are shared, not repeated.
-            q = self._linear(self._norm(x, f"{block}.1.layer_norm"), f"{cross}.q")
-            attended = self._attend(self._heads_apart(q, encoded.batch), *encoded.keys_values[number], encoded.mask)
-            x = x + self._linear(attended.reshape(-1, shape.num_heads * shape.d_kv), f"{cross}.o")
+            cross = f"{block}.1.EncDecAttention"
+            q = self._linear(self._norm(x, f"{block}.1.layer_norm"), f"{cross}.q").reshape(encoded.batch, -1, inner)
+            attended = self._graph.attention(q, *encoded.keys_values[number], mask, shape.num_heads)
+            x = x + self._linear(attended, f"{cross}.o").reshape(-1, 1, shape.d_model)
             x = x + self._feed_forward(x, f"{block}.2")
-        logits = self._norm(x, "decoder.final_layer_norm") @ self._to_logits
+        logits = self._norm(x, "decoder.final_layer_norm").reshape(-1, shape.d_model) @ self._to_logits
         return self._graph.op("LogSoftmax", logits, axis=-1), present
+
+    def _queries_keys_values(self, x: Value, layer: str, tokens: Value | None) -> tuple[Value, Value, Value]:
+        """What self-attention needs of x float32 [..., M]: three float32 [..., H * d].
+
+        Where x is nothing but the embeddings of `tokens`, as in a first layer, the three are looked up by token.
+        """
+        names = [f"{layer}.SelfAttention.{each}" for each in "qkv"]
+        if tokens is None:
+            normed = self._norm(x, f"{layer}.layer_norm")
+            q, k, v = (self._linear(normed, name) for name in names)
+            return q, k, v
+        embeddings = self._state["shared.weight"].float()
+        root = (embeddings.square().mean(dim=1, keepdim=True) + self._shape.layer_norm_epsilon).sqrt()
+        normed_embeddings = embeddings / root * self._state[f"{layer}.layer_norm.weight"].float()
+        tables = [normed_embeddings @ self._state[f"{name}.weight"].float().T for name in names]
+        q, k, v = (
+            self._graph.constant(table.numpy(), f"{name}_by_token").take(tokens)
+            for table, name in zip(tables, names, strict=True)
+        )
+        return q, k, v
 
     def _weight(self, name: str) -> Value:
         return self._graph.constant(self._state[name].float().numpy(), name)
@@ -195,18 +214,6 @@ class T5Graph:
         cubic = (gate + gate * gate * gate * 0.044715) * math.sqrt(2 / math.pi)
         gelu = gate * 0.5 * (self._graph.op("Tanh", cubic) + 1.0)
         return self._linear(gelu * self._linear(normed, f"{dense}.wi_1"), f"{dense}.wo")
-
-    def _heads_apart(self, x: Value, batch: int | Value) -> Value:
-        """[B, n, H * d], or [B * n, H * d] with `batch` given -> [B, H, n, d]."""
-        return x.reshape(batch, -1, self._shape.num_heads, self._shape.d_kv).transpose(0, 2, 1, 3)
-
-    def _attend(self, q: Value, k: Value, v: Value, bias: Value) -> Value:
-        """q [B, H, m, d], k and v [B, H, n, d], bias that broadcasts to [B, H, m, n] -> [B, m, H * d].
-
-        T5 does not scale the scores.
-        """
-        weights = self._graph.op("Softmax", q @ k.transpose(0, 1, 3, 2) + bias, axis=-1)
-        return (weights @ v).transpose(0, 2, 1, 3).reshape(0, 0, self._shape.num_heads * self._shape.d_kv)
 
     def _bias_by_distance(self, side: str) -> np.ndarray:
         """float32 [2 * max_distance + 1, H]: bias of each relative position."""

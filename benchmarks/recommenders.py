@@ -1,0 +1,92 @@
+"""A recommender with random weights in TIGER's size, requests for it, and how many multiply-adds a request takes.
+
+Knows nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import T5Config, T5ForConditionalGeneration
+
+from benchmarks.catalogues import LAYOUT
+from service.bundle.manifest import RecommenderPart
+from service.engine.recommender import BeamResult, Recommender
+from service.engine.sessions import Runtime
+from service.index.trie import CodeTrie, TrieArrays
+from service.semantic_ids import IntArray
+from training.export.recommender import export_recommender
+from training.networks.t5 import T5Settings, build_t5
+
+HISTORY = 100
+"""Tokens of a history: 20 items."""
+PART = RecommenderPart(name="all", model="recommender.onnx", domains=[], domain_tokens=[], max_history=20)
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Requests: `tokens` and `mask` int64 [B, HISTORY]."""
+
+    tokens: NDArray[np.int64]
+    mask: NDArray[np.int64]
+
+
+def random_model() -> T5ForConditionalGeneration:
+    """The network, the same at every call."""
+    torch.manual_seed(0)
+    return build_t5(LAYOUT, T5Settings()).eval()
+
+
+def opened(path: Path, runtime: Runtime) -> Recommender:
+    """The engine that serves, on a graph of this size."""
+    return Recommender.open(path, PART, LAYOUT, runtime)
+
+
+def exported(model: T5ForConditionalGeneration, folder: Path) -> Path:
+    """The network as a graph in a file."""
+    path = folder / PART.model
+    export_recommender(model, LAYOUT, path)
+    return path
+
+
+def random_histories(batch: int, random: np.random.Generator) -> Histories:
+    """Random codes, without padding."""
+    tokens = random.integers(3, 3 + LAYOUT.levels * LAYOUT.codes, (batch, HISTORY))
+    return Histories(tokens, np.ones_like(tokens))
+
+
+def one_root(tokens: IntArray) -> CodeTrie:
+    """Index over items int32 [n, depth] of one domain; item i is leaf i."""
+    leaves = np.arange(len(tokens), dtype=np.int32)
+    return CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, root_count=1)
+
+
+def searching(
+    recommender: Recommender, asked: Histories, index: TrieArrays, beams: int, blocked: IntArray | None = None
+) -> Callable[[], BeamResult]:
+    """A call that searches the one root for all requests; `blocked` int32 [X] are the edges none of them may take."""
+    batch = len(asked.tokens)
+    edges = np.zeros((batch, 0), np.int32) if blocked is None else np.tile(blocked, (batch, 1))
+    roots = np.zeros((batch, 1), dtype=np.int32)
+    return partial(recommender.search, asked.tokens, asked.mask, index, roots, edges, beams)
+
+
+def multiply_adds(config: T5Config, beams: int) -> int:
+    """What one request takes, counted over the matrix products alone, with a look-up in place of the first layers'.
+
+    The decoder takes one state at the first position and one a beam at each that follows.
+    """
+    inner, width = config.num_heads * config.d_kv, config.d_model
+    forward = (3 if config.feed_forward_proj == "gated-gelu" else 2) * width * config.d_ff
+    layers, decoder_layers, projection = config.num_layers, config.num_decoder_layers, width * inner
+    encoder = layers * (4 * projection + 2 * HISTORY * inner + forward) - 3 * projection
+    shared = decoder_layers * 2 * projection
+    state = decoder_layers * (6 * projection + 2 * HISTORY * inner + forward) - 3 * projection
+    states = 1 + (LAYOUT.depth - 1) * beams
+    return HISTORY * (encoder + shared) + states * (state + width * LAYOUT.vocabulary)
