@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,6 +10,9 @@ from service.errors import ConfigError
 from training.laboratory.experiment import parse_variant, read_experiment
 from training.laboratory.plan import plan
 from training.laboratory.running import Workplace, command_line
+from training.recommender.parameters import RecommenderParameters
+from training.tokenizer.configuration import stage_parameters
+from training.tokenizer.kinds import DEFAULT, KINDS
 
 EXPERIMENTS = Path(__file__).parents[2] / "training" / "experiments"
 SMALL = """
@@ -132,5 +134,8 @@ def test_nothing_to_train_is_an_error(tmp_path: Path) -> None:
 def test_every_experiment_of_the_checkout_can_be_planned(path: Path) -> None:
     stages = plan(read_experiment(path))
     assert len({stage.name for stage in stages}) == len(stages)
-    configurations: list[dict[str, Any]] = [stage.configuration for stage in stages if stage.configuration]
-    assert all("seed" in configuration for configuration in configurations)
+    for stage in stages:
+        if stage.command == "train-recommender":
+            assert RecommenderParameters.model_validate(stage.configuration).seed == stage.seed
+        if stage.command == "train-tokenizer" and stage.configuration.get("kind", DEFAULT) in KINDS:
+            assert stage_parameters(stage.configuration, stage.name).tokenizer.seed == stage.seed
