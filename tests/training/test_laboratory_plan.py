@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import ConfigError
+from training.baselines.parameters import KINDS as BASELINES
+from training.configuration import checked
 from training.laboratory.experiment import parse_variant, read_experiment
 from training.laboratory.plan import plan
 from training.laboratory.running import Workplace, command_line
@@ -137,5 +139,8 @@ def test_every_experiment_of_the_checkout_can_be_planned(path: Path) -> None:
     for stage in stages:
         if stage.command == "train-recommender":
             assert RecommenderParameters.model_validate(stage.configuration).seed == stage.seed
+        if stage.command == "train-baseline":
+            parameters = checked(BASELINES[stage.configuration["kind"]], stage.configuration, stage.name)
+            assert parameters.seed == stage.seed
         if stage.command == "train-tokenizer" and stage.configuration.get("kind", DEFAULT) in KINDS:
             assert stage_parameters(stage.configuration, stage.name).tokenizer.seed == stage.seed
