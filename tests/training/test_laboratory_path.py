@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing.synchronize import Event as EventType
 from pathlib import Path
 
 import pytest
@@ -15,11 +19,12 @@ from laboratory_planted import ITEMS, TWINS, USERS, experiment_file, in_this_pro
 
 from service.errors import ConfigError, UnitokError
 from training.laboratory.experiment import read_experiment
+from training.laboratory.plan import PlannedStage
 from training.laboratory.rows import Row, read_rows
-from training.laboratory.running import Workplace
+from training.laboratory.running import Outcome, Workplace, run_stage
 from training.laboratory.stage import run_experiment, time_left
 
-DEADLINE = 240.0
+DEADLINE = 500.0
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +159,32 @@ def test_a_killed_experiment_ends_with_the_same_rows(place: Workplace, rows: lis
     assert [row.model_dump(exclude={"seconds"}) for row in read_rows(written)] == [
         row.model_dump(exclude={"seconds"}) for row in rows
     ]
+
+
+def _orphan(folder: Path, holds: EventType) -> None:
+    """What is left of a killed experiment: the process of one stage, which still holds the stage's lock."""
+    with (folder.parent / f".{folder.name}.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        holds.set()
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({"fingerprint": "f", "commit": "c"}))
+        (folder / "figures.json").write_text(json.dumps({"seconds": 2.0}))
+
+
+def test_a_stage_that_still_runs_is_waited_for(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    holds = context.Event()
+    orphan = context.Process(target=_orphan, args=(tmp_path / "stage", holds))
+    orphan.start()
+    assert holds.wait(DEADLINE)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the other process has run it")
+
+    stage = PlannedStage("stage", "train-tokenizer", "unitok", "none", 0, ("ring",))
+    outcome = run_stage(stage, "f", Workplace(tmp_path, tmp_path, tmp_path), refuse)
+    orphan.join()
+    assert outcome == Outcome({"seconds": 2.0}, "c", skipped=True)
 
 
 def test_time_left_is_told_as_far_as_it_is_known() -> None:

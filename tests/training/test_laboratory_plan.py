@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from service.errors import ConfigError
+from training.baselines.parameters import KINDS as BASELINES
+from training.configuration import checked
 from training.laboratory.experiment import parse_variant, read_experiment
 from training.laboratory.plan import plan
 from training.laboratory.running import Workplace, command_line
+from training.recommender.parameters import RecommenderParameters
+from training.tokenizer.configuration import stage_parameters
+from training.tokenizer.kinds import DEFAULT, KINDS
 
 EXPERIMENTS = Path(__file__).parents[2] / "training" / "experiments"
 SMALL = """
@@ -132,5 +136,11 @@ def test_nothing_to_train_is_an_error(tmp_path: Path) -> None:
 def test_every_experiment_of_the_checkout_can_be_planned(path: Path) -> None:
     stages = plan(read_experiment(path))
     assert len({stage.name for stage in stages}) == len(stages)
-    configurations: list[dict[str, Any]] = [stage.configuration for stage in stages if stage.configuration]
-    assert all("seed" in configuration for configuration in configurations)
+    for stage in stages:
+        if stage.command == "train-recommender":
+            assert RecommenderParameters.model_validate(stage.configuration).seed == stage.seed
+        if stage.command == "train-baseline":
+            parameters = checked(BASELINES[stage.configuration["kind"]], stage.configuration, stage.name)
+            assert parameters.seed == stage.seed
+        if stage.command == "train-tokenizer" and stage.configuration.get("kind", DEFAULT) in KINDS:
+            assert stage_parameters(stage.configuration, stage.name).tokenizer.seed == stage.seed
