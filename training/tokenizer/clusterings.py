@@ -63,6 +63,7 @@ class RqKMeans(Tokenizer):
                 parameters.codes,
                 parameters.kmeans_iterations,
                 parameters.seed,
+                same_rows=True,
             )
         )
         advance(1)
