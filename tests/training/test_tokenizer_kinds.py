@@ -266,6 +266,9 @@ def test_a_configuration_is_checked_by_its_kind(tmp_path: Path) -> None:
     path.write_text('kind = "rq-kmeans"\nlambda_mi = 0.1\n', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"tokenizer\.toml: lambda_mi: .*known keys: kind, seed, levels.*threads"):
         read_stage_parameters(path, {})
+    path.write_text('kind = "atomic"\nrepair = true\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"tokenizer\.toml: .*items of kind 'atomic' cannot take other codes"):
+        read_stage_parameters(path, {})
     path.write_text('kind = "rqkmeans"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"no kind of tokenizer is 'rqkmeans'; there are unitok"):
         read_stage_parameters(path, {})

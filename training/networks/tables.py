@@ -73,9 +73,9 @@ class TreeNetwork(TokenizerNetwork):
         node = 0
         for code in before:
             node = int(self.first[node]) + code + 1
-        rows = int(self.first[node]) + np.asarray(candidates)
-        found: NDArray[np.float64] = np.square(latent - self.centres.double().numpy()[rows]).sum(axis=1)
-        return found
+        first, count = int(self.first[node]), int(self.count[node])
+        children = np.square(latent - self.centres[first : first + count].double().numpy()).sum(axis=1)
+        return np.asarray([children[code] if code < count else np.inf for code in candidates])
 
     def parameter_counts(self) -> dict[str, int]:
         """Numbers of the clusters' centres."""
@@ -132,7 +132,7 @@ class LookupNetwork(TokenizerNetwork):
         squared = np.square(latent - self.embeddings.double().numpy()).sum(axis=1)
         level = len(before)
         fits = (codes[:, :level] == np.asarray(before, dtype=np.int32)).all(axis=1)
-        return np.asarray([squared[fits & (codes[:, level] == code)].min() for code in candidates])
+        return np.asarray([squared[fits & (codes[:, level] == code)].min(initial=np.inf) for code in candidates])
 
     def parameter_counts(self) -> dict[str, int]:
         """Nothing is learned, but every trained item is kept."""

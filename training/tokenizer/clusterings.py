@@ -6,7 +6,7 @@ Symbols: n items, D embedding width, L levels, T codes. Knows nothing of autoenc
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import faiss
 import numpy as np
@@ -148,6 +148,7 @@ def _rotation(x: FloatArray, width: int, parameters: ProductParameters) -> Float
 class HierarchicalParameters(ClusteringParameters):
     """Hierarchical k-means; T is the number of children of a cluster, so that T^L clusters hold all items."""
 
+    MOVABLE: ClassVar[bool] = False
     kind: Literal["hierarchical"] = "hierarchical"
     codes: Codes = 32
 

@@ -77,6 +77,7 @@ class Lookup(Tokenizer):
 class AtomicParameters(TokenizerParameters):
     """Atomic IDs: one code for every item."""
 
+    MOVABLE: ClassVar[bool] = False
     kind: Literal["atomic"] = "atomic"
 
 
@@ -99,6 +100,7 @@ class CategoryPathParameters(TokenizerParameters):
     levels : L; a longer path is cut, a shorter one ends in code 0
     """
 
+    MOVABLE: ClassVar[bool] = False
     kind: Literal["category-path"] = "category-path"
     NEEDS: ClassVar[frozenset[str]] = frozenset({"categories"})
     levels: Levels = 4
@@ -137,6 +139,7 @@ class TitleTokensParameters(TokenizerParameters):
     codes : T, size of the vocabulary that is learned from the titles
     """
 
+    MOVABLE: ClassVar[bool] = False
     kind: Literal["title-tokens"] = "title-tokens"
     NEEDS: ClassVar[frozenset[str]] = frozenset({"titles"})
     levels: Levels = 4
