@@ -52,6 +52,14 @@ USERS = 90
 T5 = T5Settings(d_model=32, d_ff=48, d_kv=8, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0)
 
 
+TOKENIZER = StageParameters(
+    tokenizer=Parameters(levels=3, codes=16, latent_width=8, hidden=(16,), warmup_epochs=2, epochs=3, batch_size=64),
+    repair=True,
+    suffixes=16,
+    threads=1,
+)
+
+
 @dataclass(frozen=True)
 class TinyStages:
     """Folders of all stages, and how to export them."""
@@ -67,25 +75,17 @@ def tiny_bundle(folder: Path) -> Path:
     return folder / "bundle"
 
 
-def tiny_stages(folder: Path) -> TinyStages:
+def tiny_stages(folder: Path, parameters: StageParameters = TOKENIZER) -> TinyStages:
     """Run all stages before the export."""
     dataset, embeddings, tokenizer = folder / "dataset", folder / "embeddings", folder / "tokenizer"
     recommender = folder / "recommender"
     write_dataset(dataset)
     write_encoder(folder / "encoder")
     embed_texts(Dataset.open(dataset), embeddings, str(folder / "encoder"), max_tokens=32)
-    train_tokenizer(dataset, embeddings, tokenizer, TOKENIZER)
+    train_tokenizer(dataset, embeddings, tokenizer, parameters)
     write_recommender(recommender, tokenizer, tuple(NOUNS))
     options = ExportOptions(name="tiny", description="for tests", histories=60, beams=10, threads=1)
     return TinyStages(Folders(dataset, embeddings, tokenizer, (recommender,)), options)
-
-
-TOKENIZER = StageParameters(
-    tokenizer=Parameters(levels=3, codes=16, latent_width=8, hidden=(16,), warmup_epochs=2, epochs=3, batch_size=64),
-    repair=True,
-    suffixes=16,
-    threads=1,
-)
 
 
 def write_dataset(folder: Path, seed: int = 0) -> None:

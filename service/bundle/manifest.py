@@ -28,7 +28,7 @@ class Layout(Strict):
     """Shape of a semantic ID; see `service.semantic_ids.TokenLayout`."""
 
     levels: Annotated[int, Field(ge=1, le=8)]
-    codes: Annotated[int, Field(ge=2, le=65536)]
+    codes: Annotated[int, Field(ge=2, le=1_048_576)]
     experts: Annotated[int, Field(ge=1, le=4096)]
     experts_per_item: Annotated[int, Field(ge=0, le=4)]
     suffixes: Annotated[int, Field(ge=1, le=65536)]

@@ -24,6 +24,7 @@ from training.tokenizer.kinds import KINDS, load_tokenizer
 
 Array = np.ndarray[Any, Any]
 WIDTH, CLUSTERS, ITEMS = 18, 6, 40
+NAMES = ("alpha", "bravo", "delta", "gamma", "kappa", "omega")
 AUTOENCODER: dict[str, Any] = {
     "levels": 3,
     "codes": 8,
@@ -62,9 +63,17 @@ CASES = {
         "unitok", {**AUTOENCODER, "lambda_mi": 0.0, "shared_expert": False, "domain_experts": False}, separates=False
     ),
     "rq-vae": Case("rq-vae", AUTOENCODER, separates=False),
+    "letter": Case("letter", {**AUTOENCODER, "clusters": 2}, separates=False),
+    "lc-rec": Case("lc-rec", AUTOENCODER, separates=False),
+    "cost": Case("cost", AUTOENCODER, separates=False),
     "rq-kmeans": Case("rq-kmeans", {"levels": 3, "codes": 6}),
+    "product": Case("product", {"levels": 4, "codes": 6, "rotation_iterations": 5}, separates=False),
+    "hierarchical": Case("hierarchical", {"levels": 3, "codes": 6}),
+    "category-path": Case("category-path", {"levels": 3}),
+    "title-tokens": Case("title-tokens", {"levels": 3, "codes": 120}),
+    "atomic": Case("atomic", {}, separates=False),
 }
-GRAPHS = ("rq-vae", "rq-kmeans")
+GRAPHS = ("rq-vae", "rq-kmeans", "product", "hierarchical", "atomic")
 """One of every graph that the exporter meets, besides UniTok's, which has tests of its own."""
 
 
@@ -90,7 +99,15 @@ def plant() -> Planted:
     rows = centres[clusters] + 0.05 * rng.normal(size=(len(clusters), WIDTH))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     domains = np.where(clusters < CLUSTERS // 2, "books", "films")
-    return Planted(rows, clusters, domains, Extras())
+    collaborative = centres[clusters][:, :6].astype(np.float32)
+    collaborative /= np.linalg.norm(collaborative, axis=1, keepdims=True)
+    collaborative[:3] = 0  # items that no history holds
+    extras = Extras(
+        titles=[f"{NAMES[cluster]} number {row % 4}" for row, cluster in enumerate(clusters)],
+        categories=[(NAMES[cluster], "even" if row % 2 == 0 else "odd") for row, cluster in enumerate(clusters)],
+        collaborative=collaborative,
+    )
+    return Planted(rows, clusters, domains, extras)
 
 
 PLANTED = plant()
@@ -247,9 +264,10 @@ def test_every_kind_has_a_shipped_configuration() -> None:
 def test_a_configuration_is_checked_by_its_kind(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.toml"
     path.write_text('kind = "rq-kmeans"\nlambda_mi = 0.1\n', encoding="utf-8")
-    with pytest.raises(
-        ConfigError, match=r"tokenizer\.toml: lambda_mi: .*known keys: kind, seed, levels, codes.*threads"
-    ):
+    with pytest.raises(ConfigError, match=r"tokenizer\.toml: lambda_mi: .*known keys: kind, seed, levels.*threads"):
+        read_stage_parameters(path, {})
+    path.write_text('kind = "atomic"\nrepair = true\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"tokenizer\.toml: .*items of kind 'atomic' cannot take other codes"):
         read_stage_parameters(path, {})
     path.write_text('kind = "rqkmeans"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match=r"no kind of tokenizer is 'rqkmeans'; there are unitok"):

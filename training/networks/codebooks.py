@@ -36,6 +36,13 @@ class CodebookNetwork(TokenizerNetwork):
         self.register_buffer("rotation", rotation)
         self.quantizer = ResidualQuantizer(1, levels, codes, latent)
 
+    def fill(self, codebooks: NDArray[np.float32], rotation: NDArray[np.float32] | None = None) -> None:
+        """Set codebooks float32 [L, T, d] and rotation float32 [d, D]."""
+        with torch.no_grad():
+            self.quantizer.codebooks[0] = torch.from_numpy(codebooks)
+            if self.rotation is not None and rotation is not None:
+                self.rotation.copy_(torch.from_numpy(rotation))
+
     def forward(self, x: Tensor) -> Tokenized:
         """See `TokenizerNetwork`."""
         z = self._latent(x)

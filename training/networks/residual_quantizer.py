@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from training.networks.sinkhorn import balanced_codes
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -50,6 +52,14 @@ class Quantized:
         return codebook + alpha * commitment
 
 
+@dataclass(frozen=True)
+class Balance:
+    """That the last level uses its codes evenly while it learns; see `training.networks.sinkhorn`."""
+
+    epsilon: float
+    iterations: int
+
+
 class ResidualQuantizer(nn.Module):
     """E sets of L codebooks of T vectors of width d; every row says which set quantises it.
 
@@ -58,9 +68,11 @@ class ResidualQuantizer(nn.Module):
     codebooks : [E, L, T, d]
     handicap : [E, L, T], added to half the squared distance of a code while training, and never at inference, so that
         crowded codes lose items to their neighbours and move; zero unless a trainer sets it
+    balance : in training mode, codes of the last level are balanced over the batch rather than nearest; for one set
     """
 
     handicap: Tensor
+    balance: Balance | None = None
 
     def __init__(self, sets: int, levels: int, codes: int, width: int) -> None:
         super().__init__()
@@ -93,7 +105,12 @@ class ResidualQuantizer(nn.Module):
         residual = z
         codes, vectors, residuals = [], [], []
         for level in range(self.codebooks.shape[1]):
-            code = self.nearest(residual.detach(), chosen, level)
+            last = level == self.codebooks.shape[1] - 1
+            if last and self.training and self.balance is not None:
+                distances = torch.cdist(residual.detach(), self.codebooks[0, level].detach()).square()
+                code = balanced_codes(distances, self.balance.epsilon, self.balance.iterations)
+            else:
+                code = self.nearest(residual.detach(), chosen, level)
             vector = self.codebooks[chosen, level, code]
             codes.append(code)
             vectors.append(vector)

@@ -82,7 +82,7 @@ class TokenizerNetwork(nn.Module, ABC):
         latent : [d], of the item
         expert : whose codes; 0 without a router
         before : codes of the levels before
-        candidates : codes of the level
+        candidates : codes of the level; one that does not exist after those before is infinitely far
         """
 
     @abstractmethod

@@ -5,10 +5,21 @@ Knows nothing of how they are trained; see `training.tokenizer.trainer`.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar, Literal
 
+import torch
+
+from service.errors import InvalidInput
+from training.networks.residual_quantizer import Balance
+from training.networks.unitok import UniTokNetwork, Weights
+from training.tokenizer.description import Description
 from training.tokenizer.estimator import Autoencoder
-from training.tokenizer.parameters import AutoencoderParameters
+from training.tokenizer.items import TrainingItems
+from training.tokenizer.parameters import AutoencoderParameters, Count, NotNegative, Positive
+from training.tokenizer.terms import Alignment, Contrast, Diversity
+from training.tokenizer.trainer import Term
 
 
 class RqVaeParameters(AutoencoderParameters):
@@ -21,3 +32,99 @@ class RqVae(Autoencoder):
     """Residual-quantised autoencoder (Rajput et al. 2023, "Recommender Systems with Generative Retrieval")."""
 
     PARAMETERS = RqVaeParameters
+
+
+class LetterParameters(AutoencoderParameters):
+    """LETTER.
+
+    Attributes
+    ----------
+    lambda_alignment, lambda_diversity : weights of its two terms
+    temperature : of both
+    clusters : of codes, for diversity
+    """
+
+    kind: Literal["letter"] = "letter"
+    NEEDS: ClassVar[frozenset[str]] = frozenset({"collaborative"})
+    lambda_alignment: NotNegative = 0.02
+    lambda_diversity: NotNegative = 1e-4
+    temperature: Positive = 0.1
+    clusters: Count = 10
+
+
+class Letter(Autoencoder):
+    """RQ-VAE aligned with collaborative vectors, its codes kept diverse (Wang et al. 2024, LETTER)."""
+
+    PARAMETERS = LetterParameters
+    parameters: LetterParameters
+
+    def _terms(self, items: TrainingItems) -> Sequence[Term]:
+        parameters, vectors = self.parameters, torch.zeros(0)
+        if items.extras.collaborative is not None:
+            vectors = torch.from_numpy(items.extras.collaborative)
+        if vectors.shape[1] != parameters.latent_width:
+            raise InvalidInput(
+                f"collaborative vectors have {vectors.shape[1]} values, but latent_width is {parameters.latent_width}; "
+                "LETTER compares the two, so they must be of one width"
+            )
+        return (
+            Alignment(parameters.lambda_alignment, parameters.temperature, vectors, items.domains),
+            Diversity(parameters.lambda_diversity, parameters.temperature, parameters.clusters, parameters.seed),
+        )
+
+
+class LcRecParameters(AutoencoderParameters):
+    """LC-Rec's tokenizer.
+
+    Attributes
+    ----------
+    sinkhorn_epsilon, sinkhorn_iterations : of the uniform mapping of the last level
+    """
+
+    kind: Literal["lc-rec"] = "lc-rec"
+    sinkhorn_epsilon: Positive = 0.003
+    sinkhorn_iterations: Count = 50
+
+
+class LcRec(Autoencoder):
+    """RQ-VAE whose last level is learned from an even use of its codes (Zheng et al. 2024, LC-Rec).
+
+    The mapping needs a batch, so it holds while codes are learned; an item's ID depends on the item alone.
+    """
+
+    PARAMETERS = LcRecParameters
+    parameters: LcRecParameters
+
+    def _build(self, description: Description) -> UniTokNetwork:
+        network = super()._build(description)
+        network.moe.experts.balance = Balance(self.parameters.sinkhorn_epsilon, self.parameters.sinkhorn_iterations)
+        return network
+
+
+class CostParameters(AutoencoderParameters):
+    """CoST.
+
+    Attributes
+    ----------
+    lambda_contrast, temperature : of the contrastive term
+    lambda_reconstruction : of the squared error, which the term replaces in the paper
+    """
+
+    kind: Literal["cost"] = "cost"
+    lambda_contrast: NotNegative = 1.0
+    temperature: Positive = 0.1
+    lambda_reconstruction: NotNegative = 0.0
+
+    def weights(self) -> Weights:
+        """Of the parts of the loss."""
+        return replace(super().weights(), reconstruction=self.lambda_reconstruction)
+
+
+class Cost(Autoencoder):
+    """RQ-VAE that keeps what tells items apart rather than every number (Zhu et al. 2024, CoST)."""
+
+    PARAMETERS = CostParameters
+    parameters: CostParameters
+
+    def _terms(self, items: TrainingItems) -> Sequence[Term]:
+        return (Contrast(self.parameters.lambda_contrast, self.parameters.temperature),)

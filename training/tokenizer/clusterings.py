@@ -1,38 +1,48 @@
-"""The kinds that cluster the embeddings themselves: RQ-KMeans.
+"""The kinds that cluster the embeddings themselves: RQ-KMeans, product quantisation, hierarchical k-means.
 
-Knows nothing of autoencoders.
+Symbols: n items, D embedding width, L levels, T codes. Knows nothing of autoencoders.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
+import faiss
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from service.errors import ConfigError
 from training.networks.codebooks import CodebookNetwork
+from training.networks.tables import TreeNetwork
 from training.networks.tokenized import TokenizerNetwork
 from training.tokenizer.description import Description
 from training.tokenizer.interface import Tokenizer
-from training.tokenizer.items import TrainingItems
+from training.tokenizer.items import FloatArray, TrainingItems
 from training.tokenizer.parameters import Codes, Count, Levels, TokenizerParameters
-from training.tokenizer.start import residual_codebooks
+from training.tokenizer.start import kmeans, residual_codebooks
 from training.tokenizer.trainer import Advance
 
 
-class RqKMeansParameters(TokenizerParameters):
-    """Residual k-means.
+class ClusteringParameters(TokenizerParameters):
+    """Shape and effort.
 
     Attributes
     ----------
     levels, codes : L, T
-    kmeans_iterations : of every level
+    kmeans_iterations : of every k-means
     """
 
-    kind: Literal["rq-kmeans"] = "rq-kmeans"
     levels: Levels = 4
     codes: Codes = 256
     kmeans_iterations: Count = 25
+
+
+class RqKMeansParameters(ClusteringParameters):
+    """Residual k-means."""
+
+    kind: Literal["rq-kmeans"] = "rq-kmeans"
 
 
 class RqKMeans(Tokenizer):
@@ -44,14 +54,18 @@ class RqKMeans(Tokenizer):
     def _learn(
         self, items: TrainingItems, checkpoint: Path | None, advance: Advance
     ) -> tuple[Description, TokenizerNetwork]:
-        description = self._described(items)
+        parameters, description = self.parameters, self._described(items)
         network = self._build(description)
-        parameters = self.parameters
-        codebooks = residual_codebooks(
-            items.embeddings.numpy(), parameters.levels, parameters.codes, parameters.kmeans_iterations, parameters.seed
+        network.fill(
+            residual_codebooks(
+                items.embeddings.numpy(),
+                parameters.levels,
+                parameters.codes,
+                parameters.kmeans_iterations,
+                parameters.seed,
+                same_rows=True,
+            )
         )
-        with torch.no_grad():
-            network.quantizer.codebooks[0] = torch.from_numpy(codebooks)
         advance(1)
         return description, network
 
@@ -61,4 +75,139 @@ class RqKMeans(Tokenizer):
             width=None,
             levels=self.parameters.levels,
             codes=self.parameters.codes,
+        )
+
+
+class ProductParameters(ClusteringParameters):
+    """Optimised product quantisation.
+
+    Attributes
+    ----------
+    rotation_iterations : how often rotation and codes are learned in turn
+    """
+
+    kind: Literal["product"] = "product"
+    rotation_iterations: Count = 25
+
+
+class ProductQuantization(Tokenizer):
+    """Optimised product quantisation, as VQ-Rec uses it (Hou et al. 2023): one k-means a block of rotated dimensions.
+
+    Where L does not divide D, the rotation leaves out the few dimensions that are too many.
+    """
+
+    PARAMETERS = ProductParameters
+    parameters: ProductParameters
+
+    def _learn(
+        self, items: TrainingItems, checkpoint: Path | None, advance: Advance
+    ) -> tuple[Description, TokenizerNetwork]:
+        parameters, description = self.parameters, self._described(items)
+        if description.embedding_width < parameters.levels:
+            raise ConfigError(
+                f"levels is {parameters.levels}, but embeddings of {description.embedding_width} values cannot be "
+                "parted into so many blocks"
+            )
+        network = self._build(description)
+        x = items.embeddings.numpy()
+        rotation = _rotation(x, network.shape.latent_width, parameters)
+        rotated, block = x @ rotation.T, network.shape.latent_width // parameters.levels
+        codebooks = np.zeros((parameters.levels, parameters.codes, network.shape.latent_width), dtype=np.float32)
+        for level in range(parameters.levels):
+            own = slice(level * block, (level + 1) * block)
+            codebooks[level, :, own] = kmeans(
+                rotated[:, own], parameters.codes, parameters.kmeans_iterations, parameters.seed + level
+            )
+        network.fill(codebooks, rotation)
+        advance(1)
+        return description, network
+
+    def _build(self, description: Description) -> CodebookNetwork:
+        levels = self.parameters.levels
+        return CodebookNetwork(
+            embedding_width=description.embedding_width,
+            width=description.embedding_width // levels * levels,
+            levels=levels,
+            codes=self.parameters.codes,
+        )
+
+
+def _rotation(x: FloatArray, width: int, parameters: ProductParameters) -> FloatArray:
+    """Rotation float32 [width, D] that makes blocks of dimensions as independent as product quantisation wants them."""
+    bits = max(1, parameters.codes.bit_length() - 1)
+    quantizer = faiss.ProductQuantizer(width, parameters.levels, bits)
+    quantizer.cp.min_points_per_centroid = 1
+    quantizer.cp.seed = parameters.seed + 1
+    transform = faiss.OPQMatrix(x.shape[1], parameters.levels, width)
+    transform.niter = parameters.rotation_iterations
+    transform.pq = quantizer
+    transform.train(x)
+    return faiss.vector_to_array(transform.A).reshape(width, x.shape[1]).astype(np.float32)
+
+
+class HierarchicalParameters(ClusteringParameters):
+    """Hierarchical k-means; T is the number of children of a cluster, so that T^L clusters hold all items."""
+
+    MOVABLE: ClassVar[bool] = False
+    kind: Literal["hierarchical"] = "hierarchical"
+    codes: Codes = 32
+
+
+class HierarchicalKMeans(Tokenizer):
+    """Clusters parted again and again, as in P5-CID (Hua et al. 2023), by k-means of the embeddings.
+
+    P5-CID clusters the graph of items bought together; here every kind learns from the same embeddings.
+    """
+
+    PARAMETERS = HierarchicalParameters
+    parameters: HierarchicalParameters
+
+    def _learn(
+        self, items: TrainingItems, checkpoint: Path | None, advance: Advance
+    ) -> tuple[Description, TokenizerNetwork]:
+        x = items.embeddings.numpy()
+        centres: list[FloatArray] = []
+        first, count = [], []
+        level = [np.arange(len(x))]
+        nodes = 0
+        for _ in range(self.parameters.levels):
+            children: list[NDArray[np.int64]] = []
+            for members in level:
+                own, of_row = self._parted(x[members])
+                first.append(nodes)
+                count.append(len(own))
+                nodes += len(own)
+                centres.append(own)
+                children += [members[of_row == child] for child in range(len(own))]
+            level = children
+        leaves = [0] * len(level)
+        description = self._described(items, sizes={"nodes": nodes})
+        network = self._build(description)
+        network.centres.copy_(torch.from_numpy(np.concatenate(centres)))
+        network.first.copy_(torch.tensor(first + leaves))
+        network.count.copy_(torch.tensor(count + leaves))
+        advance(1)
+        return description, network
+
+    def _parted(self, rows: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
+        """Centres of at most T clusters, none of them empty, and the cluster of every row: [k, D] and int64 [m].
+
+        Rows of no more than T different contents are clusters of their own.
+        """
+        codes = self.parameters.codes
+        if len(rows) <= codes or len(np.unique(rows, axis=0)) <= codes:
+            different, of_row = np.unique(rows, axis=0, return_inverse=True)
+            return different, of_row.reshape(-1)
+        centres = kmeans(rows, codes, self.parameters.kmeans_iterations, self.parameters.seed)
+        index = faiss.IndexFlatL2(rows.shape[1])
+        index.add(centres)
+        used, of_row = np.unique(index.search(rows, 1)[1][:, 0], return_inverse=True)
+        return centres[used], of_row.reshape(-1)
+
+    def _build(self, description: Description) -> TreeNetwork:
+        return TreeNetwork(
+            embedding_width=description.embedding_width,
+            levels=self.parameters.levels,
+            codes=self.parameters.codes,
+            nodes=description.sizes["nodes"],
         )

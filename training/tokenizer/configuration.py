@@ -47,6 +47,8 @@ class StageParameters(BaseModel):
                 raise ValueError(f"{key} names a domain twice")
             if names == ():
                 raise ValueError(f"{key} is empty; leave it out for every domain")
+        if self.repair and not self.tokenizer.MOVABLE:
+            raise ValueError(f"repair must be false: items of kind {self.tokenizer.kind!r} cannot take other codes")
         return self
 
 

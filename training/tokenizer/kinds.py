@@ -11,20 +11,67 @@ from typing import Annotated
 from pydantic import Field
 
 from service.errors import ConfigError
-from training.tokenizer.autoencoders import RqVae, RqVaeParameters
-from training.tokenizer.clusterings import RqKMeans, RqKMeansParameters
+from training.tokenizer.autoencoders import (
+    Cost,
+    CostParameters,
+    LcRec,
+    LcRecParameters,
+    Letter,
+    LetterParameters,
+    RqVae,
+    RqVaeParameters,
+)
+from training.tokenizer.clusterings import (
+    HierarchicalKMeans,
+    HierarchicalParameters,
+    ProductParameters,
+    ProductQuantization,
+    RqKMeans,
+    RqKMeansParameters,
+)
 from training.tokenizer.description import DESCRIPTION, read_description
 from training.tokenizer.estimator import UniTok
 from training.tokenizer.interface import Tokenizer
+from training.tokenizer.lookups import (
+    Atomic,
+    AtomicParameters,
+    CategoryPath,
+    CategoryPathParameters,
+    TitleTokens,
+    TitleTokensParameters,
+)
 from training.tokenizer.parameters import Parameters, TokenizerParameters
 
-AnyParameters = Annotated[Parameters | RqVaeParameters | RqKMeansParameters, Field(discriminator="kind")]
+AnyParameters = Annotated[
+    Parameters
+    | RqVaeParameters
+    | LetterParameters
+    | LcRecParameters
+    | CostParameters
+    | RqKMeansParameters
+    | ProductParameters
+    | HierarchicalParameters
+    | CategoryPathParameters
+    | TitleTokensParameters
+    | AtomicParameters,
+    Field(discriminator="kind"),
+]
 """Parameters of any kind, told apart by `kind`."""
 
 DEFAULT = Parameters().kind
 
 KINDS: dict[str, type[Tokenizer]] = {
-    str(kind.PARAMETERS.model_fields["kind"].default): kind for kind in (UniTok, RqVae, RqKMeans)
+    "unitok": UniTok,
+    "rq-vae": RqVae,
+    "letter": Letter,
+    "lc-rec": LcRec,
+    "cost": Cost,
+    "rq-kmeans": RqKMeans,
+    "product": ProductQuantization,
+    "hierarchical": HierarchicalKMeans,
+    "category-path": CategoryPath,
+    "title-tokens": TitleTokens,
+    "atomic": Atomic,
 }
 
 

@@ -37,10 +37,12 @@ class TokenizerParameters(BaseModel):
     ----------
     kind : names the kind; see `training.tokenizer.kinds`
     seed : of everything random
+    MOVABLE : whether an item may have any code of the last level, so that a repair can move it
     NEEDS : what the kind must know of items besides their embeddings, fields of `training.tokenizer.interface.Extras`
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    MOVABLE: ClassVar[bool] = True
     NEEDS: ClassVar[frozenset[str]] = frozenset()
 
     kind: str

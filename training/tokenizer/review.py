@@ -59,8 +59,9 @@ class Review:
 
 
 def review(network: UniTokNetwork, embeddings: Tensor) -> Review:
-    """Quantise all embeddings float32 [n, D] without training."""
-    moe = network.moe
+    """Quantise all embeddings float32 [n, D] as inference does."""
+    moe, training = network.moe, network.training
+    network.eval()
     parts: list[list[Assignment]] = [[], []]
     with torch.no_grad():
         for x in torch.split(embeddings, CHUNK):
@@ -69,6 +70,7 @@ def review(network: UniTokNetwork, embeddings: Tensor) -> Review:
             parts[0].append(_assign(moe.experts, z, first))
             if moe.shared is not None:
                 parts[1].append(_assign(moe.shared, z, torch.zeros_like(first)))
+    network.train(training)
     return Review(_joined(parts[0]), _joined(parts[1]) if parts[1] else None)
 
 

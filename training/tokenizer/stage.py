@@ -14,14 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.catalogue.store import layout_of_ids
 from service.errors import ConfigError
 from service.items import compose_texts
 from service.progress import progress
+from service.semantic_ids import TokenLayout
 from training.data.dataset import Dataset, DomainData
 from training.encoders.vectors import read_vectors, vectors_file
+from training.networks.tokenized import Shape
 from training.stage import Stage
 from training.tokenizer.configuration import StageParameters
 from training.tokenizer.estimator import CHECKPOINT
+from training.tokenizer.extras import extras_of
 from training.tokenizer.figures import domain_figures, repair_figures
 from training.tokenizer.ids import DomainIds, suffixes_of, write_ids
 from training.tokenizer.interface import Tokenizer
@@ -43,7 +47,7 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
     Raises
     ------
     ConfigError : a domain is not in the dataset
-    InvalidInput : a domain has no embeddings, or not one an item
+    InvalidInput : a domain has no embeddings, or not one an item, or the IDs do not fit into 64 bits
     SuffixExhausted : more items than the layout has suffixes share their codes
     """
     opened = Dataset.open(dataset)
@@ -54,6 +58,7 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
     domains = _read(opened, embeddings, list(dict.fromkeys([*sources, *named])))
     tokenizer = make_tokenizer(parameters.tokenizer)
     _train(tokenizer, [domains[name] for name in sources], out / CHECKPOINT)
+    layout = _layout(tokenizer.shape, parameters.suffixes)
     ids, quality = [], {}
     with progress("semantic IDs", total=len(named)) as advance:
         for name in named:
@@ -75,13 +80,7 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
     (out / CHECKPOINT).unlink(missing_ok=True)
     return stage.finish(
         {
-            "layout": {
-                "levels": tokenizer.shape.levels,
-                "codes": tokenizer.shape.codes,
-                "experts": tokenizer.shape.experts,
-                "experts_per_item": tokenizer.shape.experts_per_item,
-                "suffixes": parameters.suffixes,
-            },
+            "layout": layout_of_ids(layout),
             "expert_names": list(tokenizer.expert_names),
             "parameter_counts": tokenizer.parameter_counts(),
             "domains": quality,
@@ -90,6 +89,11 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
             "log": [asdict(figures) for figures in tokenizer.log],
         }
     )
+
+
+def _layout(shape: Shape, suffixes: int) -> TokenLayout:
+    """Layout of the IDs, which refuses what the service could not hold."""
+    return TokenLayout(shape.levels, shape.codes, shape.experts, shape.experts_per_item, suffixes)
 
 
 def _chosen(names: tuple[str, ...] | None, key: str, dataset: Dataset) -> tuple[str, ...]:
@@ -119,4 +123,5 @@ def _train(tokenizer: Tokenizer, domains: list[EmbeddedDomain], checkpoint: Path
     embeddings = np.concatenate([domain.embeddings for domain in domains])
     labels = np.concatenate([np.full(len(domain.embeddings), domain.data.name) for domain in domains])
     with progress("tokenizer", total=tokenizer.parameters.steps(len(embeddings))) as advance:
-        tokenizer.fit(embeddings, labels, checkpoint=checkpoint, advance=advance)
+        extras = extras_of([domain.data for domain in domains], tokenizer.parameters)
+        tokenizer.fit(embeddings, labels, extras, checkpoint=checkpoint, advance=advance)

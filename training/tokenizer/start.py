@@ -40,12 +40,21 @@ def kmeans(rows: FloatArray, count: int, iterations: int, seed: int) -> FloatArr
     return np.asarray(clustering.centroids, dtype=np.float32)
 
 
-def residual_codebooks(rows: FloatArray, levels: int, codes: int, iterations: int, seed: int) -> FloatArray:
-    """Codebooks float32 [L, T, d]: k-means level by level on what the levels before leave of the rows [n, d]."""
+def residual_codebooks(
+    rows: FloatArray, levels: int, codes: int, iterations: int, seed: int, *, same_rows: bool = False
+) -> FloatArray:
+    """Codebooks float32 [L, T, d]: k-means level by level on what the levels before leave of the rows [n, d].
+
+    Parameters
+    ----------
+    same_rows : k-means of every level starts at the same rows, by one seed. They were centroids before and left little,
+        so the later levels start, and end, with more codes where most rows are: codes are used more evenly, and the
+        error is a little larger
+    """
     residual = np.array(rows, dtype=np.float32)
     codebooks = []
     for level in range(levels):
-        codebook = kmeans(residual, codes, iterations, seed + level)
+        codebook = kmeans(residual, codes, iterations, seed if same_rows else seed + level)
         index = faiss.IndexFlatL2(codebook.shape[1])
         index.add(codebook)
         _, nearest = index.search(residual, 1)

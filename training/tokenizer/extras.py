@@ -1,0 +1,63 @@
+"""What some kinds of tokenizer must know of items besides their embeddings, from a dataset.
+
+Collaborative vectors are made of the training part of the histories alone: no target of validation or test is in them.
+Symbols: n items, C width of a collaborative vector. Knows nothing of tokenizers but what they need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from training.data.dataset import DomainData
+from training.data.split import leave_one_out
+from training.tokenizer.items import Extras, FloatArray
+from training.tokenizer.parameters import AutoencoderParameters, TokenizerParameters
+
+POWER_ITERATIONS = 6
+
+
+def extras_of(domains: Sequence[DomainData], parameters: TokenizerParameters) -> Extras:
+    """What a tokenizer of these parameters needs of the items of domains, one domain after the other."""
+    contents = [content for domain in domains for content in domain.contents()]
+    collaborative = None
+    if "collaborative" in parameters.NEEDS and isinstance(parameters, AutoencoderParameters):
+        width = parameters.latent_width
+        collaborative = np.concatenate([collaborative_vectors(domain, width, parameters.seed) for domain in domains])
+    return Extras(
+        titles=[content.title or "" for content in contents] if "titles" in parameters.NEEDS else None,
+        categories=[content.categories for content in contents] if "categories" in parameters.NEEDS else None,
+        collaborative=collaborative,
+    )
+
+
+def collaborative_vectors(domain: DomainData, width: int, seed: int) -> FloatArray:
+    """Vectors float32 [n, C] of a domain's items, of unit length; zeros for an item that no training history holds.
+
+    A truncated singular value decomposition of the users' by items' matrix, each entry divided by the root of both
+    degrees, as in spectral and graph methods: without it the most popular items would be all that is seen. Where the
+    matrix has a lower rank than C, the last values are 0.
+    """
+    split = leave_one_out(domain.history_items, domain.history_starts)
+    held_out = np.concatenate([split.validation.stops, split.test.stops])
+    users = np.delete(np.repeat(np.arange(domain.users), np.diff(domain.history_starts)), held_out)
+    items = np.delete(domain.history_items, held_out).astype(np.int64)
+    vectors = np.zeros((len(domain.items), width), dtype=np.float32)
+    if len(items) == 0:
+        return vectors
+    pairs = np.unique(np.stack([users, items]), axis=1)
+    degrees = [np.bincount(side)[side] for side in pairs]
+    values = torch.from_numpy(1 / np.sqrt(degrees[0] * degrees[1])).float()
+    matrix = torch.sparse_coo_tensor(
+        torch.from_numpy(pairs), values, (domain.users, len(domain.items)), check_invariants=True
+    )
+    rank = min(width, domain.users, len(domain.items))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        _, singular, right = torch.svd_lowrank(matrix, q=rank, niter=POWER_ITERATIONS)
+    vectors[:, :rank] = (right * singular.sqrt()).numpy()
+    vectors[np.bincount(items, minlength=len(vectors)) == 0] = 0
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors
