@@ -89,4 +89,5 @@ def multiply_adds(config: T5Config, beams: int) -> int:
     shared = decoder_layers * 2 * projection
     state = decoder_layers * (6 * projection + 2 * HISTORY * inner + forward) - 3 * projection
     states = 1 + (LAYOUT.depth - 1) * beams
-    return HISTORY * (encoder + shared) + states * (state + width * LAYOUT.vocabulary)
+    total: int = HISTORY * (encoder + shared) + states * (state + width * LAYOUT.vocabulary)
+    return total

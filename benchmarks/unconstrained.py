@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.catalogues import LAYOUT
@@ -62,7 +64,7 @@ def _signature(tensor: Tensor) -> tuple[str, str, tuple[int | str, ...]]:
 def unconstrained(path: Path, runtime: Runtime, asked: Histories, beams: int) -> Callable[[], object]:
     """A call that searches for all requests."""
     session = open_session(path, runtime, INPUTS, OUTPUTS)
-    feeds = {
+    feeds: dict[str, NDArray[Any]] = {
         "history": asked.tokens,
         "history_mask": asked.mask,
         "beam_slots": np.arange(beams, dtype=np.int32),

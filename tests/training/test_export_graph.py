@@ -21,7 +21,8 @@ PLACES = np.asarray([[2, 0], [1, 1]], dtype=np.int32)
 def attended(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Attention with heads of width 1: [m, H], [n, H], [n, H] and a bias [m, n] -> [m, H]."""
     scores = np.exp(np.einsum("mh,nh->hmn", queries, keys) + bias)
-    return np.einsum("hmn,nh->mh", scores / scores.sum(axis=2, keepdims=True), values)
+    mixed: np.ndarray = np.einsum("hmn,nh->mh", scores / scores.sum(axis=2, keepdims=True), values)
+    return mixed
 
 
 def cached(g: Graph, x: Value) -> tuple[Value, tuple[Value, Value]]:
