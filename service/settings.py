@@ -120,6 +120,13 @@ class Settings(BaseSettings):
     refresh_seconds: float = Field(
         default=0.5, gt=0, le=60, description="How often changes made by other replicas are fetched."
     )
+    compare_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        le=86_400,
+        description="How often this replica's fingerprints are compared with the store's; where they differ, the "
+        "catalogue is read anew.",
+    )
     drain_seconds: float = Field(
         default=30.0, ge=0, le=3600, description="How long running requests may take to finish after SIGTERM."
     )

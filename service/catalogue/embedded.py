@@ -2,7 +2,8 @@
 
 Write-ahead log with a full sync at every commit, so what was acknowledged survives `kill -9` and a power cut. Several
 processes of one machine may share the folder (a backfill beside the service): SQLite lets one of them write at a time.
-The unique index over (domain, ID), tombstones included, is what keeps an ID from being given twice.
+The unique index over (domain, ID), tombstones included, is what keeps an ID from being given twice; suffix counters and
+counts of items are read off it, and only the fingerprints are kept beside it.
 """
 
 from __future__ import annotations
@@ -10,23 +11,29 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from service.catalogue.fingerprint import item_part
 from service.catalogue.store import (
     CHANGES_KEPT,
     REFUSED,
     Changes,
+    Generation,
     ItemKey,
     NewItem,
+    Outcome,
     Registered,
     StoredItem,
     StoreStatus,
+    Totals,
     base_ids,
-    check_seed,
+    check_items,
+    is_whole,
     layout_of_ids,
 )
 from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
@@ -43,6 +50,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS item_of_id ON item (domain, packed);
 CREATE TABLE IF NOT EXISTS change (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT, domain INTEGER NOT NULL, item_id TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS fingerprint (domain INTEGER PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS checkpoint (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -50,6 +58,8 @@ BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction."""
 
 SCAN_ROWS = 4096
+
+INSERT = "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class EmbeddedStore:
@@ -85,29 +95,55 @@ class EmbeddedStore:
 
     def seed(self, items: Sequence[StoredItem]) -> None:
         """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
-        check_seed(items)
+        check_items(items)
         with self._transaction() as cursor:
             if _seeded(cursor):
                 return
-            numbers = _DomainNumbers(cursor)
+            numbers, parts = _DomainNumbers(cursor), _Parts(cursor)
             for item in items:
                 key, packed = (numbers[item.domain], item.item_id), _signed(item.packed)
                 cursor.execute("SELECT packed FROM item WHERE domain = ? AND item_id = ?", key)
                 known = cursor.fetchone()
                 if known is None:
                     try:
-                        cursor.execute(
-                            "INSERT INTO item VALUES (?, ?, ?, 1, ?, ?)", (*key, packed, item.title, item.content)
-                        )
+                        cursor.execute(INSERT, (*key, packed, 1, item.title, item.content))
                     except sqlite3.IntegrityError:
                         raise BundleError(
                             f"catalogue of {self._generation}: item {item.item_id!r} of domain {item.domain!r} has "
                             "the semantic ID of another item"
                         ) from None
+                    parts.toggle(*key, packed)
                 elif known != (packed,):
                     raise BundleError(
                         f"catalogue of {self._generation}: item {item.item_id!r} of domain {item.domain!r} has two IDs"
                     )
+            parts.save()
+
+    def restore(self, items: Sequence[StoredItem], dry: bool = False) -> list[Outcome]:
+        """Put items back that were published elsewhere; each item's outcome, in order."""
+        check_items(items)
+        packed = np.array([item.packed for item in items], dtype=np.uint64)
+        bases = packed - self._layout.unpack(packed)[:, -1].astype(np.uint64)
+        outcomes = []
+        with self._transaction() as cursor:
+            cursor.execute("SAVEPOINT restoring")
+            numbers, parts, seeded = _DomainNumbers(cursor), _Parts(cursor), _seeded(cursor)
+            for item, base in zip(items, bases.tolist(), strict=True):
+                number = numbers[item.domain]
+                outcomes.append(self._restorable(cursor, number, item, base))
+                if outcomes[-1] is Outcome.ADDED:
+                    row = (number, item.item_id, _signed(item.packed), item.live, item.title, item.content or None)
+                    cursor.execute(INSERT, row)
+                    if item.live:
+                        parts.toggle(number, item.item_id, item.packed)
+                    if seeded:
+                        _log(cursor, number, item.item_id)
+            if dry:
+                cursor.execute("ROLLBACK TO restoring")
+            else:
+                parts.save()
+                _trim(cursor)
+        return outcomes
 
     def finish_seed(self) -> None:
         """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
@@ -127,12 +163,16 @@ class EmbeddedStore:
         ids = bases.copy()
         with self._transaction() as cursor:
             self._require_seeded(cursor)
-            numbers = _DomainNumbers(cursor)
+            numbers, parts = _DomainNumbers(cursor), _Parts(cursor)
             stored = np.zeros(len(items), dtype=bool)
             for row, item in enumerate(items):
-                packed, created[row] = self._register_one(cursor, numbers[item.domain], item, int(bases[row]))
+                number = numbers[item.domain]
+                packed, created[row] = self._register_one(cursor, number, item, int(bases[row]))
                 if packed is not None:
                     ids[row], stored[row] = packed, True
+                    if created[row]:
+                        parts.toggle(number, item.item_id, packed)
+            parts.save()
             _trim(cursor)
         values[stored] = self._layout.unpack(ids[stored])
         return Registered(values, created)
@@ -145,11 +185,16 @@ class EmbeddedStore:
             if number is None:
                 return False
             cursor.execute(
-                "UPDATE item SET live = 0, title = NULL, content = NULL WHERE domain = ? AND item_id = ? AND live = 1",
+                "UPDATE item SET live = 0, title = NULL, content = NULL WHERE domain = ? AND item_id = ? AND live = 1 "
+                "RETURNING packed",
                 (number, key.item_id),
             )
-            if not cursor.rowcount:
+            deleted = cursor.fetchone()
+            if deleted is None:
                 return False
+            parts = _Parts(cursor)
+            parts.toggle(number, key.item_id, deleted[0])
+            parts.save()
             _log(cursor, number, key.item_id)
             _trim(cursor)
             return True
@@ -178,6 +223,39 @@ class EmbeddedStore:
             while batch := rows.fetchmany(SCAN_ROWS):
                 yield [StoredItem(name, item_id, _unsigned(packed), title) for name, item_id, packed, title in batch]
 
+    def rows(self) -> Iterator[list[StoredItem]]:
+        """All items in batches, deleted ones and contents too; a snapshot of this moment."""
+        with self._errors(), closing(self._connect()) as connection:
+            rows = connection.execute(
+                "SELECT name, item_id, packed, title, content, live FROM item JOIN domain ON number = item.domain"
+            )
+            while batch := rows.fetchmany(SCAN_ROWS):
+                yield [StoredItem(row[0], row[1], _unsigned(row[2]), row[3], row[4], bool(row[5])) for row in batch]
+
+    def suffixes_used(self) -> None:
+        """No counters are kept: the greatest suffix of a group is read off its items."""
+        return
+
+    def totals(self) -> Totals:
+        """Head, counts and fingerprints of one moment."""
+        with self._read() as cursor, _snapshot(cursor):
+            counts = cursor.execute(
+                "SELECT name, count(*) FROM item JOIN domain ON number = item.domain WHERE live = 1 GROUP BY domain"
+            ).fetchall()
+            parts = cursor.execute("SELECT name, value FROM fingerprint JOIN domain ON number = domain").fetchall()
+            return Totals(_head(cursor), dict(counts), {name: _unsigned(part) for name, part in parts if part})
+
+    def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
+        """Set the kept fingerprints right; there is nothing else to mend. False if not at the totals' head."""
+        with self._transaction() as cursor:
+            if _head(cursor) != totals.head:
+                return False
+            numbers = _DomainNumbers(cursor)
+            cursor.execute("DELETE FROM fingerprint")
+            rows = [(numbers[domain], _signed(part)) for domain, part in totals.fingerprints.items()]
+            cursor.executemany("INSERT INTO fingerprint VALUES (?, ?)", rows)
+            return True
+
     def head(self) -> int:
         """Sequence number of the latest change, 0 before the first."""
         with self._read() as cursor:
@@ -185,20 +263,15 @@ class EmbeddedStore:
 
     def changes(self, after: int, limit: int = 10_000) -> Changes:
         """At most `limit` changes after a sequence number."""
-        with self._read() as cursor:
-            cursor.execute("BEGIN")
-            try:
-                head = _head(cursor)
-                cursor.execute(
-                    "SELECT sequence, name, item_id FROM change JOIN domain ON domain.number = change.domain "
-                    "WHERE sequence > ? ORDER BY sequence LIMIT ?",
-                    (after, limit),
-                )
-                rows = cursor.fetchall()
-            finally:
-                cursor.execute("COMMIT")
-        if after > head or (after < head and (not rows or rows[0][0] != after + 1)):
-            return Changes((), head, gap=True)
+        with self._read() as cursor, _snapshot(cursor):
+            head = _head(cursor)
+            rows = cursor.execute(
+                "SELECT sequence, name, item_id FROM change JOIN domain ON domain.number = change.domain "
+                "WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        if not is_whole(after, head, [row[0] for row in rows], limit):
+            return Changes((), head, gap=True, lost=after > head)
         return Changes(tuple(ItemKey(name, item_id) for _, name, item_id in rows), rows[-1][0] if rows else after)
 
     def checkpoint(self, name: str) -> str | None:
@@ -214,14 +287,21 @@ class EmbeddedStore:
 
     def status(self) -> StoreStatus:
         """Counts and state, for people."""
+        totals = self.totals()
         with self._read() as cursor:
-            counts = cursor.execute(
-                "SELECT name, count(*) FROM item JOIN domain ON domain.number = item.domain "
-                "WHERE live = 1 GROUP BY item.domain"
-            ).fetchall()
-            return StoreStatus(
-                "embedded", str(self._path), self._generation, _seeded(cursor), dict(counts), _head(cursor)
-            )
+            seeded, (length,) = _seeded(cursor), cursor.execute("SELECT count(*) FROM change").fetchone()
+        files = [self._path, self._path.with_name(self._path.name + "-wal")]
+        return StoreStatus(
+            kind="embedded",
+            where=str(self._path),
+            generation=self._generation,
+            seeded=seeded,
+            items=totals.items,
+            fingerprints=totals.fingerprints,
+            head=totals.head,
+            log_length=length,
+            bytes=sum(file.stat().st_size for file in files if file.exists()),
+        )
 
     def close(self) -> None:
         """Give up connections; the store must not be used afterwards."""
@@ -243,18 +323,29 @@ class EmbeddedStore:
                 )
                 _log(cursor, *key)
             return _unsigned(packed), not live
-        first = _signed(base)
-        cursor.execute(
-            "SELECT max(packed) FROM item WHERE domain = ? AND packed BETWEEN ? AND ?",
-            (domain, first, first + self._layout.suffixes - 1),
-        )
-        (last,) = cursor.fetchone()
-        packed = first if last is None else last + 1
-        if packed - first >= self._layout.suffixes:
+        packed = self._first_free(cursor, domain, base)
+        if packed - _signed(base) >= self._layout.suffixes:
             return None, False
-        cursor.execute("INSERT INTO item VALUES (?, ?, ?, 1, ?, ?)", (*key, packed, item.title, content))
+        cursor.execute(INSERT, (*key, packed, 1, item.title, content))
         _log(cursor, *key)
         return _unsigned(packed), True
+
+    def _restorable(self, cursor: sqlite3.Cursor, domain: int, item: StoredItem, base: int) -> Outcome:
+        cursor.execute("SELECT packed FROM item WHERE domain = ? AND item_id = ?", (domain, item.item_id))
+        known = cursor.fetchone()
+        if known is not None:
+            return Outcome.THERE if known == (_signed(item.packed),) else Outcome.OTHER_ID
+        free = self._first_free(cursor, domain, base)
+        return Outcome.ADDED if _signed(item.packed) >= free else Outcome.ID_GIVEN
+
+    def _first_free(self, cursor: sqlite3.Cursor, domain: int, base: int) -> int:
+        """The ID above all that a group has given away, deleted items' included; signed."""
+        first = _signed(base)
+        (last,) = cursor.execute(
+            "SELECT max(packed) FROM item WHERE domain = ? AND packed BETWEEN ? AND ?",
+            (domain, first, first + self._layout.suffixes - 1),
+        ).fetchone()
+        return first if last is None else int(last) + 1
 
     def _check_layout(self) -> None:
         expected = json.dumps(layout_of_ids(self._layout))
@@ -317,6 +408,52 @@ class _DomainNumbers:
             self._cursor.execute("INSERT INTO domain (name) VALUES (?)", (name,))
             self._numbers[name] = int(self._cursor.lastrowid or 0)
         return self._numbers[name]
+
+
+class _Parts:
+    """Changes of the fingerprints within one transaction, by domain number; see `service.catalogue.fingerprint`."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+        self._changes: defaultdict[int, int] = defaultdict(int)
+
+    def toggle(self, domain: int, item_id: str, packed: int) -> None:
+        self._changes[domain] ^= item_part(item_id, _unsigned(packed))
+
+    def save(self) -> None:
+        for domain, change in self._changes.items():
+            self._cursor.execute("SELECT value FROM fingerprint WHERE domain = ?", (domain,))
+            (known,) = self._cursor.fetchone() or (0,)
+            self._cursor.execute(
+                "INSERT OR REPLACE INTO fingerprint VALUES (?, ?)", (domain, _signed(_unsigned(known) ^ change))
+            )
+
+
+@contextmanager
+def _snapshot(cursor: sqlite3.Cursor) -> Iterator[None]:
+    """Read one moment's state while the block runs."""
+    cursor.execute("BEGIN")
+    try:
+        yield
+    finally:
+        cursor.execute("COMMIT")
+
+
+def generations(folder: Path) -> Iterator[Generation]:
+    """Every generation that a folder holds, by name.
+
+    Raises
+    ------
+    StoreUnavailable : a file of such a name is no catalogue
+    """
+    for path in sorted(folder.glob("*@*.sqlite3")):
+        bundle, _, number = path.stem.rpartition("@")
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                (layout,) = connection.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
+        except (sqlite3.Error, TypeError) as error:
+            raise StoreUnavailable(f"embedded store {path}: {error}") from error
+        yield Generation(bundle, int(number), TokenLayout(**json.loads(layout)))
 
 
 def _log(cursor: sqlite3.Cursor, domain: int, item_id: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import operator
 import os
 import signal
 import subprocess
@@ -18,9 +20,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis_server import RedisServer
 
-from service.catalogue import embedded, redis_store
-from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem, layout_of_ids
+from service.catalogue import embedded, redis_keys, redis_store
+from service.catalogue.checking import examine
+from service.catalogue.fingerprint import item_part
+from service.catalogue.opening import open_store, stored_generations
+from service.catalogue.store import (
+    CatalogueStore,
+    ItemKey,
+    NewItem,
+    Outcome,
+    StoredItem,
+    layout_of_ids,
+)
 from service.errors import BundleError, ConfigError, InvalidInput, LimitExceeded, NotReady, StoreUnavailable
 from service.semantic_ids import TokenLayout
 
@@ -222,6 +233,79 @@ def test_seeding_one_item_with_two_ids_is_an_error(place: Place) -> None:
         store.seed([StoredItem("films", "b", 16), StoredItem("films", "a", 24)])
 
 
+def id_of(*values: int) -> int:
+    return int(LAYOUT.pack(np.array([values], dtype=np.int32))[0])
+
+
+def test_items_are_put_back_with_their_ids_and_nothing_is_overwritten(place: Place) -> None:
+    store = place.open()
+    store.register([new("a", title="A"), new("b"), new("c", (9, 9))])
+    store.delete(ItemKey("films", "b"))
+    head = store.head()
+    rows = [
+        StoredItem("films", "a", id_of(1, 2, 3, 0), "another title"),
+        StoredItem("films", "b", id_of(1, 2, 3, 1), "revived"),
+        StoredItem("films", "c", id_of(1, 2, 3, 5)),
+        StoredItem("films", "x", id_of(1, 2, 3, 1)),
+        StoredItem("films", "y", id_of(1, 2, 3, 7), "Y", '{"brand":"x"}'),
+        StoredItem("films", "gone", id_of(1, 2, 3, 9), live=False),
+        StoredItem("books", "y", id_of(1, 2, 3, 4)),
+    ]
+    there, other, given, added = Outcome.THERE, Outcome.OTHER_ID, Outcome.ID_GIVEN, Outcome.ADDED
+    expected = [there, there, other, given, added, added, added]
+    before = everything(store)
+    assert store.restore(rows, dry=True) == expected
+    assert (everything(store), store.head()) == (before, head)
+    assert store.restore(rows) == expected
+    assert store.changes(head).keys == (rows[4].key, rows[5].key, rows[6].key), "replicas must hear of them"
+    assert everything(store) == before | {
+        rows[4].key: StoredItem("films", "y", rows[4].packed, "Y"),
+        rows[6].key: rows[6],
+    }
+    assert store.get([rows[4].key]) == [rows[4]]
+    assert store.restore(rows) == [there, there, other, given, there, there, there]
+    assert suffixes(store, [new("next"), new("gone")]) == [10, 9], "a deleted item's ID is reserved for it"
+    assert examine(store).findings == ()
+
+
+def test_items_can_be_put_back_before_the_bundles_own(place: Place) -> None:
+    store = place.open(seeded=False)
+    deleted = StoredItem("films", "s0", id_of(1, 2, 3, 0), live=False)
+    assert store.restore([deleted, StoredItem("films", "x", id_of(1, 2, 3, 2))]) == [Outcome.ADDED] * 2
+    assert store.head() == 0
+    store.seed([StoredItem("films", "s0", id_of(1, 2, 3, 0), "S"), StoredItem("films", "s1", id_of(1, 2, 3, 1))])
+    store.finish_seed()
+    assert {key.item_id for key in everything(store)} == {"x", "s1"}, "seeding revives nothing that was deleted"
+    assert store.totals().items == {"films": 2}
+    assert suffixes(store, [new("n")]) == [3]
+
+
+def test_a_wrong_row_puts_nothing_back(place: Place) -> None:
+    store = place.open()
+    with pytest.raises(InvalidInput, match="513 bytes"):
+        store.restore([StoredItem("films", "a", 0), StoredItem("films", "x" * 513, 8)])
+    assert (everything(store), store.head(), store.restore([])) == ({}, 0, [])
+
+
+def test_status_counts_and_measures(place: Place) -> None:
+    store = place.open()
+    empty = store.status()
+    assert (empty.items, empty.fingerprints, empty.log_length) == ({}, {}, 0)
+    store.register([new(str(number), (number % 9, 0), title="t" * 100) for number in range(2000)])
+    store.delete(ItemKey("films", "0"))
+    status = store.status()
+    assert (status.items, status.head, status.log_length) == ({"films": 1999}, 2001, 2001)
+    assert status.fingerprints == store.totals().fingerprints
+    assert 100 * 2000 < status.bytes - empty.bytes < 2000 * 2000
+
+
+def test_generations_are_found_by_name(place: Place) -> None:
+    place.open(generation=2).close()
+    place.open(SIGNED, generation=10).close()
+    found = [generation for generation in stored_generations(place.url) if generation.bundle == place.name]
+    assert {generation.number: generation.layout for generation in found} == {2: LAYOUT, 10: SIGNED}
+
+
 def test_generations_lie_beside_each_other(place: Place) -> None:
     one, two = place.open(generation=1), place.open(generation=2)
     one.register([new("a"), new("b")])
@@ -330,6 +414,16 @@ def test_any_history_equals_plain_dictionaries(
     assert set(stored) == twin.live
     for key, item in stored.items():
         assert SMALL.unpack(np.array([item.packed], dtype=np.uint64))[0].tolist() == list(twin.ids[key])
+    totals = store.totals()
+    for domain in "pq":
+        parts = [item_part(item.item_id, item.packed) for item in stored.values() if item.domain == domain]
+        assert totals.fingerprints.get(domain, 0) == functools.reduce(operator.xor, parts, 0)
+        assert totals.items.get(domain, 0) == len(parts)
+    assert totals.head == store.head()
+    rows = [item for batch in store.rows() for item in batch]
+    assert {item.key for item in rows} == set(twin.ids), "deleted items are among the rows"
+    assert {item.key for item in rows if item.live} == twin.live
+    assert examine(store).findings == ()
     store.close()
 
 
@@ -369,7 +463,7 @@ def in_parallel(work: Callable[[int], None], workers: int) -> None:
 
 COLLIDER = """
 import json, sys
-from service.catalogue.opening import open_store
+from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.store import NewItem
 from service.semantic_ids import TokenLayout
 
@@ -391,7 +485,7 @@ def test_processes_that_collide_share_out_the_suffixes(place: Place) -> None:
 
 WRITER = """
 import json, sys
-from service.catalogue.opening import open_store
+from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.store import NewItem
 from service.semantic_ids import TokenLayout
 
@@ -490,7 +584,7 @@ class TestRedisOnly:
     def test_domains_beyond_the_limit_are_refused(
         self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(redis_store, "MAX_DOMAINS", 3)
+        monkeypatch.setattr(redis_keys, "MAX_DOMAINS", 3)
         place = Place(redis_server.url, redis_server)
         store = place.open()
         store.register([new("a", domain="one"), new("a", domain="two")])
