@@ -37,6 +37,7 @@ PROBE = ItemInput("probe", None, ItemContent(title="A first item", description="
 WAITING = "not run yet"
 PASSED = "ok"
 STORE_FAILED = "does not answer; recommending and tokenizing go on from memory, registrations are refused"
+STORE_REFUSES = "refuses changes; recommending and tokenizing go on, registrations are refused"
 
 
 class State(StrEnum):
@@ -134,6 +135,7 @@ class Service:
         )
         metrics.watch("unitok_ready", "1 while /readyz says yes.", lambda: self.state is State.READY)
         metrics.watch("unitok_store_up", "1 while the catalogue store answers.", lambda: self.store_up)
+        metrics.watch("unitok_store_writable", "1 unless the store refused a change.", lambda: self.store_writable)
         encode, search = self._encoding.batcher, self._searching.batcher
         metrics.watch("unitok_encode_queue_depth", "Items waiting to be tokenized.", lambda: encode.waiting)
         metrics.watch("unitok_search_queue_depth", "Searches waiting.", lambda: search.waiting)
@@ -184,7 +186,12 @@ class Service:
     @property
     def store_up(self) -> bool:
         """Whether the catalogue store answered when it was last asked for news."""
-        return self.checks["store"] == PASSED
+        return self.checks["store"] != STORE_FAILED
+
+    @property
+    def store_writable(self) -> bool:
+        """Whether the catalogue store, as far as is known, takes changes."""
+        return self.store_up and not self.writing.refused
 
     def following(self) -> AbstractContextManager[None]:
         """Keep the catalogue in step with other replicas while the block runs."""
@@ -203,12 +210,14 @@ class Service:
         if self.store_up:
             self._log.warning("changes of other replicas could not be fetched", exc_info=error)
         self.checks["store"] = STORE_FAILED
+        self.metrics.store_failed("read")
 
     def _store_answers(self) -> None:
         if not self.store_up:
             self._log.info("the store answers again", seconds=round(time.monotonic() - self._store_answered, 1))
         self._store_answered = time.monotonic()
-        self.checks["store"] = PASSED
+        self.writing.probe()
+        self.checks["store"] = STORE_REFUSES if self.writing.refused else PASSED
 
     def _reread(self, reason: Reread) -> None:
         self.metrics.reread(reason)

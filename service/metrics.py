@@ -80,6 +80,12 @@ class Metrics:
         self._items_done = Counter(
             "unitok_items", "Items tokenized, registered, deleted, recommended.", ["what"], registry=self.registry
         )
+        self._store_failures = Counter(
+            "unitok_store_failures",
+            "Calls of the catalogue store that failed: reading what changed, writing changes.",
+            ["what"],
+            registry=self.registry,
+        )
         self._rereads = Counter(
             "unitok_catalogue_rereads",
             "Times that the whole catalogue was read anew, by reason.",
@@ -114,6 +120,10 @@ class Metrics:
     def items(self, what: str, count: int) -> None:
         """Count items that something was done with."""
         self._items_done.labels(what).inc(count)
+
+    def store_failed(self, what: Literal["read", "write"]) -> None:
+        """Count one failure of the store."""
+        self._store_failures.labels(what).inc()
 
     def reread(self, reason: str) -> None:
         """Count one reading of the whole catalogue."""

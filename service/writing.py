@@ -23,6 +23,9 @@ from service.metrics import Metrics
 
 Done = TypeVar("Done")
 
+PROBE = "probe"
+"""Checkpoint that a probe writes."""
+
 
 class Writing:
     """Registers and deletes items of one live catalogue."""
@@ -32,6 +35,21 @@ class Writing:
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalogue-writer")
         self._failed = float("-inf")
+        self._refused = False
+
+    @property
+    def refused(self) -> bool:
+        """Whether the store refused the latest change, or did not answer."""
+        return self._refused
+
+    def probe(self) -> None:
+        """After a refusal, see by a small write of its own whether the store takes changes again."""
+        if self._refused:
+            try:
+                self._catalogue.store.save_checkpoint(PROBE, "")
+            except StoreUnavailable:
+                return
+            self._refused = False
 
     async def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items; those that were not refused can be recommended on return (see `LiveCatalogue.register`)."""
@@ -60,7 +78,10 @@ class Writing:
             raise StoreUnavailable("the store failed while this change waited for its turn")
         try:
             with self._metrics.phase("store"):
-                return change()
+                done = change()
         except StoreUnavailable:
-            self._failed = time.monotonic()
+            self._failed, self._refused = time.monotonic(), True
+            self._metrics.store_failed("write")
             raise
+        self._refused = False
+        return done
