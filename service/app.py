@@ -35,7 +35,8 @@ from service.tracing import Tracing, open_tracing
 DESCRIPTION = """
 Semantic IDs for items of any domain, and recommendations that are generated as semantic IDs.
 
-The examples work against the sample bundle. Errors are problem details (RFC 9457); every answer carries `X-Request-ID`.
+The examples work against the sample bundle. Where several ID generations are served, `X-Unitok-Generation: NUMBER` asks
+for one of them in place of the current one. Errors are problem details (RFC 9457); every answer carries `X-Request-ID`.
 """
 
 

@@ -28,6 +28,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
 
     bundle: Path = Field(default=Path("models/sample"), description="Folder of the bundle to serve.")
+    beside: tuple[Path, ...] = Field(
+        default=(),
+        description="Folders of further generations of the bundle, served beside it: as a JSON list of strings. "
+        "`unitok catalogue switch` makes one of all these current.",
+    )
     store: SecretStr = Field(
         default=SecretStr("embedded:var/catalogue"),
         description="Catalogue store: `embedded:FOLDER`, or `redis://...` shared by several replicas. May hold a "

@@ -24,13 +24,14 @@ SEED_ROWS = 1000
 SEED_CHECKPOINT = "seeded rows"
 
 
-def open_store(url: str, bundle: str, generation: int, layout: TokenLayout) -> CatalogueStore:
+def open_store(url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> CatalogueStore:
     """Open one ID generation of one bundle in the store that a URL names.
 
     Parameters
     ----------
     url : `embedded:FOLDER` (or `file:FOLDER`), `redis://[user:password@]host[:port][/database]`, `rediss://...` (TLS)
     bundle, generation, layout : from the bundle's manifest
+    serving : a server that does not answer is given up early, since requests wait
 
     Raises
     ------
@@ -40,7 +41,7 @@ def open_store(url: str, bundle: str, generation: int, layout: TokenLayout) -> C
     folder = _folder(url)
     if folder is not None:
         return EmbeddedStore(folder, bundle, generation, layout)
-    return RedisStore(url, bundle, generation, layout)
+    return RedisStore(url, bundle, generation, layout, serving=serving)
 
 
 def stored_generations(url: str) -> list[Generation]:
@@ -66,15 +67,16 @@ def _folder(url: str) -> Path | None:
     raise ConfigError(f"store URL {shown}...: must be embedded:FOLDER, redis://HOST:PORT/DB or rediss://HOST:PORT/DB")
 
 
-def open_bundle_store(url: str, bundle: Bundle) -> CatalogueStore:
+def open_bundle_store(url: str, bundle: Bundle, *, serving: bool = False) -> CatalogueStore:
     """`open_store` for a bundle, as it is, complete or not."""
     manifest = bundle.manifest
-    return open_store(url, manifest.name, manifest.generation, manifest.token_layout(manifest.recommenders[0]))
+    layout = manifest.token_layout(manifest.recommenders[0])
+    return open_store(url, manifest.name, manifest.generation, layout, serving=serving)
 
 
-def open_catalogue(url: str, bundle: Bundle) -> CatalogueStore:
+def open_catalogue(url: str, bundle: Bundle, *, serving: bool = False) -> CatalogueStore:
     """`open_store` for a bundle, complete with the bundle's own items; resumes where an interrupted start left off."""
-    store = open_bundle_store(url, bundle)
+    store = open_bundle_store(url, bundle, serving=serving)
     if not store.seeded():
         seed_from(bundle, store)
     return store

@@ -53,6 +53,7 @@ from service.catalogue.store import (
     Totals,
     base_ids,
     check_items,
+    dropped_text,
     is_whole,
     layout_of_ids,
 )
@@ -65,11 +66,14 @@ BUCKETS = 4096
 SCAN_BUCKETS = 64
 """Buckets read in one round trip."""
 
-TIMEOUT_SECONDS = 3.0
-"""How long one answer may take. A call that timed out is not repeated: its caller has waited long enough."""
+SERVING_SECONDS = 5.0
+"""How long one answer may take while requests wait for it. A call that timed out is not repeated then."""
+
+PATIENT_SECONDS = 60.0
+"""The same for work that nobody waits for; repeated after a time-out, as every call may be."""
 
 RETRY_SECONDS = 0.4
-"""Longest pause before one of three further attempts after a broken connection; every call may be repeated safely."""
+"""Longest pause before one of three further attempts after a broken connection."""
 
 SCRIPTS = ("register", "delete", "restore", "mend")
 
@@ -82,12 +86,13 @@ class RedisStore:
     url : `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS
     bundle, generation : name the keys
     layout : must be the one that the keys were written with
+    serving : give up early, since requests wait
     """
 
-    def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout) -> None:
+    def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> None:
         self._generation = f"{bundle}:{generation}"
         self._layout = layout
-        self._where, self._redis = connect(url)
+        self._where, self._redis = connect(url, serving)
         number = self._redis.register_script(_lua("domain"))
         self._keys = RedisKeys(self._redis, self._generation, BUCKETS, number)
         common = _lua("common")
@@ -255,9 +260,11 @@ class RedisStore:
         """At most `limit` changes after a sequence number."""
         with self._errors():
             pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hmget(self._keys.key("meta"), "sequence", "life")
+            pipeline.hmget(self._keys.key("meta"), "sequence", "life", "dropped")
             pipeline.xrange(self._keys.key("log"), min=f"{after + 1}-0", count=limit)
-            (head, life), entries = pipeline.execute()
+            (head, life, dropped), entries = pipeline.execute()
+            if dropped:
+                raise NotReady(f"{self._where}: {self._generation} was dropped")
             head = int(head or 0)
             if life != self._life:
                 self._begin()
@@ -279,15 +286,32 @@ class RedisStore:
         with self._errors():
             self._redis.hset(self._keys.key("checkpoints"), name, value)
 
+    def drop(self) -> None:
+        """Remove all items for good; the generation can never be opened again."""
+        with self._errors():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hset(self._keys.key("meta"), "dropped", "yes")
+            # Without it no script changes anything, so nothing comes back while the rest is removed.
+            pipeline.hdel(self._keys.key("meta"), "seeded")
+            pipeline.execute()
+            pipeline = self._redis.pipeline(transaction=False)
+            for name in self._names():
+                if name != "meta":
+                    pipeline.unlink(self._keys.key(name))
+            pipeline.execute()
+
+    def _names(self) -> list[str]:
+        """Every key of the generation, without the prefix."""
+        names = ["meta", "domains", "counts", "fingerprints", "log", "checkpoints"]
+        return names + [f"{name}:{bucket}" for name in ("items", "groups", "contents") for bucket in range(BUCKETS)]
+
     def status(self) -> StoreStatus:
         """Counts and state, for people."""
         totals, seeded = self.totals(), self.seeded()
-        names = ["meta", "domains", "counts", "fingerprints", "log", "checkpoints"]
-        names += [f"{name}:{bucket}" for name in ("items", "groups", "contents") for bucket in range(BUCKETS)]
         with self._errors():
             pipeline = self._redis.pipeline(transaction=False)
             pipeline.xlen(self._keys.key("log"))
-            for name in names:
+            for name in self._names():
                 pipeline.memory_usage(self._keys.key(name))
             length, *sizes = pipeline.execute()
         return StoreStatus(
@@ -319,8 +343,10 @@ class RedisStore:
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hsetnx(meta, "layout", expected)
             pipeline.hsetnx(meta, "life", uuid.uuid4().hex)
-            pipeline.hmget(meta, "layout", "life")
-            *_, (layout, life) = pipeline.execute()
+            pipeline.hmget(meta, "layout", "life", "dropped")
+            *_, (layout, life, dropped) = pipeline.execute()
+        if dropped:
+            raise ConfigError(dropped_text(self._where, self._generation))
         if layout.decode() != expected:
             raise ConfigError(
                 f"{self._where} holds semantic IDs of {self._generation} with layout {layout.decode()}, but the bundle "
@@ -350,34 +376,36 @@ def generations(url: str) -> Iterator[Generation]:
     where, client = connect(url)
     try:
         keys = sorted(client.scan_iter(f"{PREFIX}{{*}}:meta", count=10_000))
-        layouts = [client.hget(key, "layout") for key in keys]
+        found = [client.hmget(key, "layout", "dropped") for key in keys]
     except (redis.RedisError, OSError) as error:
         raise StoreUnavailable(f"{where}: {error}") from error
     finally:
         client.close()
-    for key, layout in zip(keys, layouts, strict=True):
+    for key, (layout, dropped) in zip(keys, found, strict=True):
         bundle, _, number = key.decode().removeprefix(PREFIX + "{").removesuffix("}:meta").rpartition(":")
         shape = json.loads(layout)
         shape.pop("buckets")
-        yield Generation(bundle, int(number), TokenLayout(**shape))
+        yield Generation(bundle, int(number), TokenLayout(**shape), dropped is not None)
 
 
-def connect(url: str) -> tuple[str, Any]:
+def connect(url: str, serving: bool = False) -> tuple[str, Any]:
     """The address without its password, and a client, which connects when it is used.
 
     Raises
     ------
     ConfigError : the URL is none
     """
+    seconds = SERVING_SECONDS if serving else PATIENT_SECONDS
+    repeated = (redis.ConnectionError,) if serving else (redis.ConnectionError, redis.TimeoutError)
     try:
         parts = urlsplit(url)
         where = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
         client: Any = redis.Redis.from_url(
             url,
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
             health_check_interval=30,
-            retry=Retry(ExponentialBackoff(cap=RETRY_SECONDS, base=RETRY_SECONDS / 8), 3, (redis.ConnectionError,)),
+            retry=Retry(ExponentialBackoff(cap=RETRY_SECONDS, base=RETRY_SECONDS / 8), 3, repeated),
         )
     except ValueError:
         # The message of the parser may repeat a piece of the password.

@@ -182,11 +182,12 @@ class StoreStatus:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One ID generation of one bundle that a place holds, and how its IDs are packed."""
+    """One ID generation of one bundle that a place holds, and how its IDs are packed; a `dropped` one is empty."""
 
     bundle: str
     number: int
     layout: TokenLayout
+    dropped: bool = False
 
 
 class CatalogueStore(Protocol):
@@ -271,6 +272,12 @@ class CatalogueStore(Protocol):
     def save_checkpoint(self, name: str, value: str) -> None:
         """Keep a small text, durably, for work that resumes."""
 
+    def drop(self) -> None:
+        """Remove all items for good; the generation can never be opened again, so that no ID is given a second time.
+
+        May be repeated after a failure. Whoever has it open finds it not ready.
+        """
+
     def status(self) -> StoreStatus:
         """Counts and state, for people."""
 
@@ -310,6 +317,13 @@ def is_whole(after: int, head: int, sequences: Sequence[int], limit: int) -> boo
     """Whether the sequence numbers found in a log, rising, are all from `after` to `head`, `limit` of them at most."""
     expected = min(head - after, limit)
     return expected == len(sequences) and (not expected or sequences[-1] == after + expected)
+
+
+def dropped_text(where: str, generation: str) -> str:
+    """Why a generation cannot be opened."""
+    return (
+        f"{where}: {generation} was dropped, and its IDs may still be known elsewhere; give the bundle a new generation"
+    )
 
 
 def layout_of_ids(layout: TokenLayout) -> dict[str, int]:

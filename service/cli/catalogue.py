@@ -42,25 +42,32 @@ def build() -> typer.Typer:
 def status(*, store: StoreOption = None) -> None:
     """Print what a store holds, as JSON: each bundle and ID generation, its domains, items, change log and bytes.
 
+    Of a bundle's generations the one with the highest `made_current` is current.
+
     A fingerprint is equal in two stores if they hold the same items with the same IDs. Bytes are the file's (embedded)
     or about what the server says that the keys take (Redis).
     """
     from contextlib import closing
 
     from service.catalogue.opening import open_store, stored_generations
+    from service.generations import turn
     from service.settings import read_settings
 
     url = read_settings(store=store).store.get_secret_value()
-    found = []
+    found: list[dict[str, Any]] = []
     for generation in stored_generations(url):
+        if generation.dropped:
+            found.append({"bundle": generation.bundle, "generation": generation.number, "dropped": True})
+            continue
         with closing(open_store(url, generation.bundle, generation.number, generation.layout)) as opened:
-            said = opened.status()
+            said, made_current = opened.status(), turn(opened)
         found.append(
             {
                 "bundle": generation.bundle,
                 "generation": generation.number,
                 "store": said.where,
                 "complete": said.seeded,
+                "made_current": made_current,
                 "domains": {
                     domain: {"items": items, "fingerprint": f"{said.fingerprints.get(domain, 0):016x}"}
                     for domain, items in sorted(said.items.items())
@@ -71,7 +78,7 @@ def status(*, store: StoreOption = None) -> None:
                 "bytes": said.bytes,
             }
         )
-    _print(found)
+    print_json(found)
 
 
 def verify(
@@ -104,7 +111,7 @@ def verify(
     opened = Bundle.open(settings.bundle)
     with closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue:
         complete = catalogue.seeded()
-        found = examine(catalogue, _ids_of(opened, settings) if content else None)
+        found = examine(catalogue, ids_of_bundle(opened, settings) if content else None)
     report: dict[str, Any] = {
         "complete": complete,
         "items": sum(found.totals.items.values()),
@@ -113,7 +120,7 @@ def verify(
     }
     if content:
         report["content"] = {"compared": found.compared, "other_codes_today": found.other_id}
-    _print(report)
+    print_json(report)
     if found.findings:
         raise typer.Exit(1)
 
@@ -135,7 +142,7 @@ def repair(*, bundle: BundleOption = None, store: StoreOption = None) -> None:
     opened = Bundle.open(settings.bundle)
     with closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue:
         found = mend(catalogue)
-    _print([{"what": finding.what, "repaired": finding.mendable} for finding in found.findings])
+    print_json([{"what": finding.what, "repaired": finding.mendable} for finding in found.findings])
     if not all(finding.mendable for finding in found.findings):
         raise typer.Exit(1)
 
@@ -168,7 +175,9 @@ def export_items(
         progress("export", None) as advance,
     ):
         rows = export_catalogue(catalogue, source, file, advance)
-    _print({"file": str(file), "bundle": source.bundle, "generation": source.generation, "items": rows}, indent=None)
+    print_json(
+        {"file": str(file), "bundle": source.bundle, "generation": source.generation, "items": rows}, indent=None
+    )
 
 
 def import_items(
@@ -203,10 +212,10 @@ def import_items(
         done = import_catalogue(catalogue, source, file, advance)
         if not catalogue.seeded():
             seed_from(opened, catalogue)
-    _print({"rows": done.rows, "added": done.added, "already_there": done.already_there}, indent=None)
+    print_json({"rows": done.rows, "added": done.added, "already_there": done.already_there}, indent=None)
 
 
-def _ids_of(bundle: Bundle, settings: Settings) -> IdsOf:
+def ids_of_bundle(bundle: Bundle, settings: Settings) -> IdsOf:
     """What contents give by the bundle's networks."""
     import numpy as np
 
@@ -227,7 +236,8 @@ def _ids_of(bundle: Bundle, settings: Settings) -> IdsOf:
     return ids_of
 
 
-def _print(report: Any, indent: int | None = 2) -> None:
+def print_json(report: Any, indent: int | None = 2) -> None:
+    """Print a result."""
     import json
 
     typer.echo(json.dumps(report, indent=indent, ensure_ascii=False))

@@ -39,7 +39,7 @@ HISTORY = [{"item_id": "film-1", "domain": "films"}, {"domain": "films", "title"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(redis_store, "SERVING_SECONDS", 0.5)
     monkeypatch.setattr(redis_store, "BUCKETS", 32)
 
 
@@ -155,7 +155,7 @@ FAULTS: dict[str, tuple[Callable[[Rig], object], Callable[[Rig], object], str]] 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_store_in_trouble_stops_registrations_and_nothing_else(rig: Rig, fault: str) -> None:
     break_it, heal_it, said = FAULTS[fault]
-    with serve(open_store(rig.proxy.url, "dummy", 3, layout())) as served, served.busy():
+    with serve(open_store(rig.proxy.url, "dummy", 3, layout(), serving=True)) as served, served.busy():
         assert served.store_check() == "ok"
         break_it(rig)
         for name in ("a", "b"):
@@ -186,7 +186,7 @@ def test_a_store_in_trouble_stops_registrations_and_nothing_else(rig: Rig, fault
 
 
 def test_a_slow_store_slows_registrations_and_nothing_else(rig: Rig) -> None:
-    with serve(open_store(rig.proxy.url, "dummy", 3, layout())) as served, served.busy():
+    with serve(open_store(rig.proxy.url, "dummy", 3, layout(), serving=True)) as served, served.busy():
         rig.proxy.delay = 0.1
         assert served.put("a").status_code == 201
         assert served.store_check() == "ok"
@@ -194,7 +194,7 @@ def test_a_slow_store_slows_registrations_and_nothing_else(rig: Rig) -> None:
 
 
 def test_a_server_that_comes_back_empty_is_filled_from_memory(rig: Rig) -> None:
-    store = open_store(rig.proxy.url, "dummy", 3, layout())
+    store = open_store(rig.proxy.url, "dummy", 3, layout(), serving=True)
     with serve(store) as served, served.busy():
         published = {item["item_id"]: item["semantic_id"] for item in all_items(served)}
         rig.lose_everything()
@@ -217,7 +217,10 @@ def all_items(served: Served) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("old", ["gone", "demoted"])
 def test_a_failover_needs_no_hand(rig: Rig, tmp_path: Path, old: str) -> None:
     """The store's name leads to a new primary; connections to the old one break, or answer that it is read-only."""
-    with RedisServer(tmp_path / "second") as second, serve(open_store(rig.proxy.url, "dummy", 3, layout())) as served:
+    with (
+        RedisServer(tmp_path / "second") as second,
+        serve(open_store(rig.proxy.url, "dummy", 3, layout(), serving=True)) as served,
+    ):
         new = redis.Redis(port=second.port)
         new.replicaof("127.0.0.1", str(rig.server.port))
         until(lambda: new.info("replication").get("master_link_status") == "up")

@@ -10,7 +10,7 @@ local meta, log, counts, fingerprints = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local kept = ARGV[2]
 
 local seeded = redis.call('HGET', meta, 'seeded')
-local other_life = redis.call('HGET', meta, 'life') ~= ARGV[1]
+local other_life = redis.call('HGET', meta, 'life') ~= ARGV[1] or redis.call('HEXISTS', meta, 'dropped') == 1
 
 local function not_seeded()
   return redis.error_reply('NOTSEEDED the catalogue of the bundle is not stored yet')
