@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
@@ -92,7 +92,8 @@ class RedisStore:
     def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> None:
         self._generation = f"{bundle}:{generation}"
         self._layout = layout
-        self._where, self._redis = connect(url, serving)
+        self._where, self._connections = connections(url, serving)
+        self._redis: Any = redis.Redis.from_pool(self._connections())
         number = self._redis.register_script(_lua("domain"))
         self._keys = RedisKeys(self._redis, self._generation, BUCKETS, number)
         common = _lua("common")
@@ -364,8 +365,9 @@ class RedisStore:
                 # Also how a server that was emptied shows itself, until the change log is looked at.
                 raise NotReady(f"{self._where}: the catalogue of {self._generation} is not stored yet") from None
             if isinstance(error, redis.ReadOnlyError):
-                # A primary that became a replica; the name may lead to the new primary by now.
-                self._redis.connection_pool.disconnect()
+                # A primary that became a replica; the name may lead to the new primary by now. The old connections
+                # are left to whoever is using them, since no thread may close another's.
+                self._redis.connection_pool = self._connections()
             raise StoreUnavailable(f"{self._where}: {error}") from error
         except (redis.RedisError, OSError) as error:
             raise StoreUnavailable(f"{self._where}: {error}") from error
@@ -373,7 +375,8 @@ class RedisStore:
 
 def generations(url: str) -> Iterator[Generation]:
     """Every generation that a server holds, by name."""
-    where, client = connect(url)
+    where, pool = connections(url)
+    client: Any = redis.Redis.from_pool(pool())
     try:
         keys = sorted(client.scan_iter(f"{PREFIX}{{*}}:meta", count=10_000))
         found = [client.hmget(key, "layout", "dropped") for key in keys]
@@ -388,8 +391,8 @@ def generations(url: str) -> Iterator[Generation]:
         yield Generation(bundle, int(number), TokenLayout(**shape), dropped is not None)
 
 
-def connect(url: str, serving: bool = False) -> tuple[str, Any]:
-    """The address without its password, and a client, which connects when it is used.
+def connections(url: str, serving: bool = False) -> tuple[str, Callable[[], redis.ConnectionPool]]:
+    """The address without its password, and what makes a pool of connections, which connect when they are used.
 
     Raises
     ------
@@ -397,23 +400,27 @@ def connect(url: str, serving: bool = False) -> tuple[str, Any]:
     """
     seconds = SERVING_SECONDS if serving else PATIENT_SECONDS
     repeated = (redis.ConnectionError,) if serving else (redis.ConnectionError, redis.TimeoutError)
-    try:
-        parts = urlsplit(url)
-        where = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
-        client: Any = redis.Redis.from_url(
+
+    def pool() -> redis.ConnectionPool:
+        return redis.ConnectionPool.from_url(
             url,
             socket_timeout=seconds,
             socket_connect_timeout=seconds,
             health_check_interval=30,
             retry=Retry(ExponentialBackoff(cap=RETRY_SECONDS, base=RETRY_SECONDS / 8), 3, repeated),
         )
+
+    try:
+        parts = urlsplit(url)
+        where = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+        pool()
     except ValueError:
         # The message of the parser may repeat a piece of the password.
         raise ConfigError(
             "store URL redis://...: must be redis://[user:password@]HOST[:PORT][/DATABASE]; the characters "
             "/ : @ # ? of a password must be written as %2F %3A %40 %23 %3F"
         ) from None
-    return where, client
+    return where, pool
 
 
 def _lua(name: str) -> str:
