@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 from service.access import ApiKeys
 from service.browsers import InertAnswers, allow_origins
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.live_follower import following
 from service.deadline import Deadline
 from service.edge import QUIET_PATHS, BodyGuard, RequestContext
 from service.engine.engine import Engine
@@ -36,7 +35,8 @@ from service.tracing import Tracing, open_tracing
 DESCRIPTION = """
 Semantic IDs for items of any domain, and recommendations that are generated as semantic IDs.
 
-The examples work against the sample bundle. Errors are problem details (RFC 9457); every answer carries `X-Request-ID`.
+The examples work against the sample bundle. Where several ID generations are served, `X-Unitok-Generation: NUMBER` asks
+for one of them in place of the current one. Errors are problem details (RFC 9457); every answer carries `X-Request-ID`.
 """
 
 
@@ -91,7 +91,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
         # Not awaited: /livez and /readyz must answer while the first runs are under way.
         warming = asyncio.create_task(service.warm_up())
         try:
-            with following(catalogue, settings.refresh_seconds, service.store_failed):
+            with service.following():
                 yield
         finally:
             warming.cancel()

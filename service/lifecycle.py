@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AbstractContextManager
 from enum import StrEnum
 
 from service.admission import Admission
-from service.catalogue.live import LiveCatalogue
+from service.catalogue.live import Agreement, LiveCatalogue, Reread
+from service.catalogue.live_follower import following
 from service.encoding import Encoding
 from service.engine.engine import Engine
 from service.errors import ModelError, NotReady, UnitokError
@@ -34,6 +36,8 @@ PROBE = ItemInput("probe", None, ItemContent(title="A first item", description="
 
 WAITING = "not run yet"
 PASSED = "ok"
+STORE_FAILED = "does not answer; recommending and tokenizing go on from memory, registrations are refused"
+STORE_REFUSES = "refuses changes; recommending and tokenizing go on, registrations are refused"
 
 
 class State(StrEnum):
@@ -70,7 +74,8 @@ class Service:
         self.metrics = Metrics(tracing)
         self.admission = Admission(settings.max_concurrent_items, refused=lambda: self.metrics.rejected("overloaded"))
         self.state = State.STARTING
-        self.checks = {"tokenize": WAITING, "recommend": WAITING}
+        self.checks = {"tokenize": WAITING, "recommend": WAITING, "store": PASSED}
+        self._store_answered = time.monotonic()
         self._log = get_logger("unitok.service")
         token_space = TokenSpace(
             self.metrics.registry,
@@ -129,6 +134,8 @@ class Service:
             lambda: self.catalogue.age,
         )
         metrics.watch("unitok_ready", "1 while /readyz says yes.", lambda: self.state is State.READY)
+        metrics.watch("unitok_store_up", "1 while the catalogue store answers.", lambda: self.store_up)
+        metrics.watch("unitok_store_writable", "1 unless the store refused a change.", lambda: self.store_writable)
         encode, search = self._encoding.batcher, self._searching.batcher
         metrics.watch("unitok_encode_queue_depth", "Items waiting to be tokenized.", lambda: encode.waiting)
         metrics.watch("unitok_search_queue_depth", "Searches waiting.", lambda: search.waiting)
@@ -176,9 +183,50 @@ class Service:
         if not found.items and self.items:
             raise ModelError(f"the catalogue holds {self.items} items, but none could be recommended")
 
-    def store_failed(self, error: UnitokError) -> None:
-        """Log that the catalogue store was asked for news in vain; recommending goes on from memory."""
-        self._log.warning("changes of other replicas could not be fetched", reason=str(error))
+    @property
+    def store_up(self) -> bool:
+        """Whether the catalogue store answered when it was last asked for news."""
+        return self.checks["store"] != STORE_FAILED
+
+    @property
+    def store_writable(self) -> bool:
+        """Whether the catalogue store, as far as is known, takes changes."""
+        return self.store_up and not self.writing.refused
+
+    def following(self) -> AbstractContextManager[None]:
+        """Keep the catalogue in step with other replicas while the block runs."""
+        return following(
+            self.catalogue,
+            self.settings.refresh_seconds,
+            self._store_failed,
+            answered=self._store_answers,
+            reread=self._reread,
+            compare_seconds=self.settings.compare_seconds,
+            compared=self._compared,
+        )
+
+    def _store_failed(self, error: Exception) -> None:
+        """Note that the store was asked for news in vain; recommending goes on from memory, so readiness stays."""
+        if self.store_up:
+            self._log.warning("changes of other replicas could not be fetched", exc_info=error)
+        self.checks["store"] = STORE_FAILED
+        self.metrics.store_failed("read")
+
+    def _store_answers(self) -> None:
+        if not self.store_up:
+            self._log.info("the store answers again", seconds=round(time.monotonic() - self._store_answered, 1))
+        self._store_answered = time.monotonic()
+        self.writing.probe()
+        self.checks["store"] = STORE_REFUSES if self.writing.refused else PASSED
+
+    def _reread(self, reason: Reread) -> None:
+        self.metrics.reread(reason)
+        self._log.warning("the catalogue was read anew", reason=reason, items=self.items)
+
+    def _compared(self, agreement: Agreement) -> None:
+        self.metrics.compared(agreement)
+        if agreement is Agreement.UNPROVEN:
+            self._log.error("the store's counts or fingerprints are wrong; run `unitok catalogue repair`")
 
     def require_open(self) -> None:
         """Refuse new work once the service is stopping.

@@ -80,6 +80,24 @@ class Metrics:
         self._items_done = Counter(
             "unitok_items", "Items tokenized, registered, deleted, recommended.", ["what"], registry=self.registry
         )
+        self._store_failures = Counter(
+            "unitok_store_failures",
+            "Calls of the catalogue store that failed: reading what changed, writing changes.",
+            ["what"],
+            registry=self.registry,
+        )
+        self._rereads = Counter(
+            "unitok_catalogue_rereads",
+            "Times that the whole catalogue was read anew, by reason.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._comparisons = Counter(
+            "unitok_catalogue_comparisons",
+            "Comparisons of this replica's fingerprints with the store's, by outcome.",
+            ["outcome"],
+            registry=self.registry,
+        )
         self._bundle = Gauge("unitok_generation", "ID generation being served.", ["bundle"], registry=self.registry)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -102,6 +120,18 @@ class Metrics:
     def items(self, what: str, count: int) -> None:
         """Count items that something was done with."""
         self._items_done.labels(what).inc(count)
+
+    def store_failed(self, what: Literal["read", "write"]) -> None:
+        """Count one failure of the store."""
+        self._store_failures.labels(what).inc()
+
+    def reread(self, reason: str) -> None:
+        """Count one reading of the whole catalogue."""
+        self._rereads.labels(reason).inc()
+
+    def compared(self, outcome: str) -> None:
+        """Count one comparison with the store."""
+        self._comparisons.labels(outcome).inc()
 
     @contextmanager
     def phase(self, phase: Phase) -> Iterator[None]:

@@ -37,7 +37,7 @@ def opened(settings: Settings) -> Iterator[Opened]:
     """
     bundle = Bundle.open(settings.bundle)
     engine = Engine.open(bundle, settings.provider, settings.threads, settings.spin_microseconds)
-    store = open_catalogue(settings.store.get_secret_value(), bundle)
+    store = open_catalogue(settings.store.get_secret_value(), bundle, serving=True)
     try:
         yield Opened(engine, LiveCatalogue(store))
     finally:

@@ -11,14 +11,20 @@ import signal
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Protocol
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
-from service.lifecycle import Service
 from service.settings import Settings
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Drains(Protocol):
+    """What is told to finish its work before the socket closes."""
+
+    async def drain(self) -> None: ...
 
 
 class DrainingServer(uvicorn.Server):
@@ -29,12 +35,12 @@ class DrainingServer(uvicorn.Server):
 
     Parameters
     ----------
-    app : made by `create_app`
+    app : made by `create_app`, or several as `Generations`
     settings : address and drain times
     started : called with the address once requests are taken
     """
 
-    def __init__(self, app: FastAPI, settings: Settings, started: Callable[[str], None]) -> None:
+    def __init__(self, app: Starlette, settings: Settings, started: Callable[[str], None]) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -49,7 +55,7 @@ class DrainingServer(uvicorn.Server):
                 timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
             )
         )
-        self._service: Service = app.state.service
+        self._service: Drains = app.state.service
         self._announce = started
         self._draining: asyncio.Task[None] | None = None
 

@@ -28,6 +28,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
 
     bundle: Path = Field(default=Path("models/sample"), description="Folder of the bundle to serve.")
+    beside: tuple[Path, ...] = Field(
+        default=(),
+        description="Folders of further generations of the bundle, served beside it: as a JSON list of strings. "
+        "`unitok catalogue switch` makes one of all these current.",
+    )
     store: SecretStr = Field(
         default=SecretStr("embedded:var/catalogue"),
         description="Catalogue store: `embedded:FOLDER`, or `redis://...` shared by several replicas. May hold a "
@@ -119,6 +124,13 @@ class Settings(BaseSettings):
     )
     refresh_seconds: float = Field(
         default=0.5, gt=0, le=60, description="How often changes made by other replicas are fetched."
+    )
+    compare_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        le=86_400,
+        description="How often this replica's fingerprints are compared with the store's; where they differ, the "
+        "catalogue is read anew.",
     )
     drain_seconds: float = Field(
         default=30.0, ge=0, le=3600, description="How long running requests may take to finish after SIGTERM."

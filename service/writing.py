@@ -1,19 +1,30 @@
 """Changes of the catalogue, made for the event loop on a thread of their own.
 
 One thread, because the catalogue makes one change at a time anyway: more of them would only wait for each other, and a
-store that is slow to answer must not use up the threads that others need. Knows nothing of HTTP or of networks.
+store that is slow to answer must not use up the threads that others need. When the store fails one change, those that
+queued up behind it fail with it, instead of each waiting for a failure of its own.
+
+Knows nothing of HTTP or of networks.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from typing import TypeVar
 
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.store import ItemKey, NewItem, Registered
+from service.errors import StoreUnavailable
 from service.metrics import Metrics
+
+Done = TypeVar("Done")
+
+PROBE = "probe"
+"""Checkpoint that a probe writes."""
 
 
 class Writing:
@@ -23,27 +34,54 @@ class Writing:
         self._catalogue = catalogue
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalogue-writer")
+        self._failed = float("-inf")
+        self._refused = False
+
+    @property
+    def refused(self) -> bool:
+        """Whether the store refused the latest change, or did not answer."""
+        return self._refused
+
+    def probe(self) -> None:
+        """After a refusal, see by a small write of its own whether the store takes changes again."""
+        if self._refused:
+            try:
+                self._catalogue.store.save_checkpoint(PROBE, "")
+            except StoreUnavailable:
+                return
+            self._refused = False
 
     async def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items; those that were not refused can be recommended on return (see `LiveCatalogue.register`)."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, copy_context().run, self._register, items)
+        registered = await self._change(lambda: self._catalogue.register(items))
+        self._metrics.items("registered", int(registered.created.sum()))
+        return registered
 
     async def delete(self, key: ItemKey) -> bool:
         """Remove an item; it is recommended no more on return. False where it was not there."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, copy_context().run, self._delete, key)
+        deleted = await self._change(lambda: self._catalogue.delete(key))
+        self._metrics.items("deleted", int(deleted))
+        return deleted
 
     def close(self) -> None:
         """Finish the changes that wait, and end the thread."""
         self._thread.shutdown()
 
-    def _register(self, items: Sequence[NewItem]) -> Registered:
-        with self._metrics.phase("store"):
-            registered = self._catalogue.register(items)
-        self._metrics.items("registered", int(registered.created.sum()))
-        return registered
+    async def _change(self, change: Callable[[], Done]) -> Done:
+        """Make a change on the thread."""
+        asked = time.monotonic()
+        run = copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run, self._make, change, asked)
 
-    def _delete(self, key: ItemKey) -> bool:
-        with self._metrics.phase("store"):
-            deleted = self._catalogue.delete(key)
-        self._metrics.items("deleted", int(deleted))
-        return deleted
+    def _make(self, change: Callable[[], Done], asked: float) -> Done:
+        if asked < self._failed:
+            raise StoreUnavailable("the store failed while this change waited for its turn")
+        try:
+            with self._metrics.phase("store"):
+                done = change()
+        except StoreUnavailable:
+            self._failed, self._refused = time.monotonic(), True
+            self._metrics.store_failed("write")
+            raise
+        self._refused = False
+        return done

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from places import Place
 from redis_server import RedisServer
+
+from service.catalogue import redis_store
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,38 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny import tiny_bundle as make
 
     return make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Where a test's own stores live, once of each kind."""
+    if request.param == "embedded":
+        found = Place(f"embedded:{tmp_path / 'catalogue'}", None)
+    else:
+        found = Place(request.getfixturevalue("redis_server").url, request.getfixturevalue("redis_server"))
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """An embedded store of the test's own."""
+    return f"embedded:{tmp_path}"
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def both_urls(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store of each kind; names in it must be the test's own."""
+    # Loading reads every bucket; a few are enough for a few items.
+    monkeypatch.setattr(redis_store, "BUCKETS", 128)
+    if request.param == "embedded":
+        return f"embedded:{tmp_path}"
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return server.url
+
+
+@pytest.fixture
+def own_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the test's own, to be killed and filled."""
+    with RedisServer(tmp_path / "server") as server:
+        yield server

@@ -29,3 +29,19 @@ def read_content(title: str | None, stored: str | None) -> ItemContent:
         description=fields.get("description"),
         price=fields.get("price"),
     )
+
+
+def is_content(stored: str) -> bool:
+    """Whether a text that came from elsewhere is what `stored_content` writes."""
+    try:
+        fields = orjson.loads(stored)
+    except orjson.JSONDecodeError:
+        return False
+    return (
+        isinstance(fields, dict)
+        and all(
+            isinstance(fields.get(name, kind()), kind)
+            for name, kind in (("brand", str), ("categories", list), ("description", str))
+        )
+        and all(isinstance(category, str) for category in fields.get("categories", ()))
+    )

@@ -2,7 +2,8 @@
 
 Write-ahead log with a full sync at every commit, so what was acknowledged survives `kill -9` and a power cut. Several
 processes of one machine may share the folder (a backfill beside the service): SQLite lets one of them write at a time.
-The unique index over (domain, ID), tombstones included, is what keeps an ID from being given twice.
+The unique index over (domain, ID), tombstones included, is what keeps an ID from being given twice; suffix counters and
+counts of items are read off it, and only the fingerprints are kept beside it.
 """
 
 from __future__ import annotations
@@ -16,35 +17,40 @@ from pathlib import Path
 
 import numpy as np
 
+from service.catalogue.embedded_tables import (
+    INSERT,
+    SCHEMA,
+    DomainNumbers,
+    Parts,
+    head_of,
+    is_dropped,
+    is_seeded,
+    record,
+    signed,
+    snapshot,
+    trim,
+    unsigned,
+)
 from service.catalogue.store import (
     CHANGES_KEPT,
     REFUSED,
     Changes,
+    Generation,
     ItemKey,
     NewItem,
+    Outcome,
     Registered,
     StoredItem,
     StoreStatus,
+    Totals,
     base_ids,
-    check_seed,
+    check_items,
+    dropped_text,
+    is_whole,
     layout_of_ids,
 )
 from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
 from service.semantic_ids import TokenLayout
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS domain (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS item (
-    domain INTEGER NOT NULL, item_id TEXT NOT NULL, packed INTEGER NOT NULL, live INTEGER NOT NULL,
-    title TEXT, content TEXT, PRIMARY KEY (domain, item_id)
-) WITHOUT ROWID;
-CREATE UNIQUE INDEX IF NOT EXISTS item_of_id ON item (domain, packed);
-CREATE TABLE IF NOT EXISTS change (
-    sequence INTEGER PRIMARY KEY AUTOINCREMENT, domain INTEGER NOT NULL, item_id TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS checkpoint (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-"""
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction."""
@@ -85,29 +91,57 @@ class EmbeddedStore:
 
     def seed(self, items: Sequence[StoredItem]) -> None:
         """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
-        check_seed(items)
+        check_items(items)
         with self._transaction() as cursor:
-            if _seeded(cursor):
+            if is_seeded(cursor) or is_dropped(cursor):
                 return
-            numbers = _DomainNumbers(cursor)
+            numbers, parts = DomainNumbers(cursor), Parts(cursor)
             for item in items:
-                key, packed = (numbers[item.domain], item.item_id), _signed(item.packed)
+                key, packed = (numbers[item.domain], item.item_id), signed(item.packed)
                 cursor.execute("SELECT packed FROM item WHERE domain = ? AND item_id = ?", key)
                 known = cursor.fetchone()
                 if known is None:
                     try:
-                        cursor.execute(
-                            "INSERT INTO item VALUES (?, ?, ?, 1, ?, ?)", (*key, packed, item.title, item.content)
-                        )
+                        cursor.execute(INSERT, (*key, packed, 1, item.title, item.content))
                     except sqlite3.IntegrityError:
                         raise BundleError(
                             f"catalogue of {self._generation}: item {item.item_id!r} of domain {item.domain!r} has "
                             "the semantic ID of another item"
                         ) from None
+                    parts.toggle(*key, packed)
                 elif known != (packed,):
                     raise BundleError(
                         f"catalogue of {self._generation}: item {item.item_id!r} of domain {item.domain!r} has two IDs"
                     )
+            parts.save()
+
+    def restore(self, items: Sequence[StoredItem], dry: bool = False) -> list[Outcome]:
+        """Put items back that were published elsewhere; each item's outcome, in order."""
+        check_items(items)
+        packed = np.array([item.packed for item in items], dtype=np.uint64)
+        bases = packed - self._layout.unpack(packed)[:, -1].astype(np.uint64)
+        outcomes = []
+        with self._transaction() as cursor:
+            if is_dropped(cursor):
+                raise NotReady(f"{self._path}: the generation was dropped")
+            cursor.execute("SAVEPOINT restoring")
+            numbers, parts, seeded = DomainNumbers(cursor), Parts(cursor), is_seeded(cursor)
+            for item, base in zip(items, bases.tolist(), strict=True):
+                number = numbers[item.domain]
+                outcomes.append(self._restorable(cursor, number, item, base))
+                if outcomes[-1] is Outcome.ADDED:
+                    row = (number, item.item_id, signed(item.packed), item.live, item.title, item.content or None)
+                    cursor.execute(INSERT, row)
+                    if item.live:
+                        parts.toggle(number, item.item_id, item.packed)
+                    if seeded:
+                        record(cursor, number, item.item_id)
+            if dry:
+                cursor.execute("ROLLBACK TO restoring")
+            else:
+                parts.save()
+                trim(cursor, CHANGES_KEPT)
+        return outcomes
 
     def finish_seed(self) -> None:
         """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
@@ -117,7 +151,7 @@ class EmbeddedStore:
     def seeded(self) -> bool:
         """Whether `finish_seed` was called."""
         with self._read() as cursor:
-            return _seeded(cursor)
+            return is_seeded(cursor)
 
     def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items and allot their suffixes, all in one transaction."""
@@ -127,13 +161,17 @@ class EmbeddedStore:
         ids = bases.copy()
         with self._transaction() as cursor:
             self._require_seeded(cursor)
-            numbers = _DomainNumbers(cursor)
+            numbers, parts = DomainNumbers(cursor), Parts(cursor)
             stored = np.zeros(len(items), dtype=bool)
             for row, item in enumerate(items):
-                packed, created[row] = self._register_one(cursor, numbers[item.domain], item, int(bases[row]))
+                number = numbers[item.domain]
+                packed, created[row] = self._register_one(cursor, number, item, int(bases[row]))
                 if packed is not None:
                     ids[row], stored[row] = packed, True
-            _trim(cursor)
+                    if created[row]:
+                        parts.toggle(number, item.item_id, packed)
+            parts.save()
+            trim(cursor, CHANGES_KEPT)
         values[stored] = self._layout.unpack(ids[stored])
         return Registered(values, created)
 
@@ -141,17 +179,22 @@ class EmbeddedStore:
         """Remove an item, keeping its ID reserved; False where it was not live."""
         with self._transaction() as cursor:
             self._require_seeded(cursor)
-            number = _DomainNumbers(cursor).known(key.domain)
+            number = DomainNumbers(cursor).known(key.domain)
             if number is None:
                 return False
             cursor.execute(
-                "UPDATE item SET live = 0, title = NULL, content = NULL WHERE domain = ? AND item_id = ? AND live = 1",
+                "UPDATE item SET live = 0, title = NULL, content = NULL WHERE domain = ? AND item_id = ? AND live = 1 "
+                "RETURNING packed",
                 (number, key.item_id),
             )
-            if not cursor.rowcount:
+            deleted = cursor.fetchone()
+            if deleted is None:
                 return False
-            _log(cursor, number, key.item_id)
-            _trim(cursor)
+            parts = Parts(cursor)
+            parts.toggle(number, key.item_id, deleted[0])
+            parts.save()
+            record(cursor, number, key.item_id)
+            trim(cursor, CHANGES_KEPT)
             return True
 
     def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
@@ -165,7 +208,7 @@ class EmbeddedStore:
                     key,
                 )
                 row = cursor.fetchone()
-                found.append(row and StoredItem(*key, _unsigned(row[0]), row[1], row[2]))
+                found.append(row and StoredItem(*key, unsigned(row[0]), row[1], row[2]))
         return found
 
     def scan(self) -> Iterator[list[StoredItem]]:
@@ -176,29 +219,59 @@ class EmbeddedStore:
                 "WHERE live = 1"
             )
             while batch := rows.fetchmany(SCAN_ROWS):
-                yield [StoredItem(name, item_id, _unsigned(packed), title) for name, item_id, packed, title in batch]
+                yield [StoredItem(name, item_id, unsigned(packed), title) for name, item_id, packed, title in batch]
+
+    def rows(self) -> Iterator[list[StoredItem]]:
+        """All items in batches, deleted ones and contents too; a snapshot of this moment."""
+        with self._errors(), closing(self._connect()) as connection:
+            rows = connection.execute(
+                "SELECT name, item_id, packed, title, content, live FROM item JOIN domain ON number = item.domain"
+            )
+            while batch := rows.fetchmany(SCAN_ROWS):
+                yield [StoredItem(row[0], row[1], unsigned(row[2]), row[3], row[4], bool(row[5])) for row in batch]
+
+    def suffixes_used(self) -> None:
+        """No counters are kept: the greatest suffix of a group is read off its items."""
+        return
+
+    def totals(self) -> Totals:
+        """Head, counts and fingerprints of one moment."""
+        with self._read() as cursor, snapshot(cursor):
+            counts = cursor.execute(
+                "SELECT name, count(*) FROM item JOIN domain ON number = item.domain WHERE live = 1 GROUP BY domain"
+            ).fetchall()
+            parts = cursor.execute("SELECT name, value FROM fingerprint JOIN domain ON number = domain").fetchall()
+            return Totals(head_of(cursor), dict(counts), {name: unsigned(part) for name, part in parts if part})
+
+    def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
+        """Set the kept fingerprints right; there is nothing else to mend. False if not at the totals' head."""
+        with self._transaction() as cursor:
+            if head_of(cursor) != totals.head:
+                return False
+            numbers = DomainNumbers(cursor)
+            cursor.execute("DELETE FROM fingerprint")
+            rows = [(numbers[domain], signed(part)) for domain, part in totals.fingerprints.items()]
+            cursor.executemany("INSERT INTO fingerprint VALUES (?, ?)", rows)
+            return True
 
     def head(self) -> int:
         """Sequence number of the latest change, 0 before the first."""
         with self._read() as cursor:
-            return _head(cursor)
+            return head_of(cursor)
 
     def changes(self, after: int, limit: int = 10_000) -> Changes:
         """At most `limit` changes after a sequence number."""
-        with self._read() as cursor:
-            cursor.execute("BEGIN")
-            try:
-                head = _head(cursor)
-                cursor.execute(
-                    "SELECT sequence, name, item_id FROM change JOIN domain ON domain.number = change.domain "
-                    "WHERE sequence > ? ORDER BY sequence LIMIT ?",
-                    (after, limit),
-                )
-                rows = cursor.fetchall()
-            finally:
-                cursor.execute("COMMIT")
-        if after > head or (after < head and (not rows or rows[0][0] != after + 1)):
-            return Changes((), head, gap=True)
+        with self._read() as cursor, snapshot(cursor):
+            if is_dropped(cursor):
+                raise NotReady(f"{self._path}: the generation was dropped")
+            head = head_of(cursor)
+            rows = cursor.execute(
+                "SELECT sequence, name, item_id FROM change JOIN domain ON domain.number = change.domain "
+                "WHERE sequence > ? ORDER BY sequence LIMIT ?",
+                (after, limit),
+            ).fetchall()
+        if not is_whole(after, head, [row[0] for row in rows], limit):
+            return Changes((), head, gap=True, lost=after > head)
         return Changes(tuple(ItemKey(name, item_id) for _, name, item_id in rows), rows[-1][0] if rows else after)
 
     def checkpoint(self, name: str) -> str | None:
@@ -212,16 +285,33 @@ class EmbeddedStore:
         with self._transaction() as cursor:
             cursor.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (name, value))
 
+    def drop(self) -> None:
+        """Remove all items for good; the generation can never be opened again."""
+        with self._transaction() as cursor:
+            cursor.execute("INSERT OR REPLACE INTO meta VALUES ('dropped', 'yes')")
+            cursor.execute("DELETE FROM meta WHERE name = 'seeded'")
+            for table in ("item", "domain", "change", "fingerprint", "checkpoint"):
+                cursor.execute(f"DELETE FROM {table}")  # noqa: S608 - the names are ours
+        with self._errors(), self._writing:
+            self._writer.execute("VACUUM")
+
     def status(self) -> StoreStatus:
         """Counts and state, for people."""
+        totals = self.totals()
         with self._read() as cursor:
-            counts = cursor.execute(
-                "SELECT name, count(*) FROM item JOIN domain ON domain.number = item.domain "
-                "WHERE live = 1 GROUP BY item.domain"
-            ).fetchall()
-            return StoreStatus(
-                "embedded", str(self._path), self._generation, _seeded(cursor), dict(counts), _head(cursor)
-            )
+            seeded, (length,) = is_seeded(cursor), cursor.execute("SELECT count(*) FROM change").fetchone()
+        files = [self._path, self._path.with_name(self._path.name + "-wal")]
+        return StoreStatus(
+            kind="embedded",
+            where=str(self._path),
+            generation=self._generation,
+            seeded=seeded,
+            items=totals.items,
+            fingerprints=totals.fingerprints,
+            head=totals.head,
+            log_length=length,
+            bytes=sum(file.stat().st_size for file in files if file.exists()),
+        )
 
     def close(self) -> None:
         """Give up connections; the store must not be used afterwards."""
@@ -241,26 +331,39 @@ class EmbeddedStore:
                     "UPDATE item SET live = 1, title = ?, content = ? WHERE domain = ? AND item_id = ?",
                     (item.title, content, *key),
                 )
-                _log(cursor, *key)
-            return _unsigned(packed), not live
-        first = _signed(base)
-        cursor.execute(
+                record(cursor, *key)
+            return unsigned(packed), not live
+        packed = self._first_free(cursor, domain, base)
+        if packed - signed(base) >= self._layout.suffixes:
+            return None, False
+        cursor.execute(INSERT, (*key, packed, 1, item.title, content))
+        record(cursor, *key)
+        return unsigned(packed), True
+
+    def _restorable(self, cursor: sqlite3.Cursor, domain: int, item: StoredItem, base: int) -> Outcome:
+        cursor.execute("SELECT packed FROM item WHERE domain = ? AND item_id = ?", (domain, item.item_id))
+        known = cursor.fetchone()
+        if known is not None:
+            return Outcome.THERE if known == (signed(item.packed),) else Outcome.OTHER_ID
+        free = self._first_free(cursor, domain, base)
+        return Outcome.ADDED if signed(item.packed) >= free else Outcome.ID_GIVEN
+
+    def _first_free(self, cursor: sqlite3.Cursor, domain: int, base: int) -> int:
+        """The ID above all that a group has given away, deleted items' included; signed."""
+        first = signed(base)
+        (last,) = cursor.execute(
             "SELECT max(packed) FROM item WHERE domain = ? AND packed BETWEEN ? AND ?",
             (domain, first, first + self._layout.suffixes - 1),
-        )
-        (last,) = cursor.fetchone()
-        packed = first if last is None else last + 1
-        if packed - first >= self._layout.suffixes:
-            return None, False
-        cursor.execute("INSERT INTO item VALUES (?, ?, ?, 1, ?, ?)", (*key, packed, item.title, content))
-        _log(cursor, *key)
-        return _unsigned(packed), True
+        ).fetchone()
+        return first if last is None else int(last) + 1
 
     def _check_layout(self) -> None:
         expected = json.dumps(layout_of_ids(self._layout))
         with self._transaction() as cursor:
             cursor.execute("INSERT OR IGNORE INTO meta VALUES ('layout', ?)", (expected,))
             (found,) = cursor.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
+            if is_dropped(cursor):
+                raise ConfigError(dropped_text(str(self._path), self._generation))
         if found != expected:
             raise ConfigError(
                 f"{self._path} holds semantic IDs of layout {found}, but the bundle has {expected}: "
@@ -268,7 +371,7 @@ class EmbeddedStore:
             )
 
     def _require_seeded(self, cursor: sqlite3.Cursor) -> None:
-        if not _seeded(cursor):
+        if not is_seeded(cursor):
             raise NotReady(f"{self._path}: the bundle's own catalogue is not stored yet")
 
     def _connect(self) -> sqlite3.Connection:
@@ -302,44 +405,19 @@ class EmbeddedStore:
             raise StoreUnavailable(f"embedded store {self._path}: {error}") from error
 
 
-class _DomainNumbers:
-    """Domain name -> number within one transaction, adding what is missing."""
+def generations(folder: Path) -> Iterator[Generation]:
+    """Every generation that a folder holds, by name.
 
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
-        self._cursor = cursor
-        self._numbers: dict[str, int] = dict(cursor.execute("SELECT name, number FROM domain").fetchall())
-
-    def known(self, name: str) -> int | None:
-        return self._numbers.get(name)
-
-    def __getitem__(self, name: str) -> int:
-        if name not in self._numbers:
-            self._cursor.execute("INSERT INTO domain (name) VALUES (?)", (name,))
-            self._numbers[name] = int(self._cursor.lastrowid or 0)
-        return self._numbers[name]
-
-
-def _log(cursor: sqlite3.Cursor, domain: int, item_id: str) -> None:
-    cursor.execute("INSERT INTO change (domain, item_id) VALUES (?, ?)", (domain, item_id))
-
-
-def _trim(cursor: sqlite3.Cursor) -> None:
-    cursor.execute("DELETE FROM change WHERE sequence <= ?", (_head(cursor) - CHANGES_KEPT,))
-
-
-def _head(cursor: sqlite3.Cursor) -> int:
-    row = cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = 'change'").fetchone()
-    return row[0] if row else 0
-
-
-def _seeded(cursor: sqlite3.Cursor) -> bool:
-    return cursor.execute("SELECT 1 FROM meta WHERE name = 'seeded'").fetchone() is not None
-
-
-def _signed(packed: int) -> int:
-    """SQLite's integers are signed; order within a group of equal codes stays, since that differs in low bits only."""
-    return packed - (1 << 64) if packed >= 1 << 63 else packed
-
-
-def _unsigned(packed: int) -> int:
-    return packed & ((1 << 64) - 1)
+    Raises
+    ------
+    StoreUnavailable : a file of such a name is no catalogue
+    """
+    for path in sorted(folder.glob("*@*.sqlite3")):
+        bundle, _, number = path.stem.rpartition("@")
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+                (layout,) = connection.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
+                dropped = is_dropped(connection)
+        except (sqlite3.Error, TypeError) as error:
+            raise StoreUnavailable(f"embedded store {path}: {error}") from error
+        yield Generation(bundle, int(number), TokenLayout(**json.loads(layout)), dropped)

@@ -5,35 +5,69 @@ on. What other replicas change arrives by `refresh`, which reads the current sta
 names, so it does not matter how often or in which order a change is seen.
 
 A batch of searches runs inside `searching`, where nothing changes; changes wait for the batches that have begun, and
-new batches wait for changes. Knows nothing of HTTP or of graphs.
+new batches wait for changes.
+
+A store that was emptied or set back behind our back is given what is here, with the IDs it was published under, before
+anything is read from it again: what was recommendable stays so. Knows nothing of HTTP or of graphs.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.catalogue.census import Census
+from service.catalogue.fingerprint import Fingerprints
 from service.catalogue.locking import ReadWriteLock
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem
+from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem, Totals
 from service.catalogue.table import CatalogueEntry, CatalogueTable
 from service.errors import UnknownDomain
 from service.index.nearest import nearest_paths
 from service.index.trie import CodeTrie, TrieArrays
 from service.semantic_ids import TokenLayout
 
-__all__ = ["CatalogueEntry", "CatalogueView", "LiveCatalogue", "Neighbour"]
+__all__ = ["Agreement", "CatalogueEntry", "CatalogueView", "LiveCatalogue", "Neighbour", "Reread"]
 
 IntArray = NDArray[np.int32]
 
 FETCHED_KEYS = 1000
 """Keys whose state one refresh step reads."""
+
+COMPARE_ATTEMPTS = 5
+"""Times that a comparison waits for a moment without changes."""
+
+PUT_BACK_ITEMS = 1000
+"""Items given back to a store in one step."""
+
+
+class Reread(StrEnum):
+    """Why everything was read anew."""
+
+    BEHIND = "behind"
+    """The log no longer held the changes since the last look."""
+    LOST = "lost"
+    """The store was emptied or set back; what it lacked was put back first."""
+    DIFFERENT = "different"
+    """The fingerprints differed."""
+
+
+class Agreement(StrEnum):
+    """Whether the live catalogue holds what the store says that it holds."""
+
+    SAME = "same"
+    BUSY = "busy"
+    """Changes kept coming, so no moment could be compared."""
+    HEALED = "healed"
+    """It did not, and does now that everything was read anew."""
+    UNPROVEN = "unproven"
+    """Reading anew did not help: the counts or fingerprints that the store keeps are wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +156,7 @@ class _State:
     trie: CodeTrie
     roots: dict[str, int]
     census: Census
+    fingerprints: Fingerprints
 
 
 class LiveCatalogue:
@@ -141,6 +176,8 @@ class LiveCatalogue:
         self._applying = threading.Lock()
         self._lock = ReadWriteLock()
         self._fresh_at = time.monotonic()
+        self._lost = False
+        self._rereading_helps = True
         self._seen = store.head()
         self._state = self._read_all()
 
@@ -214,10 +251,14 @@ class LiveCatalogue:
             self._apply({key: None})
         return deleted
 
-    def refresh(self) -> int:
+    def refresh(self, reread: Callable[[Reread], None] = lambda reason: None) -> int:
         """Apply what changed in the store since the last call; returns the number of changes seen.
 
         A replica that fell behind the log reads everything anew and swaps it in as one; that counts as one change.
+
+        Parameters
+        ----------
+        reread : told why everything was read anew, if it was
 
         Raises
         ------
@@ -228,11 +269,15 @@ class LiveCatalogue:
             asked_at = time.monotonic()
             with self._applying:
                 changes = self._store.changes(self._seen, FETCHED_KEYS)
-                if changes.gap:
-                    state = self._read_all()
-                    with self._lock.writing():
-                        self._state = state
-                    self._seen, self._fresh_at = changes.last, asked_at
+                # Remembered, because the store says it once, and putting back may fail.
+                self._lost = self._lost or changes.lost
+                if changes.gap or self._lost:
+                    reason = Reread.LOST if self._lost else Reread.BEHIND
+                    if self._lost:
+                        self._put_back()
+                    self._read_anew()
+                    self._seen, self._lost, self._fresh_at = changes.last, False, asked_at
+                    reread(reason)
                     return seen + 1
                 if not changes.keys:
                     self._fresh_at = asked_at
@@ -242,11 +287,68 @@ class LiveCatalogue:
                 self._seen = changes.last
                 seen += len(changes.keys)
 
+    def compare(self, reread: Callable[[Reread], None] = lambda reason: None) -> Agreement:
+        """Prove by counts and fingerprints that this replica holds what the store holds, or read everything anew.
+
+        Parameters
+        ----------
+        reread : as in `refresh`
+
+        Raises
+        ------
+        StoreUnavailable : nothing was compared
+        """
+        for _ in range(COMPARE_ATTEMPTS):
+            self.refresh(reread)
+            with self._applying:
+                totals = self._store.totals()
+                if totals.head != self._seen:
+                    continue
+                if self._agrees(totals):
+                    self._rereading_helps = True
+                    return Agreement.SAME
+                if not self._rereading_helps:
+                    return Agreement.UNPROVEN
+                self._read_anew()
+                reread(Reread.DIFFERENT)
+                # What changed while it was read arrives by the log; only an unchanged store can be said to be wrong.
+                self._rereading_helps = self._agrees(totals) or self._store.head() != totals.head
+                return Agreement.HEALED if self._rereading_helps else Agreement.UNPROVEN
+        return Agreement.BUSY
+
+    def _agrees(self, totals: Totals) -> bool:
+        mine = (self._state.table.counts(), self._state.fingerprints.values())
+        return mine == (totals.items, totals.fingerprints)
+
+    def _read_anew(self) -> None:
+        state = self._read_all()
+        with self._lock.writing():
+            self._state = state
+
+    def _put_back(self) -> None:
+        """Give the store what is here; what it knows itself, deletions included, it keeps as it is."""
+        table = self._state.table
+        ordinals, _ = table.rows()
+        packed = self._layout.pack(table.values(ordinals))
+        rising = np.argsort(packed)
+        for first in range(0, len(rising), PUT_BACK_ITEMS):
+            rows = rising[first : first + PUT_BACK_ITEMS]
+            entries = map(table.entry, ordinals[rows].tolist())
+            self._store.restore(
+                [
+                    StoredItem(entry.domain, entry.item_id, number, entry.title)
+                    for entry, number in zip(entries, packed[rows].tolist(), strict=True)
+                ]
+            )
+        if not self._store.seeded():
+            self._store.finish_seed()
+
     def _read_all(self) -> _State:
         """Table and index of everything that is in the store; the change log is to be followed from before the call."""
-        table = CatalogueTable(self._layout)
+        table, fingerprints = CatalogueTable(self._layout), Fingerprints()
         for batch in self._store.scan():
             table.add(batch)
+            fingerprints.toggle_all((item.domain, item.item_id, item.packed) for item in batch)
         roots = {domain: number for number, domain in enumerate(table.domains())}
         ordinals, node_of = table.rows()
         values = table.values(ordinals)
@@ -254,7 +356,7 @@ class LiveCatalogue:
         for domain, number in roots.items():
             census.add(domain, values[node_of == number])
         trie = CodeTrie.from_tokens(self._layout.tokens(values), node_of, ordinals, len(roots))
-        return _State(table, trie, roots, census)
+        return _State(table, trie, roots, census, fingerprints)
 
     def _apply(self, states: Mapping[ItemKey, StoredItem | None]) -> None:
         """Bring table and index to the given states of some keys; waits for batches of searches that have begun."""
@@ -282,16 +384,19 @@ class LiveCatalogue:
         self, gone: Sequence[ItemKey], retitled: Sequence[tuple[int, str | None]], added: Sequence[StoredItem]
     ) -> None:
         table, trie, roots, census = self._state.table, self._state.trie, self._state.roots, self._state.census
+        fingerprints = self._state.fingerprints
         for key in gone:
             ordinal = table.ordinal(key)
             if ordinal is not None:
                 values = table.values([ordinal])
                 trie.delete(roots[key.domain], self._layout.tokens(values)[0])
                 census.remove(key.domain, values)
+                fingerprints.toggle(*key, int(self._layout.pack(values)[0]))
                 table.remove(key)
         for ordinal, title in retitled:
             table.retitle(ordinal, title)
         rows = table.add(added)
+        fingerprints.toggle_all((item.domain, item.item_id, item.packed) for item in added)
         values = table.values(rows)
         for domain in {item.domain for item in added}:
             census.add(domain, values[[item.domain == domain for item in added]])

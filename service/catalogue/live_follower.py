@@ -3,33 +3,53 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from service.catalogue.live import LiveCatalogue
-from service.errors import UnitokError
-
-Report = Callable[[UnitokError], None]
+from service.catalogue.live import Agreement, LiveCatalogue, Reread
 
 
 @contextmanager
-def following(live: LiveCatalogue, seconds: float, failed: Report) -> Iterator[None]:
+def following(
+    live: LiveCatalogue,
+    seconds: float,
+    failed: Callable[[Exception], None],
+    *,
+    answered: Callable[[], None] = lambda: None,
+    reread: Callable[[Reread], None] = lambda reason: None,
+    compare_seconds: float | None = None,
+    compared: Callable[[Agreement], None] = lambda agreement: None,
+) -> Iterator[None]:
     """Refresh the catalogue every so many seconds while the block runs.
+
+    Everything is told on the follower's thread.
 
     Parameters
     ----------
     live : the catalogue to refresh
     seconds : pause between two looks at the change log, which cost the store one small read each
-    failed : told, on the follower's thread, when a look failed; the next one tries again from there
+    failed : told when a look failed, whatever the reason; the next one tries again from there
+    answered : told when a look succeeded
+    reread : told when everything was read anew
+    compare_seconds : pause between two comparisons of fingerprints, None for none
+    compared : told how a comparison ended
     """
     ended = threading.Event()
 
     def follow() -> None:
+        due = None if compare_seconds is None else time.monotonic() + compare_seconds
         while not ended.wait(seconds):
             try:
-                live.refresh()
-            except UnitokError as error:
+                live.refresh(reread)
+                if due is not None and compare_seconds is not None and time.monotonic() >= due:
+                    due = time.monotonic() + compare_seconds
+                    compared(live.compare(reread))
+            except Exception as error:
+                # A thread that ends would leave the replica behind for ever, without a word.
                 failed(error)
+            else:
+                answered()
 
     thread = threading.Thread(target=follow, name="catalogue-follower", daemon=True)
     thread.start()

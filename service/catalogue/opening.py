@@ -11,9 +11,10 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from service.bundle.files import Bundle
+from service.catalogue import embedded, redis_store
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.redis_store import RedisStore
-from service.catalogue.store import CatalogueStore, StoredItem
+from service.catalogue.store import CatalogueStore, Generation, StoredItem
 from service.errors import BundleError, ConfigError, InvalidInput
 from service.id_columns import from_lists
 from service.progress import progress
@@ -23,33 +24,59 @@ SEED_ROWS = 1000
 SEED_CHECKPOINT = "seeded rows"
 
 
-def open_store(url: str, bundle: str, generation: int, layout: TokenLayout) -> CatalogueStore:
+def open_store(url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> CatalogueStore:
     """Open one ID generation of one bundle in the store that a URL names.
 
     Parameters
     ----------
     url : `embedded:FOLDER` (or `file:FOLDER`), `redis://[user:password@]host[:port][/database]`, `rediss://...` (TLS)
     bundle, generation, layout : from the bundle's manifest
+    serving : a server that does not answer is given up early, since requests wait
 
     Raises
     ------
     ConfigError : no such kind of store, or it holds IDs of another layout
     StoreUnavailable : it does not answer
     """
+    folder = _folder(url)
+    if folder is not None:
+        return EmbeddedStore(folder, bundle, generation, layout)
+    return RedisStore(url, bundle, generation, layout, serving=serving)
+
+
+def stored_generations(url: str) -> list[Generation]:
+    """Every generation of every bundle that a URL's place holds, by name.
+
+    Raises
+    ------
+    ConfigError : no such kind of store
+    StoreUnavailable : it does not answer
+    """
+    folder = _folder(url)
+    return list(redis_store.generations(url) if folder is None else embedded.generations(folder))
+
+
+def _folder(url: str) -> Path | None:
+    """Folder of an embedded store, None for Redis."""
     scheme, colon, rest = url.partition(":")
     if scheme in ("embedded", "file") and rest:
-        return EmbeddedStore(Path(rest.removeprefix("//")), bundle, generation, layout)
+        return Path(rest.removeprefix("//"))
     if scheme in ("redis", "rediss"):
-        return RedisStore(url, bundle, generation, layout)
+        return None
     shown = scheme + colon if colon else "without a scheme"
     raise ConfigError(f"store URL {shown}...: must be embedded:FOLDER, redis://HOST:PORT/DB or rediss://HOST:PORT/DB")
 
 
-def open_catalogue(url: str, bundle: Bundle) -> CatalogueStore:
-    """`open_store` for a bundle, complete with the bundle's own items; resumes where an interrupted start left off."""
+def open_bundle_store(url: str, bundle: Bundle, *, serving: bool = False) -> CatalogueStore:
+    """`open_store` for a bundle, as it is, complete or not."""
     manifest = bundle.manifest
     layout = manifest.token_layout(manifest.recommenders[0])
-    store = open_store(url, manifest.name, manifest.generation, layout)
+    return open_store(url, manifest.name, manifest.generation, layout, serving=serving)
+
+
+def open_catalogue(url: str, bundle: Bundle, *, serving: bool = False) -> CatalogueStore:
+    """`open_store` for a bundle, complete with the bundle's own items; resumes where an interrupted start left off."""
+    store = open_bundle_store(url, bundle, serving=serving)
     if not store.seeded():
         seed_from(bundle, store)
     return store

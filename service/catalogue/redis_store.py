@@ -5,9 +5,10 @@ acknowledged survives `kill -9` of a server that runs with `appendonly yes` and 
 may lose two seconds, and then give an ID again). All keys of a generation carry one hash tag, so that they share a slot
 of a Redis Cluster:
 
-    unitok:{BUNDLE:GENERATION}:meta         layout, seeded, sequence number of the latest change
+    unitok:{BUNDLE:GENERATION}:meta         layout, life, seeded, sequence number of the latest change
                               :domains      domain name -> two-byte number
                               :counts       domain number -> live items
+                              :fingerprints domain number -> fingerprint of the live items, hexadecimal
                               :items:N      bucket N of hashes: field -> 8 bytes of ID, state, title
                               :groups:N     domain number and ID with suffix 0 -> suffixes given away
                               :contents:N   field -> content
@@ -17,15 +18,16 @@ of a Redis Cluster:
 A *field* is the domain's number and the item_id. The state is `L` (live, without a title), `T` (live, a title follows)
 or `D` (deleted: the ID stays reserved). Buckets keep a hash small enough for the server's compact encoding; measured
 with Valkey 9.1 an item takes about 130 bytes with a title of 60 letters, its content aside.
+
+A *life* is a random name that the first to open an empty server gives it. It tells a server that was emptied behind our
+back from the one that we know, whose domain numbers and sequence numbers we remember.
 """
 
 from __future__ import annotations
 
 import json
-import struct
-import threading
-import zlib
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
@@ -36,37 +38,44 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from service.catalogue.redis_keys import ID, PREFIX, RedisKeys, read_value, state_of, title_state
 from service.catalogue.store import (
     CHANGES_KEPT,
     REFUSED,
     Changes,
+    Generation,
     ItemKey,
     NewItem,
+    Outcome,
     Registered,
     StoredItem,
     StoreStatus,
+    Totals,
     base_ids,
-    check_seed,
+    check_items,
+    dropped_text,
+    is_whole,
     layout_of_ids,
 )
-from service.errors import BundleError, ConfigError, LimitExceeded, NotReady, StoreUnavailable
+from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
 from service.semantic_ids import TokenLayout
 
 BUCKETS = 4096
 """Hashes that items are spread over; part of the stored format."""
 
-MAX_DOMAINS = 1 << 16
-
 SCAN_BUCKETS = 64
 """Buckets read in one round trip."""
 
-TIMEOUT_SECONDS = 10.0
+SERVING_SECONDS = 5.0
+"""How long one answer may take while requests wait for it. A call that timed out is not repeated then."""
+
+PATIENT_SECONDS = 60.0
+"""The same for work that nobody waits for; repeated after a time-out, as every call may be."""
 
 RETRY_SECONDS = 0.4
-"""Longest pause before one of three further attempts; every call may be repeated safely."""
+"""Longest pause before one of three further attempts after a broken connection."""
 
-ID = struct.Struct(">Q")
-NUMBER = struct.Struct(">H")
+SCRIPTS = ("register", "delete", "restore", "mend")
 
 
 class RedisStore:
@@ -77,35 +86,20 @@ class RedisStore:
     url : `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS
     bundle, generation : name the keys
     layout : must be the one that the keys were written with
+    serving : give up early, since requests wait
     """
 
-    def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout) -> None:
+    def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> None:
         self._generation = f"{bundle}:{generation}"
-        self._prefix = f"unitok:{{{self._generation}}}:"
         self._layout = layout
-        self._numbers: dict[str, bytes] = {}
-        self._names: dict[bytes, str] = {}
-        self._naming = threading.Lock()
-        try:
-            parts = urlsplit(url)
-            self._where = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
-            self._redis: Any = redis.Redis.from_url(
-                url,
-                socket_timeout=TIMEOUT_SECONDS,
-                socket_connect_timeout=TIMEOUT_SECONDS,
-                health_check_interval=30,
-                retry=Retry(ExponentialBackoff(cap=RETRY_SECONDS, base=RETRY_SECONDS / 8), 3),
-            )
-        except ValueError:
-            # The message of the parser may repeat a piece of the password.
-            raise ConfigError(
-                "store URL redis://...: must be redis://[user:password@]HOST[:PORT][/DATABASE]; the characters "
-                "/ : @ # ? of a password must be written as %2F %3A %40 %23 %3F"
-            ) from None
-        scripts = {name: self._redis.register_script(_lua(name)) for name in ("register", "delete", "seed", "domain")}
-        self._register, self._delete = scripts["register"], scripts["delete"]
-        self._seed, self._domain = scripts["seed"], scripts["domain"]
-        self._check_layout()
+        self._where, self._connections = connections(url, serving)
+        self._redis: Any = redis.Redis.from_pool(self._connections())
+        number = self._redis.register_script(_lua("domain"))
+        self._keys = RedisKeys(self._redis, self._generation, BUCKETS, number)
+        common = _lua("common")
+        self._scripts = {name: self._redis.register_script(common + _lua(name)) for name in SCRIPTS}
+        self._life = b""
+        self._begin()
 
     @property
     def layout(self) -> TokenLayout:
@@ -114,44 +108,51 @@ class RedisStore:
 
     def seed(self, items: Sequence[StoredItem]) -> None:
         """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
-        check_seed(items)
+        for item, outcome in zip(items, self._restore(items, "seed"), strict=False):
+            if outcome is Outcome.OTHER_ID:
+                raise BundleError(
+                    f"catalogue of {self._generation}: item {item.item_id!r} of domain {item.domain!r} has two IDs"
+                )
+
+    def restore(self, items: Sequence[StoredItem], dry: bool = False) -> list[Outcome]:
+        """Put items back that were published elsewhere; each item's outcome, in order."""
+        return self._restore(items, "dry" if dry else "restore")
+
+    def _restore(self, items: Sequence[StoredItem], how: str) -> list[Outcome]:
+        check_items(items)
         if not items:
-            return
+            return []
         values = self._layout.unpack(np.array([item.packed for item in items], dtype=np.uint64))
-        keys, arguments = [self._key("meta"), self._key("counts")], []
+        keys: list[str] = []
+        arguments: list[Any] = [how]
         with self._errors():
             for item, suffix in zip(items, values[:, -1].tolist(), strict=True):
-                field, base = self._field(item.key, allot=True), ID.pack(item.packed - suffix)
-                keys += self._buckets(field, base)
-                arguments += [field, base, suffix, ID.pack(item.packed), _title(item.title), item.content or ""]
-            conflict = self._seed(keys, arguments)
-        if conflict:
-            item = items[conflict - 1]
-            raise BundleError(
-                f"catalogue of {self._generation}: item {item.item_id!r} of domain {item.domain!r} has two IDs"
-            )
+                field, base = self._keys.field(item.key, allot=how != "dry"), ID.pack(item.packed - suffix)
+                keys += self._keys.buckets(field, base)
+                arguments += [field, base, suffix, ID.pack(item.packed), state_of(item), item.content or ""]
+            return [Outcome(answer.decode()) for answer in self._run("restore", keys, arguments)]
 
     def finish_seed(self) -> None:
         """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
         with self._errors():
-            self._redis.hset(self._key("meta"), "seeded", "yes")
+            self._redis.hset(self._keys.key("meta"), "seeded", "yes")
 
     def seeded(self) -> bool:
         """Whether `finish_seed` was called."""
         with self._errors():
-            return bool(self._redis.hexists(self._key("meta"), "seeded"))
+            return bool(self._redis.hexists(self._keys.key("meta"), "seeded"))
 
     def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items and allot their suffixes, all in one script."""
         bases = base_ids(items, self._layout)
-        keys: list[str] = [self._key("meta"), self._key("log"), self._key("counts")]
-        arguments: list[Any] = [self._layout.suffixes, CHANGES_KEPT]
+        keys: list[str] = []
+        arguments: list[Any] = [self._layout.suffixes]
         with self._errors():
             for item, base in zip(items, bases.tolist(), strict=True):
-                field, packed = self._field(ItemKey(item.domain, item.item_id), allot=True), ID.pack(base)
-                keys += self._buckets(field, packed)
-                arguments += [field, packed, _title(item.title), item.content or ""]
-            answers: list[bytes] = self._register(keys, arguments)
+                field, packed = self._keys.field(ItemKey(item.domain, item.item_id), allot=True), ID.pack(base)
+                keys += self._keys.buckets(field, packed)
+                arguments += [field, packed, title_state(item.title), item.content or ""]
+            answers: list[bytes] = self._run("register", keys, arguments)
         values = np.full((len(items), self._layout.depth), REFUSED, dtype=np.int32)
         stored = np.array([bool(answer) for answer in answers], dtype=bool)
         ids = np.array([ID.unpack(answer[:8])[0] for answer in answers if answer], dtype=np.uint64)
@@ -161,125 +162,199 @@ class RedisStore:
     def delete(self, key: ItemKey) -> bool:
         """Remove an item, keeping its ID reserved; False where it was not live."""
         with self._errors():
-            field = self._field(key)
-            items, _, contents = self._buckets(field, b"")
-            keys = [self._key("meta"), self._key("log"), self._key("counts"), items, contents]
-            return bool(self._delete(keys, [CHANGES_KEPT, field]))
+            field = self._keys.field(key)
+            items, _, contents = self._keys.buckets(field, b"")
+            return bool(self._run("delete", [items, contents], [field]))
 
     def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
         """Live items in the order asked for, None where there is none."""
         with self._errors():
             pipeline = self._redis.pipeline(transaction=False)
             for key in keys:
-                field = self._field(key)
-                items, _, contents = self._buckets(field, b"")
+                field = self._keys.field(key)
+                items, _, contents = self._keys.buckets(field, b"")
                 pipeline.hget(items, field)
                 pipeline.hget(contents, field)
             answers = pipeline.execute()
-        return [
-            _stored(key, value, content) for key, value, content in zip(keys, answers[::2], answers[1::2], strict=True)
-        ]
+        found = map(read_value, keys, answers[::2], answers[1::2])
+        return [item if item is not None and item.live else None for item in found]
 
     def scan(self) -> Iterator[list[StoredItem]]:
         """All live items in batches, in no order, without their content; changes meanwhile may be missed or seen."""
+        for batch in self._read_buckets(contents=False):
+            if live := [item for item in batch if item.live]:
+                yield live
+
+    def rows(self) -> Iterator[list[StoredItem]]:
+        """All items in batches, deleted ones and contents too; changes meanwhile may be missed or seen."""
+        return self._read_buckets(contents=True)
+
+    def _read_buckets(self, contents: bool) -> Iterator[list[StoredItem]]:
         for first in range(0, BUCKETS, SCAN_BUCKETS):
+            numbers = range(first, min(first + SCAN_BUCKETS, BUCKETS))
+            texts: dict[bytes, bytes] = {}
             with self._errors():
-                pipeline = self._redis.pipeline(transaction=False)
-                for bucket in range(first, min(first + SCAN_BUCKETS, BUCKETS)):
-                    pipeline.hgetall(self._key(f"items:{bucket}"))
-                buckets = pipeline.execute()
+                for bucket in self._buckets("contents", numbers) if contents else ():
+                    texts.update(bucket)
                 found = [
-                    _stored(self._item_key(field), value, None) for bucket in buckets for field, value in bucket.items()
+                    read_value(self._keys.item_key(field), value, texts.get(field))
+                    for bucket in self._buckets("items", numbers)
+                    for field, value in bucket.items()
                 ]
             if batch := [item for item in found if item is not None]:
                 yield batch
 
+    def _buckets(self, name: str, numbers: Sequence[int]) -> list[dict[bytes, bytes]]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for number in numbers:
+            pipeline.hgetall(self._keys.key(f"{name}:{number}"))
+        buckets: list[dict[bytes, bytes]] = pipeline.execute()
+        return buckets
+
+    def suffixes_used(self) -> Iterator[list[tuple[str, int, int]]]:
+        """The suffix counters in batches: domain, ID with suffix 0, suffixes given away."""
+        for first in range(0, BUCKETS, SCAN_BUCKETS):
+            with self._errors():
+                batch = [
+                    (self._keys.domain(field[:2]), ID.unpack(field[2:])[0], int(used))
+                    for bucket in self._buckets("groups", range(first, min(first + SCAN_BUCKETS, BUCKETS)))
+                    for field, used in bucket.items()
+                ]
+            if batch:
+                yield batch
+
+    def totals(self) -> Totals:
+        """Head, counts and fingerprints of one moment."""
+        with self._errors():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hget(self._keys.key("meta"), "sequence")
+            pipeline.hgetall(self._keys.key("counts"))
+            pipeline.hgetall(self._keys.key("fingerprints"))
+            head, counts, fingerprints = pipeline.execute()
+            return Totals(
+                int(head or 0),
+                {self._keys.domain(number): int(count) for number, count in counts.items() if int(count)},
+                {self._keys.domain(number): int(part, 16) for number, part in fingerprints.items() if int(part, 16)},
+            )
+
+    def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
+        """Set the kept counts and fingerprints right and raise suffix counters; False if not at the totals' head."""
+        domains = sorted(totals.items.keys() | totals.fingerprints.keys())
+        arguments: list[Any] = [totals.head, len(domains)]
+        keys: list[str] = []
+        with self._errors():
+            for domain in domains:
+                part = f"{totals.fingerprints.get(domain, 0):016x}"
+                arguments += [self._keys.number(domain), totals.items.get(domain, 0), part]
+            for domain, base, used in suffixes_used:
+                group = self._keys.number(domain) + ID.pack(base)
+                keys.append(self._keys.group(group))
+                arguments += [group, used]
+            return bool(self._run("mend", keys, arguments))
+
     def head(self) -> int:
         """Sequence number of the latest change, 0 before the first."""
         with self._errors():
-            return int(self._redis.hget(self._key("meta"), "sequence") or 0)
+            return int(self._redis.hget(self._keys.key("meta"), "sequence") or 0)
 
     def changes(self, after: int, limit: int = 10_000) -> Changes:
         """At most `limit` changes after a sequence number."""
         with self._errors():
             pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hget(self._key("meta"), "sequence")
-            pipeline.xrange(self._key("log"), min=f"{after + 1}-0", count=limit)
-            head, entries = pipeline.execute()
+            pipeline.hmget(self._keys.key("meta"), "sequence", "life", "dropped")
+            pipeline.xrange(self._keys.key("log"), min=f"{after + 1}-0", count=limit)
+            (head, life, dropped), entries = pipeline.execute()
+            if dropped:
+                raise NotReady(f"{self._where}: {self._generation} was dropped")
             head = int(head or 0)
+            if life != self._life:
+                self._begin()
+                return Changes((), head, gap=True, lost=True)
             sequences = [int(entry_id.split(b"-")[0]) for entry_id, _ in entries]
-            if after > head or (after < head and (not sequences or sequences[0] != after + 1)):
-                return Changes((), head, gap=True)
-            keys = tuple(self._item_key(fields[b"k"]) for _, fields in entries)
+            if not is_whole(after, head, sequences, limit):
+                return Changes((), head, gap=True, lost=after > head)
+            keys = tuple(self._keys.item_key(fields[b"k"]) for _, fields in entries)
         return Changes(keys, sequences[-1] if sequences else after)
 
     def checkpoint(self, name: str) -> str | None:
         """What `save_checkpoint` kept under a name."""
         with self._errors():
-            value = self._redis.hget(self._key("checkpoints"), name)
+            value = self._redis.hget(self._keys.key("checkpoints"), name)
         return None if value is None else value.decode()
 
     def save_checkpoint(self, name: str, value: str) -> None:
         """Keep a small text for work that resumes."""
         with self._errors():
-            self._redis.hset(self._key("checkpoints"), name, value)
+            self._redis.hset(self._keys.key("checkpoints"), name, value)
+
+    def drop(self) -> None:
+        """Remove all items for good; the generation can never be opened again."""
+        with self._errors():
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hset(self._keys.key("meta"), "dropped", "yes")
+            # Without it no script changes anything, so nothing comes back while the rest is removed.
+            pipeline.hdel(self._keys.key("meta"), "seeded")
+            pipeline.execute()
+            pipeline = self._redis.pipeline(transaction=False)
+            for name in self._names():
+                if name != "meta":
+                    pipeline.unlink(self._keys.key(name))
+            pipeline.execute()
+
+    def _names(self) -> list[str]:
+        """Every key of the generation, without the prefix."""
+        names = ["meta", "domains", "counts", "fingerprints", "log", "checkpoints"]
+        return names + [f"{name}:{bucket}" for name in ("items", "groups", "contents") for bucket in range(BUCKETS)]
 
     def status(self) -> StoreStatus:
         """Counts and state, for people."""
+        totals, seeded = self.totals(), self.seeded()
         with self._errors():
-            counts = self._redis.hgetall(self._key("counts"))
-            items = {self._name(number): int(count) for number, count in counts.items() if int(count)}
-        return StoreStatus("redis", self._where, self._generation, self.seeded(), items, self.head())
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.xlen(self._keys.key("log"))
+            for name in self._names():
+                pipeline.memory_usage(self._keys.key(name))
+            length, *sizes = pipeline.execute()
+        return StoreStatus(
+            kind="redis",
+            where=self._where,
+            generation=self._generation,
+            seeded=seeded,
+            items=totals.items,
+            fingerprints=totals.fingerprints,
+            head=totals.head,
+            log_length=length,
+            bytes=sum(size or 0 for size in sizes),
+        )
 
     def close(self) -> None:
         """Give up connections; the store must not be used afterwards."""
         self._redis.close()
 
-    def _key(self, name: str) -> str:
-        return self._prefix + name
+    def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script that changes items; `lua/common.lua` reads the first keys and arguments."""
+        first = [self._keys.key(part) for part in ("meta", "log", "counts", "fingerprints")]
+        return self._scripts[name]([*first, *keys], [self._life, CHANGES_KEPT, *arguments])
 
-    def _buckets(self, field: bytes, base: bytes) -> tuple[str, str, str]:
-        """Keys of the item, group and content buckets."""
-        bucket, group = zlib.crc32(field) % BUCKETS, zlib.crc32(field[:2] + base) % BUCKETS
-        return self._key(f"items:{bucket}"), self._key(f"groups:{group}"), self._key(f"contents:{bucket}")
-
-    def _field(self, key: ItemKey, allot: bool = False) -> bytes:
-        """Domain number and item_id; an unknown domain has a number that is never allotted, unless asked for one."""
-        number = self._numbers.get(key.domain)
-        if number is None:
-            with self._naming:
-                if allot:
-                    answer = int(self._domain([self._key("domains")], [key.domain]))
-                else:
-                    answer = int(self._redis.hget(self._key("domains"), key.domain) or MAX_DOMAINS - 1)
-                if allot and answer >= MAX_DOMAINS - 1:
-                    raise LimitExceeded(f"domain {key.domain!r} is one too many: a store holds {MAX_DOMAINS - 1}")
-                number = NUMBER.pack(answer)
-                if answer < MAX_DOMAINS - 1:
-                    self._numbers[key.domain] = number
-        return number + key.item_id.encode()
-
-    def _item_key(self, field: bytes) -> ItemKey:
-        return ItemKey(self._name(field[:2]), field[2:].decode())
-
-    def _name(self, number: bytes) -> str:
-        """Name of a domain; numbers that another replica allotted are looked up once."""
-        if number not in self._names:
-            with self._naming:
-                numbers = self._redis.hgetall(self._key("domains"))
-                self._names = {NUMBER.pack(int(value)): name.decode() for name, value in numbers.items()}
-        return self._names[number]
-
-    def _check_layout(self) -> None:
+    def _begin(self) -> None:
+        """Check the layout, begin a life where the server is empty, and learn which one it is in."""
         expected = json.dumps({**layout_of_ids(self._layout), "buckets": BUCKETS})
+        meta = self._keys.key("meta")
         with self._errors():
-            self._redis.hsetnx(self._key("meta"), "layout", expected)
-            found = self._redis.hget(self._key("meta"), "layout").decode()
-        if found != expected:
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.hsetnx(meta, "layout", expected)
+            pipeline.hsetnx(meta, "life", uuid.uuid4().hex)
+            pipeline.hmget(meta, "layout", "life", "dropped")
+            *_, (layout, life, dropped) = pipeline.execute()
+        if dropped:
+            raise ConfigError(dropped_text(self._where, self._generation))
+        if layout.decode() != expected:
             raise ConfigError(
-                f"{self._where} holds semantic IDs of {self._generation} with layout {found}, but the bundle has "
-                f"{expected}: give a bundle with other IDs a new generation"
+                f"{self._where} holds semantic IDs of {self._generation} with layout {layout.decode()}, but the bundle "
+                f"has {expected}: give a bundle with other IDs a new generation"
             )
+        self._keys.forget()
+        self._life = life
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -287,25 +362,66 @@ class RedisStore:
             yield
         except redis.ResponseError as error:
             if str(error).startswith("NOTSEEDED"):
-                # Also how a flushed server shows itself: what was remembered of its domains is void then.
-                self._numbers, self._names = {}, {}
+                # Also how a server that was emptied shows itself, until the change log is looked at.
                 raise NotReady(f"{self._where}: the catalogue of {self._generation} is not stored yet") from None
+            if isinstance(error, redis.ReadOnlyError):
+                # A primary that became a replica; the name may lead to the new primary by now. The old connections
+                # are left to whoever is using them, since no thread may close another's.
+                self._redis.connection_pool = self._connections()
             raise StoreUnavailable(f"{self._where}: {error}") from error
         except (redis.RedisError, OSError) as error:
             raise StoreUnavailable(f"{self._where}: {error}") from error
 
 
+def generations(url: str) -> Iterator[Generation]:
+    """Every generation that a server holds, by name."""
+    where, pool = connections(url)
+    client: Any = redis.Redis.from_pool(pool())
+    try:
+        keys = sorted(client.scan_iter(f"{PREFIX}{{*}}:meta", count=10_000))
+        found = [client.hmget(key, "layout", "dropped") for key in keys]
+    except (redis.RedisError, OSError) as error:
+        raise StoreUnavailable(f"{where}: {error}") from error
+    finally:
+        client.close()
+    for key, (layout, dropped) in zip(keys, found, strict=True):
+        bundle, _, number = key.decode().removeprefix(PREFIX + "{").removesuffix("}:meta").rpartition(":")
+        shape = json.loads(layout)
+        shape.pop("buckets")
+        yield Generation(bundle, int(number), TokenLayout(**shape), dropped is not None)
+
+
+def connections(url: str, serving: bool = False) -> tuple[str, Callable[[], redis.ConnectionPool]]:
+    """The address without its password, and what makes a pool of connections, which connect when they are used.
+
+    Raises
+    ------
+    ConfigError : the URL is none
+    """
+    seconds = SERVING_SECONDS if serving else PATIENT_SECONDS
+    repeated = (redis.ConnectionError,) if serving else (redis.ConnectionError, redis.TimeoutError)
+
+    def pool() -> redis.ConnectionPool:
+        return redis.ConnectionPool.from_url(
+            url,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
+            health_check_interval=30,
+            retry=Retry(ExponentialBackoff(cap=RETRY_SECONDS, base=RETRY_SECONDS / 8), 3, repeated),
+        )
+
+    try:
+        parts = urlsplit(url)
+        where = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
+        pool()
+    except ValueError:
+        # The message of the parser may repeat a piece of the password.
+        raise ConfigError(
+            "store URL redis://...: must be redis://[user:password@]HOST[:PORT][/DATABASE]; the characters "
+            "/ : @ # ? of a password must be written as %2F %3A %40 %23 %3F"
+        ) from None
+    return where, pool
+
+
 def _lua(name: str) -> str:
     return (resources.files("service.catalogue") / "lua" / f"{name}.lua").read_text(encoding="utf-8")
-
-
-def _title(title: str | None) -> str:
-    return "L" if title is None else "T" + title
-
-
-def _stored(key: ItemKey, value: bytes | None, content: bytes | None) -> StoredItem | None:
-    """An item from its stored value, None where it is missing or deleted."""
-    if value is None or value[8:9] == b"D":
-        return None
-    title = value[9:].decode() if value[8:9] == b"T" else None
-    return StoredItem(*key, ID.unpack(value[:8])[0], title, None if content is None else content.decode())

@@ -12,6 +12,8 @@ What every store promises:
   an ID that the bundle gives to one of its items.
 - Every change gets the next sequence number in a log of keys. A replica reads the current state of those keys, so
   following the log converges whatever the order. The log keeps the last `CHANGES_KEPT` changes.
+- Counts and fingerprints of the live items are kept by the store in the same step as each change, so that a replica can
+  prove that it holds the same.
 
 Knows nothing of tries, HTTP or how IDs are computed.
 """
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -68,13 +71,20 @@ class NewItem:
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """A live item as the store holds it; `packed` is its semantic ID (`TokenLayout.pack`)."""
+    """An item as the store holds it.
+
+    Attributes
+    ----------
+    packed : its semantic ID (`TokenLayout.pack`)
+    live : False for a deleted item, whose ID stays its own; such items come out of `CatalogueStore.rows` alone
+    """
 
     domain: str
     item_id: str
     packed: int
     title: str | None = None
     content: str | None = None
+    live: bool = True
 
     @property
     def key(self) -> ItemKey:
@@ -110,23 +120,74 @@ class Changes:
     keys : items that changed, oldest first, repeated where they changed repeatedly
     last : sequence number to go on after
     gap : changes after the asked number are no longer in the log; read everything anew and go on after `last`
+    lost : a gap because the store was emptied or set back: it may lack what it had acknowledged
     """
 
     keys: tuple[ItemKey, ...]
     last: int
     gap: bool = False
+    lost: bool = False
+
+
+class Outcome(Enum):
+    """What became of an item that was to be put back with the ID it has."""
+
+    THERE = "there"
+    """The store knew it, live or deleted, with this ID; it was left as it is."""
+    ADDED = "added"
+    OTHER_ID = "other ID"
+    """The store knows the item with another ID; it was left as it is."""
+    ID_GIVEN = "ID given"
+    """The store has given this ID away before, and not to this item; nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a store keeps of its live items besides the items, all of one moment.
+
+    Attributes
+    ----------
+    head : sequence number of the latest change then
+    items : domain -> live items, domains without any left out
+    fingerprints : domain -> fingerprint (`service.catalogue.fingerprint`), those of 0 left out
+    """
+
+    head: int
+    items: dict[str, int]
+    fingerprints: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """What a store says of itself; `where` never holds a password."""
+    """What a store says of itself.
+
+    Attributes
+    ----------
+    where : never holds a password
+    items, fingerprints : of live items, by domain
+    head, log_length : sequence number of the latest change, and how many changes the log holds
+    bytes : memory (Redis, about) or file size (embedded) of the whole generation
+    """
 
     kind: str
     where: str
     generation: str
     seeded: bool
     items: dict[str, int]
+    fingerprints: dict[str, int]
     head: int
+    log_length: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One ID generation of one bundle that a place holds, and how its IDs are packed; a `dropped` one is empty."""
+
+    bundle: str
+    number: int
+    layout: TokenLayout
+    dropped: bool = False
 
 
 class CatalogueStore(Protocol):
@@ -172,6 +233,33 @@ class CatalogueStore(Protocol):
     def scan(self) -> Iterator[list[StoredItem]]:
         """All live items in batches, in no order, their `content` left out; changes meanwhile may be missed or seen."""
 
+    def rows(self) -> Iterator[list[StoredItem]]:
+        """All items in batches, in no order: deleted ones and contents too; changes meanwhile may be missed or seen."""
+
+    def restore(self, items: Sequence[StoredItem], dry: bool = False) -> list[Outcome]:
+        """Put items back that were published elsewhere: a backup, a replica's memory; each item's outcome, in order.
+
+        Never changes an item that is there. Within a group IDs must come in rising order, since the ID of a new item
+        has to lie above all that the group has given away. Allowed before `finish_seed`, too. `dry` only says what
+        would become of each.
+
+        Raises
+        ------
+        InvalidInput : a name or a text is none; nothing was stored
+        """
+
+    def suffixes_used(self) -> Iterator[list[tuple[str, int, int]]] | None:
+        """The suffix counters in batches: domain, ID with suffix 0, suffixes given away; None where it keeps none."""
+
+    def totals(self) -> Totals:
+        """Head, counts and fingerprints of one moment."""
+
+    def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
+        """Set the kept counts and fingerprints right and raise suffix counters; False, and no change, if not at `head`.
+
+        Counters are never lowered.
+        """
+
     def head(self) -> int:
         """Sequence number of the latest change, 0 before the first."""
 
@@ -183,6 +271,12 @@ class CatalogueStore(Protocol):
 
     def save_checkpoint(self, name: str, value: str) -> None:
         """Keep a small text, durably, for work that resumes."""
+
+    def drop(self) -> None:
+        """Remove all items for good; the generation can never be opened again, so that no ID is given a second time.
+
+        May be repeated after a failure. Whoever has it open finds it not ready.
+        """
 
     def status(self) -> StoreStatus:
         """Counts and state, for people."""
@@ -211,11 +305,25 @@ def base_ids(items: Sequence[NewItem], layout: TokenLayout) -> NDArray[np.uint64
     return layout.pack(np.asarray(rows, dtype=np.int32).reshape(-1, layout.depth))
 
 
-def check_seed(items: Sequence[StoredItem]) -> None:
+def check_items(items: Sequence[StoredItem]) -> None:
     """Refuse names and texts that a store cannot hold, as `base_ids` does for new items."""
     for row, item in enumerate(items):
         check_key(item.domain, item.item_id, row)
         _utf8_size(item.title or "", "title", row)
+        _utf8_size(item.content or "", "content", row)
+
+
+def is_whole(after: int, head: int, sequences: Sequence[int], limit: int) -> bool:
+    """Whether the sequence numbers found in a log, rising, are all from `after` to `head`, `limit` of them at most."""
+    expected = min(head - after, limit)
+    return expected == len(sequences) and (not expected or sequences[-1] == after + expected)
+
+
+def dropped_text(where: str, generation: str) -> str:
+    """Why a generation cannot be opened."""
+    return (
+        f"{where}: {generation} was dropped, and its IDs may still be known elsewhere; give the bundle a new generation"
+    )
 
 
 def layout_of_ids(layout: TokenLayout) -> dict[str, int]:

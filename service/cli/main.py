@@ -12,6 +12,7 @@ from typing import Any
 
 import typer
 
+from service.cli import catalogue, generations
 from service.cli.backfill import backfill
 from service.cli.keys import keys
 from service.cli.recommend import recommend
@@ -45,6 +46,9 @@ def build() -> typer.Typer:
     for name, command in online.items():
         app.command(name, rich_help_panel="Serving")(command)
     app.add_typer(keys, name="keys", rich_help_panel="Serving")
+    store = catalogue.build()
+    generations.add(store)
+    app.add_typer(store, name="catalogue", rich_help_panel="Serving")
     return app
 
 

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
 
 
 def serve(
+    *,
     bundle: Annotated[
         Path | None, typer.Option(help="Folder of the bundle to serve.", show_default="models/sample")
+    ] = None,
+    beside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of a further generation of the bundle, to be served beside it; may be repeated."),
     ] = None,
     store: Annotated[
         str | None,
@@ -34,20 +39,28 @@ def serve(
     Every option, and every limit besides, is also a setting `UNITOK_...` in the environment. A new store is filled with
     the bundle's own catalogue first. SIGTERM finishes what runs, then exits.
     """
+    from contextlib import ExitStack
+
     from service.app import create_app
+    from service.generations import Generations
     from service.logs import configure_logs
     from service.opening import opened
     from service.serving import DrainingServer
     from service.settings import read_settings
 
-    settings = read_settings(bundle=bundle, store=store, host=host, port=port, provider=provider)
+    settings = read_settings(
+        bundle=bundle, beside=tuple(beside) if beside else None, store=store, host=host, port=port, provider=provider
+    )
     configure_logs(settings.log_level, settings.log_format)
-    with opened(settings) as parts:
-        app = create_app(settings, engine=parts.engine, catalogue=parts.catalogue)
+    with ExitStack() as stack:
+        folders = (settings.bundle, *settings.beside)
+        parts = [stack.enter_context(opened(settings.model_copy(update={"bundle": folder}))) for folder in folders]
+        apps = [create_app(settings, engine=part.engine, catalogue=part.catalogue) for part in parts]
 
         def announce(address: str) -> None:
-            typer.echo(greeting(address, parts.engine.bundle))
+            typer.echo(greeting(address, parts[0].engine.bundle))
 
+        app = apps[0] if len(apps) == 1 else Generations(apps, settings.refresh_seconds)
         DrainingServer(app, settings, announce).run()
 
 

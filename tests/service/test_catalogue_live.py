@@ -2,70 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis_server import RedisServer
+from live_catalogues import LAYOUT, WAIT, key, names, new, opened, reachable, until
 
-from service.catalogue import embedded, redis_store
-from service.catalogue.live import CatalogueEntry, CatalogueView, LiveCatalogue
-from service.catalogue.live_follower import following
+from service.catalogue import embedded
+from service.catalogue.live import CatalogueEntry, LiveCatalogue
 from service.catalogue.locking import ReadWriteLock
-from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem
-from service.errors import InvalidInput, StoreUnavailable, UnitokError, UnknownDomain
-from service.semantic_ids import TokenLayout
-
-LAYOUT = TokenLayout(levels=2, codes=4, experts=3, experts_per_item=1, suffixes=4)
-WAIT = 20
-names = (f"live-{number}" for number in itertools.count())
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"embedded:{tmp_path}"
-
-
-def opened(url: str, name: str) -> CatalogueStore:
-    store = open_store(url, name, 1, LAYOUT)
-    store.finish_seed()
-    return store
-
-
-def new(item_id: str, codes: tuple[int, int] = (1, 2), domain: str = "films", title: str | None = None) -> NewItem:
-    return NewItem(domain, item_id, codes, (2,), title)
-
-
-def key(item_id: str, domain: str = "films") -> ItemKey:
-    return ItemKey(domain, item_id)
-
-
-def reachable(view: CatalogueView, domains: Sequence[str], skip: Sequence[int] = ()) -> dict[ItemKey, tuple[int, ...]]:
-    """What a search could find below the roots of some domains, by plain recursion, with the tokens on the way."""
-    arrays = view.arrays
-    found: dict[ItemKey, tuple[int, ...]] = {}
-
-    def walk(node: int, path: tuple[int, ...]) -> None:
-        first = int(arrays.node_start[node])
-        for edge in range(first, first + int(arrays.node_count[node])):
-            if edge in skip:
-                continue
-            child, way = int(arrays.edge_child[edge]), (*path, int(arrays.edge_token[edge]))
-            if len(way) == LAYOUT.depth:
-                entry = view.item(child)
-                found[ItemKey(entry.domain, entry.item_id)] = way
-            else:
-                walk(child, way)
-
-    for root in view.roots(domains):
-        walk(int(root), ())
-    return found
+from service.catalogue.store import ItemKey
+from service.errors import InvalidInput, UnknownDomain
 
 
 def test_what_is_registered_can_be_found_when_the_call_returns(url: str) -> None:
@@ -207,16 +156,6 @@ changes = st.lists(
 )
 
 
-@pytest.fixture(params=["embedded", "redis"])
-def both_urls(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    # Loading reads every bucket; a few are enough for a few items.
-    monkeypatch.setattr(redis_store, "BUCKETS", 128)
-    if request.param == "embedded":
-        return f"embedded:{tmp_path}"
-    server: RedisServer = request.getfixturevalue("redis_server")
-    return server.url
-
-
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes)
 def test_replicas_converge_on_the_store_after_any_changes(
@@ -288,16 +227,6 @@ def test_changes_wait_for_a_search_and_searches_wait_for_changes(url: str) -> No
     assert later == [{key("a"), key("b")}], "a search that came after the change overtook it"
 
 
-def until(condition: object) -> None:
-    """Wait for another thread to get somewhere; fails instead of hanging."""
-    event = threading.Event()
-    for _ in range(WAIT * 1000):
-        if condition():  # type: ignore[operator]
-            return
-        event.wait(0.001)
-    raise AssertionError("the other thread did not get there")
-
-
 def test_searches_that_overlap_do_not_starve_a_registration(url: str) -> None:
     """Two searchers hand over to each other so that one always runs; a registration still gets through."""
     live = LiveCatalogue(opened(url, "b"))
@@ -340,44 +269,6 @@ def test_a_search_that_fails_lets_go_of_the_catalogue(url: str) -> None:
         raise RuntimeError
     with lock.reading(), lock.reading():
         pass
-
-
-@pytest.fixture
-def own_server(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path / "server") as server:
-        yield server
-
-
-def test_the_follower_brings_changes_and_outlives_a_server_that_is_down(own_server: RedisServer) -> None:
-    one, two = LiveCatalogue(opened(own_server.url, "b")), LiveCatalogue(opened(own_server.url, "b"))
-    failures: list[UnitokError] = []
-    with following(two, 0.01, failures.append):
-        one.register([new("a")])
-        until(lambda: two.domains() == {"films": 1})
-        own_server.kill()
-        with pytest.raises(StoreUnavailable):
-            one.register([new("b")])
-        until(lambda: failures)
-        assert two.lookup([key("a")])[0] is not None
-        own_server.start()
-        one.register([new("c")])
-        until(lambda: two.domains() == {"films": 2})
-    assert isinstance(failures[0], StoreUnavailable)
-    one.register([new("d")])
-    assert two.domains() == {"films": 2}, "the follower has ended"
-    one.store.close()
-    two.store.close()
-
-
-def test_a_server_that_lost_everything_empties_the_view(own_server: RedisServer) -> None:
-    """Better no recommendation than one whose semantic ID may be given to another item."""
-    live = LiveCatalogue(opened(own_server.url, "b"))
-    live.register([new("a")])
-    assert live.refresh() == 1
-    live.store._redis.flushall()  # type: ignore[attr-defined]
-    assert live.refresh() == 1
-    assert live.domains() == {}
-    live.store.close()
 
 
 def test_titles_differ_between_none_and_empty(both_urls: str) -> None:

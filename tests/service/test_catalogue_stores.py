@@ -2,77 +2,34 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-import os
-import signal
-import subprocess
-import sys
+import functools
+import operator
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
+import places
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from redis_server import RedisServer
+from places import Place, everything, new, suffixes
 
 from service.catalogue import embedded, redis_store
-from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem, layout_of_ids
-from service.errors import BundleError, ConfigError, InvalidInput, LimitExceeded, NotReady, StoreUnavailable
+from service.catalogue.checking import examine
+from service.catalogue.fingerprint import item_part
+from service.catalogue.opening import open_store, stored_generations
+from service.catalogue.store import (
+    ItemKey,
+    NewItem,
+    Outcome,
+    StoredItem,
+)
+from service.errors import BundleError, ConfigError, InvalidInput, NotReady
 from service.semantic_ids import TokenLayout
 
-LAYOUT = TokenLayout(levels=2, codes=256, experts=5, experts_per_item=1, suffixes=300)
+LAYOUT = places.LAYOUT
 FULL_WIDTH = TokenLayout(levels=6, codes=256, experts=4, experts_per_item=1, suffixes=4)  # 52 bits, wider than a double
 SIGNED = TokenLayout(levels=7, codes=256, experts=4, experts_per_item=1, suffixes=64)  # 64 bits: the sign bit is used
-names = (f"bundle-{number}" for number in itertools.count())
-
-
-class Place:
-    """Where stores of one test live: open as many as replicas are wanted."""
-
-    def __init__(self, url: str, server: RedisServer | None) -> None:
-        self.url = url
-        self.name = next(names)
-        self.server = server
-        self._open: list[CatalogueStore] = []
-
-    def open(self, layout: TokenLayout = LAYOUT, generation: int = 1, seeded: bool = True) -> CatalogueStore:
-        store = open_store(self.url, self.name, generation, layout)
-        self._open.append(store)
-        if seeded:
-            store.finish_seed()
-        return store
-
-    def close(self) -> None:
-        for store in self._open:
-            store.close()
-
-
-@pytest.fixture(params=["embedded", "redis"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "embedded":
-        found = Place(f"embedded:{tmp_path / 'catalogue'}", None)
-    else:
-        found = Place(request.getfixturevalue("redis_server").url, request.getfixturevalue("redis_server"))
-    yield found
-    found.close()
-
-
-def new(item_id: str, codes: tuple[int, ...] = (1, 2), domain: str = "films", **more: str | None) -> NewItem:
-    return NewItem(domain, item_id, codes, (3,), **more)
-
-
-def suffixes(store: CatalogueStore, items: list[NewItem]) -> list[int]:
-    return [int(suffix) for suffix in store.register(items).values[:, -1]]
-
-
-def everything(store: CatalogueStore) -> dict[ItemKey, StoredItem]:
-    found = [item for batch in store.scan() for item in batch]
-    assert len({item.key for item in found}) == len(found)
-    return {item.key: item for item in found}
 
 
 def test_a_batch_gets_suffixes_in_order_by_group(place: Place) -> None:
@@ -222,6 +179,79 @@ def test_seeding_one_item_with_two_ids_is_an_error(place: Place) -> None:
         store.seed([StoredItem("films", "b", 16), StoredItem("films", "a", 24)])
 
 
+def id_of(*values: int) -> int:
+    return int(LAYOUT.pack(np.array([values], dtype=np.int32))[0])
+
+
+def test_items_are_put_back_with_their_ids_and_nothing_is_overwritten(place: Place) -> None:
+    store = place.open()
+    store.register([new("a", title="A"), new("b"), new("c", (9, 9))])
+    store.delete(ItemKey("films", "b"))
+    head = store.head()
+    rows = [
+        StoredItem("films", "a", id_of(1, 2, 3, 0), "another title"),
+        StoredItem("films", "b", id_of(1, 2, 3, 1), "revived"),
+        StoredItem("films", "c", id_of(1, 2, 3, 5)),
+        StoredItem("films", "x", id_of(1, 2, 3, 1)),
+        StoredItem("films", "y", id_of(1, 2, 3, 7), "Y", '{"brand":"x"}'),
+        StoredItem("films", "gone", id_of(1, 2, 3, 9), live=False),
+        StoredItem("books", "y", id_of(1, 2, 3, 4)),
+    ]
+    there, other, given, added = Outcome.THERE, Outcome.OTHER_ID, Outcome.ID_GIVEN, Outcome.ADDED
+    expected = [there, there, other, given, added, added, added]
+    before = everything(store)
+    assert store.restore(rows, dry=True) == expected
+    assert (everything(store), store.head()) == (before, head)
+    assert store.restore(rows) == expected
+    assert store.changes(head).keys == (rows[4].key, rows[5].key, rows[6].key), "replicas must hear of them"
+    assert everything(store) == before | {
+        rows[4].key: StoredItem("films", "y", rows[4].packed, "Y"),
+        rows[6].key: rows[6],
+    }
+    assert store.get([rows[4].key]) == [rows[4]]
+    assert store.restore(rows) == [there, there, other, given, there, there, there]
+    assert suffixes(store, [new("next"), new("gone")]) == [10, 9], "a deleted item's ID is reserved for it"
+    assert examine(store).findings == ()
+
+
+def test_items_can_be_put_back_before_the_bundles_own(place: Place) -> None:
+    store = place.open(seeded=False)
+    deleted = StoredItem("films", "s0", id_of(1, 2, 3, 0), live=False)
+    assert store.restore([deleted, StoredItem("films", "x", id_of(1, 2, 3, 2))]) == [Outcome.ADDED] * 2
+    assert store.head() == 0
+    store.seed([StoredItem("films", "s0", id_of(1, 2, 3, 0), "S"), StoredItem("films", "s1", id_of(1, 2, 3, 1))])
+    store.finish_seed()
+    assert {key.item_id for key in everything(store)} == {"x", "s1"}, "seeding revives nothing that was deleted"
+    assert store.totals().items == {"films": 2}
+    assert suffixes(store, [new("n")]) == [3]
+
+
+def test_a_wrong_row_puts_nothing_back(place: Place) -> None:
+    store = place.open()
+    with pytest.raises(InvalidInput, match="513 bytes"):
+        store.restore([StoredItem("films", "a", 0), StoredItem("films", "x" * 513, 8)])
+    assert (everything(store), store.head(), store.restore([])) == ({}, 0, [])
+
+
+def test_status_counts_and_measures(place: Place) -> None:
+    store = place.open()
+    empty = store.status()
+    assert (empty.items, empty.fingerprints, empty.log_length) == ({}, {}, 0)
+    store.register([new(str(number), (number % 9, 0), title="t" * 100) for number in range(2000)])
+    store.delete(ItemKey("films", "0"))
+    status = store.status()
+    assert (status.items, status.head, status.log_length) == ({"films": 1999}, 2001, 2001)
+    assert status.fingerprints == store.totals().fingerprints
+    assert 100 * 2000 < status.bytes - empty.bytes < 2000 * 2000
+
+
+def test_generations_are_found_by_name(place: Place) -> None:
+    place.open(generation=2).close()
+    place.open(SIGNED, generation=10).close()
+    found = [generation for generation in stored_generations(place.url) if generation.bundle == place.name]
+    assert {generation.number: generation.layout for generation in found} == {2: LAYOUT, 10: SIGNED}
+
+
 def test_generations_lie_beside_each_other(place: Place) -> None:
     one, two = place.open(generation=1), place.open(generation=2)
     one.register([new("a"), new("b")])
@@ -315,7 +345,7 @@ def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_history_equals_plain_dictionaries(
     place: Place, history: list[tuple[bool, list[tuple[str, str, int, int]]]]
 ) -> None:
-    place.name = next(names)
+    place.name = next(places.names)
     store, twin = place.open(SMALL), Twin()
     for register, rows in history:
         if register:
@@ -330,6 +360,16 @@ def test_any_history_equals_plain_dictionaries(
     assert set(stored) == twin.live
     for key, item in stored.items():
         assert SMALL.unpack(np.array([item.packed], dtype=np.uint64))[0].tolist() == list(twin.ids[key])
+    totals = store.totals()
+    for domain in "pq":
+        parts = [item_part(item.item_id, item.packed) for item in stored.values() if item.domain == domain]
+        assert totals.fingerprints.get(domain, 0) == functools.reduce(operator.xor, parts, 0)
+        assert totals.items.get(domain, 0) == len(parts)
+    assert totals.head == store.head()
+    rows = [item for batch in store.rows() for item in batch]
+    assert {item.key for item in rows} == set(twin.ids), "deleted items are among the rows"
+    assert {item.key for item in rows if item.live} == twin.live
+    assert examine(store).findings == ()
     store.close()
 
 
@@ -367,155 +407,11 @@ def in_parallel(work: Callable[[int], None], workers: int) -> None:
     assert not failures
 
 
-COLLIDER = """
-import json, sys
-from service.catalogue.opening import open_store
-from service.catalogue.store import NewItem
-from service.semantic_ids import TokenLayout
-
-url, name, layout, worker = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), sys.argv[4]
-store = open_store(url, name, 1, TokenLayout(**layout))
-for batch in range(10):
-    store.register([NewItem("films", f"{worker}-{batch}-{number}", (1, 2), (3,)) for number in range(5)])
-"""
-
-
-def test_processes_that_collide_share_out_the_suffixes(place: Place) -> None:
-    store = place.open()
-    arguments = [sys.executable, "-c", COLLIDER, place.url, place.name, json.dumps(layout_of_ids(LAYOUT))]
-    workers = [subprocess.Popen([*arguments, str(worker)]) for worker in range(2)]
-    assert [worker.wait() for worker in workers] == [0, 0]
-    ids = LAYOUT.unpack(np.array([item.packed for item in everything(store).values()], dtype=np.uint64))
-    assert sorted(ids[:, -1].tolist()) == list(range(100))
-
-
-WRITER = """
-import json, sys
-from service.catalogue.opening import open_store
-from service.catalogue.store import NewItem
-from service.semantic_ids import TokenLayout
-
-url, name, layout = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-store = open_store(url, name, 1, TokenLayout(**layout))
-for number in range(10_000):
-    values = store.register([NewItem("films", f"{number}-{part}", (1, number % 7), (3,)) for part in "ab"]).values
-    print(json.dumps([number, values.tolist()]), flush=True)
-"""
-
-
-def test_what_was_acknowledged_survives_kill_9(place: Place) -> None:
-    """The writer is killed right after an acknowledgement, and so is the server, where there is one."""
-    place.open().close()
-    arguments = [sys.executable, "-c", WRITER, place.url, place.name, json.dumps(layout_of_ids(LAYOUT))]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    acknowledged = [process.stdout.readline() for _ in range(40)]
-    os.kill(process.pid, signal.SIGKILL)
-    acknowledged += process.stdout.readlines()
-    process.wait()
-    if place.server is not None:
-        place.server.kill()
-        place.server.start()
-    stored = everything(place.open())
-    for line in acknowledged:
-        if not line.endswith("\n"):
-            continue
-        number, values = json.loads(line)
-        for part, row in zip("ab", values, strict=True):
-            packed = stored[ItemKey("films", f"{number}-{part}")].packed
-            assert LAYOUT.unpack(np.array([packed], dtype=np.uint64))[0].tolist() == row
-    whole = {key.item_id.split("-")[0] for key in stored}
-    assert len(stored) == 2 * len(whole), "a batch was stored in part"
-
-
 def test_status_names_the_place_without_its_password(place: Place) -> None:
     status = place.open().status()
     assert status.seeded
     assert status.kind in place.url or status.kind == "redis"
     assert "se-cret" not in repr(status)
-
-
-class TestRedisOnly:
-    """What only a server can do wrong."""
-
-    def test_a_server_that_is_down_is_said_without_the_password(self, tmp_path: Path) -> None:
-        with RedisServer(tmp_path / "own", password="se-cret") as own:
-            store = open_store(own.url, "b", 1, LAYOUT)
-            store.finish_seed()
-            own.kill()
-            for call in (
-                lambda: store.register([new("a")]),
-                lambda: store.get([ItemKey("films", "a")]),
-                lambda: store.changes(0),
-                lambda: list(store.scan()),
-                store.status,
-                lambda: open_store(own.url, "b", 1, LAYOUT),
-            ):
-                with pytest.raises(StoreUnavailable) as caught:
-                    call()
-                assert "se-cret" not in str(caught.value)
-                assert str(own.port) in str(caught.value)
-            own.start()
-            assert suffixes(store, [new("a")]) == [0]
-            store.close()
-
-    def test_a_wrong_password_is_said(self, redis_server: RedisServer) -> None:
-        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1") as caught:
-            open_store(f"redis://:wr-ong@127.0.0.1:{redis_server.port}", "b", 1, LAYOUT)
-        assert "wr-ong" not in str(caught.value)
-
-    def test_a_server_without_room_stores_nothing_of_a_batch(self, tmp_path: Path) -> None:
-        with RedisServer(tmp_path / "own") as own:
-            store = open_store(own.url, "b", 1, LAYOUT)
-            store.finish_seed()
-            store.register([new("a")])
-            store._redis.config_set("maxmemory", 1)  # type: ignore[attr-defined]
-            with pytest.raises(StoreUnavailable, match="maxmemory"):
-                store.register([new("b"), new("c")])
-            store._redis.config_set("maxmemory", 0)  # type: ignore[attr-defined]
-            assert set(everything(store)) == {ItemKey("films", "a")}
-            assert suffixes(store, [new("c")]) == [1]
-            store.close()
-
-    def test_all_keys_of_a_generation_share_a_slot(self, redis_server: RedisServer) -> None:
-        place = Place(redis_server.url, redis_server)
-        store = place.open()
-        store.register([new("a", title="t", content="{}"), new("b", (4, 4))])
-        store.save_checkpoint("x", "y")
-        keys = [key.decode() for key in store._redis.keys(f"*{place.name}:*")]  # type: ignore[attr-defined]
-        assert len(keys) >= 8
-        assert {key.split("}")[0] for key in keys} == {f"unitok:{{{place.name}:1"}
-        place.close()
-
-    def test_domains_beyond_the_limit_are_refused(
-        self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(redis_store, "MAX_DOMAINS", 3)
-        place = Place(redis_server.url, redis_server)
-        store = place.open()
-        store.register([new("a", domain="one"), new("a", domain="two")])
-        with pytest.raises(LimitExceeded, match="'three'"):
-            store.register([new("a", domain="three")])
-        place.close()
-
-
-class TestEmbeddedOnly:
-    def test_two_items_seeded_with_one_id_are_an_error(self, tmp_path: Path) -> None:
-        store = open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
-        with pytest.raises(BundleError, match="semantic ID of another item"):
-            store.seed([StoredItem("films", "a", 8), StoredItem("films", "b", 8)])
-        assert everything(store) == {}
-        store.close()
-
-    def test_a_folder_that_cannot_be_made_is_said(self, tmp_path: Path) -> None:
-        (tmp_path / "file").write_text("")
-        with pytest.raises(StoreUnavailable, match="file"):
-            open_store(f"embedded:{tmp_path / 'file' / 'below'}", "b", 1, LAYOUT)
-
-    def test_a_damaged_file_is_said(self, tmp_path: Path) -> None:
-        (tmp_path / "b@1.sqlite3").write_bytes(b"no database" * 1000)
-        with pytest.raises(StoreUnavailable, match="not a database"):
-            open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
 
 
 @pytest.mark.parametrize(

@@ -312,11 +312,12 @@ def test_readiness_comes_from_a_real_tokenize_and_recommend(engine: DummyEngine,
         assert response.status_code == 503
         assert response.json() == {
             "status": "starting",
-            "checks": {"tokenize": "not run yet", "recommend": "not run yet"},
+            "checks": {"tokenize": "not run yet", "recommend": "not run yet", "store": "ok"},
         }
         engine.text_encoder.go_on.set()
         wait_until_ready(client)
-        assert client.get("/readyz").json() == {"status": "ready", "checks": {"tokenize": "ok", "recommend": "ok"}}
+        checks = {"tokenize": "ok", "recommend": "ok", "store": "ok"}
+        assert client.get("/readyz").json() == {"status": "ready", "checks": checks}
         assert len(engine.recommenders[0].histories) == 1
     assert app.state.service.state is State.STOPPING
     store.close()

@@ -1,17 +1,15 @@
 -- Registers a batch in one step: existing items keep their ID, new ones get the next suffix of their group.
 --
--- KEYS  1 meta, 2 change log, 3 counts by domain, then for each item: its item, group and content bucket
--- ARGV  1 suffixes of the layout, 2 changes to keep, then for each item: field, base ID, title, content
+-- KEYS  after those of common.lua, for each item: its item, group and content bucket
+-- ARGV  after those of common.lua: 3 suffixes of the layout, then for each item: field, base ID, state, content
 --   field  two bytes of domain number and the item_id
---   title  "L" without a title, "T" and the title with one
+--   state  "L" without a title, "T" and the title with one
 -- Answers for each item its 8 bytes of ID and "1" if it was not live before, else "0"; "" where its group is full.
 
-local meta, log, counts = KEYS[1], KEYS[2], KEYS[3]
-local suffixes, kept = tonumber(ARGV[1]), ARGV[2]
-
-if not redis.call('HGET', meta, 'seeded') then
-  return redis.error_reply('NOTSEEDED the catalogue of the bundle is not stored yet')
+if not seeded or other_life then
+  return not_seeded()
 end
+local suffixes = tonumber(ARGV[3])
 
 -- The suffix fills the lowest bits of an ID and the base has zeros there, so no carry can happen.
 local function with_suffix(base, suffix)
@@ -21,9 +19,9 @@ local function with_suffix(base, suffix)
 end
 
 local answers = {}
-for row = 1, (#ARGV - 2) / 4 do
-  local items, groups, contents = KEYS[3 * row + 1], KEYS[3 * row + 2], KEYS[3 * row + 3]
-  local field, base, title, content = unpack(ARGV, 4 * row - 1, 4 * row + 2)
+for row = 1, (#ARGV - 3) / 4 do
+  local items, groups, contents = KEYS[3 * row + 2], KEYS[3 * row + 3], KEYS[3 * row + 4]
+  local field, base, state, content = unpack(ARGV, 4 * row, 4 * row + 3)
   local value = redis.call('HGET', items, field)
   local id, created
   if value then
@@ -38,22 +36,22 @@ for row = 1, (#ARGV - 2) / 4 do
   end
   if id then
     local stored_content = redis.call('HGET', contents, field) or ''
-    if value ~= id .. title or stored_content ~= content then
-      redis.call('HSET', items, field, id .. title)
+    if value ~= id .. state or stored_content ~= content then
+      redis.call('HSET', items, field, id .. state)
       if content == '' then
         redis.call('HDEL', contents, field)
       else
         redis.call('HSET', contents, field, content)
       end
-      local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
-      redis.call('XADD', log, 'MAXLEN', '~', kept, string.format('%.0f-0', sequence), 'k', field)
+      record(field)
     end
     if created then
-      redis.call('HINCRBY', counts, field:sub(1, 2), 1)
+      count(field, id, 1)
     end
     answers[row] = id .. (created and '1' or '0')
   else
     answers[row] = ''
   end
 end
+settle()
 return answers

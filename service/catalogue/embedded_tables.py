@@ -1,0 +1,116 @@
+"""The tables of an embedded catalogue, and the small pieces of SQL that its operations share.
+
+Every function works within its caller's transaction. Knows nothing of connections.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.catalogue.fingerprint import item_part
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS domain (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS item (
+    domain INTEGER NOT NULL, item_id TEXT NOT NULL, packed INTEGER NOT NULL, live INTEGER NOT NULL,
+    title TEXT, content TEXT, PRIMARY KEY (domain, item_id)
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS item_of_id ON item (domain, packed);
+CREATE TABLE IF NOT EXISTS change (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, domain INTEGER NOT NULL, item_id TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS fingerprint (domain INTEGER PRIMARY KEY, value INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS checkpoint (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+INSERT = "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?)"
+
+
+class DomainNumbers:
+    """Domain name -> number within one transaction, adding what is missing."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+        self._numbers: dict[str, int] = dict(cursor.execute("SELECT name, number FROM domain").fetchall())
+
+    def known(self, name: str) -> int | None:
+        """Number of a domain, None for one that is not there."""
+        return self._numbers.get(name)
+
+    def __getitem__(self, name: str) -> int:
+        if name not in self._numbers:
+            self._cursor.execute("INSERT INTO domain (name) VALUES (?)", (name,))
+            self._numbers[name] = int(self._cursor.lastrowid or 0)
+        return self._numbers[name]
+
+
+class Parts:
+    """Changes of the fingerprints within one transaction, by domain number; see `service.catalogue.fingerprint`."""
+
+    def __init__(self, cursor: sqlite3.Cursor) -> None:
+        self._cursor = cursor
+        self._changes: defaultdict[int, int] = defaultdict(int)
+
+    def toggle(self, domain: int, item_id: str, packed: int) -> None:
+        """Put an item in, or take it out; its ID is signed or not."""
+        self._changes[domain] ^= item_part(item_id, unsigned(packed))
+
+    def save(self) -> None:
+        """Write the changes; once, at the end."""
+        for domain, change in self._changes.items():
+            self._cursor.execute("SELECT value FROM fingerprint WHERE domain = ?", (domain,))
+            (known,) = self._cursor.fetchone() or (0,)
+            self._cursor.execute(
+                "INSERT OR REPLACE INTO fingerprint VALUES (?, ?)", (domain, signed(unsigned(known) ^ change))
+            )
+
+
+@contextmanager
+def snapshot(cursor: sqlite3.Cursor) -> Iterator[None]:
+    """Read one moment's state while the block runs."""
+    cursor.execute("BEGIN")
+    try:
+        yield
+    finally:
+        cursor.execute("COMMIT")
+
+
+def record(cursor: sqlite3.Cursor, domain: int, item_id: str) -> None:
+    """Put an item into the change log."""
+    cursor.execute("INSERT INTO change (domain, item_id) VALUES (?, ?)", (domain, item_id))
+
+
+def trim(cursor: sqlite3.Cursor, kept: int) -> None:
+    """Drop from the log what is too old."""
+    cursor.execute("DELETE FROM change WHERE sequence <= ?", (head_of(cursor) - kept,))
+
+
+def head_of(cursor: sqlite3.Cursor) -> int:
+    """Sequence number of the latest change."""
+    row = cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = 'change'").fetchone()
+    return row[0] if row else 0
+
+
+def is_seeded(cursor: sqlite3.Cursor) -> bool:
+    """Whether the bundle's own catalogue is complete."""
+    return cursor.execute("SELECT 1 FROM meta WHERE name = 'seeded'").fetchone() is not None
+
+
+def is_dropped(cursor: sqlite3.Cursor | sqlite3.Connection) -> bool:
+    """Whether the generation was dropped."""
+    return cursor.execute("SELECT 1 FROM meta WHERE name = 'dropped'").fetchone() is not None
+
+
+def signed(packed: int) -> int:
+    """SQLite's integers are signed; order within a group of equal codes stays, since that differs in low bits only."""
+    return packed - (1 << 64) if packed >= 1 << 63 else packed
+
+
+def unsigned(packed: int) -> int:
+    """Inverse of `signed`."""
+    return packed & ((1 << 64) - 1)

@@ -1,0 +1,46 @@
+-- Put before every script that changes items: what they share.
+--
+-- KEYS  1 meta, 2 change log, 3 counts by domain, 4 fingerprints by domain; the script's own follow
+-- ARGV  1 the life of the store that the caller knows, 2 changes to keep; the script's own follow
+--
+-- Lives: a server that was emptied begins a new one. What a caller remembers of an earlier life, the numbers of domains
+-- above all, is void, so nothing is changed for it.
+
+local meta, log, counts, fingerprints = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local kept = ARGV[2]
+
+local seeded = redis.call('HGET', meta, 'seeded')
+local other_life = redis.call('HGET', meta, 'life') ~= ARGV[1] or redis.call('HEXISTS', meta, 'dropped') == 1
+
+local function not_seeded()
+  return redis.error_reply('NOTSEEDED the catalogue of the bundle is not stored yet')
+end
+
+-- Puts a field into the change log under the next sequence number.
+local function record(field)
+  local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
+  redis.call('XADD', log, 'MAXLEN', '~', kept, string.format('%.0f-0', sequence), 'k', field)
+end
+
+local steps, parts = {}, {}
+
+-- Notes that an item became live (step 1) or deleted (step -1); see service/catalogue/fingerprint.py.
+local function count(field, id, step)
+  local domain, hash = field:sub(1, 2), redis.sha1hex(id .. field:sub(3))
+  local part = parts[domain] or { 0, 0 }
+  part[1] = bit.bxor(part[1], tonumber(hash:sub(1, 8), 16))
+  part[2] = bit.bxor(part[2], tonumber(hash:sub(9, 16), 16))
+  parts[domain], steps[domain] = part, (steps[domain] or 0) + step
+end
+
+-- Writes what was noted; once, at the end.
+local function settle()
+  for domain, part in pairs(parts) do
+    local known = redis.call('HGET', fingerprints, domain) or '0000000000000000'
+    local high = bit.bxor(tonumber(known:sub(1, 8), 16), part[1])
+    local low = bit.bxor(tonumber(known:sub(9, 16), 16), part[2])
+    redis.call('HSET', fingerprints, domain, bit.tohex(high) .. bit.tohex(low))
+    redis.call('HINCRBY', counts, domain, steps[domain])
+  end
+end
+

@@ -1,0 +1,113 @@
+"""How keys, fields and values of a Redis catalogue are written; `service/catalogue/redis_store.py` says what there is.
+
+Knows which bytes stand for what; changes nothing but the numbers of domains.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import zlib
+from typing import Any
+
+from service.catalogue.store import ItemKey, StoredItem
+from service.errors import LimitExceeded, StoreUnavailable
+
+PREFIX = "unitok:"
+
+MAX_DOMAINS = 1 << 16
+
+ID = struct.Struct(">Q")
+NUMBER = struct.Struct(">H")
+
+
+class RedisKeys:
+    """The keys of one ID generation, and the numbers of its domains, which are remembered.
+
+    Parameters
+    ----------
+    client : asked for numbers that are not remembered; its errors pass through
+    generation : `BUNDLE:GENERATION`
+    buckets : hashes that items are spread over
+    number : the script that allots a domain its number
+    """
+
+    def __init__(self, client: Any, generation: str, buckets: int, number: Any) -> None:
+        self._redis = client
+        self._prefix = f"{PREFIX}{{{generation}}}:"
+        self._buckets = buckets
+        self._allot = number
+        self._numbers: dict[str, bytes] = {}
+        self._names: dict[bytes, str] = {}
+        self._naming = threading.Lock()
+
+    def key(self, name: str) -> str:
+        """Full name of a key."""
+        return self._prefix + name
+
+    def buckets(self, field: bytes, base: bytes) -> tuple[str, str, str]:
+        """Keys of the item, group and content buckets."""
+        bucket = zlib.crc32(field) % self._buckets
+        return self.key(f"items:{bucket}"), self.group(field[:2] + base), self.key(f"contents:{bucket}")
+
+    def group(self, field: bytes) -> str:
+        """Key of the group bucket; the field is the domain's number and the ID with suffix 0."""
+        return self.key(f"groups:{zlib.crc32(field) % self._buckets}")
+
+    def field(self, key: ItemKey, allot: bool = False) -> bytes:
+        """Domain number and item_id; an unknown domain has a number that is never allotted, unless asked for one."""
+        return self.number(key.domain, allot) + key.item_id.encode()
+
+    def number(self, domain: str, allot: bool = False) -> bytes:
+        """Number of a domain."""
+        number = self._numbers.get(domain)
+        if number is None:
+            with self._naming:
+                if allot:
+                    answer = int(self._allot([self.key("domains")], [domain]))
+                else:
+                    answer = int(self._redis.hget(self.key("domains"), domain) or MAX_DOMAINS - 1)
+                if allot and answer >= MAX_DOMAINS - 1:
+                    raise LimitExceeded(f"domain {domain!r} is one too many: a store holds {MAX_DOMAINS - 1}")
+                number = NUMBER.pack(answer)
+                if answer < MAX_DOMAINS - 1:
+                    self._numbers[domain] = number
+        return number
+
+    def item_key(self, field: bytes) -> ItemKey:
+        """The item that a field names."""
+        return ItemKey(self.domain(field[:2]), field[2:].decode())
+
+    def domain(self, number: bytes) -> str:
+        """Name of a domain; numbers that another replica allotted are looked up once."""
+        if number not in self._names:
+            with self._naming:
+                numbers = self._redis.hgetall(self.key("domains"))
+                self._names = {NUMBER.pack(int(value)): name.decode() for name, value in numbers.items()}
+        if number not in self._names:
+            raise StoreUnavailable(f"{self._prefix}domains has no number {number.hex()}: the server is being emptied")
+        return self._names[number]
+
+    def forget(self) -> None:
+        """Forget the numbers of domains, which are void once the server was emptied."""
+        with self._naming:
+            self._numbers, self._names = {}, {}
+
+
+def state_of(item: StoredItem) -> str:
+    """What follows the ID in an item's value."""
+    return title_state(item.title) if item.live else "D"
+
+
+def title_state(title: str | None) -> str:
+    """`state_of` a live item."""
+    return "L" if title is None else "T" + title
+
+
+def read_value(key: ItemKey, value: bytes | None, content: bytes | None) -> StoredItem | None:
+    """An item from its stored value, None where there is none."""
+    if value is None:
+        return None
+    title = value[9:].decode() if value[8:9] == b"T" else None
+    packed: int = ID.unpack(value[:8])[0]
+    return StoredItem(*key, packed, title, None if content is None else content.decode(), value[8:9] != b"D")

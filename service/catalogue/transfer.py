@@ -1,0 +1,208 @@
+"""A catalogue to a Parquet file and back: every item with the ID it was published under, deleted ones too.
+
+Knows nothing of any one store.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from polars.exceptions import PolarsError
+
+from service.catalogue.content import is_content
+from service.catalogue.store import MAX_NAME_BYTES, CatalogueStore, Outcome, StoredItem
+from service.errors import InvalidInput
+from service.semantic_ids import TokenLayout
+
+PART_ROWS = 200_000
+"""Items of one temporary file."""
+
+BATCH = 1000
+"""Items put back in one step."""
+
+Advance = Callable[[int], None]
+
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "bundle": pl.String,
+    "generation": pl.Int64,
+    "domain": pl.String,
+    "item_id": pl.String,
+    "title": pl.String,
+    "content": pl.String,
+    "codes": pl.List(pl.Int32),
+    "experts": pl.List(pl.Int32),
+    "suffix": pl.Int32,
+    "live": pl.Boolean,
+}
+
+NULLABLE = ("title", "content")
+
+CONFLICTS = {
+    Outcome.OTHER_ID: ("item_id", "the store has this item under another semantic ID"),
+    Outcome.ID_GIVEN: ("suffix", "the store has given this semantic ID away, and not to this item"),
+}
+"""What is wrong with a row that cannot be put back: the field, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Whose IDs a file holds, or must hold."""
+
+    bundle: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of the rows of a file."""
+
+    rows: int
+    added: int
+    already_there: int
+
+
+def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance: Advance = lambda items: None) -> int:
+    """Write every item to a Parquet file, sorted by domain and ID; returns how many.
+
+    The file appears when it is complete. What changes meanwhile may be in it or not.
+
+    Raises
+    ------
+    StoreUnavailable : the store does not answer; there is no file then
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+        folder = Path(name)
+        rows = 0
+        for number, items in enumerate(_parts(store)):
+            _frame(items, store.layout, source).write_parquet(folder / f"part-{number:06}.parquet")
+            rows += len(items)
+            advance(len(items))
+        whole = folder / "whole.parquet"
+        if rows:
+            parts = pl.scan_parquet(folder / "part-*.parquet")
+            parts.sort("domain", "codes", "experts", "suffix").sink_parquet(whole)
+        else:
+            pl.DataFrame(schema=SCHEMA).write_parquet(whole)
+        whole.replace(path)
+    return rows
+
+
+def import_catalogue(
+    store: CatalogueStore, source: Source, path: Path, advance: Advance = lambda items: None
+) -> Imported:
+    """Put the items of an exported file into a store; repeating it changes nothing.
+
+    Every row is checked against the store before the first is stored. What the store knows, live or deleted, it keeps
+    as it is.
+
+    Raises
+    ------
+    InvalidInput : the file is no export of this generation, or a row contradicts another or the store; names row and
+        field
+    StoreUnavailable : the store does not answer; some rows may have been stored, and the import may be repeated
+    """
+    frame = _read(path, store.layout, source)
+    for dry in (True, False):
+        outcomes = dict.fromkeys(Outcome, 0)
+        for batch in frame.iter_slices(BATCH):
+            items = [StoredItem(**row) for row in batch.drop("row").iter_rows(named=True)]
+            for row, item, outcome in zip(batch["row"], items, store.restore(items, dry), strict=True):
+                if outcome in CONFLICTS:
+                    field, why = CONFLICTS[outcome]
+                    raise _wrong(path, row, field, f"{why} ({item.item_id!r}, domain {item.domain!r})")
+                outcomes[outcome] += 1
+            if not dry:
+                advance(len(batch))
+    return Imported(len(frame), outcomes[Outcome.ADDED], outcomes[Outcome.THERE])
+
+
+def _parts(store: CatalogueStore) -> Iterator[list[StoredItem]]:
+    """The items in pieces of about `PART_ROWS`."""
+    part: list[StoredItem] = []
+    for batch in store.rows():
+        part += batch
+        if len(part) >= PART_ROWS:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _frame(items: list[StoredItem], layout: TokenLayout, source: Source) -> pl.DataFrame:
+    values = layout.unpack(np.array([item.packed for item in items], dtype=np.uint64))
+    return pl.DataFrame(
+        {
+            "bundle": [source.bundle] * len(items),
+            "generation": [source.generation] * len(items),
+            "domain": [item.domain for item in items],
+            "item_id": [item.item_id for item in items],
+            "title": [item.title for item in items],
+            "content": [item.content for item in items],
+            "codes": values[:, : layout.levels].tolist(),
+            "experts": values[:, layout.levels : -1].tolist(),
+            "suffix": values[:, -1],
+            "live": [item.live for item in items],
+        },
+        schema=SCHEMA,
+    )
+
+
+def _read(path: Path, layout: TokenLayout, source: Source) -> pl.DataFrame:
+    """Columns row, domain, item_id, packed, title, content, live; sorted by ID, so that groups rise."""
+    try:
+        frame = pl.read_parquet(path)
+    except (PolarsError, OSError) as error:
+        raise InvalidInput(f"{path}: cannot be read as Parquet: {error}") from None
+    for column, kind in SCHEMA.items():
+        if column not in frame.columns or frame.schema[column] != kind:
+            found = frame.schema.get(column, "missing")
+            raise InvalidInput(f"{path}: column {column!r} is {found}, but an exported catalogue has {kind}")
+        if column not in NULLABLE and frame[column].has_nulls():
+            raise _wrong(path, frame[column].is_null().arg_max() or 0, column, "is null")
+    for column, expected in (("bundle", source.bundle), ("generation", source.generation)):
+        others = frame[column] != expected
+        if others.any():
+            row = others.arg_max() or 0
+            raise _wrong(path, row, column, f"is {frame[column][row]!r}, but the store's is {expected!r}")
+    for column in ("domain", "item_id"):
+        sizes = frame[column].str.len_bytes()
+        wrong = (sizes < 1) | (sizes > MAX_NAME_BYTES)
+        if wrong.any():
+            raise _wrong(path, wrong.arg_max() or 0, column, f"must have 1 to {MAX_NAME_BYTES} bytes")
+    for row, content in enumerate(frame["content"]):
+        if content is not None and not is_content(content):
+            raise _wrong(path, row, "content", "is no JSON object of an item's fields")
+    frame = frame.with_row_index("row").with_columns(_packed(path, frame, layout))
+    for column, field in (("item_id", "item_id"), ("packed", "suffix")):
+        repeated = pl.struct("domain", column)
+        later = frame.filter(repeated.is_duplicated() & ~repeated.is_first_distinct())
+        if len(later):
+            raise _wrong(path, int(later["row"][0]), field, "repeats that of a row before")
+    return frame.select("row", "domain", "item_id", "packed", "title", "content", "live").sort("packed")
+
+
+def _packed(path: Path, frame: pl.DataFrame, layout: TokenLayout) -> pl.Series:
+    parts = {"codes": layout.levels, "experts": layout.experts_per_item}
+    for column, width in parts.items():
+        others = frame[column].list.len() != width
+        if others.any():
+            raise _wrong(path, others.arg_max() or 0, column, f"must have {width} numbers")
+    columns = [frame[name].list.to_array(width).to_numpy().reshape(-1, width) for name, width in parts.items()]
+    values = np.concatenate([*columns, frame["suffix"].to_numpy()[:, None]], axis=1)
+    wrong = (values < 0) | (values >= np.asarray(layout.position_sizes))
+    if wrong.any():
+        row, position = (int(at[0]) for at in np.nonzero(wrong))
+        names = ["codes"] * layout.levels + ["experts"] * layout.experts_per_item + ["suffix"]
+        size = layout.position_sizes[position]
+        raise _wrong(path, row, names[position], f"{values[row, position]} is not within 0..{size - 1}")
+    return pl.Series("packed", layout.pack(values.astype(np.int32)), dtype=pl.UInt64)
+
+
+def _wrong(path: Path, row: int, field: str, why: str) -> InvalidInput:
+    return InvalidInput(f"{path}: row {row}, field {field}: {why}")

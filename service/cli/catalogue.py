@@ -1,0 +1,243 @@
+"""`unitok catalogue`: look at what a store holds, prove it, mend it, take it out and put it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from service.bundle.files import Bundle
+    from service.catalogue.checking import IdsOf
+    from service.settings import Settings
+
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", help="Folder of the bundle.", show_default="UNITOK_BUNDLE, else models/sample"),
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        help="Catalogue store: `embedded:FOLDER` or `redis://...`. A password is better put in UNITOK_STORE than on a "
+        "command line.",
+        show_default="UNITOK_STORE, else embedded:var/catalogue",
+    ),
+]
+
+
+def build() -> typer.Typer:
+    """Assemble the subcommands."""
+    app = typer.Typer(
+        help="Look at a catalogue store: what it holds, whether that is right, a copy of it.", no_args_is_help=True
+    )
+    for command in (status, verify, repair):
+        app.command(command.__name__)(command)
+    app.command("export")(export_items)
+    app.command("import")(import_items)
+    return app
+
+
+def status(*, store: StoreOption = None) -> None:
+    """Print what a store holds, as JSON: each bundle and ID generation, its domains, items, change log and bytes.
+
+    Of a bundle's generations the one with the highest `made_current` is current.
+
+    A fingerprint is equal in two stores if they hold the same items with the same IDs. Bytes are the file's (embedded)
+    or about what the server says that the keys take (Redis).
+    """
+    from contextlib import closing
+
+    from service.catalogue.opening import open_store, stored_generations
+    from service.generations import turn
+    from service.settings import read_settings
+
+    url = read_settings(store=store).store.get_secret_value()
+    found: list[dict[str, Any]] = []
+    for generation in stored_generations(url):
+        if generation.dropped:
+            found.append({"bundle": generation.bundle, "generation": generation.number, "dropped": True})
+            continue
+        with closing(open_store(url, generation.bundle, generation.number, generation.layout)) as opened:
+            said, made_current = opened.status(), turn(opened)
+        found.append(
+            {
+                "bundle": generation.bundle,
+                "generation": generation.number,
+                "store": said.where,
+                "complete": said.seeded,
+                "made_current": made_current,
+                "domains": {
+                    domain: {"items": items, "fingerprint": f"{said.fingerprints.get(domain, 0):016x}"}
+                    for domain, items in sorted(said.items.items())
+                },
+                "items": sum(said.items.values()),
+                "latest_change": said.head,
+                "log_length": said.log_length,
+                "bytes": said.bytes,
+            }
+        )
+    print_json(found)
+
+
+def verify(
+    *,
+    bundle: BundleOption = None,
+    store: StoreOption = None,
+    content: Annotated[
+        bool,
+        typer.Option(
+            help="Also tokenize the stored contents anew and count the items that would get other codes today. Not a "
+            "fault: an item keeps its ID when its content is renewed, or was registered by an embedding."
+        ),
+    ] = False,
+) -> None:
+    """Check that a catalogue keeps its promises; ends with status 1 if it does not.
+
+    Every ID is one of the layout and names one item; suffix counters are above every suffix that was given away; counts
+    and fingerprints are those of the items; the change log is without gaps and names only items that are there. Prints
+    what was found as JSON. Services may go on reading; if items are registered meanwhile, it starts over, and gives up
+    after three times.
+    """
+    from contextlib import closing
+
+    from service.bundle.files import Bundle
+    from service.catalogue.checking import examine
+    from service.catalogue.opening import open_bundle_store
+    from service.settings import read_settings
+
+    settings = read_settings(bundle=bundle, store=store)
+    opened = Bundle.open(settings.bundle)
+    with closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue:
+        complete = catalogue.seeded()
+        found = examine(catalogue, ids_of_bundle(opened, settings) if content else None)
+    report: dict[str, Any] = {
+        "complete": complete,
+        "items": sum(found.totals.items.values()),
+        "deleted": found.deleted,
+        "findings": [{"what": finding.what, "repairable": finding.mendable} for finding in found.findings],
+    }
+    if content:
+        report["content"] = {"compared": found.compared, "other_codes_today": found.other_id}
+    print_json(report)
+    if found.findings:
+        raise typer.Exit(1)
+
+
+def repair(*, bundle: BundleOption = None, store: StoreOption = None) -> None:
+    """Set right what the items themselves prove: counts, fingerprints, suffix counters; items are never changed.
+
+    Prints as JSON what was found and whether it was repaired; ends with status 1 if something is left, such as an ID
+    that names two items.
+    """
+    from contextlib import closing
+
+    from service.bundle.files import Bundle
+    from service.catalogue.checking import repair as mend
+    from service.catalogue.opening import open_bundle_store
+    from service.settings import read_settings
+
+    settings = read_settings(bundle=bundle, store=store)
+    opened = Bundle.open(settings.bundle)
+    with closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue:
+        found = mend(catalogue)
+    print_json([{"what": finding.what, "repaired": finding.mendable} for finding in found.findings])
+    if not all(finding.mendable for finding in found.findings):
+        raise typer.Exit(1)
+
+
+def export_items(
+    file: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Parquet file to write; it appears when complete.")],
+    *,
+    bundle: BundleOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Write a catalogue to a Parquet file: every item with its ID, title and content, deleted ones marked.
+
+    The columns of a bundle's own catalogue, and `bundle`, `generation`, `content`, `live`. Prints one line of JSON.
+
+    For example: `unitok catalogue export backup.parquet --store redis://...`
+    """
+    from contextlib import closing
+
+    from service.bundle.files import Bundle
+    from service.catalogue.opening import open_bundle_store
+    from service.catalogue.transfer import Source, export_catalogue
+    from service.progress import progress
+    from service.settings import read_settings
+
+    settings = read_settings(bundle=bundle, store=store)
+    opened = Bundle.open(settings.bundle)
+    source = Source(opened.manifest.name, opened.manifest.generation)
+    with (
+        closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue,
+        progress("export", None) as advance,
+    ):
+        rows = export_catalogue(catalogue, source, file, advance)
+    print_json(
+        {"file": str(file), "bundle": source.bundle, "generation": source.generation, "items": rows}, indent=None
+    )
+
+
+def import_items(
+    file: Annotated[Path, typer.Argument(metavar="INPUT", help="Parquet file that `unitok catalogue export` wrote.")],
+    *,
+    bundle: BundleOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Put an exported catalogue into a store, each item with the ID it was published under, deleted ones as such.
+
+    For an emptied store, or a new one; what a store knows already it keeps, so repeating an import changes nothing. A
+    row that contradicts the store stops it before anything is stored, naming row and field. Afterwards an empty store
+    is completed with the bundle's own catalogue. Prints one line of JSON.
+
+    For example: `unitok catalogue import backup.parquet --store redis://...`
+    """
+    from contextlib import closing
+
+    from service.bundle.files import Bundle
+    from service.catalogue.opening import open_bundle_store, seed_from
+    from service.catalogue.transfer import Source, import_catalogue
+    from service.progress import progress
+    from service.settings import read_settings
+
+    settings = read_settings(bundle=bundle, store=store)
+    opened = Bundle.open(settings.bundle)
+    source = Source(opened.manifest.name, opened.manifest.generation)
+    with (
+        closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue,
+        progress("import", None) as advance,
+    ):
+        done = import_catalogue(catalogue, source, file, advance)
+        if not catalogue.seeded():
+            seed_from(opened, catalogue)
+    print_json({"rows": done.rows, "added": done.added, "already_there": done.already_there}, indent=None)
+
+
+def ids_of_bundle(bundle: Bundle, settings: Settings) -> IdsOf:
+    """What contents give by the bundle's networks."""
+    import numpy as np
+
+    from service.engine.item_tokenizer import ItemTokenizer
+    from service.engine.sessions import Runtime
+    from service.engine.text_encoder import TextEncoder
+    from service.items import compose_texts
+
+    manifest, runtime = bundle.manifest, Runtime(settings.provider, settings.threads)
+    text = manifest.text_encoder
+    encoder = TextEncoder.open(bundle.path(text.model), bundle.path(text.tokenizer), text.max_tokens, runtime)
+    tokenizer = ItemTokenizer.open(bundle.path(manifest.item_tokenizer.model), manifest.item_tokenizer, runtime)
+
+    def ids_of(contents: Any) -> Any:
+        found = tokenizer.tokenize(encoder.encode(compose_texts(contents)))
+        return np.concatenate([found.codes, found.experts], axis=1)
+
+    return ids_of
+
+
+def print_json(report: Any, indent: int | None = 2) -> None:
+    """Print a result."""
+    import json
+
+    typer.echo(json.dumps(report, indent=indent, ensure_ascii=False))

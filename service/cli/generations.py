@@ -1,0 +1,186 @@
+"""`unitok catalogue switch | carry | compare | drop`: from one ID generation to the next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from service.cli.catalogue import BundleOption, StoreOption, ids_of_bundle, print_json
+
+if TYPE_CHECKING:
+    from service.catalogue.store import CatalogueStore
+    from service.errors import UnitokError
+    from service.settings import Settings
+
+OldOption = Annotated[Path, typer.Option("--from", help="Folder of the bundle with the generation before.")]
+
+
+def add(app: typer.Typer) -> None:
+    """Add the subcommands."""
+    for command in (carry, compare, switch, drop):
+        app.command(command.__name__)(command)
+
+
+def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = None) -> None:
+    """Give the items of one generation IDs in the next: tokenize their stored texts with the bundle's networks.
+
+    Services go on meanwhile. May be repeated and interrupted: what the next generation knows, it keeps. Repeat it after
+    the switch, for what was registered in between. Until the switch, what was deleted is deleted in the next
+    generation, too. Items registered by an embedding without a title have no text, and are counted. Prints one line of
+    JSON.
+    """
+    from dataclasses import asdict
+
+    from service.bundle.files import Bundle
+    from service.catalogue.carrying import carry as carry_items
+    from service.catalogue.opening import open_bundle_store, open_catalogue
+    from service.generations import current_of, turn
+    from service.progress import progress
+    from service.settings import read_settings
+
+    settings = read_settings(bundle=bundle, store=store)
+    url, left, opened = settings.store.get_secret_value(), Bundle.open(old), Bundle.open(settings.bundle)
+    before, now = left.manifest, opened.manifest
+    _check_same(before.name, now.name)
+    ids_of = ids_of_bundle(opened, settings)
+    with (
+        closing(open_bundle_store(url, left)) as source,
+        closing(open_catalogue(url, opened)) as target,
+        progress("carry", sum(source.totals().items.values())) as advance,
+    ):
+        turns = {before.generation: turn(source), now.generation: turn(target)}
+        done = carry_items(source, target, ids_of, current_of(turns) != now.generation, advance)
+    print_json({"from": before.generation, "to": now.generation, **asdict(done)}, indent=None)
+
+
+def compare(
+    *,
+    old: OldOption,
+    bundle: BundleOption = None,
+    store: StoreOption = None,
+    histories: Annotated[
+        Path | None,
+        typer.Option(help="Requests to replay on both: JSON lines, each the body of a POST /recommend."),
+    ] = None,
+) -> None:
+    """Compare two generations: how many IDs moved, and how far recommendations agree.
+
+    `agreement` is the mean share, over the replayed requests, of the old list that is also in the new one. Prints JSON.
+    """
+    from dataclasses import asdict
+
+    from service.bundle.files import Bundle
+    from service.catalogue.carrying import moves
+    from service.catalogue.opening import open_bundle_store
+    from service.settings import read_settings
+
+    settings = read_settings(bundle=bundle, store=store)
+    url = settings.store.get_secret_value()
+    bundles = [Bundle.open(old), Bundle.open(settings.bundle)]
+    with ExitStack() as stack:
+        stores = [stack.enter_context(closing(open_bundle_store(url, each))) for each in bundles]
+        found = moves(*stores)
+    report: dict[str, Any] = asdict(found)
+    report["share_moved"] = round(found.moved / found.common, 4) if found.common else None
+    if histories is not None:
+        report |= _replay(histories, [settings.model_copy(update={"bundle": each.folder}) for each in bundles])
+    print_json(report)
+
+
+def switch(*, bundle: BundleOption = None, store: StoreOption = None) -> None:
+    """Make the bundle's generation the current one: services that serve it follow within UNITOK_REFRESH_SECONDS.
+
+    To go back, switch to the bundle before; both are served until the other is dropped. Prints one line of JSON.
+    """
+    from service.bundle.files import Bundle
+    from service.generations import current_of, make_current, turn
+    from service.settings import read_settings
+
+    settings = read_settings(bundle=bundle, store=store)
+    manifest = Bundle.open(settings.bundle).manifest
+    with _generations(settings.store.get_secret_value(), manifest.name) as stores:
+        if manifest.generation not in stores:
+            raise _unknown(manifest.name, manifest.generation, stores)
+        before = current_of({number: turn(each) for number, each in stores.items()})
+        make_current(stores, manifest.generation)
+    print_json({"bundle": manifest.name, "before": before, "current": manifest.generation}, indent=None)
+
+
+def drop(
+    name: Annotated[str, typer.Argument(metavar="BUNDLE", help="Name of the bundle, as `status` shows it.")],
+    generation: Annotated[int, typer.Argument(help="The generation to drop.")],
+    *,
+    store: StoreOption = None,
+) -> None:
+    """Remove a generation for good; never the current one.
+
+    It cannot be opened again, so that its IDs, which others may still hold, are never given to other items. Services
+    that still serve it go on from memory, and cannot register into it.
+    """
+    from service.errors import ConfigError
+    from service.generations import current_of, turn
+    from service.settings import read_settings
+
+    with _generations(read_settings(store=store).store.get_secret_value(), name) as stores:
+        if generation not in stores:
+            raise _unknown(name, generation, stores)
+        current = current_of({number: turn(each) for number, each in stores.items()})
+        if current is None or current == generation:
+            said = "none is current" if current is None else "it is current"
+            raise ConfigError(f"{name}:{generation}: {said}; make another current first (`unitok catalogue switch`)")
+        stores[generation].drop()
+    print_json({"bundle": name, "dropped": generation, "current": current}, indent=None)
+
+
+@contextmanager
+def _generations(url: str, name: str) -> Iterator[dict[int, CatalogueStore]]:
+    """The stores of every generation of a bundle that is not dropped."""
+    from service.catalogue.opening import open_store, stored_generations
+
+    with ExitStack() as stack:
+        yield {
+            each.number: stack.enter_context(closing(open_store(url, name, each.number, each.layout)))
+            for each in stored_generations(url)
+            if each.bundle == name and not each.dropped
+        }
+
+
+def _unknown(name: str, generation: int, stores: dict[int, CatalogueStore]) -> UnitokError:
+    from service.errors import ConfigError
+
+    there = ", ".join(map(str, sorted(stores))) or "none"
+    return ConfigError(f"{name}:{generation} is not in the store, or was dropped; there are {there}")
+
+
+def _check_same(old: str, new: str) -> None:
+    from service.errors import ConfigError
+
+    if old != new:
+        raise ConfigError(f"bundles {old!r} and {new!r}: must be generations of one bundle")
+
+
+def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
+    """Ask two bundles the same requests."""
+    from service.cli.asking import ask_here
+    from service.cli.recommend import answer_recommend
+    from service.errors import InvalidInput
+
+    try:
+        bodies = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: must be JSON lines: {error}") from None
+
+    async def ask(service: Any) -> dict[str, Any]:
+        return {"lists": [(await answer_recommend(service, body))["items"] for body in bodies]}
+
+    old, new = (
+        [[(item["domain"], item["item_id"]) for item in items] for items in ask_here(each, ask)["lists"]]
+        for each in settings
+    )
+    shares = [len({*before} & {*after}) / len(before) for before, after in zip(old, new, strict=True) if before]
+    return {"replayed": len(bodies), "agreement": round(sum(shares) / len(shares), 4) if shares else None}

@@ -1,0 +1,165 @@
+"""Several ID generations of one bundle served beside each other, one of them current; switched in one step, and back.
+
+Each generation is a whole application of its own, with its engine, its catalogue and its queues. A request goes to the
+current one, or to the one that it names in the header `X-Unitok-Generation`. A request that has begun is finished by
+the generation it began with, so a switch fails nobody.
+
+Which one is current is kept in the store, so that all replicas follow: each generation's catalogue holds a number, and
+the highest is current. Raising one number is one write, so nobody ever sees none, or two. Knows nothing of what the
+applications do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from http import HTTPStatus
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.types import Receive, Scope, Send
+
+from service.catalogue.store import CatalogueStore
+from service.errors import ConfigError, StoreUnavailable
+from service.lifecycle import Service, State
+from service.logs import get_logger
+from service.problems import Kind, problem_response
+
+PIN = "X-Unitok-Generation"
+
+TURN = "current generation"
+"""Checkpoint that holds a generation's number."""
+
+UNKNOWN = Kind(HTTPStatus.NOT_FOUND, "unknown-generation", "The generation is not served here")
+
+
+def turn(store: CatalogueStore) -> int:
+    """A generation's number, 0 if it never was made current."""
+    return int(store.checkpoint(TURN) or 0)
+
+
+def make_current(stores: Mapping[int, CatalogueStore], generation: int) -> None:
+    """Switch to a generation; every service that serves it follows when it next looks.
+
+    Parameters
+    ----------
+    stores : every generation of the bundle that there is
+    generation : the one to be current
+
+    Raises
+    ------
+    ConfigError : its catalogue is not complete
+    StoreUnavailable : nothing was switched
+    """
+    if not stores[generation].seeded():
+        raise ConfigError(f"generation {generation}: its catalogue is not complete, so it cannot be made current")
+    turns = {number: turn(store) for number, store in stores.items()}
+    if current_of(turns) != generation or not turns[generation]:
+        stores[generation].save_checkpoint(TURN, str(max(turns.values()) + 1))
+
+
+def current_of(turns: Mapping[int, int]) -> int | None:
+    """The generation whose number is highest, the later one if two are; None where none was ever made current."""
+    number, generation = max((turn, generation) for generation, turn in turns.items())
+    return generation if number else None
+
+
+class Generations(Starlette):
+    """Applications of several generations as one.
+
+    Parameters
+    ----------
+    apps : made by `create_app`, all of one bundle name; the first is current until one is made so
+    seconds : how often the store is asked which is current
+
+    Raises
+    ------
+    ConfigError : the bundles differ in name, or two have one generation
+    """
+
+    def __init__(self, apps: Sequence[FastAPI], seconds: float) -> None:
+        services: list[Service] = [app.state.service for app in apps]
+        names = [f"{service.manifest.name}:{service.manifest.generation}" for service in services]
+        if len({service.manifest.name for service in services}) > 1 or len(set(names)) < len(names):
+            raise ConfigError(f"bundles {', '.join(names)}: must be generations of one bundle, each another")
+        super().__init__(lifespan=_life)
+        self._apps = {service.manifest.generation: app for service, app in zip(services, apps, strict=True)}
+        self._services = {service.manifest.generation: service for service in services}
+        self._seconds = seconds
+        self._log = get_logger("unitok.generations")
+        self._current = services[0].manifest.generation
+        self.state.service = self
+        for service in services:
+            service.metrics.watch("unitok_current_generation", "ID generation that is current.", lambda: self._current)
+
+    @property
+    def current(self) -> int:
+        """The generation that requests without a pin go to."""
+        return self._current
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lead a request to its generation."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        pin = Headers(scope=scope).get(PIN)
+        app = self._apps.get(self._current if pin is None else _number(pin))
+        if app is not None:
+            await app(scope, receive, send)
+            return
+        scope["state"] = {**scope.get("state", {}), "request_id": uuid.uuid4().hex}
+        # Which are served is for callers with a key: nobody has been asked for one here.
+        detail = f"{PIN} is {pin!r}, which is no generation that is served here"
+        await problem_response(scope, UNKNOWN, detail)(scope, receive, send)
+
+    async def drain(self) -> None:
+        """Drain every generation; see `Service.drain`."""
+        await asyncio.gather(*(service.drain() for service in self._services.values()))
+
+    async def running(self, stack: AsyncExitStack) -> None:
+        """Start every application, and follow the store; all of it ends with the stack."""
+        for app in self._apps.values():
+            await stack.enter_async_context(app.router.lifespan_context(app))
+        following = asyncio.create_task(self._follow())
+
+        async def end() -> None:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+
+        stack.push_async_callback(end)
+
+    async def _follow(self) -> None:
+        while True:
+            await self.follow()
+            await asyncio.sleep(self._seconds)
+
+    async def follow(self) -> None:
+        """Look once which generation is current; one that is not ready here yet is waited for."""
+        try:
+            turns = {
+                generation: await asyncio.to_thread(turn, service.catalogue.store)
+                for generation, service in self._services.items()
+            }
+        except StoreUnavailable:
+            # The catalogues' own followers say so; what was current stays so.
+            return
+        wanted = current_of(turns)
+        if wanted is not None and wanted != self._current and self._services[wanted].state is State.READY:
+            self._log.info("switched", before=self._current, now=wanted)
+            self._current = wanted
+
+
+@asynccontextmanager
+async def _life(app: Generations) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        await app.running(stack)
+        yield
+
+
+def _number(pin: str) -> int:
+    """What a header names; 0, which no generation is, where it is no number."""
+    return int(pin) if pin.isascii() and pin.isdecimal() and len(pin) < 10 else 0

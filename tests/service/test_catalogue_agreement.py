@@ -1,0 +1,198 @@
+"""Replicas and their store: followed, compared, healed, and given back what they lost."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from live_catalogues import held, key, names, new, opened, until
+from redis_server import RedisServer
+
+from service.catalogue.checking import repair
+from service.catalogue.live import Agreement, LiveCatalogue, Reread
+from service.catalogue.live_follower import following
+from service.catalogue.store import StoredItem, Totals
+from service.errors import NotReady, StoreUnavailable
+
+
+@pytest.mark.parametrize("newcomer", [False, True], ids=["empty", "opened anew"])
+def test_a_server_that_lost_everything_gets_it_back_from_memory(own_server: RedisServer, newcomer: bool) -> None:
+    """Even if another process has begun to fill it, in another order, and has got further than we had seen."""
+    one, two = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))
+    one.register([new("a", title="A"), new("b"), new("c", (0, 0), "books"), new("d")])
+    one.delete(key("b"))
+    two.refresh()
+    before = held(one)
+    one.store._redis.flushall()  # type: ignore[attr-defined]
+    if newcomer:
+        other = opened(own_server.url, "b")
+        other.register([new(f"n{number}", (3, 3), "games") for number in range(3)])
+        other.register([new("c", (1, 1), "books")])
+        other.register([new(f"n{number}", (2, 2), "music") for number in range(4)])
+        other.close()
+    else:
+        with pytest.raises(NotReady):
+            one.register([new("x")])
+        assert held(one) == before, "what was recommendable stays so"
+    reasons: list[Reread] = []
+    for live in (one, two, one):
+        live.refresh(reasons.append)
+    assert reasons == [Reread.LOST, Reread.LOST]
+    assert held(one) == held(two)
+    lost = {key("c", "books")} if newcomer else set()
+    assert {name: way for name, way in before.items() if name not in lost}.items() <= held(one).items()
+    assert len(held(one)) == len(before) + 7 * newcomer
+    assert one.lookup([key("a")])[0].title == "A"  # type: ignore[union-attr]
+    assert [live.compare() for live in (one, two)] == [Agreement.SAME, Agreement.SAME]
+    assert one.register([new("e")]).values.tolist() == [[1, 2, 2, 3]], "above every ID in memory"
+    one.store.close()
+    two.store.close()
+
+
+def test_a_server_set_back_to_an_older_state_gets_back_what_it_lacks(own_server: RedisServer, tmp_path: Path) -> None:
+    live = LiveCatalogue(opened(own_server.url, "b"))
+    live.register([new("a"), new("b", domain="books")])
+    live.refresh()
+    older = {name: live.store._redis.dump(name) for name in live.store._redis.keys("*")}  # type: ignore[attr-defined]
+    live.register([new("c"), new("d", (3, 3))])
+    live.delete(key("a"))
+    live.refresh()
+    before = held(live)
+    live.store._redis.flushall()  # type: ignore[attr-defined]
+    for name, value in older.items():
+        live.store._redis.restore(name, 0, value)  # type: ignore[attr-defined]
+    reasons: list[Reread] = []
+    live.refresh(reasons.append)
+    assert reasons == [Reread.LOST]
+    assert before.items() <= held(live).items()
+    assert set(held(live)) - set(before) == {key("a")}, "that it was deleted is known to nobody any more"
+    assert live.compare() is Agreement.SAME
+    live.store.close()
+
+
+def test_putting_back_that_failed_is_done_again(own_server: RedisServer) -> None:
+    live = LiveCatalogue(opened(own_server.url, "b"))
+    live.register([new("a"), new("b", (0, 0))])
+    client = live.store._redis  # type: ignore[attr-defined]
+    client.flushall()
+    client.config_set("maxmemory", 1)
+    with pytest.raises(StoreUnavailable):
+        live.refresh()
+    assert set(held(live)) == {key("a"), key("b")}
+    client.config_set("maxmemory", 0)
+    # The new life has been begun by now, and others may use it.
+    other = opened(own_server.url, "b")
+    other.register([new("c", (2, 2)), new("d", (2, 2)), new("e", (2, 2))])
+    live.refresh()
+    assert {name.item_id for name in held(live)} == set("abcde")
+    other.close()
+    live.store.close()
+
+
+def test_replicas_prove_that_they_agree(both_urls: str) -> None:
+    name = next(names)
+    one, two = (LiveCatalogue(opened(both_urls, name)) for _ in range(2))
+    one.register([new("a"), new("b"), new("c", domain="books")])
+    two.delete(key("b"))
+    assert [live.compare() for live in (one, two)] == [Agreement.SAME, Agreement.SAME]
+    assert held(one) == held(two)
+    # As if a change had been missed, a wrong ID kept, or an item invented.
+    for wrong in (
+        {key("a"): None},
+        {key("a"): StoredItem("films", "a", 8)},
+        {key("x"): StoredItem("films", "x", 16)},
+        {key("a"): None, key("x"): StoredItem("films", "x", 16)},
+        {key("c", "books"): None},
+    ):
+        one._apply(wrong)
+        assert held(one) != held(two)
+        reasons: list[Reread] = []
+        assert one.compare(reasons.append) is Agreement.HEALED
+        assert reasons == [Reread.DIFFERENT]
+        assert held(one) == held(two)
+        assert one.compare() is Agreement.SAME
+    for live in (one, two):
+        live.store.close()
+
+
+def test_a_store_whose_own_fingerprint_is_wrong_is_not_read_anew_for_ever(both_urls: str) -> None:
+    live = LiveCatalogue(opened(both_urls, next(names)))
+    live.register([new("a"), new("b")])
+    totals = live.store.totals()
+    assert live.store.mend(replace(totals, fingerprints={"films": 7}), ())
+    reasons: list[Reread] = []
+    assert [live.compare(reasons.append) for _ in range(3)] == [Agreement.UNPROVEN] * 3
+    assert reasons == [Reread.DIFFERENT]
+    assert set(held(live)) == {key("a"), key("b")}
+    repair(live.store)
+    assert live.compare() is Agreement.SAME
+    live._apply({key("a"): None})
+    assert live.compare() is Agreement.HEALED
+    live.store.close()
+
+
+def test_a_comparison_waits_for_a_moment_without_changes(url: str) -> None:
+    live = LiveCatalogue(opened(url, "b"))
+    other = opened(url, "b")
+    real = live.store.totals
+    numbers = itertools.count()
+
+    def disturbed() -> Totals:
+        number = next(numbers)
+        other.register([new(f"i{number}", (number % 4, number // 4 % 4))])
+        return real()
+
+    live.store.totals = disturbed  # type: ignore[method-assign]
+    assert live.compare() is Agreement.BUSY
+    live.store.totals = real  # type: ignore[method-assign]
+    assert live.compare() is Agreement.SAME
+    other.close()
+    live.store.close()
+
+
+def test_the_follower_compares_and_outlives_any_error(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = LiveCatalogue(opened(url, "b"))
+    live.register([new("a")])
+    failures: list[Exception] = []
+    agreements: list[Agreement] = []
+    answers: list[None] = []
+    with following(
+        live,
+        0.001,
+        failures.append,
+        answered=lambda: answers.append(None),
+        compare_seconds=0.005,
+        compared=agreements.append,
+    ):
+        until(lambda: len(agreements) > 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(LiveCatalogue, "refresh", lambda *_: 1 / 0)
+            until(lambda: failures)
+        done = len(answers)
+        until(lambda: len(answers) > done)
+    assert isinstance(failures[0], ZeroDivisionError)
+    assert set(agreements) == {Agreement.SAME}
+    live.store.close()
+
+
+def test_the_follower_brings_changes_and_outlives_a_server_that_is_down(own_server: RedisServer) -> None:
+    one, two = LiveCatalogue(opened(own_server.url, "b")), LiveCatalogue(opened(own_server.url, "b"))
+    failures: list[Exception] = []
+    with following(two, 0.01, failures.append):
+        one.register([new("a")])
+        until(lambda: two.domains() == {"films": 1})
+        own_server.kill()
+        with pytest.raises(StoreUnavailable):
+            one.register([new("b")])
+        until(lambda: failures)
+        assert two.lookup([key("a")])[0] is not None
+        own_server.start()
+        one.register([new("c")])
+        until(lambda: two.domains() == {"films": 2})
+    assert isinstance(failures[0], StoreUnavailable)
+    one.register([new("d")])
+    assert two.domains() == {"films": 2}, "the follower has ended"
+    one.store.close()
+    two.store.close()

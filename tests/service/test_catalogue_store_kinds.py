@@ -1,0 +1,97 @@
+"""What only one kind of store can do wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from places import LAYOUT, Place, everything, new, suffixes
+from redis_server import RedisServer
+
+from service.catalogue import redis_keys
+from service.catalogue.opening import open_store
+from service.catalogue.store import ItemKey, StoredItem
+from service.errors import BundleError, LimitExceeded, StoreUnavailable
+
+
+class TestRedisOnly:
+    """What only a server can do wrong."""
+
+    def test_a_server_that_is_down_is_said_without_the_password(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path / "own", password="se-cret") as own:
+            store = open_store(own.url, "b", 1, LAYOUT)
+            store.finish_seed()
+            own.kill()
+            for call in (
+                lambda: store.register([new("a")]),
+                lambda: store.get([ItemKey("films", "a")]),
+                lambda: store.changes(0),
+                lambda: list(store.scan()),
+                store.status,
+                lambda: open_store(own.url, "b", 1, LAYOUT),
+            ):
+                with pytest.raises(StoreUnavailable) as caught:
+                    call()
+                assert "se-cret" not in str(caught.value)
+                assert str(own.port) in str(caught.value)
+            own.start()
+            assert suffixes(store, [new("a")]) == [0]
+            store.close()
+
+    def test_a_wrong_password_is_said(self, redis_server: RedisServer) -> None:
+        with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1") as caught:
+            open_store(f"redis://:wr-ong@127.0.0.1:{redis_server.port}", "b", 1, LAYOUT)
+        assert "wr-ong" not in str(caught.value)
+
+    def test_a_server_without_room_stores_nothing_of_a_batch(self, tmp_path: Path) -> None:
+        with RedisServer(tmp_path / "own") as own:
+            store = open_store(own.url, "b", 1, LAYOUT)
+            store.finish_seed()
+            store.register([new("a")])
+            store._redis.config_set("maxmemory", 1)  # type: ignore[attr-defined]
+            with pytest.raises(StoreUnavailable, match="maxmemory"):
+                store.register([new("b"), new("c")])
+            store._redis.config_set("maxmemory", 0)  # type: ignore[attr-defined]
+            assert set(everything(store)) == {ItemKey("films", "a")}
+            assert suffixes(store, [new("c")]) == [1]
+            store.close()
+
+    def test_all_keys_of_a_generation_share_a_slot(self, redis_server: RedisServer) -> None:
+        place = Place(redis_server.url, redis_server)
+        store = place.open()
+        store.register([new("a", title="t", content="{}"), new("b", (4, 4))])
+        store.save_checkpoint("x", "y")
+        keys = [key.decode() for key in store._redis.keys(f"*{place.name}:*")]  # type: ignore[attr-defined]
+        assert len(keys) >= 8
+        assert {key.split("}")[0] for key in keys} == {f"unitok:{{{place.name}:1"}
+        place.close()
+
+    def test_domains_beyond_the_limit_are_refused(
+        self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_keys, "MAX_DOMAINS", 3)
+        place = Place(redis_server.url, redis_server)
+        store = place.open()
+        store.register([new("a", domain="one"), new("a", domain="two")])
+        with pytest.raises(LimitExceeded, match="'three'"):
+            store.register([new("a", domain="three")])
+        place.close()
+
+
+class TestEmbeddedOnly:
+    def test_two_items_seeded_with_one_id_are_an_error(self, tmp_path: Path) -> None:
+        store = open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
+        with pytest.raises(BundleError, match="semantic ID of another item"):
+            store.seed([StoredItem("films", "a", 8), StoredItem("films", "b", 8)])
+        assert everything(store) == {}
+        store.close()
+
+    def test_a_folder_that_cannot_be_made_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreUnavailable, match="file"):
+            open_store(f"embedded:{tmp_path / 'file' / 'below'}", "b", 1, LAYOUT)
+
+    def test_a_damaged_file_is_said(self, tmp_path: Path) -> None:
+        (tmp_path / "b@1.sqlite3").write_bytes(b"no database" * 1000)
+        with pytest.raises(StoreUnavailable, match="not a database"):
+            open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)

@@ -1,0 +1,256 @@
+"""A catalogue out of one store into another, and files that must not get in."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from redis_server import RedisServer
+from tiny_graphs import write_bundle
+from typer.testing import CliRunner
+
+from service.bundle.files import Bundle
+from service.catalogue import redis_store
+from service.catalogue.checking import examine
+from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.opening import open_catalogue, open_store
+from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
+from service.catalogue.transfer import Imported, Source, export_catalogue, import_catalogue
+from service.cli.main import build
+from service.errors import InvalidInput, StoreUnavailable
+from service.semantic_ids import TokenLayout
+
+LAYOUT = TokenLayout(levels=7, codes=256, experts=4, experts_per_item=1, suffixes=64)  # 64 bits: the sign bit is used
+SOURCE = Source("b", 3)
+names = (f"carried-{number}" for number in itertools.count())
+
+
+@pytest.fixture(autouse=True)
+def _few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "BUCKETS", 64)
+
+
+@pytest.fixture
+def make(tmp_path: Path, redis_server: RedisServer) -> Iterator[Callable[[str], CatalogueStore]]:
+    made: list[CatalogueStore] = []
+
+    def open_one(kind: str) -> CatalogueStore:
+        url = redis_server.url if kind == "redis" else f"embedded:{tmp_path / 'stores'}"
+        made.append(open_store(url, next(names), 3, LAYOUT))
+        return made[-1]
+
+    yield open_one
+    for store in made:
+        store.close()
+
+
+def codes(number: int) -> tuple[int, ...]:
+    return (255 * (number % 2), *[number % 5] * 6)
+
+
+def fill(store: CatalogueStore) -> None:
+    store.finish_seed()
+    items = [NewItem("films", f"i{n}", codes(n), (n % 2,), f"title {n}", '{"brand":"é"}') for n in range(300)]
+    items += [NewItem("книги", "i0", codes(0), (3,)), NewItem("empty", "gone", codes(1), (2,))]
+    store.register(items)
+    for key in (ItemKey("films", "i299"), ItemKey("films", "i4"), ItemKey("empty", "gone")):
+        store.delete(key)
+
+
+def content(store: CatalogueStore) -> dict[ItemKey, StoredItem]:
+    return {item.key: item for batch in store.rows() for item in batch}
+
+
+@pytest.mark.parametrize(("one", "other"), [("embedded", "redis"), ("redis", "embedded")])
+def test_a_copy_holds_the_same_under_the_same_ids(
+    make: Callable[[str], CatalogueStore], tmp_path: Path, one: str, other: str
+) -> None:
+    original, copy = make(one), make(other)
+    fill(original)
+    file = tmp_path / "new folder" / "copy.parquet"
+    assert export_catalogue(original, SOURCE, file) == 302
+    assert [path.name for path in file.parent.iterdir()] == ["copy.parquet"]
+    assert import_catalogue(copy, SOURCE, file) == Imported(302, 302, 0)
+    assert import_catalogue(copy, SOURCE, file) == Imported(302, 0, 302)
+    copy.finish_seed()
+    assert content(copy) == content(original)
+    assert sum(not item.live for item in content(copy).values()) == 3
+    assert copy.totals().items == original.totals().items
+    assert copy.totals().fingerprints == original.totals().fingerprints
+    assert examine(copy).findings == ()
+    more = [NewItem("films", "next", codes(9), (1,)), NewItem("films", "i299", codes(3), (0,))]
+    assert copy.register(more).values.tolist() == original.register(more).values.tolist()
+
+
+def test_an_empty_catalogue_is_carried_too(make: Callable[[str], CatalogueStore], tmp_path: Path) -> None:
+    file = tmp_path / "none.parquet"
+    assert export_catalogue(make("embedded"), SOURCE, file) == 0
+    assert import_catalogue(make("redis"), SOURCE, file) == Imported(0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["embedded", "redis"])
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (NewItem("films", "i7", codes(8), (1,)), r"item_id: .* under another semantic ID \('i7', domain 'films'\)"),
+        (NewItem("films", "stranger", codes(7), (1,)), r"suffix: .* given this semantic ID away.*'i7'"),
+    ],
+)
+def test_a_row_that_contradicts_the_store_stops_everything(
+    make: Callable[[str], CatalogueStore], tmp_path: Path, kind: str, before: NewItem, message: str
+) -> None:
+    original, copy = make("embedded"), make(kind)
+    fill(original)
+    file = tmp_path / "copy.parquet"
+    export_catalogue(original, SOURCE, file)
+    frame = pl.read_parquet(file)
+    row = frame["item_id"].to_list().index("i7")
+    assert frame["suffix"][row] == 0
+    copy.finish_seed()
+    copy.register([before])
+    stored, head = content(copy), copy.head()
+    with pytest.raises(InvalidInput, match=rf"copy\.parquet: row {row}, field {message}"):
+        import_catalogue(copy, SOURCE, file)
+    assert (content(copy), copy.head()) == (stored, head)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop("live"), "column 'live' is missing"),
+        (lambda frame: frame.with_columns(suffix=pl.lit("x")), "column 'suffix' is String, but"),
+        (lambda frame: frame.with_columns(at(5, "domain", None)), "row 5, field domain: is null"),
+        (
+            lambda frame: frame.with_columns(at(6, "generation", 4)),
+            "row 6, field generation: is 4, but the store's is 3",
+        ),
+        (lambda frame: frame.with_columns(at(6, "bundle", "x")), "row 6, field bundle: is 'x'"),
+        (lambda frame: frame.with_columns(at(7, "suffix", 64)), r"row 7, field suffix: 64 is not within 0\.\.63"),
+        (lambda frame: frame.with_columns(at(7, "codes", [1, 2])), "row 7, field codes: must have 7 numbers"),
+        (lambda frame: frame.with_columns(at(7, "codes", [1] * 6 + [-1])), "row 7, field codes: -1 is not within"),
+        (lambda frame: frame.with_columns(at(8, "item_id", "x" * 513)), "row 8, field item_id: must have 1 to 512"),
+        (lambda frame: frame.with_columns(at(8, "content", "[1]")), "row 8, field content: is no JSON object"),
+        (lambda frame: pl.concat([frame, frame[3:4]]), "row 302, field item_id: repeats"),
+        (
+            lambda frame: pl.concat([frame, frame[3:4].with_columns(item_id=pl.lit("n"))]),
+            "row 302, field suffix: repeats",
+        ),
+    ],
+)
+def test_a_file_that_contradicts_itself_is_refused(
+    make: Callable[[str], CatalogueStore], tmp_path: Path, change: Any, message: str
+) -> None:
+    original, copy = make("embedded"), make("embedded")
+    fill(original)
+    export_catalogue(original, SOURCE, tmp_path / "copy.parquet")
+    change(pl.read_parquet(tmp_path / "copy.parquet")).write_parquet(tmp_path / "changed.parquet")
+    with pytest.raises(InvalidInput, match=message):
+        import_catalogue(copy, SOURCE, tmp_path / "changed.parquet")
+    assert content(copy) == {}
+
+
+def at(row: int, column: str, value: Any) -> pl.Expr:
+    """A column with another value in one row."""
+    return pl.when(pl.int_range(pl.len()) == row).then(pl.lit(value)).otherwise(column).alias(column)
+
+
+def test_no_parquet_is_refused(make: Callable[[str], CatalogueStore], tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"PAR1 but not really PAR1")
+    for name in ("x", "missing"):
+        with pytest.raises(InvalidInput, match="cannot be read as Parquet"):
+            import_catalogue(make("embedded"), SOURCE, tmp_path / name)
+
+
+def test_an_export_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "own") as own:
+        store = open_store(own.url, "b", 3, LAYOUT)
+        fill(store)
+        file = tmp_path / "out" / "copy.parquet"
+        export_catalogue(store, SOURCE, file)
+        before = file.read_bytes()
+        own.kill()
+        with pytest.raises(StoreUnavailable):
+            export_catalogue(store, SOURCE, file)
+        assert (file.read_bytes(), [path.name for path in file.parent.iterdir()]) == (before, ["copy.parquet"])
+        store.close()
+
+
+class Shell:
+    """`unitok catalogue` on one bundle and one store."""
+
+    def __init__(self, bundle: Bundle, url: str) -> None:
+        self.bundle = bundle
+        self.url = url
+
+    def __call__(self, *words: str, code: int = 0, bundle: bool = True) -> Any:
+        options = ["--store", self.url, *(["--bundle", str(self.bundle.folder)] if bundle else [])]
+        result = CliRunner().invoke(build(), ["catalogue", *words, *options])
+        assert result.exit_code == code, (result.output, result.exception)
+        return json.loads(result.output)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return write_bundle(tmp_path / "tiny")
+
+
+def test_the_commands_copy_prove_and_mend(bundle: Bundle, tmp_path: Path) -> None:
+    one, two = (Shell(bundle, f"embedded:{tmp_path / name}") for name in ("one", "two"))
+    store = open_catalogue(one.url, bundle)
+    assert isinstance(store, EmbeddedStore)
+    layout = store.layout
+    item = NewItem("films", "x", (0,) * layout.levels, (0,) * layout.experts_per_item, "X", '{"brand":"B"}')
+    store.register([item])
+    own = next(item for batch in store.rows() for item in batch if item.item_id == "own-0")
+    store.delete(own.key)
+    items = len(content(store)) - 1
+
+    (said,) = one("status", bundle=False)
+    assert (said["bundle"], said["generation"]) == (bundle.manifest.name, bundle.manifest.generation)
+    assert (said["items"], said["complete"], said["latest_change"], said["log_length"]) == (items, True, 2, 2)
+    assert said["domains"]["films"]["fingerprint"] == f"{store.totals().fingerprints['films']:016x}"
+    assert one("verify", "--content") == {
+        "complete": True,
+        "items": items,
+        "deleted": 1,
+        "findings": [],
+        "content": {"compared": 1, "other_codes_today": one("verify", "--content")["content"]["other_codes_today"]},
+    }
+
+    file = str(tmp_path / "copy.parquet")
+    assert one("export", file)["items"] == items + 1
+    assert two("import", file) == {"rows": items + 1, "added": items + 1, "already_there": 0}
+    assert two("import", file)["added"] == 0
+    (copied,) = two("status", bundle=False)
+    assert (copied["domains"], copied["complete"]) == (said["domains"], True), (
+        "the deleted item of the bundle stays deleted"
+    )
+
+    with store._transaction() as cursor:
+        cursor.execute("DELETE FROM fingerprint")
+    findings = one("verify", code=1)["findings"]
+    assert findings
+    assert all(finding["repairable"] for finding in findings)
+    assert [finding["what"] for finding in one("repair")] == [finding["what"] for finding in findings]
+    assert one("verify")["findings"] == []
+    store.close()
+
+
+def test_an_empty_place_holds_nothing(bundle: Bundle, tmp_path: Path) -> None:
+    assert Shell(bundle, f"embedded:{tmp_path / 'none'}")("status", bundle=False) == []
+
+
+def test_packing_is_by_domain(make: Callable[[str], CatalogueStore], tmp_path: Path) -> None:
+    """Two items of different domains may have one ID, in a file as in a store."""
+    store = make("redis")
+    store.finish_seed()
+    store.register([NewItem("p", "a", codes(1), (1,)), NewItem("q", "a", codes(1), (1,))])
+    export_catalogue(store, SOURCE, tmp_path / "x.parquet")
+    assert import_catalogue(make("embedded"), SOURCE, tmp_path / "x.parquet").added == 2
+    assert len(np.unique(pl.read_parquet(tmp_path / "x.parquet")["suffix"].to_numpy())) == 1

@@ -1,0 +1,340 @@
+"""Two generations of one bundle side by side: pinned, switched and switched back without a failed request."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from dummy_engine import DummyEngine
+from http_server import running, wait_until_ready
+from live_catalogues import until
+from places import LAYOUT, Place, new
+from tiny_graphs import write_bundle
+from typer.testing import CliRunner
+
+from service.app import create_app
+from service.bundle.files import Bundle, write_manifest
+from service.catalogue import redis_store
+from service.catalogue.carrying import Carried, carry, moves
+from service.catalogue.live import LiveCatalogue
+from service.catalogue.opening import open_catalogue, open_store, stored_generations
+from service.catalogue.store import CatalogueStore, ItemKey, NewItem
+from service.cli.main import build
+from service.errors import ConfigError, NotReady
+from service.generations import PIN, Generations, current_of, make_current, turn
+from service.settings import Settings
+
+ITEMS = [{"item_id": f"i{number}", "domain": "films", "title": f"film {number}"} for number in range(10)]
+BODY = {"history": [{"domain": "films", "title": "raw"}], "k": 3}
+
+
+@pytest.fixture(autouse=True)
+def _few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "BUCKETS", 16)
+
+
+def engine_of(generation: int, name: str = "dummy") -> DummyEngine:
+    engine = DummyEngine()
+    manifest = engine.bundle.manifest.model_copy(update={"generation": generation, "name": name})
+    engine.bundle = Bundle(engine.bundle.folder, manifest)
+    return engine
+
+
+class Replica:
+    """A service of generations 1 and 2 on a place."""
+
+    def __init__(self, place: Place, stack: ExitStack, held: bool = False) -> None:
+        self.engines = {generation: engine_of(generation, place.name) for generation in (1, 2)}
+        if held:
+            self.engines[2].text_encoder.go_on.clear()
+        chosen = Settings(refresh_seconds=0.02, drain_seconds=5)
+        self.stores = {
+            number: open_store(place.url, place.name, number, engine.layout) for number, engine in self.engines.items()
+        }
+        for store in self.stores.values():
+            store.finish_seed()
+            stack.callback(store.close)
+        apps = [
+            create_app(chosen, engine=engine, catalogue=LiveCatalogue(self.stores[number]))
+            for number, engine in self.engines.items()
+        ]
+        self.app = Generations(apps, chosen.refresh_seconds)
+        self.client = stack.enter_context(running(self.app))  # type: ignore[arg-type]
+        wait_until_ready(self.client)
+        if not held:
+            until(lambda: self.ask("GET", "/readyz", 2).status_code == 200)
+
+    def ask(self, method: str, path: str, pin: object = None, **more: Any) -> httpx.Response:
+        return self.client.request(method, path, headers={} if pin is None else {PIN: str(pin)}, **more)
+
+    def generation(self) -> int:
+        found: int = self.ask("GET", "/bundle").json()["generation"]
+        return found
+
+
+def test_a_request_goes_to_the_current_generation_or_to_the_one_it_names(place: Place) -> None:
+    with ExitStack() as stack:
+        replica = Replica(place, stack)
+        for pin, generation in ((None, 1), (1, 1), (2, 2)):
+            response = replica.ask("POST", "/tokenize", pin, json={"items": ITEMS, "register": True})
+            assert (response.status_code, response.json()["generation"]) == (200, generation)
+            response = replica.ask("POST", "/recommend", pin, json=BODY)
+            assert (response.json()["generation"], len(response.json()["items"])) == (generation, 3)
+        replica.ask("DELETE", "/items/films/i1", 2)
+        assert [replica.ask("GET", "/items/films/i1", pin).status_code for pin in (1, 2)] == [200, 404]
+        for pin in ("3", "0", "x", "-1", "9" * 30, "²"):
+            response = replica.client.get("/bundle", headers={PIN: pin.encode()})
+            assert response.status_code == 404
+            assert response.json()["type"] == "urn:unitok:problem:unknown-generation"
+            assert response.json()["detail"].endswith("is no generation that is served here")
+        assert "unitok_current_generation 1.0" in replica.ask("GET", "/metrics", 2).text
+
+
+@contextmanager
+def clients(replica: Replica, seen: list[list[int]]) -> Iterator[None]:
+    """Ask without pause while the block runs; every answer must be right, and is noted by its generation."""
+    ended = threading.Event()
+    failed: list[str] = []
+
+    def ask(path: str, body: dict[str, Any], mine: list[int]) -> None:
+        with httpx.Client(base_url=replica.client.base_url, timeout=30) as client:
+            while not ended.is_set():
+                response = client.post(path, json=body)
+                if response.status_code == 200 and response.json()["items"]:
+                    mine.append(response.json()["generation"])
+                else:
+                    failed.append(response.text)
+
+    asked: list[tuple[str, dict[str, Any]]] = [("/recommend", BODY), ("/tokenize", {"items": ITEMS[:2]})]
+    asked.append(("/tokenize", {"items": ITEMS[2:4], "register": True}))
+    threads = [threading.Thread(target=ask, args=(*what, mine)) for what, mine in zip(asked, seen, strict=True)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+
+
+def test_all_replicas_switch_and_switch_back_under_load(place: Place) -> None:
+    with ExitStack() as stack:
+        one, two = Replica(place, stack), Replica(place, stack)
+        for generation in (1, 2):
+            one.ask("POST", "/tokenize", generation, json={"items": ITEMS, "register": True})
+        until(lambda: all(len(two.ask("POST", "/recommend", at, json=BODY).json()["items"]) == 3 for at in (1, 2)))
+        seen: list[list[int]] = [[], [], []]
+        with clients(two, seen):
+            for wanted in (2, 1, 2):
+                until(lambda: all(seen))
+                make_current(one.stores, wanted)
+                marks = [len(mine) for mine in seen]
+                until(lambda wanted=wanted: {one.generation(), two.generation()} == {wanted})
+                until(lambda marks=marks: all(len(mine) > mark for mine, mark in zip(seen, marks, strict=True)))
+        for mine in seen:
+            changes = [after for before, after in zip([0, *mine], mine, strict=False) if before != after]
+            assert changes == [1, 2, 1, 2]
+
+
+def test_a_generation_that_is_not_ready_here_is_waited_for(place: Place) -> None:
+    with ExitStack() as stack:
+        replica = Replica(place, stack, held=True)
+        make_current(replica.stores, 2)
+        assert replica.ask("GET", "/readyz", 2).status_code == 503
+        asked = [replica.generation() for _ in range(20)]
+        assert set(asked) == {1}
+        replica.engines[2].text_encoder.go_on.set()
+        until(lambda: replica.generation() == 2)
+
+
+def test_bundles_that_do_not_belong_together_are_refused(place: Place) -> None:
+    def app(generation: int, name: str) -> Any:
+        engine = engine_of(generation, name)
+        store = open_store(place.url, place.name, generation, engine.layout)
+        store.finish_seed()
+        made.append(store)
+        return create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))
+
+    made: list[CatalogueStore] = []
+    for apps in ([app(1, "a"), app(1, "a")], [app(1, "a"), app(2, "b")]):
+        with pytest.raises(ConfigError, match="must be generations of one bundle, each another"):
+            Generations(apps, 1)
+    for store in made:
+        store.close()
+
+
+def test_the_one_made_current_last_is_current(place: Place) -> None:
+    stores = {generation: place.open(generation=generation) for generation in (1, 2, 3)}
+    assert current_of({number: turn(store) for number, store in stores.items()}) is None
+    chance = random.Random(0)
+    for switches in range(1, 16):
+        generation = chance.choice((1, 2, 3))
+        make_current(stores, generation)
+        before = {number: turn(store) for number, store in stores.items()}
+        assert current_of(before) == generation
+        assert max(before.values()) <= switches
+        make_current(stores, generation)
+        assert {number: turn(store) for number, store in stores.items()} == before, "it was current already"
+
+
+def test_an_incomplete_generation_cannot_be_made_current(place: Place) -> None:
+    stores = {1: place.open(), 2: place.open(generation=2, seeded=False)}
+    make_current(stores, 1)
+    with pytest.raises(ConfigError, match="generation 2: its catalogue is not complete"):
+        make_current(stores, 2)
+    assert current_of({number: turn(store) for number, store in stores.items()}) == 1
+
+
+def upside_down(contents: Any) -> Any:
+    """Codes of a next generation: from the number in the title."""
+    return np.array([(255 - int(content.title), 7, 1) for content in contents])
+
+
+def test_items_are_carried_and_compared(place: Place) -> None:
+    old, target = place.open(), place.open(generation=2)
+    old.register([new(str(number), (number, 1), title=str(number), content='{"price":1.0}') for number in range(9)])
+    old.register([new("no text", (200, 1)), new("9", title="9", domain="books")])
+    old.delete(ItemKey("films", "3"))
+    target.register([NewItem("films", "4", (1, 1), (1,), "kept"), NewItem("films", "3", (2, 2), (2,), "own")])
+    target.register([NewItem("films", "5", (1, 1), (1,))])
+    target.delete(ItemKey("films", "5"))
+    assert carry(old, target, upside_down, deletions=True) == Carried(7, 2, 1, 1, 0)
+    (item,) = target.get([ItemKey("films", "8")])
+    assert item is not None
+    assert (item.title, item.content) == ("8", '{"price":1.0}')
+    assert LAYOUT.unpack(np.array([item.packed], dtype=np.uint64))[0].tolist() == [247, 7, 1, 0]
+    assert target.get([ItemKey("films", "3"), ItemKey("films", "5")]) == [None, None], "deleted ones stay deleted"
+    head = target.head()
+    assert carry(old, target, upside_down, deletions=True) == Carried(0, 9, 0, 1, 0)
+    assert target.head() == head
+    found = moves(old, target)
+    assert (found.common, found.moved, found.only_old, found.only_new) == (8, 8, 2, 0)
+    assert moves(old, old).moved == 0
+    # Once the next generation is current, it knows best what is deleted.
+    target.register([NewItem("films", "3", (2, 2), (2,), "wanted again")])
+    carry(old, target, upside_down, deletions=False)
+    assert target.get([ItemKey("films", "3")]) != [None]
+
+
+def test_a_dropped_generation_is_gone_for_good(place: Place) -> None:
+    old, kept = place.open(), place.open(generation=2)
+    old.register([new(str(number), title="t") for number in range(50)])
+    kept.register([new("a")])
+    live = LiveCatalogue(old)
+    follower = place.open()
+    old.drop()
+    for refused in (
+        lambda: old.register([new("b")]),
+        lambda: follower.delete(ItemKey("films", "1")),
+        live.refresh,
+        lambda: live.register([new("c")]),
+    ):
+        with pytest.raises(NotReady):
+            refused()
+    assert live.domains() == {"films": 50}, "who serves it goes on from memory"
+    assert list(old.rows()) == []
+    with pytest.raises(ConfigError, match="was dropped"):
+        place.open()
+    found = {each.number: each.dropped for each in stored_generations(place.url) if each.bundle == place.name}
+    assert found == {1: True, 2: False}
+    assert kept.totals().items == {"films": 1}
+    old.drop()
+
+
+def test_the_commands_lead_from_one_generation_to_the_next(tmp_path: Path) -> None:
+    url = f"embedded:{tmp_path / 'store'}"
+    first, second = write_bundle(tmp_path / "first"), write_bundle(tmp_path / "second")
+    number = first.manifest.generation
+    write_manifest(second.folder, second.manifest.model_copy(update={"generation": number + 1}))
+    second = Bundle.open(second.folder)
+    store = open_catalogue(url, first)
+    layout = store.layout
+    experts = (0,) * layout.experts_per_item
+    store.register([NewItem("films", f"x{n}", (n % 4,) * layout.levels, experts, f"{n} {n + 1}") for n in range(20)])
+
+    def run(*words: str, bundle: Bundle | None = second, code: int = 0) -> Any:
+        options = ["--store", url, *(["--bundle", str(bundle.folder)] if bundle else [])]
+        result = CliRunner().invoke(build(), ["catalogue", *words, *options])
+        assert result.exit_code == code, (result.output, result.exception)
+        return json.loads(result.output) if code == 0 else str(result.exception)
+
+    before = ("--from", str(first.folder))
+    carried = run("carry", *before)
+    assert (carried["from"], carried["to"], carried["carried"]) == (number, number + 1, 20)
+    assert run("carry", *before)["carried"] == 0
+    found = run("compare", *before)
+    assert (found["common"], found["only_old"], found["only_new"]) == (22, 0, 0)
+    assert found["share_moved"] == round(found["moved"] / 22, 4) > 0
+    name = first.manifest.name
+    assert "none is current" in run("drop", name, str(number), bundle=None, code=1)
+    assert run("switch") == {"bundle": name, "before": None, "current": number + 1}
+    assert run("switch", bundle=first) == {"bundle": name, "before": number + 1, "current": number}
+    assert "it is current" in run("drop", name, str(number), bundle=None, code=1)
+    assert run("switch")["before"] == number
+    assert run("drop", name, str(number), bundle=None)["dropped"] == number
+    assert "is not in the store" in run("drop", name, str(number), bundle=None, code=1)
+    assert "is not in the store, or was dropped; there are" in run("switch", bundle=first, code=1)
+    assert "was dropped, and its IDs" in run("carry", *before, code=1)
+    said = run("status", bundle=None)
+    assert said[0] == {"bundle": name, "generation": number, "dropped": True}
+    assert (said[1]["items"], said[1]["made_current"]) == (22, 3)
+    store.close()
+
+
+def test_the_real_command_serves_both_and_follows_a_switch(tiny_bundle: Path, tmp_path: Path) -> None:
+    first = Bundle.open(tiny_bundle)
+    shutil.copytree(tiny_bundle, tmp_path / "next")
+    number = first.manifest.generation
+    write_manifest(tmp_path / "next", first.manifest.model_copy(update={"generation": number + 1}))
+    environment = {**os.environ, "UNITOK_STORE": f"embedded:{tmp_path / 'store'}", "UNITOK_THREADS": "1"}
+    unitok = [sys.executable, "-m", "service.cli.main"]
+    command = [*unitok, "serve", "--bundle", str(tiny_bundle), "--beside", str(tmp_path / "next"), "--port", "0"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        address = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+        assert address is not None
+        with httpx.Client(base_url=address.group(), timeout=30) as client:
+            until(lambda: client.get("/readyz", headers={PIN: str(number + 1)}).status_code == 200)
+            wait_until_ready(client)
+            assert client.get("/bundle").json()["generation"] == number
+            known = {name: client.get("/domains").json()["domains"][0][name] for name in ("domain",)}
+            body = {"history": [{**known, "title": "a moss"}], "k": 5}
+            lists = [client.post("/recommend", json=body, headers={PIN: str(at)}).json() for at in (number, number + 1)]
+            assert [found["generation"] for found in lists] == [number, number + 1]
+            assert lists[0]["items"] == lists[1]["items"], "the same networks under another number"
+            switch = [*unitok, "catalogue", "switch", "--bundle", str(tmp_path / "next")]
+            subprocess.run(switch, env=environment, check=True, stdout=subprocess.PIPE)
+            until(lambda: client.get("/bundle").json()["generation"] == number + 1)
+            (tmp_path / "requests.jsonl").write_text(json.dumps(body) + "\n")
+            compare = [*unitok, "catalogue", "compare", "--from", str(tiny_bundle), "--bundle", str(tmp_path / "next")]
+            said = subprocess.run(
+                [*compare, "--histories", str(tmp_path / "requests.jsonl")],
+                env=environment,
+                check=True,
+                stdout=subprocess.PIPE,
+            )
+            found = json.loads(said.stdout)
+            assert (found["moved"], found["replayed"], found["agreement"]) == (0, 1, 1.0)
+            assert found["common"] > 100
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
