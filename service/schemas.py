@@ -13,16 +13,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service import limits
-from service.catalogue.live import Neighbour
 from service.catalogue.store import ItemKey
 from service.errors import InvalidInput
-from service.explaining import Computed
 from service.items import ItemContent
 from service.queries import ItemInput, RecommendQuery
 from service.semantic_ids import SemanticId
 
 if TYPE_CHECKING:
     # Results are only read here: without them a client can use these models where no engine is installed.
+    from service.catalogue.live import Neighbour
+    from service.explaining import Computed
     from service.recommending import Recommendations
     from service.searching import Recommendation
     from service.tokenizing import TokenizedItem

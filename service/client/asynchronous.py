@@ -18,6 +18,7 @@ from service.schemas import (
     BundleResponse,
     Content,
     DomainsResponse,
+    ExplainResponse,
     ItemAnswer,
     Liveness,
     Readiness,
@@ -81,6 +82,15 @@ class AsyncUnitokClient:
         NotFound : the domain holds no such item
         """
         await self._run(calls.delete_item(domain, item_id))
+
+    async def explain(self, domain: str, item_id: str, count: int = 10) -> ExplainResponse:
+        """Why an item has the semantic ID it has, and the `count` items of its domain with the IDs most alike.
+
+        Raises
+        ------
+        NotFound : the domain holds no such item
+        """
+        return await self._run(calls.explain(domain, item_id, count))
 
     async def domains(self) -> DomainsResponse:
         """Every domain that holds items, with how many."""

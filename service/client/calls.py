@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Generic, Literal, TypeVar, cast
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 
@@ -20,6 +20,7 @@ from service.schemas import (
     BundleResponse,
     Content,
     DomainsResponse,
+    ExplainResponse,
     ItemAnswer,
     Liveness,
     Readiness,
@@ -44,6 +45,7 @@ class Call(Generic[T]):
     template : path as the OpenAPI document has it
     answer : class of the answer: a model, `str` for text, `NoneType` for nothing
     parameters : fill the template
+    query : go behind it
     body : sent as JSON, without the fields that were not given
     also_answers : error statuses that bring an `answer` too
     repeatable : sending it twice does what sending it once does, so it may be sent again when the connection broke
@@ -53,6 +55,7 @@ class Call(Generic[T]):
     template: str
     answer: type[T]
     parameters: tuple[tuple[str, str], ...] = ()
+    query: tuple[tuple[str, str], ...] = ()
     body: Body | None = None
     also_answers: frozenset[HTTPStatus] = frozenset()
     repeatable: bool = True
@@ -60,7 +63,8 @@ class Call(Generic[T]):
     @property
     def path(self) -> str:
         """Path with its parameters; a slash in an item's name is part of the name."""
-        return self.template.format(**{name: quote(value, safe="") for name, value in self.parameters})
+        path = self.template.format(**{name: quote(value, safe="") for name, value in self.parameters})
+        return f"{path}?{urlencode(self.query)}" if self.query else path
 
     @property
     def content(self) -> bytes | None:
@@ -119,6 +123,12 @@ def put_item(domain: str, item_id: str, content: Content) -> Call[ItemAnswer]:
 def delete_item(domain: str, item_id: str) -> Call[None]:
     """DELETE an item; a repetition would find it gone and report that as an error."""
     return Call("DELETE", ITEM, type(None), _item(domain, item_id), repeatable=False)
+
+
+def explain(domain: str, item_id: str, count: int = 10) -> Call[ExplainResponse]:
+    """GET what explains an item's semantic ID."""
+    query = (("count", str(count)),)
+    return Call("GET", "/explain/{domain}/{item_id}", ExplainResponse, _item(domain, item_id), query)
 
 
 def domains() -> Call[DomainsResponse]:

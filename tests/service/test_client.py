@@ -48,6 +48,7 @@ CALLS: list[calls.Call[Any]] = [
     calls.get_item("films", "a"),
     calls.put_item("films", "a", Content(title="A")),
     calls.delete_item("films", "a"),
+    calls.explain("films", "a"),
     calls.domains(),
     calls.bundle(),
     calls.livez(),
@@ -112,6 +113,8 @@ def test_there_is_a_call_for_each_operation_of_the_document(tmp_path: Path) -> N
     assert {(method, path.replace("{item_id:path}", "{item_id}")) for method, path in operations} == set(ours)
     for place, operation in operations.items():
         call = ours[place]
+        queried = {found["name"] for found in operation.get("parameters", []) if found["in"] == "query"}
+        assert queried == {name for name, _ in call.query}, place
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
         assert (body is None) == (call.body is None), place
         if call.body is not None:
@@ -139,6 +142,8 @@ def test_every_endpoint_answers_with_its_model(run: Run, address: str) -> None:
     assert put.title == "two"
     found = run(address, "get_item", domain, "one")
     assert (found.semantic_id, found.tokens) == (stored.semantic_id, stored.tokens)
+    assert [found.item_id for found in run(address, "explain", domain, "one", 1).alike] == ["two"]
+    assert run(address, "explain", domain, "one", 0).alike == []
     request = RecommendRequest(
         history=[HistoryEntry(domain=domain, item_id="one")],
         k=5,
