@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 BUNDLE ?= models/sample
 PORT ?= 8000
 
-.PHONY: help run test sample lint format bench clean
+.PHONY: help run test sample lint format bench fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -33,6 +33,9 @@ format: $(VENV)/.all ## let ruff format and repair
 
 bench: $(VENV)/.all ## short benchmarks against peers, in one run
 	@$(BIN)/python -m benchmarks
+
+fuzz: $(VENV)/.all ## ten thousand requests made from the OpenAPI document; up to an hour
+	@$(BIN)/python -m benchmarks.fuzzing
 
 clean: ## remove the virtual environment and caches; never data or bundles
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

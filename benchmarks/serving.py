@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 
@@ -25,14 +26,15 @@ REQUEST = {"history": [{"title": "Toy Story (1995)", "domain": "movies"}], "k": 
 
 
 @contextmanager
-def server(bundle: Path) -> Iterator[str]:
-    """The real service in a process of its own, with an empty embedded store."""
+def server(bundle: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """The real service in a process of its own, with an empty embedded store and further settings."""
     with socket.socket() as free, tempfile.TemporaryDirectory() as store:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
         command = [str(Path(sys.executable).parent / "unitok"), "serve", "--bundle", str(bundle), "--port", str(port)]
         environment = os.environ | {"UNITOK_STORE": f"embedded:{store}", "UNITOK_LOG_LEVEL": "error"}
+        environment |= settings
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         address = f"http://127.0.0.1:{port}"
         try:

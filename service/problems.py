@@ -15,6 +15,7 @@ from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import Scope
 
 from service.errors import (
@@ -111,6 +112,7 @@ TOO_SLOW = Kind(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", "The body took too 
 WRONG_TYPE = Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
 
 RETRY_SECONDS = 1
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def kind_of(error: BaseException) -> Kind:
@@ -184,7 +186,19 @@ async def handle_http(request: Request, error: Exception) -> Response:
     status = HTTPStatus(refusal.status_code)
     kind = Kind(status, status.phrase.lower().replace(" ", "-"), status.phrase)
     detail = f"{request.method} {request.url.path}: {status.phrase.lower()}; /docs lists what there is"
-    return problem_response(request.scope, kind, detail, headers=refusal.headers)
+    headers = dict(refusal.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request))
+    return problem_response(request.scope, kind, detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What a path may be asked with; the framework names the methods of its first route alone."""
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 def _message(problem: Mapping[str, Any]) -> str:

@@ -370,6 +370,19 @@ def test_the_work_of_a_client_that_left_is_dropped(served: Served) -> None:
     assert 'unitok_requests_total{method="POST",route="/tokenize",status="499"} 1.0' in metrics
 
 
+def test_a_wrong_method_is_told_every_right_one(shared: Served) -> None:
+    """Found by `make fuzz`: only the methods of the first route were named."""
+    for method, path, allowed in (
+        ("OPTIONS", "/items/films/1", "GET, PUT, DELETE"),
+        ("PATCH", "/items/films/1", "GET, PUT, DELETE"),
+        ("GET", "/tokenize", "POST"),
+        ("POST", "/domains", "GET"),
+    ):
+        response = shared.client.request(method, path)
+        check_problem(response, 405, "method-not-allowed")
+        assert response.headers["Allow"] == allowed
+
+
 def test_a_request_that_takes_too_long_is_given_up_and_withdrawn(tmp_path: Path) -> None:
     with serve(tmp_path, max_request_seconds=0.3) as served:
         encoder = served.engine.text_encoder

@@ -1,0 +1,67 @@
+"""Ten thousand requests made from the OpenAPI document, good and bad, against the real service: `make fuzz`.
+
+schemathesis makes them (by rule, at random, and in sequences that use what earlier answers said) and checks every
+answer: no failure of the server, a documented status, the documented schema and content type, wrong data refused, keys
+asked for. Long, so not part of the test suite; what it finds becomes a test there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.serving import server
+from service.access import KeyScope, new_key
+
+CASES = 10_000
+OPERATIONS = 8
+"""Operations with anything to vary; the share of each is `--max-examples`."""
+
+LEFT_OUT = ("positive_data_acceptance",)
+"""The schema cannot say that a domain must hold items, so some requests that fit it are rightly refused."""
+
+
+def main() -> int:
+    """Run, print what failed, and return schemathesis' exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, default=Path("models/sample"))
+    parser.add_argument("--cases", type=int, default=CASES)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=int, help="search for so long, in place of so many cases")
+    options = parser.parse_args()
+    key = new_key("fuzzer", list(KeyScope))
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        server(options.bundle, {"UNITOK_API_KEYS": key.entry}) as address,
+    ):
+        report, output = Path(folder) / "report.json", Path(folder) / "output.txt"
+        command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{address}/openapi.json"]
+        command += ["--header", f"Authorization: Bearer {key.secret}", "--seed", str(options.seed)]
+        command += ["--max-examples", str(options.cases // OPERATIONS), "--workers", str(options.workers)]
+        command += ["--checks", "all", "--exclude-checks", ",".join(LEFT_OUT), "--continue-on-failure", "--no-shrink"]
+        command += ["--suppress-health-check", "all", "--no-color", "--report", "json"]
+        command += ["--report-json-path", str(report)]
+        if options.minutes:
+            command += ["--max-time", str(60 * options.minutes)]
+        with output.open("w") as log:
+            status = subprocess.run(command, check=False, stdout=log, stderr=subprocess.STDOUT).returncode
+        found = json.loads(report.read_text())
+        cases = found["test_cases"]
+        print(
+            f"{cases['generated']} cases in {found['running_time']:.0f} s, seed {found['seed']}, {found['stop_reason']}"
+        )
+        for failure in found["failures"]:
+            print(f"  {failure['code']} {failure['title']}: {', '.join(failure['operations'])}")
+        if status:
+            # Reproductions may carry bodies of megabytes: of each line, its beginning is enough to see what was sent.
+            print("\n".join(line[:500] for line in output.read_text(errors="replace").splitlines()))
+        return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Every install is the one that was tested: pins are exact, none is missing, and what is installed agrees with them."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([0-9][0-9A-Za-z.+!]*)")
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    found = [PIN.fullmatch(line) for line in lines]
+    assert [line for line, match in zip(lines, found, strict=True) if match is None] == []
+    names = [canonical(match[1]) for match in found if match]
+    assert sorted(names) == sorted(set(names))
+    return {canonical(match[1]): match[2] for match in found if match}
+
+
+def test_what_is_installed_is_what_is_pinned(pins: dict[str, str]) -> None:
+    wrong = {}
+    for name, pinned in pins.items():
+        try:
+            installed = version(name)
+        except PackageNotFoundError:
+            continue  # of an extra that excludes one of those here
+        if installed.split("+")[0] != pinned:
+            wrong[name] = (installed, pinned)
+    assert wrong == {}
+
+
+def test_every_package_we_ask_for_is_pinned_with_all_that_it_brings(pins: dict[str, str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(name for names in project["optional-dependencies"].values() for name in names)]
+    waiting, seen = [_name(requirement) for requirement in asked], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            needed = requires(name) or []
+        except PackageNotFoundError:
+            assert name in pins or name.startswith(("nvidia-", "cuda-")), name
+            continue
+        assert name in pins, name
+        waiting += [_name(requirement) for requirement in needed if _is_installed(requirement)]
+
+
+def _name(requirement: str) -> str:
+    match = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert match is not None
+    return canonical(match[0])
+
+
+def _is_installed(requirement: str) -> bool:
+    """Whether a dependency is wanted here: of no extra, and not of another platform, where it is not installed."""
+    try:
+        version(_name(requirement))
+    except PackageNotFoundError:
+        return False
+    return "extra ==" not in requirement
