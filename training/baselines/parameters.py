@@ -1,7 +1,7 @@
 """Every knob of every baseline, checked strictly: an unknown key or a wrong value is an error naming it.
 
-The key `kind` says which baseline a file configures, and so which keys it may hold. The defaults did best on the
-validation part of small domains. Knows nothing of data sets.
+The key `kind` says which baseline a file configures, and so which keys it may hold. The defaults suit domains of some
+thousand items. Knows nothing of data sets.
 """
 
 from __future__ import annotations
