@@ -79,9 +79,13 @@ def load_arrays(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, NDArr
     for name, value in about.items():
         if said.get(name) != value:
             raise SavedIndexError(f"{path}: {name} is {said.get(name)!r}, but {value!r} is wanted")
+    paths = {name: inside / f"{Path(name).name}.npy" for name in described}
     with ThreadPoolExecutor(max_workers=2) as pool:
-        loaded = pool.map(lambda name: _read(inside / f"{Path(name).name}.npy", described[name]), described)
-        return dict(zip(described, loaded, strict=True)), said
+        for _ in pool.map(lambda name: _check(paths[name], described[name]), described):
+            pass
+    # One after another: NumPy reads headers with Python's own parser, which in CPython 3.11 fails now and then when two
+    # threads run it.
+    return {name: _map(paths[name], described[name]) for name in described}, said
 
 
 def _write(path: Path, array: NDArray[Any]) -> dict[str, Any]:
@@ -92,12 +96,20 @@ def _write(path: Path, array: NDArray[Any]) -> dict[str, Any]:
     return {"sha256": _sha256(path), "shape": list(array.shape), "dtype": array.dtype.str}
 
 
-def _read(path: Path, described: Mapping[str, Any]) -> NDArray[Any]:
+def _check(path: Path, described: Mapping[str, Any]) -> None:
+    """Refuse a file that is not the one that was saved."""
     try:
-        if _sha256(path) != described["sha256"]:
-            raise SavedIndexError(f"{path}: is not what was saved: its SHA-256 differs from the manifest's")
+        same = _sha256(path) == described["sha256"]
+    except (OSError, KeyError, TypeError) as error:
+        raise SavedIndexError(f"{path}: cannot be read: {type(error).__name__}: {error}") from None
+    if not same:
+        raise SavedIndexError(f"{path}: is not what was saved: its SHA-256 differs from the manifest's")
+
+
+def _map(path: Path, described: Mapping[str, Any]) -> NDArray[Any]:
+    try:
         array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise SavedIndexError(f"{path}: cannot be read: {type(error).__name__}: {error}") from None
     if list(array.shape) != described.get("shape") or array.dtype.str != described.get("dtype"):
         raise SavedIndexError(
