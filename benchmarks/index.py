@@ -1,22 +1,49 @@
-"""The constraint index: building, inserting, memory; peer: a trie of dictionaries, as research code has it."""
+"""The constraint index and the live table: building, memory, loading, changing, and searching meanwhile.
+
+Peers: a trie of dictionaries, as research code has it, and a static index, which takes one new item by being built
+anew.
+
+    python -m benchmarks.index                       # 200,000 items: seconds
+    python -m benchmarks.index --items 10000000      # the long form: minutes, and 3 GB of memory
+    python -m benchmarks.index --clock processor     # where other work shares the cores
+"""
 
 from __future__ import annotations
 
+import argparse
+import statistics
+import tempfile
+import threading
+import time
 import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.catalogues import random_items
-from benchmarks.rows import Row, medians
+from benchmarks.catalogues import LAYOUT, random_items
+from benchmarks.recommenders import exported, opened, random_model
+from benchmarks.rows import CLOCKS, Clock, Row, medians, report
+from service.catalogue.live_state import LiveState, shared_levels
+from service.catalogue.store import StoredItem
+from service.engine.recommender import Recommender
+from service.engine.sessions import Runtime
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray
+
+DICTIONARY_ITEMS = 200_000
+"""Most items for which the peer of dictionaries is built; it takes a kilobyte an item."""
+
+TITLE = "A title of sixty letters, as long as they are in catalogues "
 
 
 def build(tokens: IntArray) -> CodeTrie:
     """Our index over one root."""
     items = len(tokens)
-    return CodeTrie.from_tokens(tokens, np.zeros(items, dtype=np.int32), np.arange(items, dtype=np.int32), 1)
+    leaves = np.arange(items, dtype=np.int32)
+    return CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, 1, shared_levels(LAYOUT))
 
 
 def dictionary_trie(tokens: IntArray) -> dict[int, Any]:
@@ -30,28 +57,192 @@ def dictionary_trie(tokens: IntArray) -> dict[int, Any]:
     return root
 
 
-def run(items: int = 200_000) -> list[Row]:
+def run(items: int = 200_000, clock: Clock = time.perf_counter) -> list[Row]:
     """Measure at one catalogue size."""
-    drawn = random_items(items + items // 10, np.random.default_rng(0))
-    tokens, fresh = drawn[:items], drawn[items:].tolist()
-    ours, peer = (items / taken for taken in medians(3, lambda: build(tokens), lambda: dictionary_trie(tokens)))
-    arrays = build(tokens).arrays()
-    size = sum(array.nbytes for array in (arrays.node_start, arrays.node_count, arrays.edge_token, arrays.edge_child))
+    drawn = random_items(items + min(items // 10, 100_000), np.random.default_rng(0))
+    tokens, fresh = drawn[:items], drawn[items:]
+    tokens = tokens[np.argsort(LAYOUT.pack(LAYOUT.values(tokens)))]
+    of = f"{items:,} items"
+    rows = _against_dictionaries(tokens, clock) if items <= DICTIONARY_ITEMS else []
+    started = clock()
+    trie = build(tokens)
+    built = clock() - started
+    rows += [
+        Row(f"build the index from sorted codes, {of}", built, "s", goal=30),
+        Row(f"memory of the index, {of}", trie.nbytes() / items, "bytes", goal=40),
+    ]
+    rows += _changes(trie, fresh, built, clock)
+    rows += _filters(trie, tokens, clock)
+    rows += _searches_meanwhile(trie, fresh, items)
+    rows.append(Row(f"memory of the index after these changes, {of}", trie.nbytes() / items, "bytes", goal=40))
+    del trie
+    return rows + _live(tokens, clock)
+
+
+def _against_dictionaries(tokens: IntArray, clock: Clock) -> list[Row]:
+    items = len(tokens)
+    ours, peer = (
+        items / taken for taken in medians(3, lambda: build(tokens), lambda: dictionary_trie(tokens), clock=clock)
+    )
     tracemalloc.start()
     kept = dictionary_trie(tokens)
     peer_size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     del kept
-    trie = build(tokens)
-
-    def insert() -> None:
-        for leaf, path in enumerate(fresh):
-            trie.insert(0, path, items + leaf)
-        for path in fresh:
-            trie.delete(0, path)
-
+    size = build(tokens).nbytes()
     return [
         Row(f"build the index, {items:,} items", ours, "items/s", peer, "nested dictionaries"),
-        Row(f"memory of the index, {items:,} items", size / items, "bytes", peer_size / items, "same"),
-        Row(f"insert and delete one item among {items:,}", medians(3, insert)[0] / len(fresh) * 1e6, "us"),
+        Row(f"memory of the index, {items:,} items", size / items, "bytes", peer_size / items, "nested dictionaries"),
     ]
+
+
+def _changes(trie: CodeTrie, fresh: IntArray, built: float, clock: Clock) -> list[Row]:
+    """One item at a time, and many at once."""
+    items = trie.leaf_count(0)
+    inserted, deleted = [], []
+    for leaf, path in enumerate(fresh[:500], start=items):
+        inserted.append(_seconds(partial(trie.insert, 0, path, leaf), clock))
+    for path in fresh[:500]:
+        deleted.append(_seconds(partial(trie.delete, 0, path), clock))
+    rows = []
+    for what, taken in (("insert", inserted), ("delete", deleted)):
+        one = statistics.median(taken)
+        rows += [
+            Row(f"{what} one item among {items:,}, median", 1e6 * one, "us", goal=1000),
+            Row(f"{what} one item among {items:,}, median", 1e6 * one, "us", 1e6 * built, "an index built anew"),
+        ]
+    for size in (1_000, len(fresh)):
+        roots, part = np.zeros(size, dtype=np.int32), fresh[:size]
+        leaves = np.arange(items, items + size, dtype=np.int32)
+        add, remove = partial(trie.change, added=(roots, part, leaves)), partial(trie.change, removed=(roots, part))
+        for what, seconds in zip(("insert", "delete"), medians(5, add, remove, clock=clock), strict=True):
+            rows.append(Row(f"{what} {size:,} items at once among {items:,}", size / seconds, "items/s", goal=50_000))
+    return rows
+
+
+def _filters(trie: CodeTrie, tokens: IntArray, clock: Clock) -> list[Row]:
+    """What an exclude list and an allow list cost before the search begins."""
+    rows = []
+    for count in (1_000, 10_000):
+        named = tokens[np.random.default_rng(1).choice(len(tokens), count, replace=False)]
+        roots, leaves = np.zeros(count, dtype=np.int32), np.arange(count, dtype=np.int32)
+        blocked, allowed = medians(
+            5,
+            partial(trie.blocked_edges, roots, named),
+            partial(CodeTrie.from_tokens, named, roots, leaves, 1),
+            clock=clock,
+        )
+        rows += [
+            Row(f"edges that cut off {count:,} of {len(tokens):,} items", 1e3 * blocked, "ms"),
+            Row(f"index of {count:,} allowed items of {len(tokens):,}", 1e3 * allowed, "ms"),
+        ]
+    return rows
+
+
+def _searches_meanwhile(trie: CodeTrie, fresh: IntArray, items: int) -> list[Row]:
+    """A search on one core, alone and beside a thread that changes the index without a pause on the other."""
+    recommender = _recommender()
+    history = np.random.default_rng(2).integers(3, 3 + LAYOUT.levels * LAYOUT.codes, (1, 100))
+    mask, none = np.ones_like(history), np.full((1, 1), -1, dtype=np.int32)
+
+    def search() -> tuple[float, float]:
+        """Seconds on the clock, and of the processor, which other work on the machine does not lengthen."""
+        started, worked = time.perf_counter(), time.thread_time()
+        state = trie.arrays()
+        recommender.search(history, mask, state, state.roots[None, :1], none, 20)
+        return time.perf_counter() - started, time.thread_time() - worked
+
+    changed = 0
+    stop = threading.Event()
+
+    def change() -> None:
+        nonlocal changed
+        roots, leaves = np.zeros(1000, dtype=np.int32), np.arange(items, items + 1000, dtype=np.int32)
+        while not stop.is_set():
+            trie.change(added=(roots, fresh[:1000], leaves))
+            trie.change(removed=(roots, fresh[:1000]))
+            changed += 2000
+
+    search()
+    alone: list[tuple[float, float]] = []
+    beside: list[tuple[float, float]] = []
+    spent = 0.0
+    for _ in range(5):
+        alone += [search() for _ in range(20)]
+        writer = threading.Thread(target=change)
+        stop.clear()
+        started = time.perf_counter()
+        writer.start()
+        beside += [search() for _ in range(20)]
+        stop.set()
+        writer.join()
+        spent += time.perf_counter() - started
+    rate = f"the same search alone; {changed / spent:,.0f} changes/s meanwhile"
+    rows = []
+    for what, before, after in zip(
+        ("clock", "processor"), zip(*alone, strict=True), zip(*beside, strict=True), strict=True
+    ):
+        name = f"search while items come and go, {items:,} items, {what}"
+        rows += [
+            Row(f"{name}, median", 1e3 * statistics.median(after), "ms", 1e3 * statistics.median(before), rate, 0.95),
+            Row(f"{name}, 95th percentile", 1e3 * quantile(after), "ms", 1e3 * quantile(before), rate, 0.95),
+        ]
+    return rows
+
+
+def quantile(values: Sequence[float]) -> float:
+    """The 95th percentile."""
+    return statistics.quantiles(values, n=20)[-1]
+
+
+def _live(tokens: IntArray, clock: Clock) -> list[Row]:
+    """The live catalogue as a whole: ten letters of item id, sixty of title."""
+    items = len(tokens)
+    packed = LAYOUT.pack(LAYOUT.values(tokens))
+
+    def batches() -> Iterator[list[StoredItem]]:
+        for first in range(0, items, 10_000):
+            part = packed[first : first + 10_000]
+            yield [StoredItem("all", f"B{first + row:09}", number, TITLE) for row, number in enumerate(part.tolist())]
+
+    started = clock()
+    state = LiveState.read(LAYOUT, batches())
+    read = clock() - started
+    sizes = state.nbytes()
+    with tempfile.TemporaryDirectory(dir=Path.cwd() / "work" if (Path.cwd() / "work").is_dir() else None) as name:
+        saved = _seconds(partial(state.save, Path(name), {"of": "benchmark"}), clock)
+        del state
+        (loaded,) = medians(3, lambda: LiveState.load(LAYOUT, Path(name), {"of": "benchmark"}), clock=clock)
+    total = sum(sizes.values()) / items
+    return [
+        Row(f"live catalogue of {items:,} items from records", read, "s"),
+        Row(f"save index and table of {items:,} items", saved, "s"),
+        Row(f"check and map index and table of {items:,} items", loaded, "s", goal=2),
+        Row(f"table of {items:,} items, columns and hash table", sizes["columns"] / items, "bytes"),
+        Row(f"table of {items:,} items, ids of 10 and titles of 60 letters", sizes["texts"] / items, "bytes"),
+        Row(f"index and table of {items:,} items", total, "bytes"),
+    ]
+
+
+def _recommender() -> Recommender:
+    """A graph with random weights in TIGER's size, on one thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        return opened(exported(random_model(), Path(folder)), Runtime("cpu", 1))
+
+
+def _seconds(call: Callable[[], object], clock: Clock) -> float:
+    started = clock()
+    call()
+    return clock() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=200_000)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    chosen = parser.parse_args()
+    report(run(chosen.items, CLOCKS[chosen.clock]))
+
+
+if __name__ == "__main__":
+    main()

@@ -81,6 +81,10 @@ class BundleError(UnitokError):
     """A bundle is missing a file, altered, or not of the shape that its manifest says."""
 
 
+class SavedIndexError(UnitokError):
+    """A saved index is missing, damaged or of another catalogue; it is built anew from the store."""
+
+
 class ConfigError(UnitokError):
     """A setting or a configuration file is wrong; the message names the key."""
 

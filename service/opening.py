@@ -14,6 +14,7 @@ from service.bundle.files import Bundle
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_catalogue
 from service.engine.engine import Engine
+from service.logs import get_logger
 from service.settings import Settings
 
 
@@ -27,18 +28,22 @@ class Opened:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Opened]:
-    """Open bundle and store, bring the bundle's catalogue into the store if it is not there, load it, and close it.
+    """Open bundle and store, bring the bundle's catalogue into the store if need be, load it, save it and close it.
 
     Raises
     ------
     BundleError : the bundle is damaged
     ProviderUnavailable : the requested provider is not installed
-    ConfigError, StoreUnavailable : the store's URL is wrong, or it does not answer
+    ConfigError, StoreUnavailable : the store's URL or the index folder is wrong, or the store does not answer
     """
     bundle = Bundle.open(settings.bundle)
     engine = Engine.open(bundle, settings.provider, settings.threads, settings.spin_microseconds)
     store = open_catalogue(settings.store.get_secret_value(), bundle, serving=True)
     try:
-        yield Opened(engine, LiveCatalogue(store))
+        catalogue = LiveCatalogue(store, settings.index_folder)
+        if catalogue.rebuilt is not None:
+            get_logger("unitok.opening").warning("index built anew from the store", reason=catalogue.rebuilt)
+        yield Opened(engine, catalogue)
+        catalogue.save()
     finally:
         store.close()

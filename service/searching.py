@@ -13,9 +13,10 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.batching import Batcher
-from service.catalogue.live import CatalogueEntry, LiveCatalogue
+from service.catalogue.live import CatalogueView, LiveCatalogue
 from service.catalogue.store import ItemKey
 from service.engine.engine import SearchesItems
 from service.engine.history_tokens import HistoryTokens, history_tokens
@@ -111,18 +112,21 @@ class Searching:
                     beams=first.beams,
                 )
             return [
-                [
-                    self._result(view.item(int(leaf)), float(score), job)
-                    for leaf, score in zip(found.leaf[row, : job.k], found.log_prob[row, : job.k], strict=True)
-                    if leaf >= 0
-                ]
+                self._results(view, found.leaf[row, : job.k], found.tokens[row, : job.k], found.log_prob[row], job)
                 for row, job in enumerate(jobs)
             ]
 
     @staticmethod
-    def _result(entry: CatalogueEntry, score: float, job: SearchJob) -> Recommendation:
-        semantic_id = job.recommender.layout.semantic_id(entry.values)
-        return Recommendation(entry.domain, entry.item_id, score, semantic_id, entry.title)
+    def _results(
+        view: CatalogueView, leaves: IntArray, tokens: IntArray, scores: NDArray[np.float32], job: SearchJob
+    ) -> list[Recommendation]:
+        """The items of one row, best first; where there are fewer than k, its end is marked."""
+        there = leaves >= 0
+        entries, layout = view.items(leaves[there], tokens[there]), job.recommender.layout
+        return [
+            Recommendation(entry.domain, entry.item_id, score, layout.semantic_id(entry.values), entry.title)
+            for entry, score in zip(entries, scores[: len(leaves)][there].tolist(), strict=True)
+        ]
 
 
 def _histories(jobs: Sequence[SearchJob]) -> HistoryTokens:

@@ -38,6 +38,11 @@ class Settings(BaseSettings):
         description="Catalogue store: `embedded:FOLDER`, or `redis://...` shared by several replicas. May hold a "
         "password, so it is never logged.",
     )
+    index_folder: Path | None = Field(
+        default=None,
+        description="Folder in which the index in memory is saved when the service stops, to be mapped at the next "
+        "start in place of reading the whole store; one folder a replica. Empty: nowhere.",
+    )
     provider: Literal["cpu", "cuda"] = Field(
         default="cpu", description="Where the networks run; a provider that is not installed is an error at start."
     )

@@ -6,6 +6,8 @@ import itertools
 import threading
 from collections.abc import Sequence
 
+import numpy as np
+
 from service.catalogue.live import CatalogueView, LiveCatalogue
 from service.catalogue.opening import open_store
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem
@@ -33,7 +35,7 @@ def key(item_id: str, domain: str = "films") -> ItemKey:
 def reachable(view: CatalogueView, domains: Sequence[str], skip: Sequence[int] = ()) -> dict[ItemKey, tuple[int, ...]]:
     """What a search could find below the roots of some domains, by plain recursion, with the tokens on the way."""
     arrays = view.arrays
-    found: dict[ItemKey, tuple[int, ...]] = {}
+    met: list[tuple[int, tuple[int, ...]]] = []
 
     def walk(node: int, path: tuple[int, ...]) -> None:
         first = int(arrays.node_start[node])
@@ -42,14 +44,15 @@ def reachable(view: CatalogueView, domains: Sequence[str], skip: Sequence[int] =
                 continue
             child, way = int(arrays.edge_child[edge]), (*path, int(arrays.edge_token[edge]))
             if len(way) == LAYOUT.depth:
-                entry = view.item(child)
-                found[ItemKey(entry.domain, entry.item_id)] = way
+                met.append((child, way))
             else:
                 walk(child, way)
 
     for root in view.roots(domains):
         walk(int(root), ())
-    return found
+    ways = np.array([way for _, way in met], dtype=np.int32).reshape(-1, LAYOUT.depth)
+    entries = view.items(np.array([child for child, _ in met], dtype=np.int32), ways)
+    return {ItemKey(entry.domain, entry.item_id): way for entry, (_, way) in zip(entries, met, strict=True)}
 
 
 def until(condition: object) -> None:

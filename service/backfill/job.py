@@ -1,10 +1,8 @@
-"""Fills a catalogue from a file: read, encode, tokenize, register, checkpoint, batch by batch.
+"""Fills a catalogue from a file: read, encode and register, three batches at a time, each in one of these stages.
 
 A checkpoint is written after a batch was acknowledged, never before. A run that is killed in between repeats one batch,
 which changes nothing, since registering is idempotent: nothing is lost, no ID is given twice. Knows nothing of the
 command line, nor of which store it fills.
-
-Symbols: B batch, D embedding width.
 """
 
 from __future__ import annotations
@@ -12,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from service.backfill.encoding import RowEncoder
 from service.backfill.reading import FileFormat, columns_of, read_records
 from service.backfill.report import Tally
 from service.backfill.rows import TEXT_FIELDS, Kind, Rejection, Row, RowReader
@@ -100,6 +98,15 @@ def run_backfill(
     return _Run(job, store, text_encoder, item_tokenizer, advance).to_the_end()
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Rows to register, and those rejected among them; `last` where the file ends here."""
+
+    rows: Sequence[Row]
+    rejections: Sequence[Rejection]
+    last: bool
+
+
 class _Run:
     def __init__(
         self,
@@ -111,10 +118,9 @@ class _Run:
     ) -> None:
         self._job = job
         self._store = store
-        self._text_encoder = text_encoder
-        self._item_tokenizer = item_tokenizer
+        self._encoder = RowEncoder(text_encoder, item_tokenizer)
         self._advance = advance
-        self._rows = RowReader(job.columns, item_tokenizer.width)
+        self._reader = RowReader(job.columns, item_tokenizer.width)
         self._name = job.checkpoint_name()
         saved = store.checkpoint(self._name)
         tally = Tally.from_json(saved) if saved is not None else Tally()
@@ -122,40 +128,67 @@ class _Run:
         self._clock = time.perf_counter()
 
     def to_the_end(self) -> Tally:
-        job, tally = self._job, self._tally
-        self._advance(tally, tally.records)
-        batch: list[Row] = []
+        """Read a batch, encode the one before it and store the one before that, all at the same time.
+
+        At most three batches are in memory. They are stored one after another, in the order of the file, each before
+        its checkpoint; when something fails, those before it have been stored.
+        """
+        self._advance(self._tally, self._tally.records)
+        batches = self._batches()
+        with ThreadPoolExecutor(1, "backfill-read") as reader, ThreadPoolExecutor(1, "backfill-store") as storer:
+            storing: Future[None] | None = None
+            reading = reader.submit(next, batches)
+            try:
+                while True:
+                    batch = reading.result()
+                    if not batch.last:
+                        reading = reader.submit(next, batches)
+                    items = self._tokenized(batch.rows)
+                    if storing is not None:
+                        storing.result()
+                    storing = storer.submit(self._finish_batch, batch, items)
+                    if batch.last:
+                        break
+            finally:
+                if storing is not None:
+                    storing.result()
+        return self._tally
+
+    def _batches(self) -> Iterator[_Batch]:
+        """The file from where it is done on, in batches."""
+        job = self._job
+        rows: list[Row] = []
         rejections: list[Rejection] = []
-        for record in read_records(job.path, job.kind, list(job.columns.values()), skip=tally.records):
-            row = self._rows.read(record)
+        for record in read_records(job.path, job.kind, list(job.columns.values()), skip=self._tally.records):
+            row = self._reader.read(record)
             if isinstance(row, Row):
-                batch.append(row)
+                rows.append(row)
             elif job.skip_bad:
                 rejections.append(row)
             else:
                 raise InvalidInput(f"{job.path}: {row}; mend it, or pass over such rows with --skip-bad")
-            if len(batch) + len(rejections) >= job.batch:
-                self._finish_batch(batch, rejections)
-                batch, rejections = [], []
-        tally.finished = True
-        self._finish_batch(batch, rejections)
-        return tally
+            if len(rows) + len(rejections) >= job.batch:
+                yield _Batch(rows, rejections, last=False)
+                rows, rejections = [], []
+        yield _Batch(rows, rejections, last=True)
 
-    def _finish_batch(self, batch: Sequence[Row], rejections: Sequence[Rejection]) -> None:
+    def _finish_batch(self, batch: _Batch, items: Sequence[NewItem]) -> None:
         """Register the rows, then checkpoint them together with the rejected ones among them."""
-        tally, done = self._tally, len(batch) + len(rejections)
-        if batch:
-            registered = self._store.register(self._tokenized(batch))
-            full = [self._full(row) for row, refused in zip(batch, registered.refused, strict=True) if refused]
+        tally, rejections = self._tally, list(batch.rejections)
+        done = len(batch.rows) + len(rejections)
+        if items:
+            registered = self._store.register(items)
+            full = [self._full(row) for row, refused in zip(batch.rows, registered.refused, strict=True) if refused]
             if full and not self._job.skip_bad:
                 raise SuffixExhausted(f"{self._job.path}: {full[0]}; pass over such rows with --skip-bad")
             created = int(registered.created.sum())
             tally.created += created
-            tally.present += len(batch) - created - len(full)
-            rejections = [*rejections, *full]
+            tally.present += len(items) - created - len(full)
+            rejections += full
         for rejection in rejections:
             tally.reject(rejection, str(self._job.path))
         tally.records += done
+        tally.finished = batch.last
         now = time.perf_counter()
         tally.seconds, self._clock = tally.seconds + now - self._clock, now
         self._store.save_checkpoint(self._name, tally.to_json())
@@ -168,26 +201,18 @@ class _Run:
         )
         return Rejection(Kind.SUFFIX_EXHAUSTED, row.row, self._job.columns["item_id"], reason)
 
-    def _tokenized(self, batch: Sequence[Row]) -> list[NewItem]:
-        """Codes and experts of a batch of rows."""
-        vectors = np.empty((len(batch), self._item_tokenizer.width), dtype=np.float32)
-        texted = [number for number, row in enumerate(batch) if row.embedding is None]
-        if texted:
-            vectors[texted] = self._text_encoder.encode([batch[number].text for number in texted])
-        for number, row in enumerate(batch):
-            if row.embedding is not None:
-                vectors[number] = row.embedding
-        found = self._item_tokenizer.tokenize(vectors)
+    def _tokenized(self, rows: Sequence[Row]) -> list[NewItem]:
+        """Rows with their codes and experts."""
         return [
             NewItem(
                 domain=self._job.domain,
                 item_id=row.item_id,
-                codes=tuple(codes),
-                experts=tuple(experts),
+                codes=encoded.codes,
+                experts=encoded.experts,
                 title=row.content.title,
                 content=stored_content(row.content),
             )
-            for row, codes, experts in zip(batch, found.codes.tolist(), found.experts.tolist(), strict=True)
+            for row, encoded in zip(rows, self._encoder.encode(rows), strict=True)
         ]
 
 

@@ -6,7 +6,9 @@ reading beside them is safe, and may see half of one. Knows nothing of stores an
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +69,29 @@ class Census:
             perplexity=np.exp(_entropy(counts.codes)),
             expert_share=counts.experts / max(1, int(counts.experts.sum())),
         )
+
+    @classmethod
+    def from_arrays(cls, layout: TokenLayout, domains: Sequence[str], saved: Mapping[str, NDArray[Any]]) -> Census:
+        """A census from what `arrays` gave for these domains."""
+        census = cls(layout)
+        rows = zip(domains, saved["codes"], saved["experts"], saved["items"].tolist(), strict=True)
+        for domain, codes, experts, (items, collided) in rows:
+            counts = _Counts(layout)
+            counts.codes += codes
+            counts.experts += experts
+            counts.items, counts.collided = items, collided
+            census._domains[domain] = counts
+        return census
+
+    def arrays(self, domains: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """Counts of R domains, to be saved: codes [R, L, T], experts [R, K], items and collided items [R, 2]."""
+        layout = self._layout
+        counts = [self._domains.get(domain) or _Counts(layout) for domain in domains]
+        return {
+            "codes": np.array([each.codes for each in counts]).reshape(-1, layout.levels, layout.codes),
+            "experts": np.array([each.experts for each in counts], dtype=np.int64).reshape(-1, layout.experts),
+            "items": np.array([(each.items, each.collided) for each in counts], dtype=np.int64).reshape(-1, 2),
+        }
 
     def __contains__(self, domain: str) -> bool:
         return domain in self._domains

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 PART = struct.Struct(">Q")
 
@@ -23,10 +23,15 @@ def item_part(item_id: str, packed: int) -> int:
 
 
 class Fingerprints:
-    """Fingerprint of each domain, kept up with changes; a domain without items has none."""
+    """Fingerprint of each domain, kept up with changes; a domain without items has none.
 
-    def __init__(self) -> None:
-        self._parts: dict[str, int] = {}
+    Parameters
+    ----------
+    values : to go on from
+    """
+
+    def __init__(self, values: Mapping[str, int] | None = None) -> None:
+        self._parts: dict[str, int] = dict(values or {})
 
     def toggle(self, domain: str, item_id: str, packed: int) -> None:
         """Put an item in, or take it out again."""

@@ -4,8 +4,9 @@ Registering goes through the store and is applied here before the call returns, 
 on. What other replicas change arrives by `refresh`, which reads the current state of every key that the change log
 names, so it does not matter how often or in which order a change is seen.
 
-A batch of searches runs inside `searching`, where nothing changes; changes wait for the batches that have begun, and
-new batches wait for changes.
+A batch of searches runs on one view, which never changes; changes and searches do not wait for each other. Only a
+deletion waits, before it returns, for the batches that began before it. Saved to a folder, the catalogue is there again
+at the next start without reading the whole store.
 
 A store that was emptied or set back behind our back is given what is here, with the IDs it was published under, before
 anything is read from it again: what was recommendable stays so. Knows nothing of HTTP or of graphs.
@@ -13,29 +14,27 @@ anything is read from it again: what was recommendable stays so. Knows nothing o
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.catalogue.census import Census
-from service.catalogue.fingerprint import Fingerprints
-from service.catalogue.locking import ReadWriteLock
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem, Totals
-from service.catalogue.table import CatalogueEntry, CatalogueTable
-from service.errors import UnknownDomain
-from service.index.nearest import nearest_paths
-from service.index.trie import CodeTrie, TrieArrays
+from service.catalogue.live_state import LiveState
+from service.catalogue.locking import Readers
+from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem, Totals, layout_of_ids
+from service.catalogue.table import CatalogueEntry
+from service.catalogue.view import CatalogueView, Neighbour
+from service.errors import ConfigError, SavedIndexError
 from service.semantic_ids import TokenLayout
 
 __all__ = ["Agreement", "CatalogueEntry", "CatalogueView", "LiveCatalogue", "Neighbour", "Reread"]
-
-IntArray = NDArray[np.int32]
 
 FETCHED_KEYS = 1000
 """Keys whose state one refresh step reads."""
@@ -45,6 +44,15 @@ COMPARE_ATTEMPTS = 5
 
 PUT_BACK_ITEMS = 1000
 """Items given back to a store in one step."""
+
+MOST_SLACK = 0.5
+"""Share of the index or the table that may hold nothing before `tidy` writes them anew."""
+
+LEAST_TIDIED_BYTES = 1 << 20
+"""Size below which slack does not matter."""
+
+IDENTITY = "live catalogue: identity of this store"
+"""Checkpoint of a random text that tells this store from another, or from itself after somebody emptied it."""
 
 
 class Reread(StrEnum):
@@ -70,116 +78,45 @@ class Agreement(StrEnum):
     """Reading anew did not help: the counts or fingerprints that the store keeps are wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbour:
-    """An item whose semantic ID begins as another's does, for `shared` of its L + N + 1 parts."""
-
-    entry: CatalogueEntry
-    shared: int
-
-
-class CatalogueView:
-    """What a batch of searches sees; valid inside the `searching` block that it comes from.
-
-    Parameters
-    ----------
-    table : items by ordinal
-    layout : how IDs become tokens
-    trie : over some or all items of the table; its leaves are ordinals
-    roots : node of each domain in the trie
-    """
-
-    def __init__(self, table: CatalogueTable, layout: TokenLayout, trie: CodeTrie, roots: dict[str, int]) -> None:
-        self._table = table
-        self._layout = layout
-        self._trie = trie
-        self._roots = roots
-
-    @property
-    def arrays(self) -> TrieArrays:
-        """The constraint index as a graph reads it."""
-        return self._trie.arrays()
-
-    def roots(self, domains: Sequence[str]) -> IntArray:
-        """Nodes at which beams start, int32 [R]; a domain named twice counts once.
-
-        Raises
-        ------
-        UnknownDomain : a domain never held an item
-        """
-        for domain in domains:
-            if domain not in self._roots:
-                raise UnknownDomain(f"domain {domain!r} holds no item; known are {sorted(self._roots)}")
-        return np.array([self._roots[domain] for domain in dict.fromkeys(domains)], dtype=np.int32)
-
-    def blocked(self, keys: Sequence[ItemKey]) -> IntArray:
-        """Edges that cut exactly these items off, int32 [X]; items that are not there are passed over."""
-        roots, tokens, _ = self._paths(keys, self._roots)
-        return self._trie.blocked_edges(roots, tokens)
-
-    def item(self, leaf: int) -> CatalogueEntry:
-        """The item that a leaf stands for."""
-        return self._table.entry(leaf)
-
-    def alike(self, key: ItemKey, count: int) -> list[Neighbour]:
-        """At most `count` other items of a live item's domain, those that share most of its ID's beginning first."""
-        _, tokens, _ = self._paths([key], self._roots)
-        if not len(tokens):
-            return []
-        own, root = tokens[0].tolist(), self._roots[key.domain]
-        found = []
-        for path in nearest_paths(self.arrays, root, own, count):
-            shared = next(level for level, token in enumerate(own) if path[level] != token)
-            found.append(Neighbour(self._table.entry(self._trie.find(root, path)), shared))
-        return found
-
-    def restricted(self, keys: Sequence[ItemKey]) -> CatalogueView:
-        """A view of these items alone, over an index of its own; items that are not there are passed over."""
-        domains = list(self._roots)
-        roots = {domain: number for number, domain in enumerate(domains)}
-        node_of, tokens, ordinals = self._paths(list(dict.fromkeys(keys)), roots)
-        trie = CodeTrie.from_tokens(tokens, node_of, ordinals, len(domains))
-        return CatalogueView(self._table, self._layout, trie, roots)
-
-    def _paths(self, keys: Sequence[ItemKey], roots: dict[str, int]) -> tuple[IntArray, IntArray, IntArray]:
-        """Roots int32 [n], tokens int32 [n, depth] and ordinals int32 [n] of those keys that are live."""
-        found = [(roots[key.domain], ordinal) for key in keys if (ordinal := self._table.ordinal(key)) is not None]
-        rows = np.array(found, dtype=np.int32).reshape(-1, 2)
-        return rows[:, 0], self._layout.tokens(self._table.values(rows[:, 1])), rows[:, 1]
-
-
-@dataclass(slots=True)
-class _State:
-    """Table, index and census that belong together; replaced as one when everything is read anew."""
-
-    table: CatalogueTable
-    trie: CodeTrie
-    roots: dict[str, int]
-    census: Census
-    fingerprints: Fingerprints
-
-
 class LiveCatalogue:
     """One replica's view of a store.
 
-    Every method may be called from any thread; inside a `searching` block only the view may be used.
+    Every method may be called from any thread; inside a `searching` block nothing may be deleted.
 
     Parameters
     ----------
-    store : read whole, here
+    store : its whole content is read here, unless what was saved is of this store and its log goes back far enough
+    folder : where the catalogue is saved, None for nowhere
+
+    Attributes
+    ----------
+    rebuilt : why what was saved could not be used, None where it could or where there is no folder
     """
 
-    def __init__(self, store: CatalogueStore) -> None:
+    def __init__(self, store: CatalogueStore, folder: Path | None = None) -> None:
         self._store = store
         self._layout = store.layout
+        self._folder = folder
         # Held over the store's answer and its application, so that no older state is applied after a newer one.
         self._applying = threading.Lock()
-        self._lock = ReadWriteLock()
+        self._tidying = threading.Lock()
+        self._readers = Readers()
+        # What was applied since compaction began, to be applied to its result as well.
+        self._missed: list[Mapping[ItemKey, StoredItem | None]] | None = None
+        self.rebuilt: str | None = None
+        self._unsaved = True
         self._fresh_at = time.monotonic()
         self._lost = False
         self._rereading_helps = True
-        self._seen = store.head()
-        self._state = self._read_all()
+        loaded = None if folder is None else self._load(folder)
+        if loaded is None:
+            self._seen = store.head()
+            self._state = self._read_all()
+            self.save()
+        else:
+            self._state, self._seen = loaded
+            self._unsaved = False
+            self.refresh()
 
     @property
     def layout(self) -> TokenLayout:
@@ -214,10 +151,9 @@ class LiveCatalogue:
 
     @contextmanager
     def searching(self) -> Iterator[CatalogueView]:
-        """Keep the catalogue as it is while the block runs."""
-        with self._lock.reading():
-            state = self._state
-            yield CatalogueView(state.table, self._layout, state.trie, state.roots)
+        """The catalogue as it is now, for as long as the block runs; never waits."""
+        with self._readers.reading():
+            yield self._state.view
 
     def alike(self, key: ItemKey, count: int) -> list[Neighbour]:
         """See `CatalogueView.alike`."""
@@ -237,9 +173,9 @@ class LiveCatalogue:
             packed = self._layout.pack(registered.values[kept])
             states = {
                 ItemKey(items[row].domain, items[row].item_id): StoredItem(
-                    items[row].domain, items[row].item_id, int(number), items[row].title
+                    items[row].domain, items[row].item_id, number, items[row].title
                 )
-                for row, number in zip(kept.tolist(), packed, strict=True)
+                for row, number in zip(kept.tolist(), packed.tolist(), strict=True)
             }
             self._apply(states)
         return registered
@@ -248,7 +184,9 @@ class LiveCatalogue:
         """Remove an item; it is recommended no more when the call returns. False where it was not there."""
         with self._applying:
             deleted = self._store.delete(key)
-            self._apply({key: None})
+            changed = self._apply({key: None})
+        if changed:
+            self._readers.wait_for_earlier()
         return deleted
 
     def refresh(self, reread: Callable[[Reread], None] = lambda reason: None) -> int:
@@ -316,14 +254,74 @@ class LiveCatalogue:
                 return Agreement.HEALED if self._rereading_helps else Agreement.UNPROVEN
         return Agreement.BUSY
 
+    def tidy(self, most_slack: float = MOST_SLACK) -> bool:
+        """Write table and index anew if too much of them holds nothing; searches and changes go on meanwhile."""
+        with self._tidying:
+            state = self._state
+            if state.slack() <= most_slack or sum(state.nbytes().values()) < LEAST_TIDIED_BYTES:
+                return False
+            with self._applying:
+                missed: list[Mapping[ItemKey, StoredItem | None]] = []
+                self._missed = missed
+                frozen = state.frozen()
+            try:
+                compacted = state.compacted(frozen)
+            except BaseException:
+                self._missed = None
+                raise
+            with self._applying:
+                self._missed = None
+                if self._state is not state:
+                    return False  # Everything was read anew meanwhile.
+                for states in missed:
+                    compacted.apply(states)
+                self._state, self._unsaved = compacted, True
+            return True
+
+    def save(self) -> None:
+        """Save what changed to the folder, if there is one and the store is complete; changes wait meanwhile.
+
+        Raises
+        ------
+        ConfigError : the folder cannot be written to; what it held is still there
+        """
+        if self._folder is None or not self._unsaved or not self._store.seeded():
+            return
+        with self._applying:
+            try:
+                self._state.save(self._folder, {**self._about(), "seen": self._seen})
+            except OSError as error:
+                raise ConfigError(f"index folder {self._folder}: cannot be written to: {error}") from error
+            self._unsaved = False
+
+    def _load(self, folder: Path) -> tuple[LiveState, int] | None:
+        """What was saved and the number of the last change in it; None where it cannot be used."""
+        try:
+            state, said = LiveState.load(self._layout, folder, self._about())
+            seen = int(said["seen"])
+        except (SavedIndexError, KeyError, ValueError, TypeError) as error:
+            self.rebuilt = str(error)
+            return None
+        if self._store.changes(seen, 1).gap:
+            self.rebuilt = f"{folder}: was saved at change {seen}, from which on the store's log no longer tells"
+            return None
+        return state, seen
+
+    def _about(self) -> dict[str, Any]:
+        """What tells this catalogue from any other."""
+        status = self._store.status()
+        identity = self._store.checkpoint(IDENTITY)
+        if identity is None:
+            identity = secrets.token_hex(16)
+            self._store.save_checkpoint(IDENTITY, identity)
+        return {"generation": status.generation, "layout": layout_of_ids(self._layout), "store": identity}
+
     def _agrees(self, totals: Totals) -> bool:
         mine = (self._state.table.counts(), self._state.fingerprints.values())
         return mine == (totals.items, totals.fingerprints)
 
     def _read_anew(self) -> None:
-        state = self._read_all()
-        with self._lock.writing():
-            self._state = state
+        self._state, self._unsaved = self._read_all(), True
 
     def _put_back(self) -> None:
         """Give the store what is here; what it knows itself, deletions included, it keeps as it is."""
@@ -333,7 +331,7 @@ class LiveCatalogue:
         rising = np.argsort(packed)
         for first in range(0, len(rising), PUT_BACK_ITEMS):
             rows = rising[first : first + PUT_BACK_ITEMS]
-            entries = map(table.entry, ordinals[rows].tolist())
+            entries = table.entries_at(ordinals[rows].tolist())
             self._store.restore(
                 [
                     StoredItem(entry.domain, entry.item_id, number, entry.title)
@@ -343,64 +341,13 @@ class LiveCatalogue:
         if not self._store.seeded():
             self._store.finish_seed()
 
-    def _read_all(self) -> _State:
-        """Table and index of everything that is in the store; the change log is to be followed from before the call."""
-        table, fingerprints = CatalogueTable(self._layout), Fingerprints()
-        for batch in self._store.scan():
-            table.add(batch)
-            fingerprints.toggle_all((item.domain, item.item_id, item.packed) for item in batch)
-        roots = {domain: number for number, domain in enumerate(table.domains())}
-        ordinals, node_of = table.rows()
-        values = table.values(ordinals)
-        census = Census(self._layout)
-        for domain, number in roots.items():
-            census.add(domain, values[node_of == number])
-        trie = CodeTrie.from_tokens(self._layout.tokens(values), node_of, ordinals, len(roots))
-        return _State(table, trie, roots, census, fingerprints)
+    def _read_all(self) -> LiveState:
+        """Everything that is in the store; the change log is to be followed from before the call."""
+        return LiveState.read(self._layout, self._store.scan())
 
-    def _apply(self, states: Mapping[ItemKey, StoredItem | None]) -> None:
-        """Bring table and index to the given states of some keys; waits for batches of searches that have begun."""
-        table = self._state.table
-        gone: list[ItemKey] = []
-        retitled: list[tuple[int, str | None]] = []
-        added: list[StoredItem] = []
-        for key, item in states.items():
-            ordinal = table.ordinal(key)
-            if ordinal is None:
-                added += [] if item is None else [item]
-            elif item is None:
-                gone.append(key)
-            elif not table.has_id(ordinal, item.packed):
-                # Only where somebody emptied the store and filled it anew.
-                gone.append(key)
-                added.append(item)
-            elif table.title(ordinal) != item.title:
-                retitled.append((ordinal, item.title))
-        if gone or retitled or added:
-            with self._lock.writing():
-                self._change(gone, retitled, added)
-
-    def _change(
-        self, gone: Sequence[ItemKey], retitled: Sequence[tuple[int, str | None]], added: Sequence[StoredItem]
-    ) -> None:
-        table, trie, roots, census = self._state.table, self._state.trie, self._state.roots, self._state.census
-        fingerprints = self._state.fingerprints
-        for key in gone:
-            ordinal = table.ordinal(key)
-            if ordinal is not None:
-                values = table.values([ordinal])
-                trie.delete(roots[key.domain], self._layout.tokens(values)[0])
-                census.remove(key.domain, values)
-                fingerprints.toggle(*key, int(self._layout.pack(values)[0]))
-                table.remove(key)
-        for ordinal, title in retitled:
-            table.retitle(ordinal, title)
-        rows = table.add(added)
-        fingerprints.toggle_all((item.domain, item.item_id, item.packed) for item in added)
-        values = table.values(rows)
-        for domain in {item.domain for item in added}:
-            census.add(domain, values[[item.domain == domain for item in added]])
-        for item, ordinal, tokens in zip(added, rows, self._layout.tokens(values).tolist(), strict=True):
-            if item.domain not in roots:
-                roots[item.domain] = trie.add_root()
-            trie.insert(roots[item.domain], tokens, leaf=ordinal)
+    def _apply(self, states: Mapping[ItemKey, StoredItem | None]) -> bool:
+        if self._missed is not None:
+            self._missed.append(states)
+        changed = self._state.apply(states)
+        self._unsaved |= changed
+        return changed

@@ -1,4 +1,7 @@
-"""The thread that keeps a live catalogue in step with what other replicas change. Knows nothing of what changes."""
+"""The threads that keep a live catalogue in step with what other replicas change, and free of slack.
+
+Knows nothing of what changes.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,15 @@ def following(
     compare_seconds: float | None = None,
     compared: Callable[[Agreement], None] = lambda agreement: None,
 ) -> Iterator[None]:
-    """Refresh the catalogue every so many seconds while the block runs.
+    """Refresh and tidy the catalogue every so many seconds while the block runs.
 
-    Everything is told on the follower's thread.
+    Everything is told on the follower's or the tidier's thread.
 
     Parameters
     ----------
     live : the catalogue to refresh
     seconds : pause between two looks at the change log, which cost the store one small read each
-    failed : told when a look failed, whatever the reason; the next one tries again from there
+    failed : told when a look or tidying failed, whatever the reason; the next one tries again from there
     answered : told when a look succeeded
     reread : told when everything was read anew
     compare_seconds : pause between two comparisons of fingerprints, None for none
@@ -51,10 +54,23 @@ def following(
             else:
                 answered()
 
-    thread = threading.Thread(target=follow, name="catalogue-follower", daemon=True)
-    thread.start()
+    def tidy() -> None:
+        while not ended.wait(seconds):
+            try:
+                live.tidy()
+            except Exception as error:
+                failed(error)
+
+    # Two threads, since tidying millions of items takes seconds, in which changes are to be followed.
+    threads = [
+        threading.Thread(target=work, name=f"catalogue-{name}", daemon=True)
+        for name, work in (("follower", follow), ("tidier", tidy))
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         ended.set()
-        thread.join()
+        for thread in threads:
+            thread.join()

@@ -1,7 +1,6 @@
-"""A lock for many readers or one writer, in which a waiting writer goes first.
+"""Keeps count of who reads, so that a change can wait until nobody reads what was before it.
 
-Searches read while registrations wait, and no stream of searches keeps a registration waiting for longer than the
-searches that had begun before it. Knows nothing of what it guards.
+Readers wait for nobody. Knows nothing of what is read.
 """
 
 from __future__ import annotations
@@ -11,41 +10,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class ReadWriteLock:
-    """Not reentrant: a thread that holds it in either way must not ask for it again."""
+class Readers:
+    """Everybody who is reading."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._readers = 0
-        self._writers_waiting = 0
-        self._writing = False
+        self._left = threading.Condition()
+        self._inside: set[object] = set()
+        self.waiting = 0
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Hold it together with other readers."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._writing and not self._writers_waiting)
-            self._readers += 1
+        """Count as a reader while the block runs."""
+        reader = object()
+        with self._left:
+            self._inside.add(reader)
         try:
             yield
         finally:
-            with self._changed:
-                self._readers -= 1
-                self._changed.notify_all()
+            with self._left:
+                self._inside.discard(reader)
+                self._left.notify_all()
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Hold it alone."""
-        with self._changed:
-            self._writers_waiting += 1
+    def wait_for_earlier(self) -> None:
+        """Wait for those who read now; not for those who come later. A reader that calls it waits for ever."""
+        with self._left:
+            earlier = set(self._inside)
+            self.waiting += 1
             try:
-                self._changed.wait_for(lambda: not self._writing and not self._readers)
+                self._left.wait_for(lambda: earlier.isdisjoint(self._inside))
             finally:
-                self._writers_waiting -= 1
-            self._writing = True
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing = False
-                self._changed.notify_all()
+                self.waiting -= 1

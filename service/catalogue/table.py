@@ -1,25 +1,36 @@
-"""The live catalogue's items in memory: columns by ordinal, and a dictionary a domain from item_id to ordinal.
+"""The live catalogue's items in memory: columns by ordinal, texts in one run of bytes, and a hash table over keys.
 
-An *ordinal* is an item's row, and the leaf that the constraint index leads to. It is never used again after its item
-was deleted, so a stale one can only find nothing. Looking up is safe while another thread changes the table; changes
-must be made by one thread at a time. Knows nothing of tries or stores.
+An *ordinal* is an item's row, and the leaf that the constraint index leads to. A table never uses it again after its
+item was deleted, and the row stays readable, for a search that is under way may still hold it. Looking up is safe while
+another thread changes the table; changes must be made by one thread at a time. An item costs 25 bytes and a slot of the
+hash table, and its item_id and title as UTF-8 with 6 bytes more. Knows nothing of tries or stores.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+import hashlib
+import secrets
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.catalogue.hash_slots import HashSlots
 from service.catalogue.store import ItemKey, StoredItem
+from service.catalogue.texts import Texts
 from service.semantic_ids import TokenLayout
 
 IntArray = NDArray[np.int32]
 
 SMALLEST = 1024
+COMPACTED_ROWS = 65536
+"""Rows whose texts are copied at a time."""
+
+COLUMNS = {"packed": np.uint64, "domain": np.int32, "hash": np.uint32, "text": np.int64, "live": np.bool_}
+NUMBER = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,85 +49,189 @@ class CatalogueTable:
 
     def __init__(self, layout: TokenLayout) -> None:
         self._layout = layout
-        self._packed = np.zeros(SMALLEST, dtype=np.uint64)
-        # Unpacked as well: every search result and every item of a history asks for its values.
-        self._values = np.zeros((SMALLEST, layout.depth), dtype=np.int32)
-        self._domain_of: list[str] = []
-        self._item_ids: list[str | None] = []
-        self._titles: list[str | None] = []
-        self._ordinals: dict[str, dict[str, int]] = {}
+        self._columns: dict[str, NDArray[Any]] = {
+            name: np.zeros(SMALLEST, dtype=dtype) for name, dtype in COLUMNS.items()
+        }
+        self._used = 0
+        self._texts = Texts()
+        # Keyed, so that nobody can choose item ids that all fall into one place.
+        self._salt = secrets.token_bytes(16)
+        self._slots = HashSlots()
+        self._names: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._counts: list[int] = []
+
+    @classmethod
+    def from_arrays(
+        cls, layout: TokenLayout, arrays: Mapping[str, NDArray[Any]], names: Sequence[str]
+    ) -> CatalogueTable:
+        """A table that `arrays` and `domains` described; the arrays become its own, and may lie in a file."""
+        table = cls(layout)
+        table._columns = {name: arrays[name] for name in COLUMNS}
+        table._used = len(arrays["packed"])
+        table._texts = Texts(arrays["texts"])
+        table._salt = arrays["salt"].tobytes()
+        table._slots = HashSlots(arrays["slots"])
+        table._names = list(names)
+        table._numbers = {name: number for number, name in enumerate(names)}
+        live = table._columns["domain"][table._columns["live"]]
+        table._counts = np.bincount(live, minlength=len(names)).tolist()
+        return table
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but the names of the domains, for `from_arrays`; not to be changed meanwhile."""
+        columns = {name: column[: self._used] for name, column in self._columns.items()}
+        salt = np.frombuffer(self._salt, dtype=np.uint8)
+        return {**columns, "texts": self._texts.joined(), "salt": salt, "slots": self._slots.values}
+
+    def nbytes(self) -> tuple[int, int]:
+        """Bytes in use: of columns and hash table, and of texts."""
+        columns = sum(column.itemsize for column in self._columns.values()) * self._used
+        return columns + self._slots.values.nbytes, self._texts.used
+
+    def slack(self) -> float:
+        """Share of the rows whose item was deleted."""
+        return 1 - sum(self._counts) / max(self._used, 1)
 
     def domains(self) -> list[str]:
         """All domains that ever held an item, in the order in which they came."""
-        return list(self._ordinals)
+        return list(self._names)
 
     def counts(self) -> dict[str, int]:
         """Live items of each domain that has any."""
-        return {domain: len(ordinals) for domain, ordinals in list(self._ordinals.items()) if ordinals}
+        return {name: count for name, count in zip(self._names, list(self._counts), strict=False) if count}
 
-    def ordinal(self, key: ItemKey) -> int | None:
-        """Row of a live item."""
-        return self._ordinals.get(key.domain, {}).get(key.item_id)
+    def ordinal(self, key: ItemKey, deleted: bool = False) -> int | None:
+        """Row of a live item, or else, where `deleted` ones count too, of one that was deleted lately."""
+        number = self._numbers.get(key.domain)
+        if number is None:
+            return None
+        name = key.item_id.encode("utf-8", errors="surrogatepass")
+        hashed = self._hash(number, name)
+        gone = None
+        # The slots are read before anything else: what they lead to is in every later version of the columns.
+        for row in self._slots.rows(hashed):
+            columns = self._columns
+            if (
+                columns["hash"][row] == hashed
+                and columns["domain"][row] == number
+                and self._texts.name(int(columns["text"][row])) == name
+            ):
+                if columns["live"][row]:
+                    return row
+                gone = row
+        return gone if deleted else None
 
     def has_id(self, ordinal: int, packed: int) -> bool:
         """Whether a row's semantic ID is this one."""
-        return int(self._packed[ordinal]) == packed
+        return int(self._columns["packed"][ordinal]) == packed
 
     def title(self, ordinal: int) -> str | None:
         """What is shown of a row's item."""
-        return self._titles[ordinal]
+        return self._texts.read(int(self._columns["text"][ordinal]))[1]
 
-    def values(self, ordinals: Sequence[int] | IntArray) -> IntArray:
+    def values(self, ordinals: Sequence[int] | NDArray[np.integer]) -> IntArray:
         """Semantic IDs of rows, int32 [n, L + N + 1]."""
-        return self._values[np.asarray(ordinals, dtype=np.int64)]
+        return self._layout.unpack(self._columns["packed"][np.asarray(ordinals, dtype=np.int64)])
 
     def rows(self) -> tuple[IntArray, IntArray]:
         """All live items: ordinal int32 [n], and domain int32 [n] as a place in `domains`."""
-        ordinals = np.array([row for row, item_id in enumerate(self._item_ids) if item_id is not None], dtype=np.int32)
-        numbers = {domain: number for number, domain in enumerate(self._ordinals)}
-        return ordinals, np.array([numbers[self._domain_of[row]] for row in ordinals.tolist()], dtype=np.int32)
+        ordinals = np.flatnonzero(self._columns["live"][: self._used]).astype(np.int32)
+        return ordinals, self._columns["domain"][ordinals]
 
     def entries(self, keys: Sequence[ItemKey]) -> list[CatalogueEntry | None]:
         """Live items in the order asked for, None where there is none."""
-        ordinals = map(self.ordinal, keys)
-        return [
-            None if ordinal is None else CatalogueEntry(ordinal, *key, self._titles[ordinal], self._values[ordinal])
-            for key, ordinal in zip(keys, ordinals, strict=True)
-        ]
+        ordinals = [self.ordinal(key) for key in keys]
+        found = iter(self.entries_at([ordinal for ordinal in ordinals if ordinal is not None]))
+        return [None if ordinal is None else next(found) for ordinal in ordinals]
 
-    def entry(self, ordinal: int) -> CatalogueEntry:
-        """The live item of a row."""
-        item_id = self._item_ids[ordinal]
-        if item_id is None:
-            raise KeyError(f"row {ordinal} holds no live item")
-        domain = self._domain_of[ordinal]
-        return CatalogueEntry(ordinal, domain, item_id, self._titles[ordinal], self._values[ordinal])
+    def entries_at(self, ordinals: Sequence[int]) -> list[CatalogueEntry]:
+        """Items of rows, those deleted meanwhile included."""
+        rows, columns = np.asarray(ordinals, dtype=np.int64), self._columns
+        domains, texts = columns["domain"][rows].tolist(), columns["text"][rows].tolist()
+        return [
+            CatalogueEntry(ordinal, self._names[number], *self._texts.read(text), values)
+            for ordinal, number, text, values in zip(rows.tolist(), domains, texts, self.values(rows), strict=True)
+        ]
 
     def add(self, items: Sequence[StoredItem]) -> range:
         """Give items rows; none may have one. Returns the rows."""
-        first, packed = len(self._item_ids), np.array([item.packed for item in items], dtype=np.uint64)
-        end = first + len(items)
-        if end > len(self._packed):
-            room = max(end, 2 * len(self._packed)) - len(self._packed)
-            self._packed = np.concatenate([self._packed, np.zeros(room, dtype=np.uint64)])
-            self._values = np.concatenate([self._values, np.zeros((room, self._layout.depth), dtype=np.int32)])
-        self._packed[first:end] = packed
-        self._values[first:end] = self._layout.unpack(packed)
-        # One string object a domain, not one an item.
-        self._domain_of += [sys.intern(item.domain) for item in items]
-        self._titles += [item.title for item in items]
-        self._item_ids += [item.item_id for item in items]
+        first, end = self._used, self._used + len(items)
+        self._fit(end)
+        columns, names = self._columns, [item.item_id.encode() for item in items]
+        numbers = [self._number(item.domain) for item in items]
+        columns["packed"][first:end] = np.array([item.packed for item in items], dtype=np.uint64)
+        columns["domain"][first:end] = numbers
+        columns["text"][first:end] = self._texts.add(names, [item.title for item in items])
+        columns["hash"][first:end] = list(map(self._hash, numbers, names))
+        columns["live"][first:end] = True
+        self._used = end
         # Last, since it is what makes a row visible to other threads.
-        for ordinal, item in enumerate(items, start=first):
-            self._ordinals.setdefault(item.domain, {})[item.item_id] = ordinal
+        self._seat(np.arange(first, end))
+        for number in numbers:
+            self._counts[number] += 1
         return range(first, end)
 
     def retitle(self, ordinal: int, title: str | None) -> None:
         """Change what is shown of an item."""
-        self._titles[ordinal] = title
+        name = self._texts.name(int(self._columns["text"][ordinal]))
+        self._columns["text"][ordinal] = self._texts.add([name], [title])[0]
 
     def remove(self, key: ItemKey) -> None:
         """Take an item's row out of use."""
-        ordinal = self._ordinals[key.domain].pop(key.item_id)
-        self._item_ids[ordinal] = None
-        self._titles[ordinal] = None
+        ordinal = self.ordinal(key)
+        if ordinal is None:
+            raise KeyError(f"{key} is not in the table")
+        self._columns["live"][ordinal] = False
+        self._counts[self._numbers[key.domain]] -= 1
+
+    def compacted(self, rows: IntArray) -> CatalogueTable:
+        """A table of these rows alone, numbered anew in this order; may be called while this one is changed."""
+        table, columns = CatalogueTable(self._layout), self._columns
+        table._salt = self._salt
+        for name in self._names:
+            table._number(name)
+        table._fit(len(rows))
+        for first in range(0, len(rows), COMPACTED_ROWS):
+            part = rows[first : first + COMPACTED_ROWS]
+            end = first + len(part)
+            for name in ("packed", "domain", "hash"):
+                table._columns[name][first:end] = columns[name][part]
+            table._columns["text"][first:end] = table._texts.adopt(self._texts, columns["text"][part])
+            table._columns["live"][first:end] = True
+        table._used = len(rows)
+        table._seat(np.arange(len(rows)))
+        table._counts = np.bincount(table._columns["domain"][: len(rows)], minlength=len(table._names)).tolist()
+        return table
+
+    def _seat(self, rows: NDArray[np.int64]) -> None:
+        """Give rows their slots; where these run short, all live rows get new ones, and dead ones lose theirs."""
+        hashed = self._columns["hash"]
+        if self._slots.fits(len(rows)):
+            self._slots.place(rows, hashed[rows])
+        else:
+            live, slots = np.flatnonzero(self._columns["live"][: self._used]), HashSlots.for_rows(self._used)
+            slots.place(live, hashed[live])
+            self._slots = slots
+
+    def _number(self, domain: str) -> int:
+        if domain not in self._numbers:
+            self._names.append(domain)
+            self._counts.append(0)
+            self._numbers[domain] = len(self._names) - 1
+        return self._numbers[domain]
+
+    def _hash(self, number: int, name: bytes) -> int:
+        digest = hashlib.blake2b(NUMBER.pack(number) + name, digest_size=4, key=self._salt).digest()
+        return NUMBER.unpack(digest)[0]  # type: ignore[no-any-return]
+
+    def _fit(self, needed: int) -> None:
+        """Make room for rows; whoever reads the columns so far goes on reading those."""
+        room = len(self._columns["packed"])
+        if needed > room:
+            larger: dict[str, NDArray[Any]] = {
+                name: np.zeros(max(needed, room + room // 2), dtype) for name, dtype in COLUMNS.items()
+            }
+            for name, column in larger.items():
+                column[: self._used] = self._columns[name][: self._used]
+            self._columns = larger

@@ -11,11 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput
+from service.index.ends import MAX_ROOTS, TOP_MARK
 
 IntArray = NDArray[np.int32]
-IndexArray = NDArray[np.int64] | IntArray
+IndexArray = NDArray[np.int64]
 
 PACKED_BITS = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Items that are alone below an edge from some level on.
+
+    Attributes
+    ----------
+    edges : int64 [s], the edges that lead into their ends; their `edge_child` is still to be filled in
+    roots : int32 [s]
+    tokens : int32 [s, m], what follows these edges
+    """
+
+    edges: IndexArray
+    roots: IntArray
+    tokens: IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +43,9 @@ class Levels:
     ----------
     node_start, node_count, node_leaves : int32 [nodes]
     edge_token, edge_child : int32 [edges]
+    edge_leaf : int32 [edges], leaf of the item whose shared end the edge leads to, else -1
     node_ranges : first and one past the last node of each level
+    endings : by the level at which the ends begin
     """
 
     node_start: IntArray
@@ -34,10 +53,12 @@ class Levels:
     node_leaves: IntArray
     edge_token: IntArray
     edge_child: IntArray
+    edge_leaf: IntArray
     node_ranges: tuple[tuple[int, int], ...]
+    endings: tuple[Ending, ...]
 
 
-def build_levels(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count: int) -> Levels:
+def build_levels(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count: int, shared_from: int) -> Levels:
     """Sort the tuples below their roots and lay out nodes and edges.
 
     Parameters
@@ -45,64 +66,84 @@ def build_levels(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count
     tokens : int32 [n, depth], n at least 1
     roots, leaves : int32 [n]
     root_count : nodes 0..root_count - 1 are roots
+    shared_from : level from which on a node with a single leaf is left to shared ends; depth for none
 
     Raises
     ------
     InvalidInput : a value is out of range, or two items of one root have equal tokens
     """
-    _check(tokens, roots, leaves, root_count)
-    items, depth = tokens.shape
-    order = _sorting(tokens, roots)
-    tokens, roots, leaves = tokens[order], roots[order], leaves[order]
+    check_values(tokens, roots, leaves, root_count)
+    depth = tokens.shape[1]
+    order = sorting(tokens, roots)
+    columns = [tokens[order, level] for level in range(depth)]
+    roots, leaves = roots[order], leaves[order]
+    rows = np.arange(len(order))  # those not yet left to a shared end
 
     # differs[i]: row i begins a new prefix, first of the root alone, then of one more token with every level.
-    differs = np.ones(items, dtype=bool)
+    differs = np.ones(len(rows), dtype=bool)
     differs[1:] = roots[1:] != roots[:-1]
     node_at = np.searchsorted(roots, np.arange(root_count)).astype(np.int64)  # first row of each node of this level
     node_of = roots.astype(np.int64)  # number of a row's node within its level
-    node_count: list[IndexArray] = []
-    node_start: list[IndexArray] = []
-    node_leaves: list[IndexArray] = []
-    edge_token: list[IndexArray] = []
-    edge_child: list[IndexArray] = []
+    node_parts: list[tuple[IndexArray, IndexArray, IndexArray]] = []
+    edge_parts: list[tuple[IntArray, IndexArray | IntArray, IntArray]] = []
     ranges: list[tuple[int, int]] = []
+    endings: list[Ending] = []
     first_node, first_edge = 0, 0
     for level in range(depth):
-        differs[1:] |= tokens[1:, level] != tokens[:-1, level]
+        token = columns[level][rows]
+        differs[1:] |= token[1:] != token[:-1]
         edge_at = np.flatnonzero(differs)
         count = np.bincount(node_of[edge_at], minlength=len(node_at))
         start = first_edge + np.cumsum(count) - count
-        node_count.append(count)
-        node_start.append(np.where(count > 0, start, 0))
-        node_leaves.append(np.diff(np.append(node_at, items)))
+        node_parts.append((np.where(count > 0, start, 0), count, np.diff(np.append(node_at, len(rows)))))
         ranges.append((first_node, first_node + len(node_at)))
         first_node += len(node_at)
+        below = np.diff(np.append(edge_at, len(rows)))
+        if level == depth - 1:
+            if len(edge_at) < len(rows):
+                row = int(rows[np.flatnonzero(~differs)[0]])
+                equal = [int(column[row]) for column in columns]
+                raise InvalidInput(f"two items below root {roots[row]} have equal tokens {equal}")
+            edge_parts.append((token, leaves[rows], np.full(len(rows), -1, dtype=np.int32)))
+            break
+        ends = (below == 1) & (level + 1 >= shared_from)
+        single = rows[edge_at[ends]]
+        child = np.where(ends, 0, first_node + np.cumsum(~ends) - 1)
+        leaf = np.full(len(edge_at), -1, dtype=np.int32)
+        leaf[ends] = leaves[single]
+        edge_parts.append((token[edge_at], child, leaf))
+        if len(single):
+            following = np.stack([columns[later][single] for later in range(level + 1, depth)], axis=1)
+            endings.append(Ending(first_edge + np.flatnonzero(ends), roots[single], following))
         first_edge += len(edge_at)
-        edge_token.append(tokens[edge_at, level])
-        edge_child.append(first_node + np.arange(len(edge_at)) if level < depth - 1 else leaves[edge_at])
-        node_at, node_of = edge_at, np.cumsum(differs) - 1
-    if len(node_at) < items:
-        row = int(np.flatnonzero(~differs)[0])
-        raise InvalidInput(f"two items below root {roots[row]} have equal tokens {tokens[row].tolist()}")
-    return Levels(
-        node_start=_joined(node_start),
-        node_count=_joined(node_count),
-        node_leaves=_joined(node_leaves),
-        edge_token=_joined(edge_token),
-        edge_child=_joined(edge_child),
-        node_ranges=tuple(ranges),
-    )
+        kept = np.repeat(~ends, below)
+        rows, differs = rows[kept], differs[kept]
+        node_at, node_of = np.flatnonzero(differs), np.cumsum(differs) - 1
+    starts, counts, under = (_joined(parts) for parts in zip(*node_parts, strict=True))
+    edge_token, edge_child, edge_leaf = (_joined(parts) for parts in zip(*edge_parts, strict=True))
+    return Levels(starts, counts, under, edge_token, edge_child, edge_leaf, tuple(ranges), tuple(endings))
 
 
-def _check(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count: int) -> None:
+def check_values(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count: int) -> None:
+    """Refuse numbers that mean nothing.
+
+    Raises
+    ------
+    InvalidInput : a root, a token or a leaf is out of range
+    """
     if roots.min() < 0 or roots.max() >= root_count:
         raise InvalidInput(f"roots range from {roots.min()} to {roots.max()}, but must be within 0..{root_count - 1}")
     if tokens.min() < 0 or leaves.min() < 0:
         raise InvalidInput(f"least token is {tokens.min()} and least leaf {leaves.min()}, but none may be negative")
+    if leaves.max() > TOP_MARK - MAX_ROOTS or root_count > MAX_ROOTS:
+        raise InvalidInput(
+            f"greatest leaf is {leaves.max()} and there are {root_count} roots, but at most {TOP_MARK - MAX_ROOTS} and "
+            f"{MAX_ROOTS} are allowed"
+        )
 
 
-def _sorting(tokens: IntArray, roots: IntArray) -> NDArray[np.int64]:
-    """Order of the rows by root, then token by token.
+def sorting(tokens: IntArray, roots: IntArray) -> IndexArray:
+    """Order of the rows by root, then token by token: int64 [n].
 
     One sort of packed keys where the tuple fits 63 bits (always so for real layouts), which is several times faster
     than the column-wise sort that covers the rest.
@@ -118,5 +159,5 @@ def _sorting(tokens: IntArray, roots: IntArray) -> NDArray[np.int64]:
     return np.argsort(keys, kind="stable")
 
 
-def _joined(levels: list[IndexArray]) -> IntArray:
-    return np.concatenate(levels).astype(np.int32)
+def _joined(parts: tuple[NDArray[np.integer], ...]) -> IntArray:
+    return np.concatenate(parts).astype(np.int32, copy=False)

@@ -1,6 +1,9 @@
-"""Growing flat arrays of the constraint index: a table of nodes and a heap of edge blocks.
+"""Growing flat arrays of the constraint index: a table of nodes and a heap of edge blocks, handed out many at a time.
 
-Both grow geometrically and reuse what was given back. Knows nothing of tokens or of how nodes hang together.
+What was handed out is written once, before anybody reads it, and not again until it was given back. Knows nothing of
+tokens or of how nodes hang together.
+
+Symbols: k things asked for at once.
 """
 
 from __future__ import annotations
@@ -8,21 +11,39 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.index.building import Levels
-
 IntArray = NDArray[np.int32]
+IndexArray = NDArray[np.int64]
 
 GROWTH = 1.5
 SMALLEST = 64
 
+CAPACITIES: IndexArray = np.unique(
+    np.concatenate([[0], *([1 << power, 3 << power >> 1] for power in range(31))])
+).astype(np.int64)
+"""Sizes of blocks that are reused: 0, 1, 2, 3, 4, 6, 8, 12, ...; a block is at most half as large again as needed."""
 
-def _grown(array: IntArray, used: int, needed: int) -> IntArray:
-    """The array itself if `needed` slots fit, else a larger copy of its used part."""
-    if needed <= len(array):
-        return array
-    larger = np.zeros(max(SMALLEST, needed, int(len(array) * GROWTH)), dtype=np.int32)
-    larger[:used] = array[:used]
-    return larger
+
+def ranges(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> IndexArray:
+    """The numbers `start .. start + count - 1` of each range, one range behind the other: int64 [sum of counts]."""
+    if len(starts) == 1:
+        return np.arange(starts[0], starts[0] + counts[0], dtype=np.int64)
+    ends = counts.cumsum(dtype=np.int64)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(starts - (ends - counts), counts) + np.arange(total, dtype=np.int64)
+
+
+class Column:
+    """A growing int32 array. Growing makes a larger copy, so that views of the array remain what they were."""
+
+    def __init__(self, values: IntArray | None = None) -> None:
+        self.values = np.zeros(0, dtype=np.int32) if values is None else values
+
+    def fit(self, used: int, needed: int) -> None:
+        """Make room for `needed` entries, keeping the first `used`; pages never written to take no memory."""
+        if needed > len(self.values):
+            larger = np.zeros(max(SMALLEST, needed, int(len(self.values) * GROWTH)), dtype=np.int32)
+            larger[:used] = self.values[:used]
+            self.values = larger
 
 
 class NodeTable:
@@ -30,62 +51,35 @@ class NodeTable:
 
     Attributes
     ----------
-    start, count, capacity : int32 [nodes], a node's edge block and how much of it is in use
-    leaves : int32 [nodes], number of leaves below
-    used : rows handed out at any time; rows given back are reused before new ones
+    start, count : a node's edge block
+    leaves : number of leaves below
+    kind : place in `CAPACITIES` of what the block gives back when it is freed
+    used : rows handed out at any time
     """
 
-    def __init__(self, depth: int) -> None:
-        self.start = np.zeros(0, dtype=np.int32)
-        self.count = np.zeros(0, dtype=np.int32)
-        self.capacity = np.zeros(0, dtype=np.int32)
-        self.leaves = np.zeros(0, dtype=np.int32)
+    def __init__(self) -> None:
+        self.start, self.count, self.leaves, self.kind = Column(), Column(), Column(), Column()
         self.used = 0
         self._free: list[int] = []
-        # How many nodes of a level have so many children (1 and more; the entry of 0 means nothing): keeps the fanout
-        # exact without looking at every node.
-        self._sizes: list[dict[int, int]] = [{} for _ in range(depth)]
-        self._largest = [0] * depth
 
-    def adopt(self, levels: Levels) -> None:
-        """Take over a finished build; blocks are exactly full."""
-        self.start, self.count, self.leaves = levels.node_start, levels.node_count, levels.node_leaves
-        self.capacity = levels.node_count.copy()
-        self.used = len(self.start)
-        for level, (first, end) in enumerate(levels.node_ranges):
-            sizes, numbers = np.unique(self.count[first:end], return_counts=True)
-            self._sizes[level] = dict(zip(sizes.tolist(), numbers.tolist(), strict=True))
-            self._largest[level] = int(sizes[-1])
+    def allocate(self, wanted: int) -> IntArray:
+        """Numbers of fresh nodes, int32 [wanted]."""
+        reused = _taken(self._free, wanted)
+        first, self.used = self.used, self.used + wanted - len(reused)
+        for column in (self.start, self.count, self.leaves, self.kind):
+            column.fit(first, self.used)
+        return np.concatenate([reused, np.arange(first, self.used)]).astype(np.int32)
 
-    def new(self) -> int:
-        """A node without children or leaves; returns its number."""
-        if self._free:
-            return self._free.pop()
-        node = self.used
-        for name in ("start", "count", "capacity", "leaves"):
-            setattr(self, name, _grown(getattr(self, name), node, node + 1))
-        self.used += 1
-        return node
+    def write(
+        self, nodes: IntArray, start: NDArray[np.integer], count: NDArray[np.integer], leaves: NDArray[np.integer]
+    ) -> None:
+        """Fill in fresh nodes, all arrays [k]; blocks are those that `EdgeBlocks.allocate` gave for these counts."""
+        self.start.values[nodes], self.count.values[nodes], self.leaves.values[nodes] = start, count, leaves
+        self.kind.values[nodes] = CAPACITIES.searchsorted(count)
 
-    def free(self, node: int, level: int) -> None:
-        """Give a node back; its block must have been given back before."""
-        self.resize(node, level, 0)
-        self.start[node] = self.capacity[node] = 0
-        self._free.append(node)
-
-    def resize(self, node: int, level: int, count: int) -> None:
-        """Note that a node of `level` now has `count` children."""
-        sizes, before = self._sizes[level], int(self.count[node])
-        self.count[node] = count
-        for size, change in ((before, -1), (count, +1)):
-            sizes[size] = sizes.get(size, 0) + change
-        self._largest[level] = max(self._largest[level], count)
-        while self._largest[level] and not sizes.get(self._largest[level]):
-            self._largest[level] -= 1
-
-    def fanout(self) -> tuple[int, ...]:
-        """Largest number of children by level, at least 1."""
-        return tuple(max(1, largest) for largest in self._largest)
+    def free(self, nodes: IntArray) -> None:
+        """Give nodes back."""
+        self._free += nodes.tolist()
 
 
 class EdgeBlocks:
@@ -93,47 +87,49 @@ class EdgeBlocks:
 
     Attributes
     ----------
-    token, child : int32 [edges]
+    token, child : of an edge
+    leaf : the item's leaf where the edge leads to an end that items share, else -1
     used : slots that belong or once belonged to a block
     """
 
     def __init__(self) -> None:
-        self.token = np.zeros(SMALLEST, dtype=np.int32)
-        self.child = np.zeros(SMALLEST, dtype=np.int32)
+        self.token, self.child, self.leaf = Column(), Column(), Column()
         self.used = 0
-        # Blocks given back, by the largest power of two that fits into them.
-        self._free: dict[int, list[int]] = {}
+        self._free: list[list[int]] = [[] for _ in CAPACITIES]
 
-    def adopt(self, token: IntArray, child: IntArray) -> None:
-        """Take over a finished build."""
-        self.token, self.child, self.used = token, child, len(token)
+    def allocate(self, counts: NDArray[np.integer]) -> IndexArray:
+        """First slots of blocks for so many edges each: int64 [k] -> int64 [k]."""
+        kinds = CAPACITIES.searchsorted(counts)
+        starts = np.zeros(len(counts), dtype=np.int64)
+        for kind in set(kinds.tolist()):
+            wanting = np.flatnonzero(kinds == kind)
+            reused = _taken(self._free[kind], len(wanting)) if kind else np.zeros(len(wanting), dtype=np.int64)
+            fresh, size = len(wanting) - len(reused), int(CAPACITIES[kind])
+            starts[wanting] = np.concatenate([reused, self.used + size * np.arange(fresh, dtype=np.int64)])
+            self.used += size * fresh
+        self.fit()
+        return starts
 
-    def allocate(self, capacity: int) -> int:
-        """First slot of a block of `capacity` slots, a power of two."""
-        if free := self._free.get(capacity):
-            return free.pop()
-        start = self.used
-        self.token = _grown(self.token, start, start + capacity)
-        self.child = _grown(self.child, start, start + capacity)
-        self.used += capacity
-        return start
+    def fit(self) -> None:
+        """Make room for what was handed out, and for one edge at least, so that a gather never meets an empty axis."""
+        for column in (self.token, self.child, self.leaf):
+            column.fit(len(column.values), max(self.used, 1))
 
-    def release(self, start: int, capacity: int) -> None:
-        """Give a block back; one of another size than a power of two loses the rest of it."""
-        if capacity:
-            self._free.setdefault(1 << (capacity.bit_length() - 1), []).append(start)
+    def free(self, starts: NDArray[np.integer], kinds: NDArray[np.integer]) -> None:
+        """Give blocks back, both [k]."""
+        for kind in set(kinds.tolist()):
+            if kind:
+                self._free[kind] += starts[kinds == kind].tolist()
 
-    def move(self, start: int, count: int, target: int) -> None:
-        """Copy `count` edges from one block to another that does not overlap it."""
-        self.token[target : target + count] = self.token[start : start + count]
-        self.child[target : target + count] = self.child[start : start + count]
 
-    def open_slot(self, position: int, end: int) -> None:
-        """Shift the edges `position..end - 1` up by one."""
-        self.token[position + 1 : end + 1] = self.token[position:end]
-        self.child[position + 1 : end + 1] = self.child[position:end]
+def floor_kinds(counts: NDArray[np.integer]) -> IntArray:
+    """Places in `CAPACITIES` of the largest blocks that fit into blocks of exactly these sizes: int32 [k]."""
+    return (CAPACITIES.searchsorted(counts, side="right") - 1).astype(np.int32)
 
-    def close_slot(self, position: int, end: int) -> None:
-        """Shift the edges `position + 1..end - 1` down by one, over the one at `position`."""
-        self.token[position : end - 1] = self.token[position + 1 : end]
-        self.child[position : end - 1] = self.child[position + 1 : end]
+
+def _taken(free: list[int], wanted: int) -> IndexArray:
+    """Up to `wanted` of what is free, most recent first, taken off the list."""
+    kept = max(0, len(free) - wanted)
+    taken = np.array(free[kept:], dtype=np.int64)
+    del free[kept:]
+    return taken

@@ -1,71 +1,71 @@
-"""Constraint index: a growable trie of fixed depth in flat arrays, built, searched and changed with NumPy.
+"""Constraint index: a trie of fixed depth in flat arrays, several roots wide, that is changed while it is read.
 
-Symbols: n items, depth = L + N + 1 tokens an item, X blocked edges. A *root* is the node where one domain's items
-begin; its number is a node number. The children of a node are the edges `edge_*[start : start + count]`, sorted by
-token; an edge leads to a node, or at the last level to a leaf, which is any number that the caller chose.
+Symbols: n items, depth = L + N + 1 tokens an item. A *root* is where one domain's items begin, numbered from 0; its
+node is `TrieArrays.roots[root]`. The children of a node are the edges `edge_*[start : start + count]`, sorted by token;
+an edge leads to a node, or at the last level to a leaf, which is any number that the caller chose.
 
-Every node owns a block of edge slots. A node whose block is full moves to a larger one, taken from blocks given back
-before or from the end of the arrays, so an insert or a delete touches one node a level. Knows nothing of items, stores
-or graphs, and locks nothing: the caller keeps readers and writers apart.
+A change writes every node on its way anew and then shows the new state as a whole. Readers keep the state that they
+took for as long as they like, and neither side waits for the other. Slots of an old state are used again once nobody
+keeps a state that old. One thread at a time may change a trie. Knows nothing of items, stores or graphs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import weakref
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput
-from service.index.building import build_levels
-from service.index.storage import EdgeBlocks, NodeTable
+from service.index.building import Levels, build_levels, check_values, sorting
+from service.index.changing import Change, Garbage, Rows
+from service.index.ends import SharedEnds
+from service.index.state import NO_LEAF, TrieArrays, TrieState
+from service.index.storage import Column, EdgeBlocks, IndexArray, NodeTable, floor_kinds
+
+__all__ = ["NO_LEAF", "CodeTrie", "TrieArrays", "TrieState"]
 
 IntArray = NDArray[np.int32]
 
-NO_LEAF = -1
-"""What `CodeTrie.find` answers where nothing is stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrieArrays:
-    """The index as a graph reads it: views that are valid until the next change of the trie.
-
-    Attributes
-    ----------
-    node_start, node_count : int32 [nodes], where a node's edges begin and how many they are
-    edge_token, edge_child : int32 [edges], at least one long so that a gather never meets an empty axis;
-        slots outside every node's range hold leftovers
-    fanout : largest number of children that a node of each level has, at least 1
-    """
-
-    node_start: IntArray
-    node_count: IntArray
-    edge_token: IntArray
-    edge_child: IntArray
-    fanout: tuple[int, ...]
-
 
 class CodeTrie:
-    """Trie over token tuples of one fixed depth, several roots wide."""
+    """Trie over token tuples of one fixed depth.
 
-    def __init__(self, depth: int, root_count: int) -> None:
+    Parameters
+    ----------
+    depth : tokens of an item
+    root_count : roots to begin with, without items
+    shared_levels : how many last levels an item that is alone shares with others that end alike. A search then meets a
+        mark in place of the item's leaf, and `TrieState.leaves` tells it. 0: every leaf is in `edge_child`
+    """
+
+    def __init__(self, depth: int, root_count: int, shared_levels: int = 0) -> None:
         self._depth = depth
-        self._nodes = NodeTable(depth)
-        self._edges = EdgeBlocks()
-        for _ in range(root_count):
-            self.add_root()
+        self._shared_from = max(1, depth - shared_levels)
+        self._nodes, self._edges = NodeTable(), EdgeBlocks()
+        self._edges.fit()
+        self._ends = SharedEnds(depth, self._nodes, self._edges)
+        # By level, how many nodes have so many children; kept up to date so that the fanout is exact.
+        self._sizes: list[IndexArray] = [np.zeros(1, dtype=np.int64) for _ in range(depth)]
+        self._garbage: deque[tuple[weakref.ref[TrieArrays], Garbage]] = deque()
+        self._show(self._new_roots(root_count))
 
     @classmethod
-    def from_tokens(cls, tokens: IntArray, roots: IntArray, leaves: IntArray, root_count: int) -> CodeTrie:
+    def from_tokens(
+        cls, tokens: IntArray, roots: IntArray, leaves: IntArray, root_count: int, shared_levels: int = 0
+    ) -> CodeTrie:
         """Build from unsorted token tuples; vectorised.
 
         Parameters
         ----------
         tokens : int32 [n, depth], not negative
-        roots : int32 [n], each within 0..root_count - 1; root r is node r
+        roots : int32 [n], each within 0..root_count - 1; until the first change root r is node r
         leaves : int32 [n], not negative
         root_count : number of roots, those without items included
+        shared_levels : as for the class
 
         Raises
         ------
@@ -74,192 +74,243 @@ class CodeTrie:
         tokens, roots, leaves = np.asarray(tokens), np.asarray(roots), np.asarray(leaves)
         if tokens.ndim != 2 or tokens.shape[1] < 1:
             raise InvalidInput(f"tokens have shape {tokens.shape}, but must be [n, depth]")
-        if roots.shape != (len(tokens),) or leaves.shape != (len(tokens),):
-            raise InvalidInput(
-                f"{len(tokens)} token tuples come with roots of shape {roots.shape} and leaves of shape {leaves.shape}"
-            )
+        _check_shapes(tokens, roots, leaves, tokens.shape[1])
         if not len(tokens):
-            return cls(tokens.shape[1], root_count)
-        levels = build_levels(tokens, roots, leaves, root_count)
-        trie = cls(tokens.shape[1], 0)
-        trie._nodes.adopt(levels)
-        trie._edges.adopt(levels.edge_token, levels.edge_child)
+            return cls(tokens.shape[1], root_count, shared_levels)
+        trie = cls(tokens.shape[1], 0, shared_levels)
+        trie._adopt(build_levels(tokens, roots, leaves, root_count, trie._shared_from))
+        trie._show(np.arange(root_count, dtype=np.int32))
         return trie
+
+    @classmethod
+    def from_saved(cls, saved: Mapping[str, NDArray[Any]]) -> CodeTrie:
+        """A trie from what `to_save` gave; the arrays become its own, and may lie in a file."""
+        depth, shared_from = saved["levels"].tolist()
+        trie = cls(depth, 0, depth - shared_from)
+        nodes, edges = trie._nodes, trie._edges
+        for name, column in trie._columns().items():
+            column.values = saved[name]
+        nodes.used, edges.used = len(saved["node_start"]), len(saved["edge_token"])
+        edges.fit()
+        trie._sizes = _parts(saved["sizes"], saved["size_counts"])
+        ends = _parts(saved["end_keys"], saved["end_counts"]), _parts(saved["end_nodes"], saved["end_counts"])
+        trie._ends.known = list(zip(*ends, strict=True))
+        trie._show(saved["roots"])
+        return trie
+
+    def to_save(self) -> dict[str, NDArray[Any]]:
+        """The current state as flat arrays, for `from_saved`; not to be changed meanwhile."""
+        used = {"node": self._nodes.used, "edge": self._edges.used}
+        columns = {name: column.values[: used[name[:4]]] for name, column in self._columns().items()}
+        keys, nodes = zip(*self._ends.known, strict=True)
+        return {
+            **columns,
+            "levels": np.array([self._depth, self._shared_from], dtype=np.int64),
+            "roots": self._state.arrays.roots,
+            "sizes": np.concatenate(self._sizes),
+            "size_counts": np.array([len(sizes) for sizes in self._sizes], dtype=np.int64),
+            "end_keys": np.concatenate(keys),
+            "end_nodes": np.concatenate(nodes),
+            "end_counts": np.array([len(part) for part in nodes], dtype=np.int64),
+        }
+
+    def _columns(self) -> dict[str, Column]:
+        nodes, edges = self._nodes, self._edges
+        return {
+            "node_start": nodes.start,
+            "node_count": nodes.count,
+            "node_leaves": nodes.leaves,
+            "node_kind": nodes.kind,
+            "edge_token": edges.token,
+            "edge_child": edges.child,
+            "edge_leaf": edges.leaf,
+        }
 
     @property
     def depth(self) -> int:
         """Tokens of an item."""
         return self._depth
 
-    def leaf_count(self, node: int) -> int:
-        """Number of leaves below a node."""
-        return int(self._nodes.leaves[node])
+    @property
+    def state(self) -> TrieState:
+        """The current state, which stays as it is for whoever keeps it."""
+        return self._state
 
     def arrays(self) -> TrieArrays:
-        """Views of the arrays, valid until the next change."""
-        nodes, edges = self._nodes, self._edges
-        used = max(edges.used, 1)
-        return TrieArrays(
-            node_start=nodes.start[: nodes.used],
-            node_count=nodes.count[: nodes.used],
-            edge_token=edges.token[:used],
-            edge_child=edges.child[:used],
-            fanout=nodes.fanout(),
-        )
+        """The current state as a graph reads it."""
+        return self._state.arrays
+
+    def leaf_count(self, root: int) -> int:
+        """Number of items of a root."""
+        return self._state.leaf_count(root)
+
+    def nbytes(self) -> int:
+        """Bytes of all arrays, as far as they are in use; room to grow takes no memory before it is used."""
+        return 16 * self._nodes.used + 12 * self._edges.used + 12 * self._ends.count()
+
+    def slack(self) -> float:
+        """Share of the edge slots in use that hold no edge, because their block was left or is larger than needed."""
+        filled = sum(int((sizes * np.arange(len(sizes))).sum()) for sizes in self._sizes) + self._ends.count()
+        return 1 - filled / max(self._edges.used, 1)
 
     def add_root(self) -> int:
-        """Add a root without items; returns its node number."""
-        return self._nodes.new()
+        """Add a root without items; returns its number."""
+        self._show(np.concatenate([self._state.arrays.roots, self._new_roots(1)]))
+        return len(self._state.arrays.roots) - 1
 
     def find(self, root: int, tokens: Sequence[int] | IntArray) -> int:
         """Leaf of a token tuple, `NO_LEAF` where there is none."""
-        nodes, _ = self._descend(root, self._checked(tokens))
-        return nodes[-1] if len(nodes) > self._depth else NO_LEAF
+        return int(self._state.find(np.array([root], dtype=np.int32), self._one(tokens))[0])
+
+    def blocked_edges(self, roots: IntArray, tokens: IntArray) -> IntArray:
+        """`TrieState.blocked_edges` of the current state."""
+        return self._state.blocked_edges(np.asarray(roots), np.asarray(tokens))
 
     def insert(self, root: int, tokens: Sequence[int] | IntArray, leaf: int) -> None:
-        """Add one item; touches one node a level.
-
-        Raises
-        ------
-        InvalidInput : the tokens are there already or of another depth; nothing was changed
-        """
-        path = self._checked(tokens)
-        if leaf < 0 or min(path) < 0:
-            raise InvalidInput(f"tokens {path} lead to leaf {leaf}, but none of them may be negative")
-        shared, position = self._descend(root, path)
-        if len(shared) > self._depth:
-            raise InvalidInput(f"tokens {path} are already below root {root}")
-        branch = len(shared) - 1
-        below = [self._nodes.new() for _ in path[branch + 1 :]]
-        chain = zip([shared[-1], *below], [*below, leaf], path[branch:], strict=True)
-        for level, (node, child, token) in enumerate(chain, start=branch):
-            self._add_edge(node, level, position, token, child)
-        self._nodes.leaves[[*shared, *below]] += 1
+        """Add one item; `change` for one."""
+        self.change(added=(np.array([root], dtype=np.int32), self._one(tokens), np.array([leaf], dtype=np.int64)))
 
     def delete(self, root: int, tokens: Sequence[int] | IntArray) -> int:
-        """Remove one item and every node that this leaves empty, roots aside; returns its leaf.
+        """Remove one item; returns its leaf. `change` for one."""
+        return int(self.change(removed=(np.array([root], dtype=np.int32), self._one(tokens)))[0])
 
-        Raises
-        ------
-        InvalidInput : the tokens are not there or of another depth; nothing was changed
-        """
-        path = self._checked(tokens)
-        nodes, _ = self._descend(root, path)
-        if len(nodes) <= self._depth:
-            raise InvalidInput(f"tokens {path} are not below root {root}")
-        leaf = nodes.pop()
-        self._nodes.leaves[nodes] -= 1
-        # The deepest node with other leaves (or the root) loses one edge; every node below held this leaf alone.
-        level = max((at for at, node in enumerate(nodes) if self._nodes.leaves[node]), default=0)
-        self._remove_edge(nodes[level], level, path[level])
-        for below in range(level + 1, self._depth):
-            node = nodes[below]
-            self._edges.release(int(self._nodes.start[node]), int(self._nodes.capacity[node]))
-            self._nodes.free(node, below)
-        return leaf
-
-    def blocked_edges(self, root_of: IntArray, tokens: IntArray) -> IntArray:
-        """Fewest edges that cut exactly these leaves off: the topmost under which every leaf is named.
-
-        Tuples that are not in the trie are passed over; repeated ones count once.
+    def change(
+        self,
+        removed: tuple[IntArray, IntArray] | None = None,
+        added: tuple[IntArray, IntArray, NDArray[np.integer]] | None = None,
+    ) -> IntArray:
+        """Remove and add items, all in one step: readers see all of it or nothing.
 
         Parameters
         ----------
-        root_of : int32 [n], root of each tuple
-        tokens : int32 [n, depth]
+        removed : roots int32 [n] and tokens int32 [n, depth]
+        added : roots int32 [n], tokens int32 [n, depth] and leaves [n]; tokens may be those of a removed item
 
         Returns
         -------
-        int32 [X], positions in `edge_*`, ascending
+        int32 [n], leaves of the removed items
+
+        Raises
+        ------
+        InvalidInput : tokens to remove are not there, tokens to add are, some appear twice, or a number is out of
+            range; nothing was changed
         """
-        if not len(tokens):
-            return np.zeros(0, dtype=np.int32)
-        edges = self._edges_of(np.asarray(root_of, dtype=np.int32), np.asarray(tokens, dtype=np.int32))
-        blocked = []
-        open_paths = np.unique(edges[edges[:, -1] >= 0], axis=0)
-        for level in range(self._depth):
-            positions, path, named = np.unique(open_paths[:, level], return_inverse=True, return_counts=True)
-            below = named if level == self._depth - 1 else self._nodes.leaves[self._edges.child[positions]]
-            full = named == below
-            blocked.append(positions[full])
-            open_paths = open_paths[~full[path]]
-        return np.sort(np.concatenate(blocked)).astype(np.int32, copy=False)
+        nothing = np.zeros(0, dtype=np.int32), np.zeros((0, self._depth), dtype=np.int32)
+        removed, added = removed or nothing, added or (*nothing, nothing[0])
+        _check_shapes(removed[1], removed[0], removed[0], self._depth)
+        _check_shapes(added[1], added[0], added[2], self._depth)
+        count = len(removed[0])
+        roots = np.concatenate([removed[0], added[0]])
+        tokens = np.concatenate([removed[1], added[1]]).astype(np.int32, copy=False)
+        if not len(roots):
+            return nothing[0]
+        check_values(tokens, roots, np.concatenate([added[2], [0]]), len(self._state.arrays.roots))
+        before = self._state.find(roots, tokens)
+        after = np.concatenate([np.full(count, NO_LEAF), added[2]]).astype(np.int32)
+        # Stable: of equal tuples, the removed one comes first.
+        order = sorting(tokens, roots) if len(roots) > 1 else np.zeros(1, dtype=np.int64)
+        same = np.zeros(len(order), dtype=bool)
+        same[1:] = (np.diff(roots[order]) == 0) & (np.diff(tokens[order], axis=0) == 0).all(axis=1)
+        self._check(roots, tokens, before, order, same=same, removed=count)
+        kept = order[np.append(~same[1:], True)]
+        rows = Rows(roots[kept].astype(np.int32), tokens[kept], before[kept], after[kept])
+        self._reclaim()
+        change = Change(self._nodes, self._edges, self._ends, self._sizes, self._shared_from)
+        state = self._state.arrays
+        root_nodes = change.apply(state.roots, rows)
+        self._garbage.append((weakref.ref(state), change.garbage))
+        del state
+        self._show(root_nodes)
+        return before[:count]
 
-    def _edges_of(self, root_of: IntArray, tokens: IntArray) -> IntArray:
-        """Edge positions along each tuple, int32 [n, depth]; -1 from where a tuple leaves the trie.
+    def _check(
+        self,
+        roots: IntArray,
+        tokens: IntArray,
+        before: IntArray,
+        order: IndexArray,
+        *,
+        same: NDArray[np.bool_],
+        removed: int,
+    ) -> None:
+        """Refuse what would not leave each tuple with one leaf or none."""
+        # Of a removed and an added row with equal tokens, the added one may be there before.
+        replaces = np.zeros(len(order), dtype=bool)
+        replaces[order[1:]] = same[1:] & (order[:-1] < removed) & (order[1:] >= removed)
+        twice = np.zeros(len(order), dtype=bool)
+        twice[order] = same
+        twice &= ~replaces
+        missing = (np.arange(len(order)) < removed) & (before == NO_LEAF)
+        present = (np.arange(len(order)) >= removed) & (before != NO_LEAF) & ~replaces
+        for bad, what in ((missing, "are not below"), (present, "are already below"), (twice, "are named twice for")):
+            if bad.any():
+                row = int(bad.argmax())
+                raise InvalidInput(f"tokens {tokens[row].tolist()} {what} root {roots[row]}")
 
-        All tuples descend together: one binary search a level, over every node at once.
-        """
-        edges = np.full(tokens.shape, -1, dtype=np.int32)
-        node = root_of
-        alive = np.arange(len(tokens))
-        for level in range(self._depth):
-            wanted = tokens[alive, level]
-            low = self._nodes.start[node].copy()
-            end = low + self._nodes.count[node]
-            high = end.copy()
-            while (searching := low < high).any():
-                middle = np.where(searching, (low + high) // 2, 0)
-                less = self._edges.token[middle] < wanted
-                low = np.where(searching & less, middle + 1, low)
-                high = np.where(searching & ~less, middle, high)
-            there = low < end
-            there[there] = self._edges.token[low[there]] == wanted[there]
-            alive, position = alive[there], low[there]
-            edges[alive, level] = position
-            node = self._edges.child[position]
-        return edges
+    def _one(self, tokens: Sequence[int] | IntArray) -> IntArray:
+        row = np.asarray(tokens, dtype=np.int64).reshape(1, -1)
+        if row.shape[1] != self._depth:
+            raise InvalidInput(f"{row.shape[1]} tokens {row[0].tolist()}, but the index has {self._depth} levels")
+        return row.astype(np.int32)
 
-    def _checked(self, tokens: Sequence[int] | IntArray) -> list[int]:
-        path = [int(token) for token in tokens]
-        if len(path) != self._depth:
-            raise InvalidInput(f"{len(path)} tokens {path}, but the index has {self._depth} levels")
-        return path
-
-    def _descend(self, root: int, path: list[int]) -> tuple[list[int], int]:
-        """Follow tokens as far as they lead.
-
-        Returns
-        -------
-        the nodes on the way, root first, and the leaf behind them if the way ends there; and the position of the last
-        edge taken, or where the edge of the first token without one belongs
-        """
-        start, count, edge_token, edge_child = (
-            self._nodes.start,
-            self._nodes.count,
-            self._edges.token,
-            self._edges.child,
-        )
-        way, position = [root], 0
-        for token in path:
-            first = int(start[way[-1]])
-            end = first + int(count[way[-1]])
-            position = first + int(edge_token[first:end].searchsorted(token))
-            if position == end or edge_token[position] != token:
-                break
-            way.append(int(edge_child[position]))
-        return way, position
-
-    def _add_edge(self, node: int, level: int, position: int, token: int, child: int) -> None:
-        """Put an edge where it belongs, moving the node's block if that is full; `position` is void for a new node."""
+    def _adopt(self, levels: Levels) -> None:
+        """Take over a finished build; blocks are exactly full."""
         nodes, edges = self._nodes, self._edges
-        start, count, capacity = int(nodes.start[node]), int(nodes.count[node]), int(nodes.capacity[node])
-        if not count:
-            position = start
-        if count == capacity:
-            larger = 1 << count.bit_length()
-            target = edges.allocate(larger)
-            edges.move(start, count, target)
-            edges.release(start, capacity)
-            position += target - start
-            start = target
-            nodes.start[node], nodes.capacity[node] = target, larger
-        edges.open_slot(position, start + count)
-        edges.token[position], edges.child[position] = token, child
-        nodes.resize(node, level, count + 1)
+        nodes.start.values, nodes.count.values = levels.node_start, levels.node_count
+        nodes.leaves.values, nodes.kind.values = levels.node_leaves, floor_kinds(levels.node_count)
+        nodes.used = len(levels.node_start)
+        edges.token.values, edges.child.values = levels.edge_token, levels.edge_child
+        edges.leaf.values, edges.used = levels.edge_leaf, len(levels.edge_token)
+        self._sizes = [np.bincount(levels.node_count[first:end]) for first, end in levels.node_ranges]
+        for ending in levels.endings:
+            edges.child.values[ending.edges] = self._ends.nodes_of(ending.roots, ending.tokens)
 
-    def _remove_edge(self, node: int, level: int, token: int) -> None:
-        start, count = int(self._nodes.start[node]), int(self._nodes.count[node])
-        position = start + int(self._edges.token[start : start + count].searchsorted(token))
-        self._edges.close_slot(position, start + count)
-        self._nodes.resize(node, level, count - 1)
+    def _new_roots(self, count: int) -> IntArray:
+        roots = self._nodes.allocate(count)
+        nothing = np.zeros(count, dtype=np.int32)
+        self._nodes.write(roots, nothing, nothing, nothing)
+        self._sizes[0][0] += count
+        return roots
+
+    def _show(self, root_nodes: IntArray) -> None:
+        """Make what was written the current state."""
+        nodes, edges = self._nodes, self._edges
+        used = max(edges.used, 1)
+        arrays = TrieArrays(
+            node_start=nodes.start.values[: nodes.used],
+            node_count=nodes.count.values[: nodes.used],
+            edge_token=edges.token.values[:used],
+            edge_child=edges.child.values[:used],
+            fanout=tuple(_largest(sizes) for sizes in self._sizes),
+            roots=root_nodes,
+        )
+        self._state = TrieState(self._depth, arrays, edges.leaf.values[:used], nodes.leaves.values[: nodes.used])
+
+    def _reclaim(self) -> None:
+        """Use again what belonged to states that nobody keeps any more, oldest first."""
+        while self._garbage and self._garbage[0][0]() is None:
+            _, garbage = self._garbage.popleft()
+            for nodes in garbage.nodes:
+                self._nodes.free(nodes)
+            for starts, kinds in garbage.blocks:
+                self._edges.free(starts, kinds)
+
+
+def _check_shapes(tokens: NDArray[np.integer], roots: IntArray, leaves: NDArray[np.integer], depth: int) -> None:
+    if tokens.ndim != 2 or tokens.shape[1] != depth:
+        raise InvalidInput(f"tokens have shape {list(tokens.shape)}, but the index has {depth} levels")
+    if roots.shape != (len(tokens),) or leaves.shape != (len(tokens),):
+        raise InvalidInput(
+            f"{len(tokens)} token tuples come with roots of shape {roots.shape} and leaves of shape {leaves.shape}"
+        )
+
+
+def _largest(sizes: IndexArray) -> int:
+    """Largest number of children that any node has, at least 1."""
+    met = sizes.nonzero()[0]
+    return max(1, int(met[-1])) if len(met) else 1
+
+
+def _parts(joined: NDArray[Any], counts: IndexArray) -> list[NDArray[Any]]:
+    """Copies, since they are changed in place."""
+    return [part.copy() for part in np.split(joined, np.cumsum(counts)[:-1])]

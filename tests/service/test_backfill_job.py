@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from redis_server import RedisServer
 
+from service.backfill.encoding import RowEncoder
 from service.backfill.job import BackfillJob, run_backfill
 from service.backfill.reading import FileFormat, format_of
 from service.backfill.report import EXAMPLES, Tally
@@ -117,6 +121,54 @@ def test_embeddings_and_text_may_alternate(tmp_path: Path, url: str, engine: Par
         expected = engine.item_tokenizer.tokenize(np.array([vector], dtype=np.float32))
         values = engine.layout.unpack(np.array([stored[item_id].packed], dtype=np.uint64))[0].tolist()
         assert values == [*expected.codes[0], *expected.experts[0], 0]
+
+
+@pytest.mark.parametrize("remembered", [100, 3])
+def test_equal_texts_are_encoded_once_while_they_are_remembered(
+    tmp_path: Path, url: str, engine: Parts, monkeypatch: pytest.MonkeyPatch, remembered: int
+) -> None:
+    monkeypatch.setattr(RowEncoder.__init__, "__defaults__", (remembered,))
+    path = tmp_path / "items.jsonl"
+    vector = [0.1, 0.2, 0.3, 0.4]
+    rows = [{"item_id": f"i{n}", "title": f"film {n % 5}"} for n in range(40)]
+    rows += [{"item_id": f"v{n}", "title": "film 0", "embedding": vector} for n in range(3)]  # type: ignore[dict-item]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    store = opened(url, engine)
+    tally = run(job(path, batch=4), store, engine)
+    assert tally.created == 43
+    encoded = [text for batch in engine.text_encoder.batches for text in batch]
+    assert set(encoded) == {f"film {n}" for n in range(5)}
+    if remembered == 100:
+        assert len(encoded) == 5
+    else:
+        assert 5 < len(encoded) <= 40
+    bases = {item_id: item.packed // engine.layout.suffixes for item_id, item in content(store).items()}
+    assert all(bases[f"i{n}"] == bases[f"i{n % 5}"] for n in range(40))
+    assert len({bases[f"i{n}"] for n in range(5)} | {bases["v0"]}) == 6
+    assert bases["v0"] == bases["v1"] == bases["v2"]
+
+
+def test_reading_goes_on_while_a_batch_is_stored(tmp_path: Path, url: str, engine: Parts) -> None:
+    """The next batch is encoded before the one before it is acknowledged, and no more than that one."""
+    store, path = opened(url, engine), items_file(tmp_path, 70)
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(Failing):
+        def register(self, items: Sequence[NewItem]) -> Registered:
+            entered.set()
+            assert go_on.wait(20)
+            return super().register(items)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, job(path), Slow(store, calls=1000, after=False), engine)  # type: ignore[arg-type]
+        assert entered.wait(20)
+        deadline = time.monotonic() + 20
+        while len(engine.text_encoder.batches) < 2:
+            assert time.monotonic() < deadline
+        assert content(store) == {}
+        assert len(engine.text_encoder.batches) == 2
+        go_on.set()
+        assert running.result().created == 70
 
 
 def test_a_finished_backfill_may_be_repeated(tmp_path: Path, url: str, engine: Parts) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput
-from service.index.trie import NO_LEAF, CodeTrie, TrieArrays
+from service.index.trie import NO_LEAF, CodeTrie, TrieArrays, TrieState
 
 DEPTH = 3
 ROOTS = 2
@@ -20,10 +22,15 @@ Path = tuple[int, int, int, int]  # root and three tokens
 paths = st.tuples(st.integers(0, ROOTS - 1), *[st.integers(0, 3)] * DEPTH)
 
 
-def built(items: dict[Path, int]) -> CodeTrie:
-    rows = np.array([path[1:] for path in items], dtype=np.int32).reshape(-1, DEPTH)
-    roots = np.array([path[0] for path in items], dtype=np.int32)
-    return CodeTrie.from_tokens(rows, roots, np.array(list(items.values()), dtype=np.int32), ROOTS)
+def columns(items: Sequence[Path]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Roots and tokens."""
+    rows = np.array(items, dtype=np.int32).reshape(-1, 1 + DEPTH)
+    return rows[:, 0], rows[:, 1:]
+
+
+def built(items: dict[Path, int], shared: int = 0) -> CodeTrie:
+    roots, rows = columns(list(items))
+    return CodeTrie.from_tokens(rows, roots, np.array(list(items.values()), dtype=np.int32), ROOTS, shared)
 
 
 def children(arrays: TrieArrays, node: int) -> list[tuple[int, int]]:
@@ -31,9 +38,10 @@ def children(arrays: TrieArrays, node: int) -> list[tuple[int, int]]:
     return list(zip(arrays.edge_token[span].tolist(), arrays.edge_child[span].tolist(), strict=True))
 
 
-def content(trie: CodeTrie, skip: frozenset[int] = frozenset()) -> dict[Path, int]:
+def content(trie: CodeTrie | TrieState, skip: frozenset[int] = frozenset()) -> dict[Path, int]:
     """Everything reachable from the roots by plain recursion, not passing over the edges at `skip`."""
-    arrays = trie.arrays()
+    state = trie.state if isinstance(trie, CodeTrie) else trie
+    arrays = state.arrays
     found: dict[Path, int] = {}
 
     def walk(node: int, prefix: tuple[int, ...]) -> int:
@@ -51,12 +59,14 @@ def content(trie: CodeTrie, skip: frozenset[int] = frozenset()) -> dict[Path, in
                 assert below > 0, "an empty node was left behind"
                 leaves += below
         if not skip:
-            assert trie.leaf_count(node) == leaves
+            assert state.node_leaves[node] == leaves
         return leaves
 
-    for root in range(ROOTS):
-        walk(root, (root,))
-    return found
+    for root, node in enumerate(arrays.roots.tolist()):
+        walk(node, (root,))
+    paths = list(found)
+    met = np.array(list(found.values()), dtype=np.int32)
+    return dict(zip(paths, state.leaves(met, columns(paths)[1]).tolist(), strict=True))
 
 
 def widths(items: dict[Path, int]) -> tuple[int, ...]:
@@ -69,30 +79,77 @@ def widths(items: dict[Path, int]) -> tuple[int, ...]:
     return tuple(levels)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.dictionaries(paths, st.integers(0, 999), max_size=40),
-    st.lists(st.tuples(st.booleans(), paths, st.integers(0, 999)), max_size=60),
+    st.lists(st.dictionaries(paths, st.one_of(st.none(), st.integers(0, 999)), max_size=12), max_size=12),
+    st.integers(0, DEPTH),
 )
-def test_equals_a_fresh_build_after_any_changes(start: dict[Path, int], changes: list[tuple[bool, Path, int]]) -> None:
-    items = dict(start)
-    trie = built(items)
-    for insert, path, leaf in changes:
-        if insert and path not in items:
-            trie.insert(path[0], path[1:], leaf)
-            items[path] = leaf
-        elif not insert and path in items:
-            assert trie.delete(path[0], path[1:]) == items.pop(path)
-        elif insert:
-            with pytest.raises(InvalidInput, match="already"):
-                trie.insert(path[0], path[1:], leaf)
-        else:
-            with pytest.raises(InvalidInput, match="not below"):
-                trie.delete(path[0], path[1:])
-    assert content(trie) == items == content(built(items))
-    assert trie.arrays().fanout == widths(items) == built(items).arrays().fanout
-    for path in itertools.product(range(ROOTS), *[range(4)] * DEPTH):
-        assert trie.find(path[0], path[1:]) == items.get(path, NO_LEAF)  # type: ignore[arg-type]
+def test_equals_a_fresh_build_after_any_changes(
+    start: dict[Path, int], steps: list[dict[Path, int | None]], shared: int
+) -> None:
+    """Every step gives some paths a leaf, or none; what was there before is removed in the same step."""
+    items, trie = dict(start), built(start, shared)
+    kept: list[tuple[TrieState, dict[Path, int]]] = []
+    for number, step in enumerate(steps):
+        if number % 3 == 0:
+            kept.append((trie.state, dict(items)))
+        removed = [path for path in step if path in items]
+        added = {path: leaf for path, leaf in step.items() if leaf is not None}
+        leaves = np.array(list(added.values()), dtype=np.int32)
+        gone = trie.change(columns(removed), (*columns(list(added)), leaves))
+        assert gone.tolist() == [items.pop(path) for path in removed]
+        items |= added
+        if number % 4 == 1:
+            saved = {name: array.copy() for name, array in trie.to_save().items()}
+            for array in saved.values():
+                array.flags.writeable = False  # a map of a file is never written to in place
+            trie = CodeTrie.from_saved(saved)
+    fresh = built(items, shared)
+    assert content(trie) == items == content(fresh)
+    assert trie.arrays().fanout == fresh.arrays().fanout
+    if not shared:
+        assert fresh.arrays().fanout == widths(items)
+    everything = list(itertools.product(range(ROOTS), *[range(4)] * DEPTH))
+    assert trie.state.find(*columns(everything)).tolist() == [items.get(path, NO_LEAF) for path in everything]
+    for path in everything[::7]:
+        assert trie.find(path[0], path[1:]) == items.get(path, NO_LEAF)
+    for state, before in kept:
+        assert content(state) == before, "a state that somebody keeps has changed"
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+def test_a_change_that_cannot_be_changes_nothing(shared: int) -> None:
+    items: dict[Path, int] = {(0, 1, 2, 3): 7, (1, 1, 2, 3): 8}
+    trie = built(items, shared)
+    there, other = columns([(0, 1, 2, 3)]), columns([(0, 1, 2, 0)])
+    with pytest.raises(InvalidInput, match=r"tokens \[1, 2, 3\] are already below root 0"):
+        trie.insert(0, [1, 2, 3], 9)
+    with pytest.raises(InvalidInput, match=r"tokens \[1, 2, 0\] are not below root 0"):
+        trie.delete(0, [1, 2, 0])
+    twice = tuple(np.concatenate([part, part]) for part in there)
+    with pytest.raises(InvalidInput, match="named twice"):
+        trie.change(removed=(twice[0], twice[1]))
+    with pytest.raises(InvalidInput, match="named twice"):
+        trie.change(added=(*(np.concatenate([part, part]) for part in other), np.arange(2)))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="are not below"):
+        trie.change(other, (*other, np.arange(1)))
+    with pytest.raises(InvalidInput, match="roots range from 2 to 2"):
+        trie.insert(2, [1, 2, 0], 9)
+    with pytest.raises(InvalidInput, match="greatest leaf"):
+        trie.insert(1, [1, 2, 0], 2**31 - 1)
+    assert content(trie) == items
+    assert trie.change().tolist() == []
+
+
+def test_items_that_end_alike_share_their_ends() -> None:
+    items: dict[Path, int] = {(root, first, 1, 2): first + 4 * root for root in range(2) for first in range(4)}
+    apart, shared = built(items), built(items, 2)
+    assert content(shared) == content(apart) == items
+    # One node each root, one end of two nodes each root, in place of two nodes an item.
+    assert len(shared.arrays().node_start) == 2 + 2 * 2
+    assert len(apart.arrays().node_start) == 2 + 8 * 2
+    assert len(set(shared.arrays().edge_child.tolist()) & set(items.values())) < len(items)
 
 
 def blocked(trie: CodeTrie, cut: list[Path]) -> NDArray[np.int32]:
@@ -101,10 +158,12 @@ def blocked(trie: CodeTrie, cut: list[Path]) -> NDArray[np.int32]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sets(paths, max_size=40), st.lists(paths, max_size=40), st.lists(paths, max_size=10))
-def test_blocked_edges_cut_exactly_the_named_leaves(kept: set[Path], named: list[Path], inserted: list[Path]) -> None:
+@given(st.sets(paths, max_size=40), st.lists(paths, max_size=40), st.lists(paths, max_size=10), st.integers(0, DEPTH))
+def test_blocked_edges_cut_exactly_the_named_leaves(
+    kept: set[Path], named: list[Path], inserted: list[Path], shared: int
+) -> None:
     items = {path: leaf for leaf, path in enumerate(sorted(kept | set(named[::2])))}
-    trie = built(items)
+    trie = built(items, shared)
     for path in inserted:
         if path not in items:
             items[path] = len(items)
@@ -123,18 +182,21 @@ def test_blocked_edges_cut_exactly_the_named_leaves(kept: set[Path], named: list
     assert len(edges) == len(set(edges.tolist())) == len(tops)
 
 
-def test_large_random_build_equals_inserts_one_by_one() -> None:
+@pytest.mark.parametrize("shared", [0, 2])
+def test_large_random_build_equals_inserts_in_steps(shared: int) -> None:
     rng = np.random.default_rng(0)
     tokens = np.unique(rng.integers(0, 40, (5000, DEPTH)), axis=0).astype(np.int32)
     rng.shuffle(tokens)
     roots = rng.integers(0, ROOTS, len(tokens)).astype(np.int32)
     leaves = rng.permutation(len(tokens)).astype(np.int32)
-    at_once = CodeTrie.from_tokens(tokens, roots, leaves, ROOTS)
-    one_by_one = CodeTrie(DEPTH, ROOTS)
-    for root, row, leaf in zip(roots.tolist(), tokens, leaves.tolist(), strict=True):
-        one_by_one.insert(root, row, leaf)
-    assert content(at_once) == content(one_by_one)
-    assert at_once.arrays().fanout == one_by_one.arrays().fanout
+    at_once = CodeTrie.from_tokens(tokens, roots, leaves, ROOTS, shared)
+    in_steps = CodeTrie(DEPTH, ROOTS, shared)
+    for first, end in itertools.pairwise([0, 1, 2, 3, 10, 100, 101, 1000, 3000, len(tokens)]):
+        in_steps.change(added=(roots[first:end], tokens[first:end], leaves[first:end]))
+    assert content(at_once) == content(in_steps)
+    assert at_once.arrays().fanout == in_steps.arrays().fanout
+    in_steps.change(removed=(roots, tokens))
+    assert content(in_steps) == {}
 
 
 def test_tokens_too_wide_to_pack_are_sorted_all_the_same() -> None:
@@ -149,12 +211,28 @@ def test_space_is_reused_under_churn() -> None:
     for leaf in range(64):
         trie.insert(0, [leaf % 8, leaf // 8, 0], leaf)
     sizes = []
-    for turn in range(40):
+    for turn in range(12):
         for leaf in range(64):
             trie.delete(0, [leaf % 8, leaf // 8, turn])
             trie.insert(0, [leaf % 8, leaf // 8, turn + 1], leaf)
         sizes.append((len(trie.arrays().edge_token), len(trie.arrays().node_start)))
     assert sizes[0] == sizes[-1]
+    assert 0 < trie.slack() < 0.6
+
+
+def test_a_state_that_is_kept_keeps_its_space() -> None:
+    trie = built({(0, 1, 2, 3): 7})
+    kept = trie.state
+    for turn in range(20):
+        trie.insert(0, [2, turn, 0], turn)
+    grown = len(trie.arrays().node_start)
+    unchanged = content(kept) == {(0, 1, 2, 3): 7}
+    del kept
+    gc.collect()  # the walk refers to itself
+    assert unchanged
+    for turn in range(20):
+        trie.delete(0, [2, turn, 0])
+    assert len(trie.arrays().node_start) <= grown + 3 * DEPTH, "what nobody keeps is used again"
 
 
 def test_a_new_root_is_a_new_domain() -> None:
@@ -191,6 +269,10 @@ def test_a_wrong_build_says_what_is_wrong(tokens: object, roots: object, leaves:
 def test_a_tuple_of_another_depth_is_refused_and_changes_nothing() -> None:
     trie = built({(0, 1, 2, 3): 7})
     for tokens in ([1, 2], [1, 2, 3, 4]):
+        with pytest.raises(InvalidInput, match="3 levels"):
+            trie.delete(0, tokens)
+        with pytest.raises(InvalidInput, match="3 levels"):
+            trie.blocked_edges(np.zeros(1, np.int32), np.array([tokens], np.int32))
         with pytest.raises(InvalidInput, match="3 levels"):
             trie.insert(0, tokens, 9)
     with pytest.raises(InvalidInput, match="negative"):

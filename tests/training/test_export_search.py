@@ -176,7 +176,8 @@ def test_nothing_is_read_from_the_slack_of_a_grown_index(
     for leaf in range(0, 60, 3):
         grown.delete(0, items.tokens[leaf])
     left = [leaf for leaf in range(60) if leaf % 3]
-    found = search(recommender, Items(items.tokens, items.roots, grown), (history, mask), (0,), 70)
+    root = int(grown.arrays().roots[0])
+    found = search(recommender, Items(items.tokens, items.roots, grown), (history, mask), (root,), 70)
     assert sorted(found.leaf[0][found.leaf[0] >= 0]) == left
     scores = score_every_item(model, history[0], mask[0], items.tokens)
     np.testing.assert_allclose(found.log_prob[0][:40], np.sort(scores[left])[::-1], atol=1e-4)

@@ -1,0 +1,187 @@
+"""Table, constraint index, census and fingerprints that belong together, built, changed, compacted and saved as one.
+
+One thread at a time may change a state; views of it never change. Knows nothing of stores' ways, nor of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.catalogue.census import Census
+from service.catalogue.fingerprint import Fingerprints
+from service.catalogue.store import ItemKey, StoredItem
+from service.catalogue.table import CatalogueTable
+from service.catalogue.view import CatalogueView
+from service.errors import SavedIndexError
+from service.index.saving import load_arrays, save_arrays
+from service.index.trie import CodeTrie
+from service.semantic_ids import TokenLayout
+
+IntArray = NDArray[np.int32]
+
+SAVED_TABLE, SAVED_TRIE, SAVED_CENSUS = "table_", "trie_", "census_"
+
+
+def shared_levels(layout: TokenLayout) -> int:
+    """Levels at which items that are alone share what follows: the last code, the experts, the suffix."""
+    return layout.experts_per_item + 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frozen:
+    """The live items of one moment: their rows int32 [n], and their fingerprints."""
+
+    rows: IntArray
+    fingerprints: Fingerprints
+
+
+class LiveState:
+    """All items in memory, as a view for searches and as a table for looking up.
+
+    Attributes
+    ----------
+    table : items by key and by ordinal
+    census : how the items use the token space
+    fingerprints : of the items
+    view : what searches see; replaced with every change
+    """
+
+    def __init__(
+        self,
+        layout: TokenLayout,
+        table: CatalogueTable,
+        trie: CodeTrie,
+        census: Census,
+        fingerprints: Fingerprints,
+    ) -> None:
+        self._layout = layout
+        self._trie = trie
+        domains = {domain: number for number, domain in enumerate(table.domains())}
+        self._domains: Mapping[str, int] = domains
+        self.table = table
+        self.census = census
+        self.fingerprints = fingerprints
+        self.view = CatalogueView(table, layout, trie.state, domains)
+
+    @classmethod
+    def of(cls, layout: TokenLayout, table: CatalogueTable, fingerprints: Fingerprints) -> LiveState:
+        """An index over all live items of a table."""
+        domains = table.domains()
+        ordinals, roots = table.rows()
+        values = table.values(ordinals)
+        census = Census(layout)
+        for number, domain in enumerate(domains):
+            census.add(domain, values[roots == number])
+        trie = CodeTrie.from_tokens(layout.tokens(values), roots, ordinals, len(domains), shared_levels(layout))
+        return cls(layout, table, trie, census, fingerprints)
+
+    @classmethod
+    def read(cls, layout: TokenLayout, batches: Iterable[Sequence[StoredItem]]) -> LiveState:
+        """Everything that a store holds."""
+        table, fingerprints = CatalogueTable(layout), Fingerprints()
+        for batch in batches:
+            table.add(batch)
+            fingerprints.toggle_all((item.domain, item.item_id, item.packed) for item in batch)
+        return cls.of(layout, table, fingerprints)
+
+    @classmethod
+    def load(cls, layout: TokenLayout, folder: Path, about: Mapping[str, Any]) -> tuple[LiveState, dict[str, Any]]:
+        """What `save` wrote, mapped into memory, and all that was said of it then.
+
+        Raises
+        ------
+        SavedIndexError : nothing is there, or it is damaged, or of something else than `about`
+        """
+        arrays, said = load_arrays(folder, about)
+        try:
+            table = CatalogueTable.from_arrays(layout, _named(arrays, SAVED_TABLE), said["domains"])
+            census = Census.from_arrays(layout, said["domains"], _named(arrays, SAVED_CENSUS))
+            trie = CodeTrie.from_saved(_named(arrays, SAVED_TRIE))
+            return cls(layout, table, trie, census, Fingerprints(said["fingerprints"])), said
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            raise SavedIndexError(f"{folder}: arrays are missing or do not fit: {error!r}") from None
+
+    def save(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """Write everything, to be loaded with the same `about`; the state must not be changed meanwhile."""
+        arrays = {SAVED_TABLE + name: array for name, array in self.table.arrays().items()}
+        arrays |= {SAVED_TRIE + name: array for name, array in self._trie.to_save().items()}
+        domains = self.table.domains()
+        arrays |= {SAVED_CENSUS + name: array for name, array in self.census.arrays(domains).items()}
+        fingerprints = self.fingerprints.values()
+        save_arrays(folder, arrays, {**about, "domains": domains, "fingerprints": fingerprints})
+
+    def frozen(self) -> Frozen:
+        """What is live now; the state must not be changed meanwhile."""
+        rows, _ = self.table.rows()
+        return Frozen(rows, Fingerprints(self.fingerprints.values()))
+
+    def compacted(self, frozen: Frozen) -> LiveState:
+        """Those items without slack and with ordinals of their own; this state may be changed meanwhile."""
+        return LiveState.of(self._layout, self.table.compacted(frozen.rows), frozen.fingerprints)
+
+    def slack(self) -> float:
+        """Share of the index's edges, or of the table's rows, that hold nothing; the greater one."""
+        return max(self._trie.slack(), self.table.slack())
+
+    def nbytes(self) -> dict[str, int]:
+        """Bytes in use of the index, of the table's columns and of its texts."""
+        columns, texts = self.table.nbytes()
+        return {"index": self._trie.nbytes(), "columns": columns, "texts": texts}
+
+    def apply(self, states: Mapping[ItemKey, StoredItem | None]) -> bool:
+        """Bring items to the given states, all in one step; False where they were in them. May be repeated."""
+        table = self.table
+        gone: list[ItemKey] = []
+        retitled: list[tuple[int, str | None]] = []
+        added: list[StoredItem] = []
+        for key, item in states.items():
+            ordinal = table.ordinal(key)
+            if ordinal is None:
+                added += [] if item is None else [item]
+            elif item is None:
+                gone.append(key)
+            elif not table.has_id(ordinal, item.packed):
+                # Only where somebody emptied the store and filled it anew.
+                gone.append(key)
+                added.append(item)
+            elif table.title(ordinal) != item.title:
+                retitled.append((ordinal, item.title))
+        for ordinal, title in retitled:
+            table.retitle(ordinal, title)
+        if gone or added:
+            self._change(gone, added)
+        return bool(gone or retitled or added)
+
+    def _change(self, gone: Sequence[ItemKey], added: Sequence[StoredItem]) -> None:
+        table, trie = self.table, self._trie
+        lost = [ordinal for key in gone if (ordinal := table.ordinal(key)) is not None]
+        for item in added:
+            if item.domain not in self._domains:
+                self._domains = {**self._domains, item.domain: trie.add_root()}
+        for key in gone:
+            table.remove(key)
+        rows = np.asarray(table.add(added), dtype=np.int32)
+        old, new = table.values(lost), table.values(rows)
+        lost_roots, new_roots = self._roots([key.domain for key in gone]), self._roots([item.domain for item in added])
+        trie.change((lost_roots, self._layout.tokens(old)), (new_roots, self._layout.tokens(new), rows))
+        for key, number in zip(gone, self._layout.pack(old).tolist(), strict=True):
+            self.fingerprints.toggle(*key, number)
+        self.fingerprints.toggle_all((item.domain, item.item_id, item.packed) for item in added)
+        for domain in {key.domain for key in gone}:
+            self.census.remove(domain, old[lost_roots == self._domains[domain]])
+        for domain in {item.domain for item in added}:
+            self.census.add(domain, new[new_roots == self._domains[domain]])
+        self.view = CatalogueView(table, self._layout, trie.state, self._domains)
+
+    def _roots(self, domains: Sequence[str]) -> IntArray:
+        return np.array([self._domains[domain] for domain in domains], dtype=np.int32)
+
+
+def _named(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,99 @@
+"""Names and titles of many items in one growing run of bytes. Knows nothing of items.
+
+A text is written once, behind all others, and its place never changes, so that reading is safe while another thread
+adds.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.index.storage import ranges
+
+HEADER = struct.Struct("<Hi")
+"""Bytes of the name, and bytes of the title or -1 where there is none; both follow, in UTF-8."""
+
+SMALLEST = 1 << 16
+
+Bytes = NDArray[np.uint8]
+Places = NDArray[np.int64]
+
+
+class Texts:
+    """Pairs of a name and a title.
+
+    Parameters
+    ----------
+    kept : uint8 [n], texts to go on from; they stay where they are, which may be a file
+    """
+
+    def __init__(self, kept: Bytes | None = None) -> None:
+        self._kept = np.zeros(0, dtype=np.uint8) if kept is None else kept
+        self._added = np.zeros(0, dtype=np.uint8)
+        self.used = len(self._kept)
+
+    def joined(self) -> Bytes:
+        """All texts as one array, for another `Texts` to go on from."""
+        added = self._added[: self.used - len(self._kept)]
+        return np.concatenate([self._kept, added]) if len(self._kept) else added
+
+    def add(self, names: Sequence[bytes], titles: Sequence[str | None]) -> Places:
+        """Write texts; returns their places, int64 [n]."""
+        written = [None if title is None else title.encode() for title in titles]
+        texts = [
+            HEADER.pack(len(name), -1 if title is None else len(title)) + name + (title or b"")
+            for name, title in zip(names, written, strict=True)
+        ]
+        sizes = np.array([len(text) for text in texts], dtype=np.int64)
+        return self._append(np.frombuffer(b"".join(texts), dtype=np.uint8), sizes)
+
+    def adopt(self, other: Texts, places: Places) -> Places:
+        """Copy some of another's texts; returns their places here, int64 [n]."""
+        new = np.empty(len(places), dtype=np.int64)
+        for part, offset in other._parts():
+            inside = (places >= offset) & (places < offset + len(part))
+            at = places[inside] - offset
+            head = [part[at + byte].astype(np.int64) for byte in range(HEADER.size)]
+            titles = (head[2] | head[3] << 8 | head[4] << 16 | head[5] << 24).astype(np.uint32).view(np.int32)
+            sizes = HEADER.size + (head[0] | head[1] << 8) + np.maximum(titles, 0)
+            new[inside] = self._append(part[ranges(at, sizes)], sizes)
+        return new
+
+    def name(self, place: int) -> bytes:
+        """The name at a place."""
+        part, at = self._find(place)
+        length, _ = HEADER.unpack_from(part.data, at)
+        return part[at + HEADER.size : at + HEADER.size + length].tobytes()
+
+    def read(self, place: int) -> tuple[str, str | None]:
+        """Name and title at a place."""
+        part, at = self._find(place)
+        length, title = HEADER.unpack_from(part.data, at)
+        first = at + HEADER.size
+        text = part[first : first + length + max(title, 0)].tobytes()
+        return text[:length].decode(), None if title < 0 else text[length:].decode()
+
+    def _find(self, place: int) -> tuple[Bytes, int]:
+        before = len(self._kept)
+        return (self._kept, place) if place < before else (self._added, place - before)
+
+    def _parts(self) -> list[tuple[Bytes, int]]:
+        """Bytes, and the place of the first of them."""
+        return [(self._kept, 0), (self._added, len(self._kept))]
+
+    def _append(self, data: Bytes, sizes: Places) -> Places:
+        first = self.used - len(self._kept)
+        end = first + len(data)
+        if end > len(self._added):
+            # A copy: whoever reads the texts so far goes on reading those. Pages never written to take no memory.
+            larger = np.zeros(max(SMALLEST, end, len(self._added) + len(self._added) // 2), dtype=np.uint8)
+            larger[:first] = self._added[:first]
+            self._added = larger
+        self._added[first:end] = data
+        places: Places = self.used + np.cumsum(sizes) - sizes
+        self.used += len(data)
+        return places

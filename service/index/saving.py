@@ -1,0 +1,146 @@
+"""Flat arrays in a folder, checked by hash and opened by memory map. Knows nothing of what the arrays hold.
+
+    FOLDER/manifest.json    version, what the arrays are of, and each array's hash, shape and type; replaced in one step
+    FOLDER/TOKEN/NAME.npy   the arrays that the manifest names
+
+Saving again writes a new subfolder and then replaces the manifest, so a reader finds the old arrays or the new ones,
+whole. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import SavedIndexError
+
+FORMAT_VERSION = 1
+CHUNK_BYTES = 1 << 22
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
+    """Write arrays, and what they are of as JSON values, in place of what the folder held.
+
+    Raises
+    ------
+    OSError : the disk is full, or the folder may not be written to; what it held is still there
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(8)
+    inside = folder / token
+    inside.mkdir()
+    try:
+        described = {name: _write(inside / f"{name}.npy", array) for name, array in arrays.items()}
+        manifest = {"version": FORMAT_VERSION, "about": dict(about), "folder": token, "arrays": described}
+        _replace(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+    except BaseException:
+        shutil.rmtree(inside, ignore_errors=True)
+        raise
+    for other in folder.iterdir():
+        if other.is_dir() and other.name != token:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def load_arrays(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays that were saved, mapped into memory copy-on-write, and all that was said of them.
+
+    Parameters
+    ----------
+    about : what they must be of; more may have been said when they were saved
+
+    Raises
+    ------
+    SavedIndexError : nothing was saved here, a file is missing or altered, or the arrays are of something else
+    """
+    path = folder / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+        version, said, described = manifest["version"], dict(manifest["about"]), dict(manifest["arrays"])
+        inside = folder / Path(manifest["folder"]).name
+    except FileNotFoundError:
+        raise SavedIndexError(f"{folder}: nothing is saved here") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SavedIndexError(f"{path}: is not a manifest: {type(error).__name__}: {error}") from None
+    if version != FORMAT_VERSION:
+        raise SavedIndexError(f"{path}: version is {version!r}, but this program reads {FORMAT_VERSION}")
+    for name, value in about.items():
+        if said.get(name) != value:
+            raise SavedIndexError(f"{path}: {name} is {said.get(name)!r}, but {value!r} is wanted")
+    paths = {name: inside / f"{Path(name).name}.npy" for name in described}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for _ in pool.map(lambda name: _check(paths[name], described[name]), described):
+            pass
+    # One after another: NumPy reads headers with Python's own parser, which in CPython 3.11 fails now and then when two
+    # threads run it.
+    return {name: _map(paths[name], described[name]) for name in described}, said
+
+
+def _write(path: Path, array: NDArray[Any]) -> dict[str, Any]:
+    with path.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"sha256": _sha256(path), "shape": list(array.shape), "dtype": array.dtype.str}
+
+
+def _check(path: Path, described: Mapping[str, Any]) -> None:
+    """Refuse a file that is not the one that was saved."""
+    try:
+        same = _sha256(path) == described["sha256"]
+    except (OSError, KeyError, TypeError) as error:
+        raise SavedIndexError(f"{path}: cannot be read: {type(error).__name__}: {error}") from None
+    if not same:
+        raise SavedIndexError(f"{path}: is not what was saved: its SHA-256 differs from the manifest's")
+
+
+def _map(path: Path, described: Mapping[str, Any]) -> NDArray[Any]:
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise SavedIndexError(f"{path}: cannot be read: {type(error).__name__}: {error}") from None
+    if list(array.shape) != described.get("shape") or array.dtype.str != described.get("dtype"):
+        raise SavedIndexError(
+            f"{path}: is {array.dtype.str} {list(array.shape)}, but the manifest says "
+            f"{described.get('dtype')} {described.get('shape')}"
+        )
+    # A plain array over the map: NumPy's own subclass of maps costs time at every slice.
+    return np.asarray(array)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    finally:
+        with suppress(FileNotFoundError):
+            beside.unlink()
