@@ -35,8 +35,8 @@ class Settings(BaseSettings):
     )
     store: SecretStr = Field(
         default=SecretStr("embedded:var/catalogue"),
-        description="Catalogue store: `embedded:FOLDER`, or `redis://...` shared by several replicas. May hold a "
-        "password, so it is never logged.",
+        description="Catalogue store: `embedded:FOLDER`, or `redis://...`, `redis+cluster://...` or "
+        "`redis+sentinel://...` shared by several replicas. May hold a password, so it is never logged.",
     )
     provider: Literal["cpu", "cuda"] = Field(
         default="cpu", description="Where the networks run; a provider that is not installed is an error at start."
