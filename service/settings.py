@@ -35,8 +35,8 @@ class Settings(BaseSettings):
     )
     store: SecretStr = Field(
         default=SecretStr("embedded:var/catalogue"),
-        description="Catalogue store: `embedded:FOLDER`, or `redis://...` shared by several replicas. May hold a "
-        "password, so it is never logged.",
+        description="Catalogue store: `embedded:FOLDER`, or `redis://...`, `redis+cluster://...` or "
+        "`redis+sentinel://...` shared by several replicas. May hold a password, so it is never logged.",
     )
     index_folder: Path | None = Field(
         default=None,

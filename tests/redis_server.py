@@ -19,13 +19,17 @@ START_SECONDS = 20
 class RedisServer:
     """Use as a context manager; `url` is stable over `kill` and `start`."""
 
-    def __init__(self, folder: Path, password: str | None = None) -> None:
+    def __init__(self, folder: Path, password: str | None = None, cluster: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._password = password
-        with socket.socket() as probe:
+        self._cluster = cluster
+        with socket.socket() as probe, socket.socket() as other:
             probe.bind(("127.0.0.1", 0))
+            other.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
+            # By default it would be 10,000 more, where there may be no port.
+            self.bus_port: int = other.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -37,7 +41,12 @@ class RedisServer:
     def start(self) -> None:
         """Start the server on its folder and wait until it answers."""
         command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--databases", "64"]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        command += (
+            ["--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)]
+            if self._cluster
+            else ["--databases", "64"]
+        )
         if self._password:
             command += ["--requirepass", self._password]
         with (self._folder / "server.log").open("ab") as log:

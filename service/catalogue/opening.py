@@ -13,6 +13,7 @@ from polars.exceptions import PolarsError
 from service.bundle.files import Bundle
 from service.catalogue import embedded, redis_store
 from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.redis_clients import FORMS, SCHEMES
 from service.catalogue.redis_store import RedisStore
 from service.catalogue.store import CatalogueStore, Generation, StoredItem
 from service.errors import BundleError, ConfigError, InvalidInput
@@ -29,7 +30,7 @@ def open_store(url: str, bundle: str, generation: int, layout: TokenLayout, *, s
 
     Parameters
     ----------
-    url : `embedded:FOLDER` (or `file:FOLDER`), `redis://[user:password@]host[:port][/database]`, `rediss://...` (TLS)
+    url : `embedded:FOLDER` (or `file:FOLDER`), or one of the forms of `service/catalogue/redis_clients.py`
     bundle, generation, layout : from the bundle's manifest
     serving : a server that does not answer is given up early, since requests wait
 
@@ -61,10 +62,10 @@ def _folder(url: str) -> Path | None:
     scheme, colon, rest = url.partition(":")
     if scheme in ("embedded", "file") and rest:
         return Path(rest.removeprefix("//"))
-    if scheme in ("redis", "rediss"):
+    if scheme in SCHEMES:
         return None
     shown = scheme + colon if colon else "without a scheme"
-    raise ConfigError(f"store URL {shown}...: must be embedded:FOLDER, redis://HOST:PORT/DB or rediss://HOST:PORT/DB")
+    raise ConfigError(f"store URL {shown}...: must be embedded:FOLDER, {FORMS}")
 
 
 def open_bundle_store(url: str, bundle: Bundle, *, serving: bool = False) -> CatalogueStore:

@@ -27,17 +27,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import redis
-from redis.backoff import ExponentialBackoff
-from redis.retry import Retry
 
+from service.catalogue.redis_clients import FAILURES, connect
 from service.catalogue.redis_keys import ID, PREFIX, RedisKeys, read_value, state_of, title_state
 from service.catalogue.store import (
     CHANGES_KEPT,
@@ -66,15 +64,6 @@ BUCKETS = 4096
 SCAN_BUCKETS = 64
 """Buckets read in one round trip."""
 
-SERVING_SECONDS = 5.0
-"""How long one answer may take while requests wait for it. A call that timed out is not repeated then."""
-
-PATIENT_SECONDS = 60.0
-"""The same for work that nobody waits for; repeated after a time-out, as every call may be."""
-
-RETRY_SECONDS = 0.4
-"""Longest pause before one of three further attempts after a broken connection."""
-
 SCRIPTS = ("register", "delete", "restore", "mend")
 
 
@@ -83,7 +72,7 @@ class RedisStore:
 
     Parameters
     ----------
-    url : `redis://[user:password@]host[:port][/database]`, or `rediss://` for TLS
+    url : one server, a cluster, or a primary that Sentinel names; see `service/catalogue/redis_clients.py`
     bundle, generation : name the keys
     layout : must be the one that the keys were written with
     serving : give up early, since requests wait
@@ -92,8 +81,8 @@ class RedisStore:
     def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> None:
         self._generation = f"{bundle}:{generation}"
         self._layout = layout
-        self._where, self._connections = connections(url, serving)
-        self._redis: Any = redis.Redis.from_pool(self._connections())
+        connected = connect(url, serving)
+        self._where, self._redis, self._forget_primary = connected.where, connected.client, connected.forget_primary
         number = self._redis.register_script(_lua("domain"))
         self._keys = RedisKeys(self._redis, self._generation, BUCKETS, number)
         common = _lua("common")
@@ -365,22 +354,21 @@ class RedisStore:
                 # Also how a server that was emptied shows itself, until the change log is looked at.
                 raise NotReady(f"{self._where}: the catalogue of {self._generation} is not stored yet") from None
             if isinstance(error, redis.ReadOnlyError):
-                # A primary that became a replica; the name may lead to the new primary by now. The old connections
-                # are left to whoever is using them, since no thread may close another's.
-                self._redis.connection_pool = self._connections()
+                # A primary that became a replica.
+                self._forget_primary()
             raise StoreUnavailable(f"{self._where}: {error}") from error
-        except (redis.RedisError, OSError) as error:
+        except FAILURES as error:
             raise StoreUnavailable(f"{self._where}: {error}") from error
 
 
 def generations(url: str) -> Iterator[Generation]:
     """Every generation that a server holds, by name."""
-    where, pool = connections(url)
-    client: Any = redis.Redis.from_pool(pool())
+    connected = connect(url)
+    where, client = connected.where, connected.client
     try:
         keys = sorted(client.scan_iter(f"{PREFIX}{{*}}:meta", count=10_000))
         found = [client.hmget(key, "layout", "dropped") for key in keys]
-    except (redis.RedisError, OSError) as error:
+    except FAILURES as error:
         raise StoreUnavailable(f"{where}: {error}") from error
     finally:
         client.close()
@@ -389,38 +377,6 @@ def generations(url: str) -> Iterator[Generation]:
         shape = json.loads(layout)
         shape.pop("buckets")
         yield Generation(bundle, int(number), TokenLayout(**shape), dropped is not None)
-
-
-def connections(url: str, serving: bool = False) -> tuple[str, Callable[[], redis.ConnectionPool]]:
-    """The address without its password, and what makes a pool of connections, which connect when they are used.
-
-    Raises
-    ------
-    ConfigError : the URL is none
-    """
-    seconds = SERVING_SECONDS if serving else PATIENT_SECONDS
-    repeated = (redis.ConnectionError,) if serving else (redis.ConnectionError, redis.TimeoutError)
-
-    def pool() -> redis.ConnectionPool:
-        return redis.ConnectionPool.from_url(
-            url,
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            health_check_interval=30,
-            retry=Retry(ExponentialBackoff(cap=RETRY_SECONDS, base=RETRY_SECONDS / 8), 3, repeated),
-        )
-
-    try:
-        parts = urlsplit(url)
-        where = f"{parts.scheme}://{parts.hostname}:{parts.port or 6379}{parts.path}"
-        pool()
-    except ValueError:
-        # The message of the parser may repeat a piece of the password.
-        raise ConfigError(
-            "store URL redis://...: must be redis://[user:password@]HOST[:PORT][/DATABASE]; the characters "
-            "/ : @ # ? of a password must be written as %2F %3A %40 %23 %3F"
-        ) from None
-    return where, pool
 
 
 def _lua(name: str) -> str:

@@ -21,7 +21,7 @@ from proxy import Proxy
 from redis_server import RedisServer
 
 from service.app import create_app
-from service.catalogue import redis_store
+from service.catalogue import redis_clients, redis_store
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
@@ -39,7 +39,7 @@ HISTORY = [{"item_id": "film-1", "domain": "films"}, {"domain": "films", "title"
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "SERVING_SECONDS", 0.5)
+    monkeypatch.setattr(redis_clients, "SERVING_SECONDS", 0.5)
     monkeypatch.setattr(redis_store, "BUCKETS", 32)
 
 

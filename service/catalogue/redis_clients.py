@@ -1,0 +1,159 @@
+"""Clients of a Redis catalogue's server, from its URL: one server, a cluster, or a primary that Sentinel names.
+
+Knows the URLs and how each kind finds its primary again; knows nothing of what is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisClusterException
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from service.errors import ConfigError, StoreUnavailable
+
+SCHEMES = tuple(f"{scheme}{kind}" for kind in ("", "+cluster", "+sentinel") for scheme in ("redis", "rediss"))
+"""With two s: TLS."""
+
+FORMS = (
+    "redis://[user:password@]HOST[:PORT][/DATABASE], redis+cluster://[user:password@]HOST[:PORT][,HOST[:PORT]...] or "
+    "redis+sentinel://[user:password@]HOST[:PORT][,HOST[:PORT]...]/NAME_OF_THE_PRIMARY[/DATABASE]"
+    "[?sentinel_password=...], rediss for TLS"
+)
+
+PORT, SENTINEL_PORT = 6379, 26379
+
+FAILURES = (redis.RedisError, RedisClusterException, OSError)
+"""What a client raises when it gets no answer, or a bad one."""
+
+SERVING_SECONDS = 5.0
+"""How long one answer may take while requests wait for it. A call that timed out is not repeated then."""
+
+PATIENT_SECONDS = 60.0
+"""The same for work that nobody waits for; repeated after a time-out, as every call may be."""
+
+RETRY_SECONDS = 0.4
+"""Longest pause before one of three further attempts after a broken connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A client, and what it leads to.
+
+    Attributes
+    ----------
+    where : the address without its password
+    forget_primary : lets the client look for its primary anew, when the one it knows has become a replica
+    """
+
+    where: str
+    client: Any
+    forget_primary: Callable[[], None]
+
+
+def connect(url: str, serving: bool = False) -> Connected:
+    """Make a client, which connects when it is used; that of a cluster looks for its nodes at once.
+
+    Parameters
+    ----------
+    serving : give up early, since requests wait
+
+    Raises
+    ------
+    ConfigError : the URL is none
+    StoreUnavailable : no node of the cluster answers
+    """
+    seconds = SERVING_SECONDS if serving else PATIENT_SECONDS
+    repeated = (redis.ConnectionError,) if serving else (redis.ConnectionError, redis.TimeoutError)
+    options: dict[str, Any] = {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "health_check_interval": 30,
+        "retry": Retry(ExponentialBackoff(cap=RETRY_SECONDS, base=RETRY_SECONDS / 8), 3, repeated),
+    }
+    try:
+        parts = urlsplit(url)
+        account, _, hosts = parts.netloc.rpartition("@")
+        where = f"{parts.scheme}://{hosts}{parts.path}"
+        if parts.scheme.endswith("+sentinel"):
+            return Connected(where, _sentinel_client(parts, account, hosts, options), _nothing)
+        if not parts.scheme.endswith("+cluster"):
+            return _one_server(url, where, options)
+        if parts.path.strip("/") or parts.query:
+            raise ValueError("a cluster has neither databases nor options")
+        nodes = [
+            ClusterNode(host, port)  # type: ignore[no-untyped-call]
+            for host, port in _addresses(hosts, PORT)
+        ]
+    except ValueError:
+        # The message of the parser may repeat a piece of the password.
+        raise ConfigError(
+            f"store URL redis...: must be {FORMS}; the characters / : @ # ? , of a password must be written as "
+            "%2F %3A %40 %23 %3F %2C"
+        ) from None
+    try:
+        client: Any = RedisCluster(startup_nodes=nodes, **_account(parts, account), **options)
+    except FAILURES as error:
+        raise StoreUnavailable(f"{where}: {error}") from error
+    # A cluster's transactions leave answers as they came, other than those of one server.
+    client.set_response_callback("XRANGE", _stream_entries)
+    return Connected(where, client, client.nodes_manager.initialize)
+
+
+def _nothing() -> None:
+    """Sentinel's connections look for a new primary by themselves."""
+
+
+def _one_server(url: str, where: str, options: dict[str, Any]) -> Connected:
+    def pool() -> redis.ConnectionPool:
+        return redis.ConnectionPool.from_url(url, **options)
+
+    client: Any = redis.Redis.from_pool(pool())
+
+    def forget_primary() -> None:
+        # The name may lead to the new primary by now. The old connections are left to whoever is using them, since no
+        # thread may close another's.
+        client.connection_pool = pool()
+
+    return Connected(where, client, forget_primary)
+
+
+def _sentinel_client(parts: SplitResult, account: str, hosts: str, options: dict[str, Any]) -> Any:
+    name, _, database = parts.path.strip("/").partition("/")
+    given = parse_qs(parts.query, strict_parsing=bool(parts.query))
+    passwords = given.pop("sentinel_password", [None])
+    if not name or given:
+        raise ValueError("a name and no other option")
+    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+        _addresses(hosts, SENTINEL_PORT),
+        sentinel_kwargs={**options, "password": passwords[0], "ssl": parts.scheme.startswith("rediss")},
+        **options,
+    )
+    return sentinel.master_for(name, db=int(database or 0), **_account(parts, account))
+
+
+def _stream_entries(answer: list[tuple[bytes, list[bytes]]], **_: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    return [(entry, dict(zip(fields[::2], fields[1::2], strict=True))) for entry, fields in answer]
+
+
+def _account(parts: SplitResult, account: str) -> dict[str, Any]:
+    user, _, password = account.partition(":")
+    return {
+        "username": unquote(user) or None,
+        "password": unquote(password) or None,
+        "ssl": parts.scheme.startswith("rediss"),
+    }
+
+
+def _addresses(hosts: str, port: int) -> list[tuple[str, int]]:
+    found = [urlsplit(f"//{part}") for part in hosts.split(",")]
+    if not all(part.hostname for part in found):
+        raise ValueError("an address without a host")
+    return [(str(part.hostname), part.port or port) for part in found]
