@@ -46,8 +46,8 @@ def server(bundle: Path, settings: Mapping[str, str] = MappingProxyType({})) -> 
 
 
 def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
-    """Poll `/readyz` for at most a minute."""
-    until = time.monotonic() + 60
+    """Poll `/readyz` for at most three minutes, as a machine that is busy otherwise may need."""
+    until = time.monotonic() + 180
     while time.monotonic() < until and process.poll() is None:
         try:
             if httpx.get(f"{address}/readyz").status_code == 200:
@@ -55,7 +55,7 @@ def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise RuntimeError("the service did not become ready within a minute")
+    raise RuntimeError("the service did not become ready within three minutes")
 
 
 def one_after_the_other(request: Callable[[], httpx.Response], count: int = 100) -> float:
