@@ -14,6 +14,7 @@ from service.opening import opened
 from service.settings import read_settings
 from service.verifying import verify
 from training.evaluation.stage import EvaluationOptions, evaluate
+from training.evaluation.subject import bundle_subject
 from training.export.bundle import export_bundle
 from training.tokenizer.configuration import stage_parameters
 
@@ -41,6 +42,9 @@ def test_a_tokenizer_without_a_router_serves_like_any_other(tmp_path: Path) -> N
         assert found["unknown_history"] == []
         assert len({(one["domain"], one["item_id"]) for one in found["items"]}) == 5
     judged = evaluate(
-        bundle, stages.folders.dataset, tmp_path / "evaluation", EvaluationOptions(max_users=20), Runtime(threads=1)
+        bundle_subject(bundle, Runtime(threads=1)),
+        stages.folders.dataset,
+        tmp_path / "evaluation",
+        EvaluationOptions(max_users=20),
     )
     assert set(judged["domains"]) == set(NOUNS)
