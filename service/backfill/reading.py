@@ -21,6 +21,7 @@ import orjson
 import polars as pl
 
 from service.errors import InvalidInput
+from service.parquet import PARQUET_ERRORS
 
 PARQUET_ROWS = 1024
 """Rows that are turned into records at a time."""
@@ -86,7 +87,7 @@ def columns_of(path: Path, kind: FileFormat) -> list[str] | None:
     if kind is FileFormat.PARQUET:
         try:
             return list(pl.read_parquet_schema(path))
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except PARQUET_ERRORS as error:
             raise InvalidInput(f"{path}: cannot be read as Parquet: {error}") from error
     if kind is FileFormat.CSV:
         with _open(path) as raw, _text(raw) as lines:
@@ -103,10 +104,18 @@ def columns_of(path: Path, kind: FileFormat) -> list[str] | None:
 
 
 def count_rows(path: Path, kind: FileFormat) -> int | None:
-    """Number of records where that is known without reading the file."""
+    """Number of records where that is known without reading the file.
+
+    Raises
+    ------
+    InvalidInput : the file is no Parquet
+    """
     if kind is not FileFormat.PARQUET:
         return None
-    rows: int = pl.scan_parquet(path).select(pl.len()).collect().item()
+    try:
+        rows: int = pl.scan_parquet(path).select(pl.len()).collect().item()
+    except PARQUET_ERRORS as error:
+        raise InvalidInput(f"{path}: cannot be read as Parquet: {error}") from error
     return rows
 
 
@@ -145,7 +154,7 @@ def _parquet_records(path: Path, columns: Sequence[str], skip: int) -> Iterator[
             for fields in batch.iter_rows(named=True):
                 row += 1
                 yield Record(row, fields)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except PARQUET_ERRORS as error:
         raise InvalidInput(f"{path}: cannot be read as Parquet after row {row}: {error}") from error
 
 

@@ -9,6 +9,7 @@ Symbols: H stored searches, S longest history, W beams, depth = L + N + 1, n sto
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -66,5 +67,6 @@ class ProvenSample:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(**{each.name: arrays[each.name] for each in fields(cls)})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+            # An archive can be broken in each of its layers: zip, deflate, and the head of an array.
             raise BundleError(f"{path}: not a file of proven samples: {error}") from error

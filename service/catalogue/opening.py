@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import PolarsError
 
 from service.bundle.files import Bundle
 from service.catalogue import embedded, redis_store
@@ -18,8 +17,12 @@ from service.catalogue.redis_store import RedisStore
 from service.catalogue.store import CatalogueStore, Generation, StoredItem
 from service.errors import BundleError, ConfigError, InvalidInput
 from service.id_columns import from_lists
+from service.parquet import PARQUET_ERRORS
 from service.progress import progress
 from service.semantic_ids import TokenLayout
+
+UNREADABLE: tuple[type[BaseException], ...] = (*PARQUET_ERRORS, InvalidInput, ValueError)
+"""What a catalogue that is not as it must be may raise while it is read."""
 
 SEED_ROWS = 1000
 SEED_CHECKPOINT = "seeded rows"
@@ -123,7 +126,7 @@ def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout) -> pl.DataFrame:
             pl.Series("packed", packed, dtype=pl.UInt64),
             pl.col("title").cast(pl.String),
         )
-    except (PolarsError, InvalidInput, ValueError) as error:
+    except UNREADABLE as error:
         raise BundleError(f"{path}: {error}") from error
     if len(frame) != bundle.manifest.catalogue.items:
         raise BundleError(f"{path}: {len(frame)} items, but the manifest says {bundle.manifest.catalogue.items}")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from polars.exceptions import PolarsError
 
 from service.catalogue.content import is_content
 from service.catalogue.store import MAX_NAME_BYTES, CatalogueStore, Outcome, StoredItem
 from service.errors import InvalidInput
+from service.parquet import PARQUET_ERRORS
 from service.semantic_ids import TokenLayout
 
 PART_ROWS = 200_000
@@ -157,7 +157,7 @@ def _read(path: Path, layout: TokenLayout, source: Source) -> pl.DataFrame:
     """Columns row, domain, item_id, packed, title, content, live; sorted by ID, so that groups rise."""
     try:
         frame = pl.read_parquet(path)
-    except (PolarsError, OSError) as error:
+    except PARQUET_ERRORS as error:
         raise InvalidInput(f"{path}: cannot be read as Parquet: {error}") from None
     for column, kind in SCHEMA.items():
         if column not in frame.columns or frame.schema[column] != kind:

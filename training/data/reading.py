@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from service.parquet import PARQUET_ERRORS
 from training.data.amazon import EDITIONS, renaming
 from training.data.config import DomainConfig, Format, InteractionColumns, ItemColumns
 from training.data.lines import OnBytes
@@ -97,7 +98,7 @@ def _read_parquet(path: Path, collector: Collector) -> None:
             return
         wanted = {name: source for name, source in collector.fields.names.items() if source in columns}
         frame = pl.read_parquet(path, columns=list(dict.fromkeys(wanted.values())))
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except PARQUET_ERRORS as error:
         broken = "UTF-8" in str(error)
         reason = f"cannot be read as Parquet: {error}"
         problem = Problem(Kind.BROKEN_ENCODING if broken else Kind.MALFORMED_LINE, str(path), None, None, reason)

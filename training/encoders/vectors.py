@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput
+from service.parquet import PARQUET_ERRORS
 from training.data.embeddings import check_embeddings
 
 FloatArray = NDArray[np.float32]
@@ -64,7 +65,7 @@ def _read_plain(path: Path) -> NDArray[Any]:
 def _read_table(path: Path, item_ids: Sequence[str]) -> FloatArray:
     try:
         table = pl.read_parquet(path, columns=["item_id", "embedding"])
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except PARQUET_ERRORS as error:
         raise InvalidInput(f"{path}: not a Parquet file with columns item_id and embedding: {error}") from None
     kind = table.schema["embedding"]
     if isinstance(kind, pl.Array):
