@@ -70,7 +70,8 @@ class AutoencoderParameters(TokenizerParameters):
     kmeans_iterations : iterations of the k-means that starts every level
     revive_below : a code used by less than this share of the even use of its codebook starts anew somewhere useful
     revive_until : share of the epochs with codes in which codes are revived; the rest lets them settle
-    balance : how hard crowded codes are handicapped while codes are learned, see `review.rebalance`; 0: not at all
+    balance : how hard crowded codes are handicapped at first, falling evenly to nothing over the epochs with codes; see
+        `review.rebalance`; 0: not at all
     """
 
     levels: Levels = 4

@@ -213,7 +213,7 @@ class Trainer:
         looked = review(self.network, self.items.embeddings)
         self.network.train()
         revived = self._revive(looked, epoch, random)
-        self._rebalance(looked)
+        self._rebalance(looked, epoch)
         named = {term.name: value for term, value in zip(self.terms, of_terms, strict=True)}
         return EpochFigures(
             epoch + 1, phase, reconstruction, quantization, hsic_mean, named, *self._use_by_domain(looked), revived
@@ -258,8 +258,10 @@ class Trainer:
             revived += revive(moe.shared, looked.shared, below, self.optimizer, random)
         return revived
 
-    def _rebalance(self, looked: Review) -> None:
-        moe, strength = self.network.moe, self.parameters.balance
+    def _rebalance(self, looked: Review, epoch: int) -> None:
+        """Handicap crowded codes, ever less: at the end they must settle where plain distance will find them."""
+        left = 1 - (epoch + 1 - self.parameters.warmup_epochs) / self.parameters.epochs
+        moe, strength = self.network.moe, self.parameters.balance * left
         rebalance(moe.experts, looked.experts, strength)
         if moe.shared is not None and looked.shared is not None:
             rebalance(moe.shared, looked.shared, strength)
