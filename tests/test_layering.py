@@ -1,13 +1,17 @@
-"""The service needs nothing of the offline half: proven in a fresh interpreter, module by module."""
+"""The service needs nothing of the offline half, and docs/architecture.md names all that there is."""
 
 from __future__ import annotations
 
 import pkgutil
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import service
 
+ROOT = Path(__file__).resolve().parents[1]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 OFFLINE = ("torch", "transformers", "training", "onnx", "onnxscript", "faiss", "accelerate", "safetensors")
 
 
@@ -42,3 +46,26 @@ def test_help_is_quick_to_load_and_lists_every_stage() -> None:
     for stage in (*stages, "train-baseline", "backfill", "tokenize", "recommend", "sample"):
         assert f"'{stage}'" in commands
     assert heavy == "[]"
+
+
+def places(heading: str) -> list[str]:
+    """What the first column of the first table below a heading of docs/architecture.md names."""
+    rows = re.search(r"(?:^\|.*\n)+", ARCHITECTURE.partition(f"# {heading}\n")[2], re.MULTILINE)
+    assert rows is not None, heading
+    return [name for row in rows[0].splitlines() for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+
+
+def sources(folder: Path) -> list[str]:
+    files = (path for kind in ("*.py", "*.lua") for path in folder.rglob(kind) if path.name != "__init__.py")
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def test_the_architecture_names_every_file_of_the_service_once() -> None:
+    assert sorted(places("Service")) == sources(ROOT / "service")
+
+
+def test_the_architecture_names_every_place_of_the_training_once() -> None:
+    there = {f"{name.split('/')[0]}/" if "/" in name else name for name in sources(ROOT / "training")}
+    configured = {f"{path.relative_to(ROOT / 'training').parts[0]}/" for path in (ROOT / "training").rglob("*.toml")}
+    assert sorted(places("Training")) == sorted(there | configured)
+    assert sorted(places("Laboratory")) == sources(ROOT / "training" / "laboratory")
