@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from service.bundle.files import Bundle
 from service.catalogue.live import LiveCatalogue
@@ -40,10 +41,17 @@ def opened(settings: Settings) -> Iterator[Opened]:
     engine = Engine.open(bundle, settings.provider, settings.threads, settings.spin_microseconds)
     store = open_catalogue(settings.store.get_secret_value(), bundle, serving=True)
     try:
-        catalogue = LiveCatalogue(store, settings.index_folder)
+        catalogue = LiveCatalogue(store, _index_folder(settings, bundle))
         if catalogue.rebuilt is not None:
             get_logger("unitok.opening").warning("index built anew from the store", reason=catalogue.rebuilt)
         yield Opened(engine, catalogue)
         catalogue.save()
     finally:
         store.close()
+
+
+def _index_folder(settings: Settings, bundle: Bundle) -> Path | None:
+    """Where the index of this bundle's generation is saved: generations served beside each other keep apart."""
+    if settings.index_folder is None:
+        return None
+    return settings.index_folder / f"{bundle.manifest.name}-{bundle.manifest.generation}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,3 +99,17 @@ def test_different_histories_give_different_lists(client: TestClient) -> None:
     ]
     shared = [len(set(one) & set(other)) for place, one in enumerate(lists) for other in lists[:place]]
     assert np.mean(shared) < 6
+
+
+def test_generations_that_share_an_index_folder_each_map_their_own(tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(SAMPLE, second)
+    manifest = json.loads((second / "manifest.json").read_text())
+    (second / "manifest.json").write_text(json.dumps({**manifest, "generation": manifest["generation"] + 1}))
+    store, folder = f"embedded:{tmp_path / 'store'}", tmp_path / "index"
+    rebuilt = []
+    for bundle in (SAMPLE, second) * 2:
+        with opened(read_settings(bundle=bundle, store=store, index_folder=folder, threads=1)) as service:
+            rebuilt.append(service.catalogue.rebuilt is not None)
+    assert rebuilt == [True, True, False, False]
+    assert sorted(path.name for path in folder.iterdir()) == ["sample-1", "sample-2"]
