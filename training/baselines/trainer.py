@@ -23,9 +23,9 @@ from service.errors import ModelError
 from service.progress import Advance, progress
 from training.baselines.parameters import EpochParameters
 from training.baselines.scoring import Scorer
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.recommender.schedule import finished_share, rate_factor
 from training.stage import replacing, write_log
-from training.tokenizer.checkpoint import load_checkpoint, save_checkpoint
 
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
