@@ -140,16 +140,6 @@ def embed_precomputed(
     return stage.finish({**described, "encoder": asdict(card) if card else None, "precomputed": True})
 
 
-def load_embeddings(folder: Path, data: DomainData) -> FloatArray:
-    """Read a domain's vectors as this stage wrote them: float32 [n, D], by item row.
-
-    Raises
-    ------
-    InvalidInput : they do not fit the dataset any more
-    """
-    return read_vectors(folder / f"{data.name}.npy", data.item_ids)
-
-
 def _texts(data: DomainData) -> list[str]:
     """Text of every item of a domain."""
     texts = compose_texts(data.contents())
