@@ -12,6 +12,20 @@ import polars as pl
 from service.semantic_ids import IntArray
 
 
+class BadList(ValueError):
+    """A list does not hold the numbers that it should.
+
+    Attributes
+    ----------
+    row, why : which, and what is wrong with it
+    """
+
+    def __init__(self, column: str, row: int, why: str) -> None:
+        super().__init__(f"column {column!r}, row {row}: {why}")
+        self.row = row
+        self.why = why
+
+
 def to_lists(values: IntArray) -> pl.Series:
     """int32 [n, m] -> n lists of m numbers; m may be 0."""
     if values.shape[1] == 0:
@@ -24,16 +38,16 @@ def from_lists(lists: pl.Series, width: int) -> IntArray:
 
     Raises
     ------
-    ValueError : a list has another length, or a number in it is missing
+    BadList : a list has another length, or a number in it is missing
     """
     lengths = lists.list.len()
     if (lengths != width).any():
         row = int((lengths != width).arg_max() or 0)
-        raise ValueError(f"column {lists.name!r}, row {row}: {lengths[row]} numbers, but there must be {width}")
+        raise BadList(lists.name, row, f"{lengths[row]} numbers, but there must be {width}")
     if width == 0:
         return np.empty((len(lists), 0), dtype=np.int32)
     numbers = lists.cast(pl.List(pl.Int32)).explode()
     if numbers.has_nulls():
         row = (numbers.is_null().arg_max() or 0) // width
-        raise ValueError(f"column {lists.name!r}, row {row}: a number is missing")
+        raise BadList(lists.name, row, "a number is missing")
     return numbers.to_numpy().reshape(-1, width)

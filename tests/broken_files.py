@@ -65,11 +65,15 @@ def mutated(data: bytes, changes: list[Mutation]) -> bytes:
 
 
 class Opener:
-    """The process; start it once for many files."""
+    """The process; start it once for many files. One that crashed or hung is a failure of one file, and starts anew."""
 
     def __init__(self) -> None:
+        self._process = self._start()
+
+    @staticmethod
+    def _start() -> subprocess.Popen[str]:
         environment = os.environ | {"POLARS_MAX_THREADS": "1", "RUST_BACKTRACE": "0", "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -80,6 +84,9 @@ class Opener:
 
     def ask(self, kind: str, path: Path) -> str:
         """What became of opening a file."""
+        if self._process.poll() is not None:
+            self.close()
+            self._process = self._start()
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -89,6 +96,7 @@ class Opener:
             selector.register(process.stdout, selectors.EVENT_READ)
             if not selector.select(PATIENCE_SECONDS):
                 process.kill()
+                process.wait()
                 raise AssertionError(f"{kind}: no answer within {PATIENCE_SECONDS:g} s")
         line = process.stdout.readline()
         assert line, f"{kind}: the process died with status {process.wait()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,6 +43,20 @@ def running(app: FastAPI, log: list[Event] | None = None) -> Iterator[httpx.Clie
             assert not thread.is_alive()
             if log is not None:
                 log += events
+
+
+def metric(client: httpx.Client, name: str) -> float:
+    """A metric without labels, 0 where there is none of the name."""
+    lines = client.get("/metrics").text.splitlines()
+    return next((float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name + " ")), 0.0)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    given_up, pause = time.monotonic() + PATIENCE_SECONDS, threading.Event()
+    while not condition():
+        assert time.monotonic() < given_up
+        pause.wait(0.01)
 
 
 def wait_until_ready(client: httpx.Client) -> None:

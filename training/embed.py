@@ -5,7 +5,6 @@ Knows nothing of what the vectors are used for.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from training.encoders.cache import VectorCache
 from training.encoders.choose import prepare_encoder
 from training.encoders.folder import EncoderCard, open_encoder
 from training.encoders.vectors import read_vectors, vectors_file
-from training.stage import Stage
+from training.stage import Stage, replacing
 
 ENCODER = "encoder"
 CACHE = "cache.sqlite"
@@ -141,16 +140,6 @@ def embed_precomputed(
     return stage.finish({**described, "encoder": asdict(card) if card else None, "precomputed": True})
 
 
-def load_embeddings(folder: Path, data: DomainData) -> FloatArray:
-    """Read a domain's vectors as this stage wrote them: float32 [n, D], by item row.
-
-    Raises
-    ------
-    InvalidInput : they do not fit the dataset any more
-    """
-    return read_vectors(folder / f"{data.name}.npy", data.item_ids)
-
-
 def _texts(data: DomainData) -> list[str]:
     """Text of every item of a domain."""
     texts = compose_texts(data.contents())
@@ -183,16 +172,15 @@ def _chunk(texts: Sequence[str], model: TextEncoder, known: VectorCache, counts:
 
 def _write(path: Path, shape: tuple[int, ...], chunks: Iterator[FloatArray], written: Callable[[int], None]) -> None:
     """Write chunks of rows into one `.npy` file that appears when it is whole; memory holds one chunk."""
-    unfinished = path.with_name(path.name + ".partial")
-    rows = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
-    start = 0
-    for chunk in chunks:
-        rows[start : start + len(chunk)] = chunk
-        start += len(chunk)
-        written(len(chunk))
-    rows.flush()
-    del rows
-    os.replace(unfinished, path)
+    with replacing(path) as unfinished:
+        rows = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
+        start = 0
+        for chunk in chunks:
+            rows[start : start + len(chunk)] = chunk
+            start += len(chunk)
+            written(len(chunk))
+        rows.flush()
+        del rows
 
 
 def _described(dataset: Dataset, width: int) -> dict[str, Any]:

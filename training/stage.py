@@ -11,6 +11,8 @@ import json
 import os
 import resource
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from typing import Any
 from service.errors import ConfigError
 
 FIGURES = "figures.json"
+LOG = "training.jsonl"
+"""Of a stage that trains: one line of JSON a validation, as far as the training has come."""
 
 
 @dataclass
@@ -51,11 +55,26 @@ class Stage:
         return complete
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old content or the new, never a part."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield where to write what then takes the place of `path`: a reader sees the old content or the new, never a part.
+
+    What a failed block has written lies beside `path` until the next one writes over it.
+    """
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    yield partial
     os.replace(partial, path)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file in one step."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_log(folder: Path, entries: Iterable[dict[str, Any]]) -> None:
+    """Write `training.jsonl` in one step."""
+    write_atomically(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
 def read_figures(folder: Path) -> dict[str, Any]:

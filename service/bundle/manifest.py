@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.semantic_ids import TokenLayout
 
-SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

@@ -16,6 +16,7 @@ import polars as pl
 from service.catalogue.content import is_content
 from service.catalogue.store import MAX_NAME_BYTES, CatalogueStore, Outcome, StoredItem
 from service.errors import InvalidInput
+from service.id_columns import BadList, from_lists, to_lists
 from service.parquet import PARQUET_ERRORS
 from service.semantic_ids import TokenLayout
 
@@ -144,8 +145,8 @@ def _frame(items: list[StoredItem], layout: TokenLayout, source: Source) -> pl.D
             "item_id": [item.item_id for item in items],
             "title": [item.title for item in items],
             "content": [item.content for item in items],
-            "codes": values[:, : layout.levels].tolist(),
-            "experts": values[:, layout.levels : -1].tolist(),
+            "codes": to_lists(values[:, : layout.levels]),
+            "experts": to_lists(values[:, layout.levels : -1]),
             "suffix": values[:, -1],
             "live": [item.live for item in items],
         },
@@ -189,11 +190,12 @@ def _read(path: Path, layout: TokenLayout, source: Source) -> pl.DataFrame:
 
 def _packed(path: Path, frame: pl.DataFrame, layout: TokenLayout) -> pl.Series:
     parts = {"codes": layout.levels, "experts": layout.experts_per_item}
+    columns = []
     for column, width in parts.items():
-        others = frame[column].list.len() != width
-        if others.any():
-            raise _wrong(path, others.arg_max() or 0, column, f"must have {width} numbers")
-    columns = [frame[name].list.to_array(width).to_numpy().reshape(-1, width) for name, width in parts.items()]
+        try:
+            columns.append(from_lists(frame[column], width))
+        except BadList as error:
+            raise _wrong(path, error.row, column, error.why) from None
     values = np.concatenate([*columns, frame["suffix"].to_numpy()[:, None]], axis=1)
     wrong = (values < 0) | (values >= np.asarray(layout.position_sizes))
     if wrong.any():

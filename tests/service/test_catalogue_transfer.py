@@ -88,6 +88,18 @@ def test_a_copy_holds_the_same_under_the_same_ids(
     assert copy.register(more).values.tolist() == original.register(more).values.tolist()
 
 
+def test_ids_without_an_expert_are_carried_too(tmp_path: Path) -> None:
+    layout = TokenLayout(levels=3, codes=16, experts=1, experts_per_item=0, suffixes=4)
+    original, copy = (open_store(f"embedded:{tmp_path / name}", "b", 3, layout) for name in ("original", "copy"))
+    original.finish_seed()
+    original.register([NewItem("films", f"i{n}", (n, 1, 2), (), None) for n in range(5)])
+    assert export_catalogue(original, SOURCE, tmp_path / "copy.parquet") == 5
+    assert import_catalogue(copy, SOURCE, tmp_path / "copy.parquet") == Imported(5, added=5, already_there=0)
+    assert content(copy) == content(original)
+    original.close()
+    copy.close()
+
+
 def test_an_empty_catalogue_is_carried_too(make: Callable[[str], CatalogueStore], tmp_path: Path) -> None:
     file = tmp_path / "none.parquet"
     assert export_catalogue(make("embedded"), SOURCE, file) == 0
@@ -132,7 +144,14 @@ def test_a_row_that_contradicts_the_store_stops_everything(
         ),
         (lambda frame: frame.with_columns(at(6, "bundle", "x")), "row 6, field bundle: is 'x'"),
         (lambda frame: frame.with_columns(at(7, "suffix", 64)), r"row 7, field suffix: 64 is not within 0\.\.63"),
-        (lambda frame: frame.with_columns(at(7, "codes", [1, 2])), "row 7, field codes: must have 7 numbers"),
+        (
+            lambda frame: frame.with_columns(at(7, "codes", [1, 2])),
+            "row 7, field codes: 2 numbers, but there must be 7",
+        ),
+        (
+            lambda frame: frame.with_columns(at(7, "codes", [1, None] + [1] * 5)),
+            "row 7, field codes: a number is missing",
+        ),
         (lambda frame: frame.with_columns(at(7, "codes", [1] * 6 + [-1])), "row 7, field codes: -1 is not within"),
         (lambda frame: frame.with_columns(at(8, "item_id", "x" * 513)), "row 8, field item_id: must have 1 to 512"),
         (lambda frame: frame.with_columns(at(8, "content", "[1]")), "row 8, field content: is no JSON object"),

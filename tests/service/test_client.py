@@ -278,6 +278,7 @@ def test_retry_after_may_be_a_date() -> None:
     assert read_retry_after("7") == 7
     assert read_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert [read_retry_after(value) for value in (None, "soon", "nan", "inf")] == [None] * 4
+    assert read_retry_after("Fri, 01 Jan 99999999999999999999 00:00:00 GMT") is None
 
 
 def test_the_client_needs_no_engine() -> None:

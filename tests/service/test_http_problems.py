@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from dummy_engine import POISON, DummyEngine
-from http_server import Event, running, wait_until_ready
+from http_server import Event, metric, running, until, wait_until_ready
 
 from service import errors
 from service.app import create_app
@@ -295,8 +295,7 @@ def test_overload_is_429_in_items_before_any_work(served: Served) -> None:
             )
             for at in range(2)
         ]
-        while served_items(client) < 6:
-            pass
+        until(lambda: served_items(client) == 6)
         assert encoder.entered.wait(20)
         runs = len(encoder.batches)
         three = {"items": [{"domain": "d", "title": f"more {n}"} for n in range(3)]}
@@ -317,8 +316,7 @@ def test_overload_is_429_in_items_before_any_work(served: Served) -> None:
 
 
 def served_items(client: httpx.Client) -> float:
-    text = client.get("/metrics").text
-    return float(next(line for line in text.splitlines() if line.startswith("unitok_admitted_items ")).split()[1])
+    return metric(client, "unitok_admitted_items")
 
 
 def test_a_poisonous_request_fails_alone(served: Served) -> None:
@@ -333,8 +331,7 @@ def test_a_poisonous_request_fails_alone(served: Served) -> None:
             pool.submit(served.client.post, "/tokenize", json={"items": [{"domain": "d", "title": text}]})
             for text in texts
         ]
-        while served_items(served.client) < 4:
-            pass
+        until(lambda: metric(served.client, "unitok_encode_queue_depth") == 3)
         encoder.go_on.set()
         responses = [response.result() for response in (plug, *held)]
     assert [response.status_code for response in responses] == [200, 200, 500, 200]
@@ -354,13 +351,12 @@ def test_the_work_of_a_client_that_left_is_dropped(served: Served) -> None:
             async with httpx.AsyncClient(base_url=served.client.base_url) as client:
                 body = {"items": [{"domain": "d", "title": "nobody waits for this"}]}
                 asking = asyncio.create_task(client.post("/tokenize", json=body))
-                while await asyncio.to_thread(served_items, served.client) < 2:
-                    pass
+                # Admitted comes before queued, and only what is queued can be dropped.
+                await asyncio.to_thread(until, lambda: metric(served.client, "unitok_encode_queue_depth") == 1)
                 asking.cancel()
 
         asyncio.run(leave())
-        while served_items(served.client) > 1:
-            pass
+        until(lambda: served_items(served.client) == 1)
         encoder.go_on.set()
         assert plug.result().status_code == 200
     assert served.client.post("/tokenize", json={"items": [ITEM]}).status_code == 200

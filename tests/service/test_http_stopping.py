@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from dummy_engine import DummyEngine
-from http_server import wait_until_ready
+from http_server import metric, until, wait_until_ready
 
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
@@ -154,11 +154,9 @@ def test_a_signal_drains_and_the_process_ends_with_status_0(tmp_path: Path) -> N
     with server_process(tmp_path) as (process, client), ThreadPoolExecutor(1) as pool:
         tell(process, "hold")
         running = pool.submit(client.post, "/tokenize", json=body)
-        while "unitok_admitted_items 1.0" not in client.get("/metrics").text:
-            pass
+        until(lambda: metric(client, "unitok_admitted_items") == 1)
         process.send_signal(signal.SIGTERM)
-        while client.get("/readyz").json()["status"] == "ready":
-            pass
+        until(lambda: client.get("/readyz").json()["status"] != "ready")
         assert client.get("/readyz").status_code == 503
         refused = client.post("/tokenize", json=body)
         assert refused.status_code == 503
@@ -178,11 +176,9 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with server_process(tmp_path) as (process, client), ThreadPoolExecutor(1) as pool:
         tell(process, "hold")
         running = pool.submit(client.post, "/tokenize", json=body)
-        while "unitok_admitted_items 1.0" not in client.get("/metrics").text:
-            pass
+        until(lambda: metric(client, "unitok_admitted_items") == 1)
         process.send_signal(signal.SIGINT)
-        while client.get("/readyz").json()["status"] == "ready":
-            pass
+        until(lambda: client.get("/readyz").json()["status"] != "ready")
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == -signal.SIGTERM
         with pytest.raises(httpx.TransportError):

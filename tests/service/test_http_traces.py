@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from dummy_engine import POISON, DummyEngine
-from http_server import Event, running, wait_until_ready
+from http_server import Event, metric, running, until, wait_until_ready
 from trace_collector import Collector, ReceivedSpan, collecting
 
 from service.app import create_app
@@ -96,8 +96,7 @@ def test_a_batch_of_several_requests_is_in_each_trace_and_linked(tmp_path: Path)
                 plug = pool.submit(ask, "f" * 32)
                 assert engine.text_encoder.entered.wait(20)
                 asked = [pool.submit(ask, trace) for trace in traces]
-                while "unitok_encode_queue_depth 3.0" not in client.get("/metrics").text:
-                    pass
+                until(lambda: metric(client, "unitok_encode_queue_depth") == 3)
                 engine.text_encoder.go_on.set()
                 assert [future.result() for future in (plug, *asked)] == [200] * 4
         spans = [of_trace(collector, trace) for trace in traces]

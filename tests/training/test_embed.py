@@ -21,10 +21,11 @@ from service.errors import ConfigError, InvalidInput
 from service.items import compose_texts
 from training.commands.embed import embed
 from training.data.dataset import INTERACTION_SCHEMA, ITEM_SCHEMA, Dataset, write_domain, write_index
-from training.embed import embed_precomputed, embed_texts, load_embeddings
+from training.embed import embed_precomputed, embed_texts
 from training.encoders.cache import VectorCache
 from training.encoders.folder import open_encoder
 from training.encoders.sentence_encoder import export_sentence_encoder
+from training.encoders.vectors import read_vectors, vectors_file
 from training.stage import read_figures
 
 
@@ -57,7 +58,7 @@ def test_every_item_gets_the_vector_of_its_text(dataset: Dataset, encoder: Path,
     figures = embed_texts(dataset, tmp_path / "out", str(encoder))
     model = open_encoder(tmp_path / "out" / "encoder")
     for data in dataset:
-        vectors = load_embeddings(tmp_path / "out", data)
+        vectors = read_vectors(vectors_file(tmp_path / "out", data.name), data.item_ids)
         assert vectors.dtype == np.float32
         expected = [model.encode([text])[0] for text in compose_texts(data.contents())]
         np.testing.assert_allclose(vectors, expected, atol=1e-6)
@@ -159,7 +160,9 @@ def test_vectors_computed_elsewhere_come_in_the_order_of_the_items(dataset: Data
     vectors = vectors_of(dataset)
     figures = embed_precomputed(dataset, tmp_path / "out", write_vectors(tmp_path / "given", dataset, vectors))
     for data in dataset:
-        np.testing.assert_array_equal(load_embeddings(tmp_path / "out", data), vectors[data.name])
+        np.testing.assert_array_equal(
+            read_vectors(vectors_file(tmp_path / "out", data.name), data.item_ids), vectors[data.name]
+        )
     assert (figures["width"], figures["precomputed"], figures["encoder"]) == (5, True, None)
     assert not (tmp_path / "out" / "encoder").exists()
 

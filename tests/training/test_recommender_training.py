@@ -24,8 +24,9 @@ from training.recommender.batches import collate
 from training.recommender.checkpoint import FOLDER
 from training.recommender.parameters import RecommenderParameters, read_parameters
 from training.recommender.schedule import finished_share, rate_factor
-from training.recommender.trainer import LOG, Trainer, TrainingResult
+from training.recommender.trainer import Trainer, TrainingResult
 from training.recommender.validation import Validator, sample_users
+from training.stage import LOG
 
 CORPUS = ring_corpus()
 CONFIGURATIONS = Path(__file__).parents[2] / "training" / "configs"

@@ -6,9 +6,7 @@ of what is trained.
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,13 +23,12 @@ from service.errors import ModelError
 from service.progress import Advance, progress
 from training.baselines.parameters import EpochParameters
 from training.baselines.scoring import Scorer
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.recommender.schedule import finished_share, rate_factor
-from training.stage import write_atomically
-from training.tokenizer.checkpoint import load_checkpoint, save_checkpoint
+from training.stage import replacing, write_log
 
 MODEL = "model.safetensors"
 CHECKPOINT = "checkpoint.safetensors"
-LOG = "training.jsonl"
 
 
 class Trainable(Protocol):
@@ -94,7 +91,7 @@ def train(
             log.append({"epoch": len(log) + 1, "seconds": seconds, "loss": round(loss, 4), "ndcg_10": score})
             if _best(log) == len(log) - 1:
                 write_arrays(folder, model.network.state_dict())
-            write_atomically(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in log))
+            write_log(folder, log)
             save_checkpoint(folder / CHECKPOINT, model.network, optimizer, fingerprint, {"log": log})
             advance(1, f"NDCG@10 {score:.4f} (best {log[_best(log)]['ndcg_10']:.4f}), loss {loss:.3f}")
     model.network.load_state_dict(load_file(folder / MODEL))
@@ -109,9 +106,8 @@ def train(
 
 def write_arrays(folder: Path, arrays: dict[str, Tensor]) -> None:
     """Write `model.safetensors` in one step."""
-    partial = folder / (MODEL + ".partial")
-    save_file({name: array.detach().cpu().contiguous() for name, array in arrays.items()}, partial)
-    os.replace(partial, folder / MODEL)
+    with replacing(folder / MODEL) as partial:
+        save_file({name: array.detach().cpu().contiguous() for name, array in arrays.items()}, partial)
 
 
 def _best(log: list[dict[str, Any]]) -> int:

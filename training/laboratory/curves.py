@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from service.semantic_ids import IntArray
 from training.laboratory.plan import PlannedStage
 from training.laboratory.rows import NONE
-from training.stage import FIGURES, read_figures
+from training.stage import FIGURES, LOG, read_figures
 
-LOG = "training.jsonl"
 POINTS = 40
 """Of a curve of code use: enough for its shape, few enough for a file that git can keep."""
 

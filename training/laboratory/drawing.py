@@ -5,7 +5,6 @@ Knows nothing of what is drawn.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from matplotlib import rc_context
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from training.stage import replacing
 
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "unitok",  # else the names of clip paths are drawn at random
@@ -57,8 +58,6 @@ def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None
 def save(figure: Figure, path: Path) -> None:
     """Write the file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with rc_context(STYLE):
+    with rc_context(STYLE), replacing(path) as partial:
         # Without a date, and without the version of the library that wrote it.
         figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})
-    os.replace(partial, path)

@@ -6,7 +6,6 @@ needed to build the network around it. Knows nothing of data sets or of training
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,7 +17,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import EOS_TOKEN, PAD_TOKEN, TokenLayout
-from training.stage import write_atomically
+from training.stage import replacing, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -167,9 +166,8 @@ def load_weights(model: T5ForConditionalGeneration, state: Mapping[str, Tensor],
 
 def save_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
     """Write `model.safetensors` in one step."""
-    partial = folder / (WEIGHTS + ".partial")
-    save_file({name: tensor.cpu() for name, tensor in untied_state(state).items()}, partial)
-    os.replace(partial, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as partial:
+        save_file({name: tensor.cpu() for name, tensor in untied_state(state).items()}, partial)
 
 
 def save_record(folder: Path, record: RecommenderRecord) -> None:

@@ -30,10 +30,7 @@ from training.recommender.corpus import Corpus, IntVector
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.schedule import finished_share, rate_factor
 from training.recommender.validation import ValidationFigures, Validator
-from training.stage import write_atomically
-
-LOG = "training.jsonl"
-"""One line a validation: step, epoch, seconds, loss, examples a second, figures."""
+from training.stage import write_log
 
 
 @dataclass(frozen=True)
@@ -232,7 +229,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             if improved:
                 save_weights(self.folder, self.network.state_dict())
-            write_atomically(self.folder / LOG, "".join(json.dumps(entry) + "\n" for entry in self.at.history))
+            write_log(self.folder, self.at.history)
         self._tally.started = time.perf_counter()
 
     def _figures(self) -> ValidationFigures:

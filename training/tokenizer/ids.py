@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.errors import ConfigError, SuffixExhausted
 from service.id_columns import from_lists, to_lists
+from training.stage import replacing
 
 IDS = "ids.parquet"
 
@@ -85,9 +86,8 @@ def write_ids(folder: Path, domains: Sequence[DomainIds]) -> None:
         )
         for ids in domains
     ]
-    partial = folder / (IDS + ".partial")
-    pl.concat(frames).write_parquet(partial)
-    partial.replace(folder / IDS)
+    with replacing(folder / IDS) as partial:
+        pl.concat(frames).write_parquet(partial)
 
 
 def read_ids(folder: Path) -> dict[str, DomainIds]:

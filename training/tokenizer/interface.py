@@ -10,7 +10,6 @@ Knows nothing of any one kind, of data sets or the command line.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from service.errors import ConfigError, InvalidInput, ModelError
 from training.configuration import checked
 from training.networks.tokenized import Shape, TokenizerNetwork
-from training.stage import write_atomically
+from training.stage import replacing, write_atomically
 from training.tokenizer.description import DESCRIPTION, WEIGHTS, Description, read_description
 from training.tokenizer.items import Extras, FloatArray, TrainingItems, checked_embeddings
 from training.tokenizer.parameters import TokenizerParameters
@@ -195,9 +194,8 @@ class Tokenizer(ABC):
         """Write `tokenizer.safetensors` and, last, `tokenizer.json`."""
         description, network = self._require()
         folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / (WEIGHTS + ".partial")
-        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
-        os.replace(partial, folder / WEIGHTS)
+        with replacing(folder / WEIGHTS) as partial:
+            save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
         write_atomically(folder / DESCRIPTION, description.model_dump_json(indent=2) + "\n")
 
     @classmethod

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.errors import ModelError
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.networks.unitok import Losses, Passed, UniTokNetwork
-from training.tokenizer.checkpoint import load_checkpoint, save_checkpoint
 from training.tokenizer.items import TrainingItems
 from training.tokenizer.parameters import AutoencoderParameters
 from training.tokenizer.review import CHUNK, Review, perplexity, rebalance, review, revive

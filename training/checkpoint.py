@@ -8,7 +8,6 @@ what is being trained.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from service.errors import ConfigError
+from training.stage import replacing
 
 _WEIGHT = "weight."
 _MOMENT = "optimizer."
@@ -38,9 +38,8 @@ def save_checkpoint(
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{_MOMENT}{key}.{name}"] = value.detach().contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"fingerprint": fingerprint, "progress": json.dumps(progress)})
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"fingerprint": fingerprint, "progress": json.dumps(progress)})
 
 
 def load_checkpoint(
