@@ -45,6 +45,11 @@ class Column:
             larger[:used] = self.values[:used]
             self.values = larger
 
+    def own(self) -> None:
+        """Copy what may not be written to, such as the map of a file: room in it is no room to write."""
+        if not self.values.flags.writeable:
+            self.values = self.values.copy()
+
 
 class NodeTable:
     """Columns of all nodes; a node's number is its row.
@@ -68,6 +73,7 @@ class NodeTable:
         first, self.used = self.used, self.used + wanted - len(reused)
         for column in (self.start, self.count, self.leaves, self.kind):
             column.fit(first, self.used)
+            column.own()
         return np.concatenate([reused, np.arange(first, self.used)]).astype(np.int32)
 
     def write(
@@ -108,6 +114,8 @@ class EdgeBlocks:
             starts[wanting] = np.concatenate([reused, self.used + size * np.arange(fresh, dtype=np.int64)])
             self.used += size * fresh
         self.fit()
+        for column in (self.token, self.child, self.leaf):
+            column.own()
         return starts
 
     def fit(self) -> None:

@@ -119,6 +119,21 @@ def test_equals_a_fresh_build_after_any_changes(
 
 
 @pytest.mark.parametrize("shared", [0, 2])
+def test_the_last_item_of_a_mapped_index_goes_and_another_comes(shared: int) -> None:
+    """A map may not be written to, also where a change needs no more room than it has."""
+    path = (0, 1, 2, 3)
+    trie = built({path: 7}, shared)
+    for change in (lambda trie: trie.delete(0, path[1:]), lambda trie: trie.insert(0, path[1:], 8)):
+        saved = {name: array.copy() for name, array in trie.to_save().items()}
+        for array in saved.values():
+            array.flags.writeable = False
+        trie = CodeTrie.from_saved(saved)
+        assert not trie.state.arrays.edge_token.flags.writeable or not len(saved["edge_token"])
+        change(trie)
+    assert content(trie) == {path: 8}
+
+
+@pytest.mark.parametrize("shared", [0, 2])
 def test_a_change_that_cannot_be_changes_nothing(shared: int) -> None:
     items: dict[Path, int] = {(0, 1, 2, 3): 7, (1, 1, 2, 3): 8}
     trie = built(items, shared)
