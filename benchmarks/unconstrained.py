@@ -33,7 +33,7 @@ def export_unconstrained(model: T5ForConditionalGeneration, path: Path) -> None:
     """Write a plain beam search over the whole vocabulary, as deep as the layout."""
     graph = Graph("unconstrained")
     history, mask, slots = (graph.input(each.name, each.dtype, each.shape) for each in INPUTS)
-    network = T5Graph(graph, model.config, model.state_dict())
+    network = T5Graph(graph, model.config, model.state_dict(), LAYOUT)
     encoded = network.encode(history, mask)
     width = slots.size(0)
     request = graph.op("Range", 0, graph.op("Squeeze", encoded.batch), 1).unsqueeze(1)
@@ -42,15 +42,15 @@ def export_unconstrained(model: T5ForConditionalGeneration, path: Path) -> None:
     past: list[KeysValues] = []
     written: list[Value] = []
     for level in range(LAYOUT.depth):
-        log_prob, present = network.step(tokens, past, level, encoded)
+        step = network.step(tokens, past, level, encoded)
         states = score.size(1)
-        total = score.unsqueeze(2) + log_prob.reshape(encoded.batch, -1, LAYOUT.vocabulary)
+        total = score.unsqueeze(2) + step.log_prob.reshape(encoded.batch, -1, LAYOUT.vocabulary)
         score, place = graph.top_k(total.reshape(0, -1), width)
         parent = place // LAYOUT.vocabulary
         token = place - parent * LAYOUT.vocabulary
         written = [earlier.take_along(parent, axis=1) for earlier in written] + [token]
         rows = (request * states + parent).reshape(-1)
-        past = [(keys.take(rows), values.take(rows)) for keys, values in present]
+        past = [(keys.take(rows), values.take(rows)) for keys, values in step.keys_values]
         tokens = token.reshape(-1, 1)
     graph.output(graph.concat([token.unsqueeze(2) for token in written], axis=2), *_signature(OUTPUTS[0]))
     graph.output(score, *_signature(OUTPUTS[1]))

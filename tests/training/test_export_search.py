@@ -69,7 +69,15 @@ def search(
     )
 
 
-@pytest.mark.parametrize(("settings_of", "seed"), [(SMALL, 1), (SMALL, 2), (GATED, 3)], ids=["relu", "again", "gated"])
+ITEMS = SMALL.model_copy(update={"history": "items"})
+JUDGING = SMALL.model_copy(update={"history": "items", "item_head": 0.7, "item_buckets": 50, "decoder_layers": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings_of", "seed"),
+    [(SMALL, 1), (SMALL, 2), (GATED, 3), (ITEMS, 4), (JUDGING, 5)],
+    ids=["relu", "again", "gated", "items", "judging"],
+)
 def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, tmp_path: Path) -> None:
     model, items = random_model(seed, settings_of), random_items(seed, (120,))
     history, mask = random_histories(seed, (11, 40, 5, 23))

@@ -17,7 +17,7 @@ from service.errors import ConfigError
 from training.data.dataset import write_domain, write_index
 from training.networks.t5 import load_recommender
 from training.recommender.stage import train_recommender
-from training.stage import FIGURES, read_figures
+from training.stage import FIGURES, LOG, read_figures
 from training.tokenizer.ids import DomainIds, write_ids
 
 NAMES = ("ring", "other")
@@ -80,6 +80,21 @@ def test_domains_without_ids_or_histories_are_named(dataset: Path, tokenizer: Pa
         train_recommender(dataset, tokenizer, tmp_path, tiny_parameters(domains=["films"]))
     with pytest.raises(ConfigError, match=r"ids\.parquet: no such file"):
         train_recommender(dataset, dataset, tmp_path, tiny_parameters())
+
+
+def test_training_begins_from_content_only_where_it_is_given(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
+    parameters = tiny_parameters(epochs=1, domains=["other", "ring"], content_start=0.8)
+    with pytest.raises(ConfigError, match="give --embeddings the folder"):
+        train_recommender(dataset, tokenizer, tmp_path, parameters)
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(24, 6)).astype(np.float32))
+    losses = []
+    for share in (0.0, 0.8):
+        out = tmp_path / str(share)
+        train_recommender(dataset, tokenizer, out, parameters.model_copy(update={"content_start": share}), tmp_path)
+        losses.append(json.loads((out / LOG).read_text().splitlines()[0])["loss"])
+    assert losses[0] != losses[1]
 
 
 def test_two_processes_train_one_recommender(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:

@@ -28,6 +28,13 @@ def train_recommender(
             show_default=False,
         ),
     ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that `unitok embed` wrote; needed where the configuration's `content_start` is above 0.",
+            show_default=False,
+        ),
+    ] = None,
     domains: Annotated[
         str | None,
         typer.Option(help="Domains to learn from, joined by commas.", show_default="all of the dataset"),
@@ -60,6 +67,6 @@ def train_recommender(
     overrides = {name: value for name, value in given.items() if value is not None}
     if domains is not None:
         overrides["domains"] = tuple(name.strip() for name in domains.split(","))
-    figures = run(dataset, tokenizer, out, read_parameters(config, overrides))
+    figures = run(dataset, tokenizer, out, read_parameters(config, overrides), embeddings)
     if figures is not None:
         typer.echo(json.dumps(figures))

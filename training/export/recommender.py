@@ -15,6 +15,7 @@ from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.networks.beam_search import BeamSearch, SearchInputs
 from training.networks.graph import Graph
+from training.networks.semantic_t5 import item_weight
 from training.networks.t5_graph import T5Graph
 
 
@@ -38,7 +39,7 @@ def export_recommender(model: T5ForConditionalGeneration, layout: TokenLayout, p
     graph = Graph("recommender")
     inputs = [graph.input(each.name, each.dtype, each.shape) for each in recommender_inputs(layout.depth)]
     history, history_mask, node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, *slots = inputs
-    network = T5Graph(graph, model.config, model.state_dict())
+    network = T5Graph(graph, model.config, model.state_dict(), layout, item_weight(model))
     limits = SearchInputs(node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, slots)
     found = BeamSearch(graph, network, limits).search(network.encode(history, history_mask))
     for value, each in zip((found.tokens, found.log_prob, found.leaf), recommender_outputs(layout.depth), strict=True):

@@ -15,9 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache, EncoderDecoderCache, T5ForConditionalGeneration
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    LogitsProcessor,
+    LogitsProcessorList,
+    T5ForConditionalGeneration,
+)
 
 from service.semantic_ids import PAD_TOKEN, IntArray
+from training.networks.semantic_t5 import SemanticT5
 
 DEAD = -1e8
 """`generate` starts all beams but one at -1e9; what still has such a score at the end never existed."""
@@ -62,6 +69,41 @@ class AllowedTokens:
         return self._following.get(tuple(prefix.tolist()[1:]), [PAD_TOKEN])
 
 
+class Guide(LogitsProcessor):  # type: ignore[misc]
+    """What a head over items adds to the scores of `generate`.
+
+    Parameters
+    ----------
+    model : with a head
+    state : float32 [B, M], the decoder's first
+
+    Attributes
+    ----------
+    bias : float32 [B, V], added to the log-probability of every token
+    """
+
+    def __init__(self, model: SemanticT5, state: torch.Tensor) -> None:
+        self._model, self._state = model, state
+        self.bias = model.guide(state)
+
+    @classmethod
+    def of(cls, model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64]) -> Guide | None:
+        """The guide of B histories [B, S]; None where the network has no head."""
+        if not isinstance(model, SemanticT5) or not model.item_weight:
+            return None
+        start = torch.full((len(history), 1), PAD_TOKEN)
+        arrays = torch.from_numpy(history), torch.from_numpy(mask)
+        return cls(model, model(*arrays, decoder_input_ids=start).state[:, 0])
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores float32 [B * beams, V] with the bias of their history."""
+        return scores + self.bias.repeat_interleave(len(input_ids) // len(self.bias), dim=0)
+
+    def judge(self, items: torch.Tensor) -> torch.Tensor:
+        """What is added to whole items, int64 [B, W, depth] -> float32 [B, W]."""
+        return self._model.judge(self._state, items)
+
+
 def generate_lists(
     model: T5ForConditionalGeneration,
     history: NDArray[np.int64],
@@ -69,9 +111,12 @@ def generate_lists(
     allowed: AllowedTokens,
     beams: int,
 ) -> GeneratedLists:
-    """Ranked lists of B histories [B, S] by transformers; scores are summed, without a length penalty."""
+    """Ranked lists of B histories [B, S] by transformers; scores are summed, without a length penalty; a head over
+    items adds its own."""
     with torch.inference_mode():
+        guide = Guide.of(model, history, mask)
         found = model.generate(
+            **({} if guide is None else {"logits_processor": LogitsProcessorList([guide])}),
             input_ids=torch.from_numpy(history),
             attention_mask=torch.from_numpy(mask),
             prefix_allowed_tokens_fn=allowed,
@@ -93,10 +138,14 @@ def generate_lists(
             summed = found.sequences_scores
         else:
             log_prob = torch.log_softmax(torch.stack(found.logits, dim=1), dim=-1)
+            log_prob = log_prob if guide is None else log_prob + guide.bias[:, None]
             summed = log_prob.gather(2, written[:, :, None]).sum(dim=(1, 2))
-    batch = len(history)
-    tokens = written.reshape(batch, beams, allowed.depth).numpy().astype(np.int32)
-    scores = summed.reshape(batch, beams).numpy()
+        batch = len(history)
+        written, summed = written.reshape(batch, beams, allowed.depth), summed.reshape(batch, beams)
+        if guide is not None:
+            summed, order = (summed + guide.judge(written)).sort(dim=1, descending=True)
+            written = written.gather(1, order[..., None].expand_as(written))
+    tokens, scores = written.numpy().astype(np.int32), summed.numpy()
     alive = scores > DEAD
     return GeneratedLists(
         np.where(alive[..., None], tokens, PAD_TOKEN).astype(np.int32),
@@ -122,6 +171,8 @@ def narrowest_choice(
     tokens : int32 [n, depth]
     """
     exact = copy.deepcopy(model).double()
+    with torch.inference_mode():
+        guide = Guide.of(exact, history[None], mask[None])
     prefixes, scores, narrowest = np.zeros((1, 0), dtype=np.int32), np.zeros(1), float("inf")
     for length in range(1, tokens.shape[1] + 1):
         children, parent = _children(prefixes, np.unique(tokens[:, :length], axis=0))
@@ -133,7 +184,9 @@ def narrowest_choice(
                 decoder_input_ids=torch.from_numpy(np.concatenate([start, prefixes], axis=1)),
                 use_cache=False,
             ).logits[:, -1]
-        gained = torch.log_softmax(logits, dim=-1).numpy()[parent, children[:, -1]]
+        log_prob = torch.log_softmax(logits, dim=-1)
+        log_prob = log_prob if guide is None else log_prob + guide.bias
+        gained = log_prob.numpy()[parent, children[:, -1]]
         total = scores[parent] + gained
         order = np.argsort(-total, kind="stable")
         if len(order) > beams:

@@ -122,7 +122,7 @@ def command_line(stage: PlannedStage, place: Workplace) -> list[str]:
         case "train-tokenizer":
             named = [data, str(place.embeddings)]
         case "train-recommender":
-            named = [data, *after]
+            named = [data, *after, "--embeddings", str(place.embeddings)]
         case "evaluate":
             named = [after[0], data, "--tokenizer", after[1], "--threads", str(place.threads)]
         case "train-baseline":

@@ -3,7 +3,8 @@
 Every step gathers the children of each beam's node from the constraint index, adds their log-probabilities to the
 beam's score, takes the best, and reorders the decoder's cache. The index is an input, so that items come and go
 without a new export. Scores are sums of log-probabilities over the whole vocabulary, masked after the log-softmax,
-with no length penalty. Knows nothing of items and of how the index is built.
+with no length penalty; where the network has a head over items, its scores of tokens guide every step.
+Knows nothing of how the index is built.
 
 Symbols: B batch, W beams asked for, R roots, X blocked edges, C children looked at (at least the index's largest
 fan-out at that level), P beams a request has at a step (1 decoder state at the first, W after it), V vocabulary.
@@ -94,6 +95,7 @@ class BeamSearch:
         self._width = inputs.beam_slots.size(0)
         self._wanted = self._width + inputs.blocked.size(1)
         self._blocked = inputs.blocked.unsqueeze(1)
+        self._guide: Value | None = None
         self._padding = graph.concat([inputs.roots.size(0), self._width], axis=0)
 
     def search(self, encoded: EncodedHistory) -> Found:
@@ -106,18 +108,31 @@ class BeamSearch:
         past: list[KeysValues] = []
         written: list[Value] = []
         health = graph.constant(0.0)
+        first: Value | None = None
         for level in range(depth):
-            log_prob, present = self._network.step(tokens, past, level, encoded)
-            health = health + self._health(log_prob, encoded.batch)
-            beams = self._advance(level, log_prob, node, score)
+            step = self._network.step(tokens, past, level, encoded)
+            if self._network.item_weight and level == 0:
+                first, self._guide = step.state, self._network.guide(step.state)
+            health = health + self._health(step.log_prob, encoded.batch)
+            beams = self._advance(level, step.log_prob, node, score)
             node, score, tokens = beams.node, beams.score, beams.token.reshape(-1, 1)
             written = [earlier.take_along(beams.parent, axis=1) for earlier in written] + [beams.token]
             if level < depth - 1:
                 rows = self._state_rows(level, beams)
-                past = [(keys.take(rows), values.take(rows)) for keys, values in present]
+                past = [(keys.take(rows), values.take(rows)) for keys, values in step.keys_values]
         semantic_id = graph.concat([token.unsqueeze(2) for token in written], axis=2)
         tokens = graph.where((score > NOTHING).unsqueeze(2), semantic_id, PAD)
-        return Found(tokens, graph.where(graph.op("IsNaN", health), float("nan"), score), node)
+        found = Found(tokens, graph.where(graph.op("IsNaN", health), float("nan"), score), node)
+        judged = None if first is None else self._network.judge(first, found.tokens.cast("int64"))
+        return found if judged is None else self._reordered(found, judged)
+
+    def _reordered(self, found: Found, judged: Value) -> Found:
+        """What was found, with float32 [B, W] added to its scores, in the order of the sum."""
+        graph = self._graph
+        total = graph.where(found.log_prob > NOTHING, found.log_prob + judged, found.log_prob)
+        log_prob, order = graph.top_k(total, self._width)
+        rows = graph.op("Expand", order.unsqueeze(2), graph.op("Shape", found.tokens))
+        return Found(found.tokens.take_along(rows, axis=1), log_prob, found.leaf.take_along(order, axis=1))
 
     def _health(self, log_prob: Value, batch: Value) -> Value:
         """float32 [B, 1]: NaN if the network returned NaN to any beam of a request.
@@ -145,6 +160,9 @@ class BeamSearch:
         # As many rows as there are decoder states: the roots of a request share one.
         children = inputs.edge_token.take(edge).reshape(log_prob.size(0), -1)
         gained = log_prob.take_along(children, axis=1).reshape(graph.op("Shape", edge))
+        if self._guide is not None:
+            guided = self._guide.take_along(children.reshape(self._guide.size(0), -1), axis=1)
+            gained = gained + guided.reshape(graph.op("Shape", edge))
         total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(0, -1)
 
         # At most X of the best W + X are blocked, so the best W of the others are all among them.

@@ -17,6 +17,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import EOS_TOKEN, PAD_TOKEN, TokenLayout
+from training.networks.semantic_t5 import Semantics, SemanticT5
 from training.stage import replacing, write_atomically
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class T5Settings(Strict):
     dropout : share of activations dropped while training
     feed_forward : "relu", or "gated-gelu" as in T5 1.1
     relative_buckets, relative_max_distance : how relative positions are binned
+    history : what a position of the encoder is: a token, or an item (see `training.networks.semantic_t5`)
+    item_head : weight in a search of the scores of a head over items; 0: no head
+    item_buckets : vectors of whole semantic IDs that the head has besides those of tokens, some times as many as items
+    read_dropout, state_dropout : shares of the items' vectors and of the decoder's states dropped while training, where
+        the network reads or judges items
     """
 
     d_model: Annotated[int, Field(ge=1)] = 128
@@ -56,6 +62,11 @@ class T5Settings(Strict):
     feed_forward: Literal["relu", "gated-gelu"] = "relu"
     relative_buckets: Annotated[int, Field(ge=4)] = 32
     relative_max_distance: Annotated[int, Field(ge=4)] = 128
+    history: Literal["tokens", "items"] = "tokens"
+    item_head: Annotated[float, Field(ge=0)] = 0.0
+    item_buckets: Annotated[int, Field(ge=0)] = 0
+    read_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    state_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def config(self, layout: TokenLayout) -> T5Config:
         """The same shape as transformers writes it, for the vocabulary of `layout`."""
@@ -140,7 +151,17 @@ def build_t5(layout: TokenLayout, settings: T5Settings) -> T5ForConditionalGener
     """
     config = settings.config(layout)
     config._attn_implementation = "eager"
-    model = T5ForConditionalGeneration(config)
+    if settings.history == "items" or settings.item_head:
+        semantics = Semantics(
+            reads_items=settings.history == "items",
+            item_weight=settings.item_head,
+            item_buckets=settings.item_buckets,
+            read_dropout=settings.read_dropout,
+            state_dropout=settings.state_dropout,
+        )
+        model = SemanticT5(config, layout, semantics)
+    else:
+        model = T5ForConditionalGeneration(config)
     if not config.scale_decoder_outputs or model.lm_head.weight is not model.shared.weight:
         raise ModelError("this version of transformers does not tie T5's embeddings as the export expects")
     return model

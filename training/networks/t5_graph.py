@@ -19,7 +19,10 @@ import numpy as np
 import torch
 
 from service.errors import ModelError
+from service.semantic_ids import TokenLayout
 from training.networks.graph import Graph, Value
+from training.networks.item_graph import ItemGraph
+from training.networks.semantic_t5 import HEAD, OWN, READER
 
 MASKED = float(np.finfo(np.float32).min)
 """Added to the attention score of a masked position, as transformers does (a finite number keeps a fully masked row
@@ -60,6 +63,22 @@ class EncodedHistory:
     batch: Value
 
 
+@dataclass(frozen=True)
+class Step:
+    """What a step of the decoder gives.
+
+    Attributes
+    ----------
+    log_prob : float32 [B * P, V]
+    keys_values : by decoder layer, of all positions up to the newest
+    state : float32 [B * P, M], the decoder's output before it is scaled and meets the embeddings
+    """
+
+    log_prob: Value
+    keys_values: list[KeysValues]
+    state: Value
+
+
 def distance_buckets(shape: T5Shape, bidirectional: bool) -> torch.Tensor:
     """int64 [2 * max_distance + 1]: bucket of each relative position from -max_distance to max_distance.
 
@@ -89,32 +108,50 @@ class T5Graph:
     ----------
     graph : where to add them
     shape : the network's configuration
-    state : its tensors, by the names of transformers' state dict
+    state : its tensors, by the names of transformers' state dict and of `semantic_t5`
+    layout : of its tokens
+    item_weight : of the head over items in a search; 0: there is none
 
     Raises
     ------
     ModelError : the feed-forward network is neither `relu` nor `gated-gelu`
     """
 
-    def __init__(self, graph: Graph, shape: T5Shape, state: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        shape: T5Shape,
+        state: Mapping[str, torch.Tensor],
+        layout: TokenLayout,
+        item_weight: float = 0.0,
+    ) -> None:
         if shape.feed_forward_proj not in ("relu", "gated-gelu"):
             raise ModelError(f"T5: feed_forward_proj is {shape.feed_forward_proj!r}, but must be relu or gated-gelu")
         self._graph = graph
         self._shape = shape
         self._state = state
+        self._items = ItemGraph(graph, layout)
+        self.item_weight = item_weight
         self._embedding = self._weight("shared.weight")
         # Tied embeddings: transformers scales the decoder's output before it meets the matrix.
-        scale = shape.d_model**-0.5 if shape.scale_decoder_outputs else 1.0
-        self._to_logits = graph.constant(state["shared.weight"].float().numpy().T * np.float32(scale), "to_logits")
+        self._scale = shape.d_model**-0.5 if shape.scale_decoder_outputs else 1.0
+        self._to_logits = graph.constant(
+            state["shared.weight"].float().numpy().T * np.float32(self._scale), "to_logits"
+        )
 
     def encode(self, history: Value, history_mask: Value) -> EncodedHistory:
-        """history, history_mask int64 [B, S] -> what the decoder needs of it."""
-        mask = (1.0 - history_mask.cast("float32")).unsqueeze(1, 2) * MASKED
-        bias = self._encoder_bias(history) + mask
-        x = self._embedding.take(history)
+        """history, history_mask int64 [B, S] -> what the decoder needs of it; S is the positions that it reads."""
+        tokens: Value | None = history
+        if READER in self._state:
+            x, is_read = self._items.read(self._weight(READER), history, history_mask)
+            tokens = None
+        else:
+            x, is_read = self._embedding.take(history), history_mask.cast("float32")
+        mask = (1.0 - is_read).unsqueeze(1, 2) * MASKED
+        bias = self._encoder_bias(x) + mask
         for number in range(self._shape.num_layers):
             block = f"encoder.block.{number}.layer"
-            q, k, v = self._queries_keys_values(x, f"{block}.0", history if number == 0 else None)
+            q, k, v = self._queries_keys_values(x, f"{block}.0", tokens if number == 0 else None)
             attended = self._graph.attention(q, k, v, bias, self._shape.num_heads)
             x = x + self._linear(attended, f"{block}.0.SelfAttention.o")
             x = x + self._feed_forward(x, f"{block}.1")
@@ -125,9 +162,7 @@ class T5Graph:
         keys_values = [(self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses]
         return EncodedHistory(keys_values, mask, history.size(0))
 
-    def step(
-        self, tokens: Value, past: list[KeysValues], t: int, encoded: EncodedHistory
-    ) -> tuple[Value, list[KeysValues]]:
+    def step(self, tokens: Value, past: list[KeysValues], t: int, encoded: EncodedHistory) -> Step:
         """Log-probabilities over the whole vocabulary of what follows `tokens`.
 
         Parameters
@@ -135,10 +170,6 @@ class T5Graph:
         tokens : int [B * P, 1], the newest token of every beam
         past : by decoder layer, keys and values [B * P, H, t, d] of the earlier positions; empty at the first step
         t : number of earlier positions
-
-        Returns
-        -------
-        float32 [B * P, V], and `past` with the newest position added
         """
         shape, present = self._shape, []
         inner = shape.num_heads * shape.d_kv
@@ -165,8 +196,20 @@ class T5Graph:
             attended = self._graph.attention(q, *encoded.keys_values[number], mask, shape.num_heads)
             x = x + self._linear(attended, f"{cross}.o").reshape(-1, 1, shape.d_model)
             x = x + self._feed_forward(x, f"{block}.2")
-        logits = self._norm(x, "decoder.final_layer_norm").reshape(-1, shape.d_model) @ self._to_logits
-        return self._graph.op("LogSoftmax", logits, axis=-1), present
+        state = self._norm(x, "decoder.final_layer_norm").reshape(-1, shape.d_model)
+        return Step(self._graph.op("LogSoftmax", state @ self._to_logits, axis=-1), present, state)
+
+    def guide(self, state: Value) -> Value:
+        """What the head over items adds to every log-probability: `Step.state` of the first step, float32 [B, M] ->
+        float32 [B, V]."""
+        head = self._state[HEAD].float().numpy().T * np.float32(self._scale * self.item_weight)
+        return state @ self._graph.constant(head, "item_head")
+
+    def judge(self, state: Value, items: Value) -> Value | None:
+        """What the head adds to items int64 [B, W, depth] in the end: float32 [B, W]; None: nothing."""
+        if OWN not in self._state:
+            return None
+        return self._items.judge(self._weight(OWN), state * float(self._scale * self.item_weight), items)
 
     def _queries_keys_values(self, x: Value, layer: str, tokens: Value | None) -> tuple[Value, Value, Value]:
         """What self-attention needs of x float32 [..., M]: three float32 [..., H * d].
@@ -220,10 +263,10 @@ class T5Graph:
         by_bucket = self._state[f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
         return by_bucket.float()[distance_buckets(self._shape, bidirectional=side == "encoder")].numpy()
 
-    def _encoder_bias(self, history: Value) -> Value:
-        """float32 [1, H, S, S]: what position i adds to its attention to position j."""
+    def _encoder_bias(self, x: Value) -> Value:
+        """float32 [1, H, S, S]: what position i of x [B, S, M] adds to its attention to position j."""
         limit = self._shape.relative_attention_max_distance
-        length = self._graph.op("Squeeze", history.size(1))
+        length = self._graph.op("Squeeze", x.size(1))
         positions = self._graph.op("Range", 0, length, 1)
         distance = self._graph.op("Clip", positions - positions.unsqueeze(1), -limit, limit)
         table = self._graph.constant(self._bias_by_distance("encoder"), "encoder.bias_by_distance")

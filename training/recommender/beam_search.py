@@ -19,6 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from service.index.trie import TrieArrays
 from service.semantic_ids import PAD_TOKEN, IntArray
+from training.networks.semantic_t5 import SemanticT5, read_mask
 
 NOTHING = float("-inf")
 
@@ -55,7 +56,8 @@ def beam_search(
 ) -> Tensor:
     """Leaves of the most probable paths, best first: int64 [B, W], -1 where there is none.
 
-    Scores are log-probabilities over the whole vocabulary, summed, masked after the log-softmax.
+    Scores are log-probabilities over the whole vocabulary, summed, masked after the log-softmax; a network with a head
+    over items judges those found.
 
     Parameters
     ----------
@@ -64,20 +66,27 @@ def beam_search(
     beams : W
     """
     batch, device = len(history), history.device
-    encoded = model.encoder(input_ids=history, attention_mask=mask).last_hidden_state
+    whole = model.encoder(input_ids=history, attention_mask=mask)
+    encoded, mask = whole.last_hidden_state, read_mask(whole, mask)
     # The decoder has a configuration of its own, for it may have another number of layers than the encoder.
     cache = EncoderDecoderCache(DynamicCache(config=model.decoder.config), DynamicCache(config=model.decoder.config))
     node, score = roots[:, None], torch.zeros(batch, 1, device=device)
     tokens = torch.full((batch, 1), PAD_TOKEN, device=device)
+    state = torch.zeros(0)
+    written = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
     for level, children in enumerate(trie.fanout):
-        logits = model(
+        out = model(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
             attention_mask=mask,
             decoder_input_ids=tokens,
             past_key_values=cache,
             use_cache=True,
-        ).logits[:, -1]
-        log_prob = torch.log_softmax(logits.float(), dim=-1).reshape(batch, node.shape[1], -1)
+        )
+        # One row a request at the first level, where its roots share a state; one a beam later.
+        log_prob = torch.log_softmax(out.logits[:, -1].float(), dim=-1).reshape(batch, -1, model.config.vocab_size)
+        if isinstance(model, SemanticT5) and model.item_weight:
+            state = out.state[:, -1].float() if level == 0 else state
+            log_prob = log_prob + model.guide(state)[:, None]
 
         # A beam that does not exist stands at node -1: it reads node 0, and its children score nothing.
         here = node.clamp(min=0)
@@ -98,5 +107,11 @@ def beam_search(
             parent = (place // children).clamp(max=beams - 1)
             rows = torch.arange(batch, device=device)[:, None] * beams + parent
             cache.self_attention_cache.reorder_cache(rows.flatten())
+        came_from = (place // children).clamp(max=written.shape[1] - 1)[..., None].expand(-1, -1, level)
+        written = written.gather(1, came_from)
+        written = torch.cat([written, trie.edge_token[edge][..., None]], dim=2)
         tokens = trie.edge_token[edge].reshape(-1, 1)
+    if isinstance(model, SemanticT5) and model.item_weight:
+        order = (score + model.judge(state, written)).argsort(dim=1, descending=True)
+        node = node.gather(1, order)
     return node

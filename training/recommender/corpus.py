@@ -72,8 +72,10 @@ class Corpus:
     training: ExampleSet
     validation: ExampleSet
 
-    def sequence_lengths(self, examples: ExampleSet) -> IntVector:
-        """Tokens of each example's history, int64 [n]."""
+    def sequence_lengths(self, examples: ExampleSet, *, of_items: bool = False) -> IntVector:
+        """Tokens (or items) of each example's history, int64 [n]."""
+        if of_items:
+            return examples.stop - examples.start
         written = item_token_counts(self.values)[self.history_items]
         before = np.concatenate([[0], np.cumsum(written)])
         lengths: IntVector = before[examples.stop] - before[examples.start] + (1 if self.layout.domains else 0)

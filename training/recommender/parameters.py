@@ -36,6 +36,10 @@ class RecommenderParameters(BaseModel):
     learning_rate, weight_decay, warmup_steps, schedule : AdamW; after the warm-up the rate falls along a cosine to 0
         or with the inverse square root of the step
     label_smoothing : share of the target's probability that is spread over the vocabulary
+    item_loss : weight of the cross-entropy over items, where the network has a head over items
+    item_negatives : items that the head tells a target from, drawn anew each step; all where there are fewer
+    content_start : share of content in the token vectors that training begins with; above 0 it needs the items'
+        embeddings
     clip_norm : largest norm of a gradient
     validations_per_epoch : how often NDCG@10 is measured, at the item level
     validation_users : users measured, spread evenly over the domains
@@ -62,6 +66,9 @@ class RecommenderParameters(BaseModel):
     warmup_steps: Count = 200
     schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    item_loss: Annotated[float, Field(ge=0)] = 1.0
+    item_negatives: Count = 16384
+    content_start: Share = 0.0
     clip_norm: Positive = 1.0
     validations_per_epoch: Count = 1
     validation_users: Count = 2000

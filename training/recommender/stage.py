@@ -11,12 +11,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from service.errors import ConfigError
 from service.semantic_ids import TokenLayout
 from training.data.dataset import Dataset
+from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.t5 import LayoutRecord, RecommenderRecord, save_record
 from training.recommender.corpus import Corpus, build_corpus, item_values
 from training.recommender.parameters import RecommenderParameters
@@ -67,12 +70,33 @@ def use_processor(threads: int) -> None:
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
 
 
+def read_embeddings(dataset: Dataset, embeddings: Path | None, corpus: Corpus) -> NDArray[np.float32]:
+    """Embeddings of a corpus' items, float32 [M, D].
+
+    Raises
+    ------
+    ConfigError : no folder was given
+    InvalidInput : a domain has no embeddings, or not one an item
+    """
+    if embeddings is None:
+        raise ConfigError(
+            "content_start is above 0, so token vectors begin from what items are about; give --embeddings the folder "
+            "that `unitok embed` wrote"
+        )
+    vectors = [read_vectors(vectors_file(embeddings, name), dataset[name].item_ids) for name in corpus.domains]
+    return np.concatenate(vectors)
+
+
 def train_recommender(
-    dataset: Path, tokenizer: Path, out: Path, parameters: RecommenderParameters
+    dataset: Path, tokenizer: Path, out: Path, parameters: RecommenderParameters, embeddings: Path | None = None
 ) -> dict[str, Any] | None:
     """Run the stage; a run that was killed goes on from its last checkpoint.
 
     Several processes started by `accelerate launch` train together; the first of them writes.
+
+    Parameters
+    ----------
+    embeddings : what `embed` wrote; needed where training begins from content
 
     Returns
     -------
@@ -81,7 +105,9 @@ def train_recommender(
     use_processor(parameters.threads)
     gpu = torch.cuda.is_available()
     accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
-    corpus = load_corpus(Dataset.open(dataset), tokenizer, parameters)
+    opened = Dataset.open(dataset)
+    corpus = load_corpus(opened, tokenizer, parameters)
+    content = read_embeddings(opened, embeddings, corpus) if parameters.content_start else None
     stage = Stage("train-recommender", out) if accelerator.is_main_process else None
     if stage is not None:
         record = RecommenderRecord(
@@ -92,7 +118,7 @@ def train_recommender(
         )
         save_record(out, record)
     accelerator.wait_for_everyone()
-    result = Trainer(corpus, parameters, out, accelerator).run()
+    result = Trainer(corpus, parameters, out, accelerator, content).run()
     figures = {
         **asdict(result),
         "domains": list(corpus.domains),

@@ -17,15 +17,18 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from service.errors import ModelError
 from service.progress import Advance, progress
 from service.semantic_ids import PAD_TOKEN
+from training.networks.semantic_t5 import item_weight
 from training.networks.t5 import build_t5, save_weights
 from training.recommender.batches import collate, epoch_batches, epoch_examples
 from training.recommender.checkpoint import Progress, load_checkpoint, remove_checkpoints, save_checkpoint
+from training.recommender.content_start import start_from_content
 from training.recommender.corpus import Corpus, IntVector
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.schedule import finished_share, rate_factor
@@ -64,6 +67,18 @@ class Tally:
     started: float = field(default_factory=time.perf_counter)
 
 
+def item_cross_entropy(scores: Tensor, items: Tensor, candidates: Tensor) -> Tensor:
+    """Mean cross-entropy of targets among candidates.
+
+    Parameters
+    ----------
+    scores : float32 [B, C]
+    items : int64 [B], the targets
+    candidates : int64 [C], rising, each once, every target among them
+    """
+    return F.cross_entropy(scores, torch.searchsorted(candidates, items))
+
+
 class Trainer:
     """One training, from its first step or from its last checkpoint.
 
@@ -73,14 +88,24 @@ class Trainer:
     parameters : every knob
     folder : `model.safetensors` (best so far), `training.jsonl` and `checkpoint/` go here
     accelerator : the devices; several share the batches of a step and average their gradients
+    embeddings : float32 [M, D] of the corpus' items, which token vectors begin from; None: they begin at random
     """
 
     def __init__(
-        self, corpus: Corpus, parameters: RecommenderParameters, folder: Path, accelerator: Accelerator
+        self,
+        corpus: Corpus,
+        parameters: RecommenderParameters,
+        folder: Path,
+        accelerator: Accelerator,
+        embeddings: NDArray[np.float32] | None = None,
     ) -> None:
         self.corpus, self.parameters, self.folder, self.accelerator = corpus, parameters, folder, accelerator
         torch.manual_seed(parameters.seed)
         network = build_t5(corpus.layout, parameters.network)
+        self._tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
+        if embeddings is not None:
+            start_from_content(network, corpus.layout, self._tokens, embeddings, parameters.content_start)
+        self._judges = item_weight(network) > 0
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
@@ -101,7 +126,8 @@ class Trainer:
             parameters.max_history,
             parameters.seed,
         )
-        self._lengths = corpus.sequence_lengths(corpus.training)
+        self._tokens = self._tokens.to(accelerator.device)
+        self._lengths = corpus.sequence_lengths(corpus.training, of_items=parameters.network.history == "items")
         self._started = time.perf_counter() - self.at.elapsed
         self._saved = time.perf_counter()
         self._tally = Tally()
@@ -178,19 +204,24 @@ class Trainer:
         parameters, step = self.parameters, self.at.step
         # Seeded a step at a time, so that a resumed training drops out what an uninterrupted one drops out.
         torch.manual_seed(((parameters.seed << 20) + self.accelerator.process_index << 32) + step)
-        batch = collate(self.corpus, self.corpus.training.take(rows), parameters.max_history)
+        examples = self.corpus.training.take(rows)
+        batch = collate(self.corpus, examples, parameters.max_history)
         device = self.accelerator.device
         targets = torch.from_numpy(batch.targets).to(device)
-        inputs = F.pad(targets[:, :-1], (1, 0), value=PAD_TOKEN)
-        logits = self.model(
+        items = torch.from_numpy(self.corpus.history_items[examples.stop]).to(device)
+        candidates = self._candidates(items) if self._judges else None
+        found = self.model(
             input_ids=torch.from_numpy(batch.history).to(device),
             attention_mask=torch.from_numpy(batch.mask).to(device),
-            decoder_input_ids=inputs,
+            decoder_input_ids=F.pad(targets[:, :-1], (1, 0), value=PAD_TOKEN),
             use_cache=False,
-        ).logits
-        loss = F.cross_entropy(
-            logits.flatten(0, 1).float(), targets.flatten(), label_smoothing=parameters.label_smoothing
+            **({} if candidates is None else {"items": self._tokens[candidates]}),
         )
+        loss = F.cross_entropy(
+            found.logits.flatten(0, 1).float(), targets.flatten(), label_smoothing=parameters.label_smoothing
+        )
+        if candidates is not None:
+            loss = loss + parameters.item_loss * item_cross_entropy(found.item_scores.float(), items, candidates)
         self.accelerator.backward(loss * (len(rows) / mean_rows))
         self.accelerator.clip_grad_norm_(self.model.parameters(), parameters.clip_norm)
         factor = rate_factor(step, done, parameters.warmup_steps, parameters.schedule)
@@ -201,6 +232,15 @@ class Trainer:
         self.at.step += 1
         self._tally.losses.append(loss.detach())
         self._tally.examples += len(rows)
+
+    def _candidates(self, items: Tensor) -> Tensor:
+        """Items that the head tells the targets from: int64 [C], the targets among them."""
+        count = len(self._tokens)
+        if count <= self.parameters.item_negatives:
+            return torch.arange(count, device=items.device)
+        drawn = torch.randint(count, (self.parameters.item_negatives,)).to(items.device)
+        candidates: Tensor = torch.unique(torch.cat([items, drawn]))
+        return candidates
 
     def _validate(self, batches: int, advance: Advance) -> None:
         """Measure, log, and keep the weights where they are the best so far."""
