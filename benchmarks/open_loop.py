@@ -136,6 +136,24 @@ async def offer(address: str, calls: Iterable[Call], rate: float, seed: int = 0)
     return answers
 
 
+async def one_by_one(address: str, calls: Sequence[Call], seconds: float, clients: int) -> list[Answer]:
+    """A closed loop: each client makes the next call when its last is answered, for so long or until none is left."""
+    where = urlsplit(address)
+    loop = asyncio.get_running_loop()
+    until, rest, answers = time.perf_counter() + seconds, iter(calls), list[Answer]()
+
+    async def client() -> None:
+        _, connection = await loop.create_connection(lambda: _Connection(where.netloc), where.hostname, where.port)
+        while time.perf_counter() < until and (call := next(rest, None)):
+            started = time.perf_counter()
+            status, retry_after = await connection.send(call)
+            answers.append(Answer(call.name, status, 1e3 * (time.perf_counter() - started), retry_after))
+        connection.close()
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+    return answers
+
+
 def _reused(idle: list[_Connection]) -> _Connection | None:
     """An idle connection that the server still holds open, the one used last, if there is one."""
     while idle:

@@ -44,7 +44,7 @@ class StoreServer:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._port = _free_port()
+        self._port = free_port()
         self._command = [str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(self._port)]
         self._command += ["--dir", str(folder), "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
         self.url = f"redis://127.0.0.1:{self._port}"
@@ -87,13 +87,13 @@ def store_server(folder: Path) -> Iterator[StoreServer]:
 def service(bundle: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Served]:
     """The real service with further settings, and with an empty embedded store unless they name another."""
     with tempfile.TemporaryDirectory() as store:
-        port = _free_port()
+        port = free_port()
         command = [str(Path(sys.executable).parent / "unitok"), "serve", "--bundle", str(bundle), "--port", str(port)]
         environment = {**os.environ, "UNITOK_STORE": f"embedded:{store}", "UNITOK_LOG_LEVEL": "error", **settings}
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         address = f"http://127.0.0.1:{port}"
         try:
-            _wait_until_ready(address, process)
+            wait_until_ready(f"{address}/readyz", process)
             yield Served(address, process.pid)
         finally:
             process.terminate()
@@ -114,19 +114,26 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process answers 200 there.
+
+    Raises
+    ------
+    RuntimeError : it has ended, or took too long
+    """
     until = time.monotonic() + READY_SECONDS
     while time.monotonic() < until and process.poll() is None:
         try:
-            if httpx.get(f"{address}/readyz").status_code == httpx.codes.OK:
+            if httpx.get(url).status_code == httpx.codes.OK:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise RuntimeError(f"the service did not become ready within {READY_SECONDS} s")
+    raise RuntimeError(f"{url} did not become ready within {READY_SECONDS} s")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
