@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.registry import BENCHMARKS, Benchmark, chosen, given
-from benchmarks.rows import RESULTS, machine, record, table, write_records
+from benchmarks.rows import RESULTS, machine, record, report, write_records
 from benchmarks.running import run_apart
 
 SHORT_SECONDS = 570.0
@@ -76,7 +76,7 @@ def _run_all(benchmarks: list[Benchmark], options: list[str], full: bool, result
         rows += run.rows
         if run.problem:
             problems.append(f"{benchmark.name}: {run.problem}")
-    table(rows)
+    report(rows)
     verdicts = [row.met for row in rows]
     print(f"{len(rows)} rows in {results}; goals met: {verdicts.count(True)}, not met: {verdicts.count(False)}")
     print("\n".join(problems))

@@ -139,11 +139,12 @@ async def offer(address: str, calls: Iterable[Call], rate: float, seed: int = 0)
 async def one_by_one(address: str, calls: Sequence[Call], seconds: float, clients: int) -> list[Answer]:
     """A closed loop: each client makes the next call when its last is answered, for so long or until none is left."""
     where = urlsplit(address)
+    host, port = where.hostname or "", where.port or 80
     loop = asyncio.get_running_loop()
     until, rest, answers = time.perf_counter() + seconds, iter(calls), list[Answer]()
 
     async def client() -> None:
-        _, connection = await loop.create_connection(lambda: _Connection(where.netloc), where.hostname, where.port)
+        _, connection = await loop.create_connection(lambda: _Connection(where.netloc), host, port)
         while time.perf_counter() < until and (call := next(rest, None)):
             started = time.perf_counter()
             status, retry_after = await connection.send(call)

@@ -123,7 +123,7 @@ def record(row: Row, **where: Any) -> dict[str, Any]:
     return {**asdict(row), "ratio": row.ratio, "met": row.met, **where}
 
 
-def table(rows: Iterable[Row]) -> None:
+def report(rows: Iterable[Row]) -> None:
     """Print rows for people."""
     console = Console()
     if not console.is_terminal:

@@ -82,7 +82,7 @@ def run(bundle: str = "models/sample", count: int = 200) -> Iterator[Row]:
         calls = [Call.post("/tokenize", item)] * count
         quiet = _outcome(served.address, calls, 20.0)
         storm = [*calls, *[Call.post("/recommend", recommend)] * round(capacity * count / 20.0)]
-        np.random.default_rng(0).shuffle(storm)  # type: ignore[arg-type]
+        np.random.default_rng(0).shuffle(storm)
         beside = _outcome(served.address, storm, 20.0 + capacity, "/tokenize")
     note = f"the same without {capacity:.0f} /recommend a second, twice what one client at a time gets"
     yield Row("POST /tokenize at 20/s beside a storm, median", beside.median, "ms", quiet.median, note, SHARE)
