@@ -78,13 +78,13 @@ def run(bundle: str = "models/sample", count: int = 200) -> Iterator[Row]:
         note = f"the engine alone takes {engine:.2f} ms"
         added = recommending - engine
         yield Row("POST /recommend, on top of the engine, median", added, "ms", note=note, goal=ADDED_MILLISECONDS)
-        capacity = 2e3 / recommending
+        capacity = 1e3 / recommending
         calls = [Call.post("/tokenize", item)] * count
         quiet = _outcome(served.address, calls, 20.0)
         storm = [*calls, *[Call.post("/recommend", recommend)] * round(capacity * count / 20.0)]
         np.random.default_rng(0).shuffle(storm)
         beside = _outcome(served.address, storm, 20.0 + capacity, "/tokenize")
-    note = f"the same without {capacity:.0f} /recommend a second, twice what one client at a time gets"
+    note = f"the same without {capacity:.0f} /recommend a second, as many as one client at a time gets"
     yield Row("POST /tokenize at 20/s beside a storm, median", beside.median, "ms", quiet.median, note, SHARE)
     yield Row("POST /tokenize at 20/s beside a storm, 99th percentile", beside.late, "ms", quiet.late, note)
 

@@ -23,21 +23,23 @@ from training.recommender.stage import tokenizer_layout
 from training.sample import films
 from training.sample.invented import invent_histories
 from training.stage import Stage
+from training.tokenizer.clusterings import RqKMeansParameters
 from training.tokenizer.configuration import StageParameters
-from training.tokenizer.parameters import Parameters
 from training.tokenizer.stage import train_tokenizer
 
 FILMS = 2000
 MAX_TOKENS = 128
-TOKENIZER = StageParameters(tokenizer=Parameters(warmup_epochs=20, epochs=40, batch_size=256))
+TOKENIZER = StageParameters(tokenizer=RqKMeansParameters())
+"""Learned in a second, and as quick to tell a vector's codes as any."""
 T5 = T5Settings(d_model=32, d_ff=64, d_kv=8, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0)
 
 
 @dataclass(frozen=True)
 class TextBundle:
-    """The bundle, and the films that its tokenizer has learned from."""
+    """The bundle, its tokenizer (residual k-means) as it was trained, and the films that this has learned from."""
 
     folder: Path
+    tokenizer: Path
     films: list[ItemContent]
 
 
@@ -47,7 +49,7 @@ def text_bundle() -> TextBundle:
     bundle, dataset = folder / "bundle", folder / "dataset"
     if not (bundle / MANIFEST).is_file():
         _make(folder, bundle, dataset)
-    return TextBundle(bundle, Dataset.open(dataset)[films.DOMAIN].contents())
+    return TextBundle(bundle, folder / "tokenizer", Dataset.open(dataset)[films.DOMAIN].contents())
 
 
 def _make(folder: Path, bundle: Path, dataset: Path) -> None:
