@@ -106,7 +106,7 @@ def _changes(trie: CodeTrie, fresh: IntArray, built: float, clock: Clock) -> lis
             Row(f"{what} one item among {items:,}", 1e6 * one, "us", goal=1000, curve=f"{what} one item", at=items),
             Row(f"{what} one item among {items:,}, or all anew", 1e6 * one, "us", 1e6 * built, "an index built anew"),
         ]
-    for size in (1_000, len(fresh)):
+    for size in sorted({min(1_000, len(fresh)), len(fresh)}):
         roots, part = np.zeros(size, dtype=np.int32), fresh[:size]
         leaves = np.arange(items, items + size, dtype=np.int32)
         add, remove = partial(trie.change, added=(roots, part, leaves)), partial(trie.change, removed=(roots, part))
@@ -137,6 +137,7 @@ def _filters(trie: CodeTrie, tokens: IntArray, clock: Clock) -> list[Row]:
 def searches_meanwhile(items: int = 200_000) -> list[Row]:
     """A search on one core, alone and beside a thread that changes the index without a pause on the other."""
     tokens, fresh = sorted_and_fresh(items)
+    coming = fresh[:1000]
     trie, recommender = build(tokens), _recommender()
     history = np.random.default_rng(2).integers(3, 3 + LAYOUT.levels * LAYOUT.codes, (1, 100))
     mask, none = np.ones_like(history), np.full((1, 1), -1, dtype=np.int32)
@@ -153,11 +154,11 @@ def searches_meanwhile(items: int = 200_000) -> list[Row]:
 
     def change() -> None:
         nonlocal changed
-        roots, leaves = np.zeros(1000, dtype=np.int32), np.arange(items, items + 1000, dtype=np.int32)
+        roots, leaves = np.zeros(len(coming), dtype=np.int32), np.arange(items, items + len(coming), dtype=np.int32)
         while not stop.is_set():
-            trie.change(added=(roots, fresh[:1000], leaves))
-            trie.change(removed=(roots, fresh[:1000]))
-            changed += 2000
+            trie.change(added=(roots, coming, leaves))
+            trie.change(removed=(roots, coming))
+            changed += 2 * len(coming)
 
     search()
     alone: list[tuple[float, float]] = []
