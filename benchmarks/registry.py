@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import Row
@@ -35,17 +36,18 @@ class Benchmark:
     full: Arguments
 
     def arguments(self, full: bool, given: Arguments) -> dict[str, Any]:
-        """Arguments of a form, with what a person gave in their place.
+        """Arguments of a form, with what a person gave in their place; text stands for a path where one is taken.
 
         Raises
         ------
         ValueError : the function takes no argument of that name
         """
         chosen = {**(self.full if full or self.short is None else self.short), **given}
-        known = inspect.signature(self.resolve()).parameters
+        known = inspect.signature(self.resolve(), eval_str=True).parameters
         if unknown := sorted(set(chosen) - set(known)):
             raise ValueError(f"{self.name}: takes no {', '.join(unknown)}; it takes {', '.join(known)}")
-        return chosen
+        paths = {key for key in chosen if known[key].annotation is Path}
+        return {key: Path(value) if key in paths else value for key, value in chosen.items()}
 
     def resolve(self) -> Callable[..., Iterable[Row]]:
         """The function."""
@@ -81,6 +83,7 @@ BENCHMARKS = (
     Benchmark("text-to-id", "texts_http:run", {"seconds": 4.0}, {"seconds": 30.0}),
     Benchmark("http", "serving:run", {}, {"count": 1000}),
     Benchmark("http-load", "serving:load", {}, {"rates": [10, 20, 40, 60, 80, 100, 120], "seconds": 60.0}),
+    Benchmark("soak", "soak:run", None, {"bundle": "models/sample", "minutes": 30, "rate": 10}),
     Benchmark("store-embedded", "stores:embedded", None, {"items": MILLION}),
     Benchmark("store-redis", "stores:redis", None, {"items": MILLION}),
 )

@@ -46,7 +46,7 @@ def unchanged(folder: Path, copies: Path, histories: int, beams: int) -> float:
 
 
 def run(
-    bundle: str = "models/sample", batch: int = 8, repeats: int = 5, threads: int = 0, clock: str = "wall"
+    bundle: Path = Path("models/sample"), batch: int = 8, repeats: int = 5, threads: int = 0, clock: str = "wall"
 ) -> list[Row]:
     """Speed and share."""
     random = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def run(
         index, asked = one_root(random_items(10_000, random)).arrays(), random_histories(batch, random)
         sides = (searching(opened(each, runtime), asked, index, 20) for each in (quantized(path), path))
         ours, exact = (1e3 * taken for taken in medians(repeats, *sides, clock=CLOCKS[clock]))
-        share = unchanged(Path(bundle), Path(name), histories=64, beams=50)
+        share = unchanged(bundle, Path(name), histories=64, beams=50)
     return [
         Row(f"search in int8, 10,000 items, 20 beams, batch {batch}", ours, "ms", exact, "float32", FASTER),
         Row(f"search in int8: top {TOP} items kept, sample bundle", share, "share", note="float32", goal=UNCHANGED),

@@ -24,6 +24,7 @@ from service.engine.engine import Engine
 from service.engine.history_tokens import history_tokens
 from service.semantic_ids import IntArray
 
+SAMPLE = Path("models/sample")
 BEAMS, HISTORY = 50, 10
 TITLE = "A heist on the night train to Lisbon"
 ADDED_MILLISECONDS = 3.0
@@ -56,14 +57,13 @@ def engine_alone(folder: Path, domain: str, values: IntArray) -> Callable[[], ob
     return lambda: recommender.search(asked.tokens, asked.mask, index, root, none, BEAMS)
 
 
-def run(bundle: str = "models/sample", count: int = 200) -> Iterator[Row]:
+def run(bundle: Path = SAMPLE, count: int = 200) -> Iterator[Row]:
     """One request at a time, and tokenizing beside a storm of recommending."""
-    folder = Path(bundle)
-    domain = Bundle.open(folder).manifest.recommenders[0].domains[0]
-    names, values = catalogue(folder, domain)
+    domain = Bundle.open(bundle).manifest.recommenders[0].domains[0]
+    names, values = catalogue(bundle, domain)
     recommend, item = request(names[:HISTORY], domain), {"items": [{"domain": domain, "title": TITLE}]}
-    alone = engine_alone(folder, domain, values[:HISTORY])
-    with service(folder) as served, httpx.Client(base_url=served.address) as client:
+    alone = engine_alone(bundle, domain, values[:HISTORY])
+    with service(bundle) as served, httpx.Client(base_url=served.address) as client:
         sides: list[Callable[[], object]] = [
             lambda: client.post("/recommend", json=recommend).raise_for_status(),
             lambda: client.post("/tokenize", json=item).raise_for_status(),
@@ -89,16 +89,13 @@ def run(bundle: str = "models/sample", count: int = 200) -> Iterator[Row]:
     yield Row("POST /tokenize at 20/s beside a storm, 99th percentile", beside.late, "ms", quiet.late, note)
 
 
-def load(
-    bundle: str = "models/sample", rates: Sequence[float] = (10, 20, 40, 80), seconds: float = 8.0
-) -> Iterator[Row]:
+def load(bundle: Path = SAMPLE, rates: Sequence[float] = (10, 20, 40, 80), seconds: float = 8.0) -> Iterator[Row]:
     """Latency at rising rates, until the service no longer keeps up."""
-    folder = Path(bundle)
-    domain = Bundle.open(folder).manifest.recommenders[0].domains[0]
-    names, _ = catalogue(folder, domain)
+    domain = Bundle.open(bundle).manifest.recommenders[0].domains[0]
+    names, _ = catalogue(bundle, domain)
     starts = np.random.default_rng(0).integers(0, len(names) - HISTORY, 1000)
     calls = [Call.post("/recommend", request(names[start : start + HISTORY], domain)) for start in starts.tolist()]
-    with service(folder) as served:
+    with service(bundle) as served:
         for rate in rates:
             count = round(rate * seconds)
             found = _outcome(served.address, [calls[number % len(calls)] for number in range(count)], rate)

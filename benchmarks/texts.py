@@ -41,12 +41,12 @@ def agreement(one: TokenizedItems, other: TokenizedItems) -> list[float]:
     return [float(share) for share in levels.mean(axis=0)]
 
 
-def static(bundle: str = "models/sample", repeats: int = 3) -> Iterator[Row]:
+def static(bundle: Path = Path("models/sample"), repeats: int = 3) -> Iterator[Row]:
     """The sample's static encoder: its rate with the tokenizer, and how far its IDs are those of its teacher.
 
     A linear map, learned on half of the films, brings its vectors into the teacher's space; the other half is compared.
     """
-    sample, made = Engine.open(Bundle.open(Path(bundle))), text_bundle()
+    sample, made = Engine.open(Bundle.open(bundle)), text_bundle()
     teacher, texts = Engine.open(Bundle.open(made.folder)), compose_texts(made.films)
     (taken,) = medians(repeats, lambda: sample.item_tokenizer.tokenize(sample.text_encoder.encode(texts)))
     note = f"{len(texts):,} film texts, {np.mean(sample.text_encoder.count_tokens(texts)):.0f} tokens each"

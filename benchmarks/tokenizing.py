@@ -63,9 +63,9 @@ def semantic_id(vectors: NDArray[np.float32], layout: Layout) -> Iterator[Callab
             process.wait()
 
 
-def run(bundle: str = "models/sample", repeats: int = 5) -> Iterator[Row]:
+def run(bundle: Path = Path("models/sample"), repeats: int = 5) -> Iterator[Row]:
     """Measure on random unit vectors, as wide as the bundle's."""
-    opened = Bundle.open(Path(bundle))
+    opened = Bundle.open(bundle)
     tokenizer, part, layout = Engine.open(opened).item_tokenizer, opened.manifest.item_tokenizer, opened.manifest.layout
     vectors = np.random.default_rng(0).standard_normal((BATCH, part.embedding_width), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -20,8 +20,8 @@ OUTPUTS = (Tensor("sentence_embedding", "float32", ("B", "D")),)
 """The signature that every text encoder has, whatever is inside."""
 
 TOKEN_BUDGET = 512
-"""Padded tokens of one batch on a CPU: enough to fill the matrix products, and few enough that the texts of a batch are of
-about one length, so that little of it is padding."""
+"""Padded tokens of one batch on a CPU: enough to fill the matrix products, and few enough that its texts are of about
+one length, so that little of it is padding."""
 
 FloatArray = NDArray[np.float32]
 
