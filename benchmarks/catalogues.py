@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -18,3 +19,10 @@ def random_items(count: int, random: np.random.Generator) -> IntArray:
     chosen = random.permutation(len(numbers))[:count]
     values = np.stack(np.unravel_index(numbers[chosen], widths), axis=1)
     return LAYOUT.tokens(values.astype(np.int32))
+
+
+def work_folder() -> Path:
+    """Where benchmarks keep what they make: on the disk, while the folder for temporary files may lie in memory."""
+    folder = Path(__file__).parents[1] / "work" / "benchmarks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

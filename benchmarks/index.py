@@ -1,16 +1,11 @@
 """The constraint index and the live table: building, memory, loading, changing, and searching meanwhile.
 
 Peers: a trie of dictionaries, as research code has it, and a static index, which takes one new item by being built
-anew.
-
-    python -m benchmarks.index                       # 200,000 items: seconds
-    python -m benchmarks.index --items 10000000      # the long form: minutes, and 3 GB of memory
-    python -m benchmarks.index --clock processor     # where other work shares the cores
+anew. Ten million items take minutes and 3 GB of memory.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import threading
@@ -23,18 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.catalogues import LAYOUT, random_items
+from benchmarks.catalogues import LAYOUT, random_items, work_folder
 from benchmarks.recommenders import exported, opened, random_model
-from benchmarks.rows import CLOCKS, Clock, Row, medians, report
+from benchmarks.rows import CLOCKS, Clock, Row, medians
 from service.catalogue.live_state import LiveState, shared_levels
 from service.catalogue.store import StoredItem
 from service.engine.recommender import Recommender
 from service.engine.sessions import Runtime
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray
-
-DICTIONARY_ITEMS = 200_000
-"""Most items for which the peer of dictionaries is built; it takes a kilobyte an item."""
 
 TITLE = "A title of sixty letters, as long as they are in catalogues "
 
@@ -57,32 +49,35 @@ def dictionary_trie(tokens: IntArray) -> dict[int, Any]:
     return root
 
 
-def run(items: int = 200_000, clock: Clock = time.perf_counter) -> list[Row]:
-    """Measure at one catalogue size."""
+def sorted_and_fresh(items: int) -> tuple[IntArray, IntArray]:
+    """Items in the order of their codes, int32 [items, depth], and a tenth as many others, 100,000 at most."""
     drawn = random_items(items + min(items // 10, 100_000), np.random.default_rng(0))
     tokens, fresh = drawn[:items], drawn[items:]
-    tokens = tokens[np.argsort(LAYOUT.pack(LAYOUT.values(tokens)))]
-    of = f"{items:,} items"
-    rows = _against_dictionaries(tokens, clock) if items <= DICTIONARY_ITEMS else []
-    started = clock()
+    return tokens[np.argsort(LAYOUT.pack(LAYOUT.values(tokens)))], fresh
+
+
+def run(items: int = 1_000_000, clock: str = "wall") -> Iterator[Row]:
+    """Build, change, filter, save and load at one catalogue size."""
+    tokens, fresh = sorted_and_fresh(items)
+    of, counted = f"{items:,} items", CLOCKS[clock]
+    started = counted()
     trie = build(tokens)
-    built = clock() - started
-    rows += [
-        Row(f"build the index from sorted codes, {of}", built, "s", goal=30),
-        Row(f"memory of the index, {of}", trie.nbytes() / items, "bytes", goal=40),
-    ]
-    rows += _changes(trie, fresh, built, clock)
-    rows += _filters(trie, tokens, clock)
-    rows += _searches_meanwhile(trie, fresh, items)
-    rows.append(Row(f"memory of the index after these changes, {of}", trie.nbytes() / items, "bytes", goal=40))
+    built = counted() - started
+    yield Row(f"build the index from sorted codes, {of}", built, "s", goal=30, curve="build the index", at=items)
+    yield Row(f"memory of the index, {of}", trie.nbytes() / items, "bytes", goal=40)
+    yield from _changes(trie, fresh, built, counted)
+    yield from _filters(trie, tokens, counted)
+    yield Row(f"memory of the index after these changes, {of}", trie.nbytes() / items, "bytes", goal=40)
     del trie
-    return rows + _live(tokens, clock)
+    yield from _live(tokens, counted)
 
 
-def _against_dictionaries(tokens: IntArray, clock: Clock) -> list[Row]:
-    items = len(tokens)
+def dictionaries(items: int = 200_000, clock: str = "wall") -> list[Row]:
+    """Beside the trie of dictionaries, which takes a kilobyte an item."""
+    tokens, _ = sorted_and_fresh(items)
     ours, peer = (
-        items / taken for taken in medians(3, lambda: build(tokens), lambda: dictionary_trie(tokens), clock=clock)
+        items / taken
+        for taken in medians(3, lambda: build(tokens), lambda: dictionary_trie(tokens), clock=CLOCKS[clock])
     )
     tracemalloc.start()
     kept = dictionary_trie(tokens)
@@ -108,10 +103,10 @@ def _changes(trie: CodeTrie, fresh: IntArray, built: float, clock: Clock) -> lis
     for what, taken in (("insert", inserted), ("delete", deleted)):
         one = statistics.median(taken)
         rows += [
-            Row(f"{what} one item among {items:,}, median", 1e6 * one, "us", goal=1000),
-            Row(f"{what} one item among {items:,}, median", 1e6 * one, "us", 1e6 * built, "an index built anew"),
+            Row(f"{what} one item among {items:,}", 1e6 * one, "us", goal=1000, curve=f"{what} one item", at=items),
+            Row(f"{what} one item among {items:,}, or all anew", 1e6 * one, "us", 1e6 * built, "an index built anew"),
         ]
-    for size in (1_000, len(fresh)):
+    for size in sorted({min(1_000, len(fresh)), len(fresh)}):
         roots, part = np.zeros(size, dtype=np.int32), fresh[:size]
         leaves = np.arange(items, items + size, dtype=np.int32)
         add, remove = partial(trie.change, added=(roots, part, leaves)), partial(trie.change, removed=(roots, part))
@@ -139,9 +134,11 @@ def _filters(trie: CodeTrie, tokens: IntArray, clock: Clock) -> list[Row]:
     return rows
 
 
-def _searches_meanwhile(trie: CodeTrie, fresh: IntArray, items: int) -> list[Row]:
+def searches_meanwhile(items: int = 200_000) -> list[Row]:
     """A search on one core, alone and beside a thread that changes the index without a pause on the other."""
-    recommender = _recommender()
+    tokens, fresh = sorted_and_fresh(items)
+    coming = fresh[:1000]
+    trie, recommender = build(tokens), _recommender()
     history = np.random.default_rng(2).integers(3, 3 + LAYOUT.levels * LAYOUT.codes, (1, 100))
     mask, none = np.ones_like(history), np.full((1, 1), -1, dtype=np.int32)
 
@@ -157,11 +154,11 @@ def _searches_meanwhile(trie: CodeTrie, fresh: IntArray, items: int) -> list[Row
 
     def change() -> None:
         nonlocal changed
-        roots, leaves = np.zeros(1000, dtype=np.int32), np.arange(items, items + 1000, dtype=np.int32)
+        roots, leaves = np.zeros(len(coming), dtype=np.int32), np.arange(items, items + len(coming), dtype=np.int32)
         while not stop.is_set():
-            trie.change(added=(roots, fresh[:1000], leaves))
-            trie.change(removed=(roots, fresh[:1000]))
-            changed += 2000
+            trie.change(added=(roots, coming, leaves))
+            trie.change(removed=(roots, coming))
+            changed += 2 * len(coming)
 
     search()
     alone: list[tuple[float, float]] = []
@@ -209,7 +206,7 @@ def _live(tokens: IntArray, clock: Clock) -> list[Row]:
     state = LiveState.read(LAYOUT, batches())
     read = clock() - started
     sizes = state.nbytes()
-    with tempfile.TemporaryDirectory(dir=Path.cwd() / "work" if (Path.cwd() / "work").is_dir() else None) as name:
+    with tempfile.TemporaryDirectory(dir=work_folder()) as name:
         saved = _seconds(partial(state.save, Path(name), {"of": "benchmark"}), clock)
         del state
         (loaded,) = medians(3, lambda: LiveState.load(LAYOUT, Path(name), {"of": "benchmark"}), clock=clock)
@@ -234,15 +231,3 @@ def _seconds(call: Callable[[], object], clock: Clock) -> float:
     started = clock()
     call()
     return clock() - started
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=200_000)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    chosen = parser.parse_args()
-    report(run(chosen.items, CLOCKS[chosen.clock]))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,26 +1,35 @@
-"""A measured row, the table for people, and the JSON line for machines. Knows nothing of what is measured."""
+"""A measured row, the file of rows and the table for people. Knows nothing of what is measured.
+
+Symbols: ours and peer are in the row's unit.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from training.laboratory.provenance import commit
+from training.stage import write_atomically
 
 Clock = Callable[[], float]
 """Seconds from some start: `time.perf_counter`, or `time.process_time` where other work shares the cores."""
 
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
-LESS_IS_BETTER = frozenset({"ms", "us", "s", "bytes"})
+LESS_IS_BETTER = frozenset({"ms", "us", "s", "bytes", "MB/h", "count"})
 RESULTS = Path(__file__).parent / "results.jsonl"
+PAGE = 170
+"""Columns of the table where it goes to a file."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class Row:
     unit : `ms` and `us` (less is better) or `items/s` and the like (more is better)
     note : who the peer is, or what the limit is
     goal : least ratio to reach, or without a peer: what `ours` should reach
+    curve, at : the line of a plot that the row is a point of, and where on its axis
     """
 
     measure: str
@@ -42,11 +52,13 @@ class Row:
     peer: float | None = None
     note: str = ""
     goal: float | None = None
+    curve: str = ""
+    at: float | None = None
 
     @property
     def ratio(self) -> float | None:
-        """How many times better ours is than the peer."""
-        if self.peer is None:
+        """How many times better ours is than the peer; None without a peer, or where a side is 0."""
+        if self.peer is None or not self.peer or not self.ours:
             return None
         return self.peer / self.ours if self.unit in LESS_IS_BETTER else self.ours / self.peer
 
@@ -60,20 +72,25 @@ class Row:
         return self.ours <= self.goal if self.unit in LESS_IS_BETTER else self.ours >= self.goal
 
 
-def medians(repeats: int, *sides: Callable[[], object], clock: Clock = time.perf_counter) -> list[float]:
-    """Median seconds of each side, called in turns so that other load hits all; one call each to warm up."""
+def row_of(record: dict[str, Any]) -> Row:
+    """The row of a line of JSON, whatever else the line says."""
+    return Row(**{field.name: record[field.name] for field in fields(Row) if field.name in record})
+
+
+def medians(repeats: int, *sides: Callable[[], object], clock: Clock = time.perf_counter, warm: int = 1) -> list[float]:
+    """Median seconds of each side, called in turns so that other load hits all; the first `warm` calls do not count."""
     taken: list[list[float]] = [[] for _ in sides]
-    for repeat in range(repeats + 1):
+    for repeat in range(repeats + warm):
         for side, times in zip(sides, taken, strict=True):
             started = clock()
             side()
-            if repeat:
+            if repeat >= warm:
                 times.append(clock() - started)
     return [statistics.median(times) for times in taken]
 
 
-def machine() -> dict[str, str]:
-    """What the figures were measured on, and which commit."""
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, which commit, and how busy the machine had been for a minute."""
     model = ""
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -81,19 +98,44 @@ def machine() -> dict[str, str]:
             line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
         ]
         model = f"{len(names)} x {names[0]}" if names else ""
-    return {"commit": commit(), "machine": model or platform.machine(), "python": platform.python_version()}
+    return {
+        "commit": commit(),
+        "machine": model or platform.machine(),
+        "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1),
+    }
 
 
-def report(rows: list[Row]) -> None:
-    """Print the table and append the rows to `benchmarks/results.jsonl`."""
-    table = Table("measure", "ours", "peer", "unit", "ratio", "goal", "met", "peer or limit")
-    where = machine()
-    with RESULTS.open("a", encoding="utf-8") as file:
-        for row in rows:
-            peer = "-" if row.peer is None else f"{row.peer:,.4g}"
-            ratio = "-" if row.ratio is None else f"{row.ratio:.2f} x"
-            goal = "-" if row.goal is None else f"{row.goal:,.4g}"
-            met = {None: "-", True: "yes", False: "no"}[row.met]
-            table.add_row(row.measure, f"{row.ours:,.4g}", peer, row.unit, ratio, goal, met, row.note)
-            file.write(json.dumps({**asdict(row), "ratio": row.ratio, "met": row.met, **where}) + "\n")
-    Console().print(table)
+def read_records(path: Path = RESULTS) -> list[dict[str, Any]]:
+    """The lines of a file of rows; none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
+def write_records(found: Iterable[dict[str, Any]], path: Path = RESULTS) -> None:
+    """Put rows into the file, each in the place of what the same benchmark said of the same measure before."""
+    kept = {(record["benchmark"], record["measure"]): record for record in read_records(path)}
+    kept |= {(record["benchmark"], record["measure"]): record for record in found}
+    write_atomically(path, "".join(json.dumps(kept[key]) + "\n" for key in sorted(kept)))
+
+
+def record(row: Row, **where: Any) -> dict[str, Any]:
+    """A line of the file: the row, what follows from it, and where it was measured."""
+    return {**asdict(row), "ratio": row.ratio, "met": row.met, **where}
+
+
+def report(rows: Iterable[Row]) -> None:
+    """Print rows for people."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = PAGE
+    shown = Table("measure", box=box.MARKDOWN)
+    for name in ("ours", "peer", "unit", "ratio", "goal", "met"):
+        shown.add_column(name, no_wrap=True)
+    shown.add_column("peer or limit")
+    for row in rows:
+        peer = "-" if row.peer is None else f"{row.peer:,.4g}"
+        ratio = "-" if row.ratio is None else f"{row.ratio:.2f} x"
+        goal = "-" if row.goal is None else f"{row.goal:,.4g}"
+        met = {None: "-", True: "yes", False: "no"}[row.met]
+        shown.add_row(row.measure, f"{row.ours:,.4g}", peer, row.unit, ratio, goal, met, row.note)
+    console.print(shown)

@@ -1,21 +1,16 @@
-"""What the search costs by catalogue size, for the constraint itself, and for filters inside it.
-
-python -m benchmarks.search_costs                                    # to a million items
-python -m benchmarks.search_costs --items 10000 200000 1000000 10000000 --clock processor --threads 1
-"""
+"""What the search costs by catalogue size, for the constraint itself, and for filters inside it."""
 
 from __future__ import annotations
 
-import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.catalogues import random_items
 from benchmarks.recommenders import exported, one_root, opened, random_histories, random_model, searching
-from benchmarks.rows import CLOCKS, Row, medians, report
+from benchmarks.rows import CLOCKS, Row, medians
 from benchmarks.unconstrained import export_unconstrained, unconstrained
 from service.engine.recommender import BeamResult
 from service.engine.sessions import Runtime
@@ -34,7 +29,7 @@ def run(
     repeats: int = 7,
     threads: int = 0,
     clock: str = "wall",
-) -> list[Row]:
+) -> Iterator[Row]:
     """One row for every catalogue size, one for the constraint, and those of the filters on the largest catalogue."""
     random, model, runtime = np.random.default_rng(0), random_model(), Runtime("cpu", threads)
     with tempfile.TemporaryDirectory() as name:
@@ -49,20 +44,11 @@ def run(
         calls = [searching(recommender, asked, trie.arrays(), beams) for trie in tries]
         without, *taken = (1e3 * each for each in medians(repeats, free, *calls, clock=CLOCKS[clock]))
         suffix = f"{beams} beams, batch {batch}"
-        rows = [
-            Row(
-                f"constrained search, {count:,} items, {suffix}",
-                each,
-                "ms",
-                taken[0],
-                f"the same with {items[0]:,} items",
-                FLAT,
-            )
-            for count, each in zip(items, taken, strict=True)
-        ]
-        rows.append(
-            Row(f"constraint on, {items[-1]:,} items, {suffix}", taken[-1], "ms", without, "constraint off", CONSTRAINT)
-        )
+        for count, each in zip(items, taken, strict=True):
+            measure, note = f"constrained search, {count:,} items, {suffix}", f"the same with {items[0]:,} items"
+            yield Row(measure, each, "ms", taken[0], note, FLAT, curve=f"search, {suffix}", at=count)
+        measure = f"constraint on, {items[-1]:,} items, {suffix}"
+        yield Row(measure, taken[-1], "ms", without, "constraint off", CONSTRAINT)
 
         tokens, trie = drawn[-1], tries[-1]
         sides = [calls[-1]]
@@ -78,22 +64,5 @@ def run(
         sides.append(search_allowed)
         names = ["20 items excluded", "1,000 items excluded", "1,000 items allowed, their index built for it"]
         plain, *filtered = (1e3 * each for each in medians(repeats, *sides, clock=CLOCKS[clock]))
-        return rows + [
-            Row(f"{name}, {items[-1]:,} items, {suffix}", each, "ms", plain, "no filter")
-            for name, each in zip(names, filtered, strict=True)
-        ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, nargs="+", default=[10_000, 1_000_000])
-    parser.add_argument("--beams", type=int, default=50)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    report(run(**vars(parser.parse_args())))
-
-
-if __name__ == "__main__":
-    main()
+        for what, each in zip(names, filtered, strict=True):
+            yield Row(f"{what}, {items[-1]:,} items, {suffix}", each, "ms", plain, "no filter")

@@ -2,55 +2,27 @@
 
 Speed on random weights in TIGER's size; the share of results on the sample bundle's trained recommender, over histories
 of items that are neighbours by their IDs.
-
-    python -m benchmarks.search_int8 --clock processor --threads 1
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
 import tempfile
 from pathlib import Path
 
 import numpy as np
-import onnx
-import polars as pl
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from benchmarks.catalogues import random_items
+from benchmarks.quantizing import quantized
 from benchmarks.recommenders import exported, one_root, opened, random_histories, random_model, searching
-from benchmarks.rows import CLOCKS, Row, medians, report
+from benchmarks.rows import CLOCKS, Row, medians
+from benchmarks.serving import catalogue
 from service.bundle.files import Bundle
 from service.engine.history_tokens import history_tokens
 from service.engine.recommender import Recommender
 from service.engine.sessions import Runtime
-from service.semantic_ids import IntArray
 
 FASTER, UNCHANGED = 1.7, 0.99
 TOP = 10
-
-
-def quantized(path: Path) -> Path:
-    """The same graph with every product with a weight in int8, weights by channel, activations at run time."""
-    target = path.with_suffix(".int8.onnx")
-    logging.getLogger().setLevel(logging.ERROR)
-    quantize_dynamic(
-        path,
-        target,
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
-    return target
-
-
-def sample_values(folder: Path, domain: str) -> IntArray:
-    """Semantic IDs of a domain of the sample bundle in their order: int32 [n, depth]."""
-    table = pl.read_parquet(folder / "catalogue" / "items.parquet").filter(pl.col("domain") == domain)
-    rows = [[*codes, *experts, suffix] for codes, experts, suffix in table["codes", "experts", "suffix"].iter_rows()]
-    return np.asarray(sorted(rows), dtype=np.int32)
 
 
 def unchanged(folder: Path, copies: Path, histories: int, beams: int) -> float:
@@ -61,7 +33,7 @@ def unchanged(folder: Path, copies: Path, histories: int, beams: int) -> float:
     copy = copies / "sample.onnx"
     copy.write_bytes(bundle.path(part.model).read_bytes())
     sides = [Recommender.open(path, part, layout, Runtime("cpu", 1)) for path in (copy, quantized(copy))]
-    values = sample_values(folder, part.domains[0])
+    _, values = catalogue(folder, part.domains[0])
     index = one_root(layout.tokens(values)).arrays()
     lengths = random.integers(2, part.max_history + 1, histories)
     read = [values[random.integers(0, len(values) - 200) + random.choice(200, length)] for length in lengths]
@@ -74,7 +46,7 @@ def unchanged(folder: Path, copies: Path, histories: int, beams: int) -> float:
 
 
 def run(
-    folder: Path = Path("models/sample"), batch: int = 8, repeats: int = 5, threads: int = 0, clock: str = "wall"
+    bundle: Path = Path("models/sample"), batch: int = 8, repeats: int = 5, threads: int = 0, clock: str = "wall"
 ) -> list[Row]:
     """Speed and share."""
     random = np.random.default_rng(0)
@@ -83,21 +55,8 @@ def run(
         index, asked = one_root(random_items(10_000, random)).arrays(), random_histories(batch, random)
         sides = (searching(opened(each, runtime), asked, index, 20) for each in (quantized(path), path))
         ours, exact = (1e3 * taken for taken in medians(repeats, *sides, clock=CLOCKS[clock]))
-        share = unchanged(folder, Path(name), histories=64, beams=50)
+        share = unchanged(bundle, Path(name), histories=64, beams=50)
     return [
         Row(f"search in int8, 10,000 items, 20 beams, batch {batch}", ours, "ms", exact, "float32", FASTER),
         Row(f"search in int8: top {TOP} items kept, sample bundle", share, "share", note="float32", goal=UNCHANGED),
     ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    report(run(**vars(parser.parse_args())))
-
-
-if __name__ == "__main__":
-    main()

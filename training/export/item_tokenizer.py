@@ -95,7 +95,7 @@ def prove_item_tokenizer(tokenizer: Tokenizer, path: Path, embeddings: NDArray[A
     _compare("gate", network.gate, graph.gate)
     differ = (network.experts != graph.experts).any(axis=1) | (network.codes != graph.codes).any(axis=1)
     for row in np.flatnonzero(differ):
-        _prove_tie(tokenizer.network, network, graph, int(row))
+        prove_tie(tokenizer.network, network, graph, int(row))
     same = ~differ
     _compare("quantization_error", network.quantization_error[same], graph.quantization_error[same])
     differences = {
@@ -116,8 +116,15 @@ def _compare(name: str, expected: NDArray[np.float32], found: NDArray[np.float32
         )
 
 
-def _prove_tie(network: TokenizerNetwork, expected: EncodedItems, found: TokenizedItems, row: int) -> None:
-    """Pass if the first choice in which the two differ was between candidates of equal score, in float64."""
+def prove_tie(
+    network: TokenizerNetwork, expected: EncodedItems | TokenizedItems, found: TokenizedItems, row: int
+) -> None:
+    """Pass if the first choice in which the two differ was between candidates of equal score, in float64.
+
+    Raises
+    ------
+    ModelError : one candidate was better than the other by more than rounding
+    """
     for place, (one, other) in enumerate(zip(expected.experts[row], found.experts[row], strict=True)):
         if one != other:
             gate = expected.gate[row].astype(np.float64)

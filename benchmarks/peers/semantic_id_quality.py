@@ -1,6 +1,6 @@
 """ID quality of the package `semantic-id` on one domain, judged as our own kinds are.
 
-    python -m benchmarks.semantic_id_peer DATASET EMBEDDINGS DOMAIN
+    python -m benchmarks.peers.semantic_id_quality DATASET EMBEDDINGS DOMAIN
 
 Needs the packages `semantic-id` and `scikit-learn`; the former asks for `k-means-constrained`, which moves a pinned
 version, so give it an environment of its own and install it there with `--no-deps` (its balanced clusters are then

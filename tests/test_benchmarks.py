@@ -1,0 +1,117 @@
+"""The machinery of the benchmarks: every one can be begun, rows say whether goals are met, and none holds up the rest.
+
+No test looks at a time that something took.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.plots import draw
+from benchmarks.registry import BENCHMARKS, Benchmark, chosen, given
+from benchmarks.rows import Row, read_records, record, row_of, write_records
+from benchmarks.running import run_apart
+
+DICTIONARIES = next(each for each in BENCHMARKS if each.name == "index-dictionaries")
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda each: each.name)
+def test_both_forms_are_arguments_of_the_function(benchmark: Benchmark) -> None:
+    signature = inspect.signature(benchmark.resolve())
+    for full in (False, True):
+        signature.bind(**benchmark.arguments(full, {}))
+    with pytest.raises(ValueError, match="takes no wheels"):
+        benchmark.arguments(False, {"wheels": 4})
+
+
+def test_names_are_distinct_and_found_by_pattern() -> None:
+    names = [each.name for each in BENCHMARKS]
+    assert len(set(names)) == len(names)
+    assert [each.name for each in chosen(["index*"], full=False)] == [
+        name for name in names if name.startswith("index")
+    ]
+    assert chosen([], full=True) == list(BENCHMARKS)
+    assert chosen([], full=False) == [each for each in BENCHMARKS if each.short is not None]
+    with pytest.raises(ValueError, match="nothing-like-it"):
+        chosen(["nothing-like-it"], full=False)
+
+
+def test_arguments_are_json_or_text() -> None:
+    assert given(["items=10", "batches=[1, 8]", "clock=processor"]) == {
+        "items": 10,
+        "batches": [1, 8],
+        "clock": "processor",
+    }
+    with pytest.raises(ValueError, match="key=value"):
+        given(["items"])
+
+
+@pytest.mark.parametrize(
+    ("row", "ratio", "met"),
+    [
+        (Row("time", 10.0, "ms", 25.0, goal=2.5), 2.5, True),
+        (Row("time", 10.0, "ms", 24.0, goal=2.5), 2.4, False),
+        (Row("rate", 30.0, "items/s", 20.0, goal=1.5), 1.5, True),
+        (Row("rate", 29.0, "items/s", 20.0, goal=1.5), 1.45, False),
+        (Row("limit on a time", 3.0, "s", goal=3.0), None, True),
+        (Row("limit on a time", 3.1, "s", goal=3.0), None, False),
+        (Row("limit on a rate", 5.0, "items/s", goal=5.0), None, True),
+        (Row("limit on a rate", 4.9, "items/s", goal=5.0), None, False),
+        (Row("a count", 0.0, "count", goal=0), None, True),
+        (Row("no goal", 1.0, "s", 2.0), 2.0, None),
+    ],
+)
+def test_a_row_says_whether_its_goal_is_met(row: Row, ratio: float | None, met: bool | None) -> None:
+    assert row.ratio == (None if ratio is None else pytest.approx(ratio))
+    assert row.met is met
+
+
+def test_rows_take_the_place_of_earlier_ones_of_the_same_name(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    first, second = Row("a", 1.0, "s"), Row("b", 2.0, "s", 3.0, "peer", 1.0, "curve", 4.0)
+    write_records([record(row, benchmark="one") for row in (first, second)], path)
+    write_records([record(Row("a", 9.0, "s"), benchmark="two"), record(Row("a", 5.0, "s"), benchmark="one")], path)
+    found = {(line["benchmark"], line["measure"]): row_of(line) for line in read_records(path)}
+    assert found == {("one", "a"): Row("a", 5.0, "s"), ("one", "b"): second, ("two", "a"): Row("a", 9.0, "s")}
+
+
+def test_one_row_is_rerun_from_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    command = [sys.executable, "-m", "benchmarks", "index-dictionaries", "--results", str(path), "--with", "items=500"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    measures = [line["measure"] for line in read_records(path)]
+    assert measures == ["build the index, 500 items", "memory of the index, 500 items"]
+    assert all(measure in done.stdout for measure in measures)
+
+
+def test_a_benchmark_that_takes_too_long_is_ended() -> None:
+    run = run_apart(DICTIONARIES, ["--with", "items=100000000"], seconds=1.0)
+    assert run.rows == []
+    assert run.problem is not None
+    assert "not finished after 1 s" in run.problem
+
+
+def test_a_benchmark_that_fails_is_reported() -> None:
+    run = run_apart(DICTIONARIES, ["--with", "clock=broken"], seconds=120.0)
+    assert run.problem is not None
+    assert "status 1" in run.problem
+
+
+def test_points_of_a_curve_are_drawn_and_equal_rows_give_equal_files(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [
+        {**record(Row(f"search {items}", 7.0, "ms", curve="search, 20 beams", at=items)), "benchmark": "search-costs"}
+        for items in (10_000, 1_000_000)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (drawn,) = draw(path, tmp_path / "one")
+    assert drawn.name == "cost_against_items.svg"
+    assert "search, 20 beams" in drawn.read_text()
+    (again,) = draw(path, tmp_path / "two")
+    assert again.read_bytes() == drawn.read_bytes()
