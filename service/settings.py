@@ -129,7 +129,7 @@ class Settings(BaseSettings):
         "whose own work takes longer may wait as long as that.",
     )
     overload_patience: float = Field(
-        default=1.0,
+        default=1.5,
         ge=0,
         le=1000,
         description="How many times the time of its own work a request may be expected to wait, while requests are "
