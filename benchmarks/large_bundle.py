@@ -140,12 +140,12 @@ def large_catalogue(folder: Path, items: int) -> LargeCatalogue:
     store = _Drawn(place / "store", items)
     if not store.seeded():
         store.finish_seed()
-    index = place / "index"
+    index = place / "index" / "large-1"  # as a service names the folder of a bundle's generation
     if not (index / "manifest.json").is_file():
         LiveCatalogue(store, index)
     settings = {
         "UNITOK_STORE": f"embedded:{place / 'store'}",
-        "UNITOK_INDEX_FOLDER": str(index),
+        "UNITOK_INDEX_FOLDER": str(index.parent),
         # The store would be found to lack the items, and be believed.
         "UNITOK_COMPARE_SECONDS": "86400",
     }
