@@ -21,14 +21,14 @@ import numpy as np
 from benchmarks.catalogues import LAYOUT, random_items, work_folder
 from benchmarks.recommenders import exported, opened, random_model
 from benchmarks.rows import CLOCKS, Clock, Row, medians
+from service.catalogue.columns import ItemColumns
 from service.catalogue.live_state import LiveState, shared_levels
-from service.catalogue.store import StoredItem
 from service.engine.recommender import Recommender
 from service.engine.sessions import Runtime
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray
 
-TITLE = "A title of sixty letters, as long as they are in catalogues "
+TITLE = b"A title of sixty letters, as long as they are in catalogues "
 
 
 def build(tokens: IntArray) -> CodeTrie:
@@ -197,10 +197,12 @@ def _live(tokens: IntArray, clock: Clock) -> list[Row]:
     items = len(tokens)
     packed = LAYOUT.pack(LAYOUT.values(tokens))
 
-    def batches() -> Iterator[list[StoredItem]]:
+    def batches() -> Iterator[ItemColumns]:
         for first in range(0, items, 10_000):
             part = packed[first : first + 10_000]
-            yield [StoredItem("all", f"B{first + row:09}", number, TITLE) for row, number in enumerate(part.tolist())]
+            names = [b"B%09d" % (first + row) for row in range(len(part))]
+            one = np.zeros(len(part), dtype=np.int32)
+            yield ItemColumns(("all",), one, names, part, [TITLE] * len(part))
 
     started = clock()
     state = LiveState.read(LAYOUT, batches())
@@ -212,7 +214,7 @@ def _live(tokens: IntArray, clock: Clock) -> list[Row]:
         (loaded,) = medians(3, lambda: LiveState.load(LAYOUT, Path(name), {"of": "benchmark"}), clock=clock)
     total = sum(sizes.values()) / items
     return [
-        Row(f"live catalogue of {items:,} items from records", read, "s"),
+        Row(f"live catalogue of {items:,} items from columns", read, "s"),
         Row(f"save index and table of {items:,} items", saved, "s"),
         Row(f"check and map index and table of {items:,} items", loaded, "s", goal=2),
         Row(f"table of {items:,} items, columns and hash table", sizes["columns"] / items, "bytes"),

@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 from opentelemetry.context import Context
 
 from service.errors import ModelError, NotReady
+from service.pace import Expected, Pace
 from service.tracing import OFF, Tracing
 
 Job = TypeVar("Job")
@@ -114,6 +115,7 @@ class Batcher(Generic[Job, Result]):
         self._changed = threading.Condition()
         self._closing = False
         self._dropped = 0
+        self._pace = Pace()
         self._thread = threading.Thread(target=self._work, name=f"batcher-{name}", daemon=True)
         self._thread.start()
 
@@ -126,6 +128,14 @@ class Batcher(Generic[Job, Result]):
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
+
+    def expected(self, entries: int) -> Expected:
+        """How long so many new entries of one caller would wait, callers taking turns, and then take."""
+        size = self._pace.size(entries)
+        with self._changed:
+            turn = self._served + size
+            ahead = sum(entry.size for entry in self._queue if entry.turn <= turn)
+        return self._pace.expected(size, ahead)
 
     async def submit(self, jobs: Sequence[Job]) -> list[Result]:
         """Queue jobs and wait for all their results; cancelling the wait withdraws what has not started.
@@ -183,9 +193,11 @@ class Batcher(Generic[Job, Result]):
         while batch := self._next_batch():
             now = time.perf_counter()
             dropped, self._dropped = self._dropped, 0
+            self._pace.begin(len(batch), sum(entry.size for entry in batch))
             self._report(BatchReport(len(batch), tuple(now - entry.since for entry in batch), dropped))
             with self._tracing.batch(f"{self.name}.batch", [entry.submission.traced for entry in batch]):
                 outcomes = self._attempt(batch)
+            self._pace.end()
             self._deliver(outcomes)
             # Nothing may keep the last batch's arrays alive while the thread waits for the next.
             del batch, outcomes

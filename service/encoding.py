@@ -19,6 +19,7 @@ from service.engine.engine import EncodesTexts, TokenizesItems
 from service.errors import InvalidInput
 from service.items import compose_text
 from service.metrics import Metrics
+from service.pace import Expected
 from service.queries import ItemInput
 from service.semantic_ids import IntArray
 from service.token_space import TokenSpace
@@ -75,6 +76,10 @@ class Encoding:
             report=metrics.batch("encode"),
             tracing=metrics.tracing,
         )
+
+    def expected(self, items: int) -> Expected:
+        """How long so many items would wait, and then take."""
+        return self.batcher.expected(items)
 
     async def encode(self, items: Sequence[ItemInput], fields: Sequence[str]) -> list[EncodedItem]:
         """Encode items, together with those of other callers.

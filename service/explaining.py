@@ -74,7 +74,7 @@ class Explaining:
         Overloaded : no room; nothing was done
         StoreUnavailable : its content cannot be read
         """
-        with self._admission.enter(1):
+        with self._admission.enter(1, self._encoding.expected(1)):
             stored = (await asyncio.to_thread(self._catalogue.get, [key]))[0]
             entry = self._catalogue.lookup([key])[0]
             if stored is None or entry is None:

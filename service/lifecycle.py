@@ -72,7 +72,12 @@ class Service:
         self.catalogue = catalogue
         self.manifest = manifest
         self.metrics = Metrics(tracing)
-        self.admission = Admission(settings.max_concurrent_items, refused=lambda: self.metrics.rejected("overloaded"))
+        self.admission = Admission(
+            settings.max_concurrent_items,
+            settings.max_wait_seconds,
+            settings.overload_patience,
+            refused=lambda: self.metrics.rejected("overloaded"),
+        )
         self.state = State.STARTING
         self.checks = {"tokenize": WAITING, "recommend": WAITING, "store": PASSED}
         self._store_answered = time.monotonic()

@@ -106,7 +106,10 @@ class Recommending:
         recommender = self._engine.recommender_for(domains)
         recent = readable[-recommender.part.max_history :]
         raw = [entry for entry in recent if entry.entry is None]
-        with self._admission.enter(1 + len(raw)):
+        expected = self._searching.expected()
+        if raw:
+            expected += self._encoding.expected(len(raw))
+        with self._admission.enter(1 + len(raw), expected):
             history = await self._history(recent, raw)
             excluded = list(query.exclude)
             if query.exclude_history:

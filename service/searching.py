@@ -21,6 +21,7 @@ from service.catalogue.store import ItemKey
 from service.engine.engine import SearchesItems
 from service.engine.history_tokens import HistoryTokens, history_tokens
 from service.metrics import Metrics
+from service.pace import Expected
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN, IntArray, SemanticId
 
 NO_NODE = -1
@@ -89,6 +90,10 @@ class Searching:
             report=metrics.batch("search"),
             tracing=metrics.tracing,
         )
+
+    def expected(self) -> Expected:
+        """How long a search would wait, and then take."""
+        return self.batcher.expected(1)
 
     async def search(self, job: SearchJob) -> list[Recommendation]:
         """At most k results, best first, each once; fewer only if fewer items qualify."""

@@ -121,6 +121,21 @@ class Settings(BaseSettings):
         "A recommend request counts as one and one more for each raw item in its history.",
     )
 
+    max_wait_seconds: float = Field(
+        default=1.0,
+        gt=0,
+        le=3600,
+        description="Longest that a request may be expected to wait in a queue before it is answered 429 at once; one "
+        "whose own work takes longer may wait as long as that.",
+    )
+    overload_patience: float = Field(
+        default=1.5,
+        ge=0,
+        le=1000,
+        description="How many times the time of its own work a request may be expected to wait, while requests are "
+        "being refused and for a second after.",
+    )
+
     text_batch_tokens: int = Field(
         default=8_192, ge=1, description="Padded tokens of one tokenizing batch (rows x longest row)."
     )

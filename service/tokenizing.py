@@ -94,7 +94,7 @@ class Tokenizing:
         """
         fields = [f"items[{position}]" for position in range(len(items))]
         self._check(items, fields, register)
-        with self._admission.enter(len(items)):
+        with self._admission.enter(len(items), self._encoding.expected(len(items))):
             encoded = await self._encoding.encode(items, fields)
             self._metrics.items("tokenized", len(items))
             if register:

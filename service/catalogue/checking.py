@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from service.catalogue.columns import ItemColumns
 from service.catalogue.content import read_content
 from service.catalogue.fingerprint import Fingerprints
 from service.catalogue.store import CatalogueStore, ItemKey, StoredItem, Totals
@@ -151,7 +152,7 @@ class _Walk:
             lives = [item for item in items if item.live]
             self.live[domain] += len(lives)
             self.deleted += len(items) - len(lives)
-            self.fingerprints.toggle_all((domain, item.item_id, item.packed) for item in lives)
+            self.fingerprints.toggle_all(ItemColumns.of(lives))
         if self.ids_of is not None:
             self._compare([item for item in batch if item.live and item.content], self.ids_of)
 

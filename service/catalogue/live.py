@@ -343,7 +343,7 @@ class LiveCatalogue:
 
     def _read_all(self) -> LiveState:
         """Everything that is in the store; the change log is to be followed from before the call."""
-        return LiveState.read(self._layout, self._store.scan())
+        return LiveState.read(self._layout, self._store.columns())
 
     def _apply(self, states: Mapping[ItemKey, StoredItem | None]) -> bool:
         if self._missed is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.catalogue.census import Census
+from service.catalogue.columns import ItemColumns
 from service.catalogue.fingerprint import Fingerprints
 from service.catalogue.store import ItemKey, StoredItem
 from service.catalogue.table import CatalogueTable
@@ -82,12 +83,12 @@ class LiveState:
         return cls(layout, table, trie, census, fingerprints)
 
     @classmethod
-    def read(cls, layout: TokenLayout, batches: Iterable[Sequence[StoredItem]]) -> LiveState:
+    def read(cls, layout: TokenLayout, batches: Iterable[ItemColumns]) -> LiveState:
         """Everything that a store holds."""
         table, fingerprints = CatalogueTable(layout), Fingerprints()
         for batch in batches:
             table.add(batch)
-            fingerprints.toggle_all((item.domain, item.item_id, item.packed) for item in batch)
+            fingerprints.toggle_all(batch)
         return cls.of(layout, table, fingerprints)
 
     @classmethod
@@ -166,13 +167,14 @@ class LiveState:
                 self._domains = {**self._domains, item.domain: trie.add_root()}
         for key in gone:
             table.remove(key)
-        rows = np.asarray(table.add(added), dtype=np.int32)
+        columns = ItemColumns.of(added)
+        rows = np.asarray(table.add(columns), dtype=np.int32)
         old, new = table.values(lost), table.values(rows)
         lost_roots, new_roots = self._roots([key.domain for key in gone]), self._roots([item.domain for item in added])
         trie.change((lost_roots, self._layout.tokens(old)), (new_roots, self._layout.tokens(new), rows))
         for key, number in zip(gone, self._layout.pack(old).tolist(), strict=True):
             self.fingerprints.toggle(*key, number)
-        self.fingerprints.toggle_all((item.domain, item.item_id, item.packed) for item in added)
+        self.fingerprints.toggle_all(columns)
         for domain in {key.domain for key in gone}:
             self.census.remove(domain, old[lost_roots == self._domains[domain]])
         for domain in {item.domain for item in added}:

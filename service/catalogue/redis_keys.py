@@ -8,14 +8,22 @@ from __future__ import annotations
 import struct
 import threading
 import zlib
+from collections.abc import Iterable, Mapping
+from itertools import compress
 from typing import Any
 
+import numpy as np
+
+from service.catalogue.columns import ItemColumns
 from service.catalogue.store import ItemKey, StoredItem
 from service.errors import LimitExceeded, StoreUnavailable
 
 PREFIX = "unitok:"
 
 MAX_DOMAINS = 1 << 16
+
+DELETED, TITLED = b"D", b"T"
+"""What follows the ID in the value of a deleted item, and of a live one with a title."""
 
 ID = struct.Struct(">Q")
 NUMBER = struct.Struct(">H")
@@ -88,6 +96,27 @@ class RedisKeys:
             raise StoreUnavailable(f"{self._prefix}domains has no number {number.hex()}: the server is being emptied")
         return self._names[number]
 
+    def columns(self, buckets: Iterable[Mapping[bytes, bytes]]) -> ItemColumns:
+        """The live items of item buckets, all at once; `read_value` reads one."""
+        fields: list[bytes] = []
+        values: list[bytes] = []
+        for bucket in buckets:
+            fields += bucket
+            values += bucket.values()
+        states = b"".join([value[ID.size : ID.size + 1] for value in values])
+        if DELETED in states:
+            live = [state != DELETED[0] for state in states]
+            fields, values = list(compress(fields, live)), list(compress(values, live))
+        numbers = np.frombuffer(b"".join([field[: NUMBER.size] for field in fields]), dtype=">u2")
+        present, domain = np.unique(numbers, return_inverse=True)
+        return ItemColumns(
+            tuple(self.domain(NUMBER.pack(number)) for number in present.tolist()),
+            domain.astype(np.int32),
+            [field[NUMBER.size :] for field in fields],
+            np.frombuffer(b"".join([value[: ID.size] for value in values]), dtype=">u8").astype(np.uint64),
+            [value[ID.size + 1 :] if value[ID.size] == TITLED[0] else None for value in values],
+        )
+
     def forget(self) -> None:
         """Forget the numbers of domains, which are void once the server was emptied."""
         with self._naming:
@@ -108,6 +137,7 @@ def read_value(key: ItemKey, value: bytes | None, content: bytes | None) -> Stor
     """An item from its stored value, None where there is none."""
     if value is None:
         return None
-    title = value[9:].decode() if value[8:9] == b"T" else None
-    packed: int = ID.unpack(value[:8])[0]
-    return StoredItem(*key, packed, title, None if content is None else content.decode(), value[8:9] != b"D")
+    state = value[ID.size : ID.size + 1]
+    title = value[ID.size + 1 :].decode() if state == TITLED else None
+    packed: int = ID.unpack(value[: ID.size])[0]
+    return StoredItem(*key, packed, title, None if content is None else content.decode(), state != DELETED)

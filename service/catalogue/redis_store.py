@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 import redis
 
+from service.catalogue.columns import ItemColumns
 from service.catalogue.redis_clients import FAILURES, connect
 from service.catalogue.redis_keys import ID, PREFIX, RedisKeys, read_value, state_of, title_state
 from service.catalogue.store import (
@@ -170,20 +171,24 @@ class RedisStore:
 
     def scan(self) -> Iterator[list[StoredItem]]:
         """All live items in batches, in no order, without their content; changes meanwhile may be missed or seen."""
-        for batch in self._read_buckets(contents=False):
-            if live := [item for item in batch if item.live]:
-                yield live
+        for batch in self.columns():
+            yield batch.items()
+
+    def columns(self) -> Iterator[ItemColumns]:
+        """What `scan` gives, as columns."""
+        for first in range(0, BUCKETS, SCAN_BUCKETS):
+            with self._errors():
+                batch = self._keys.columns(self._buckets("items", range(first, min(first + SCAN_BUCKETS, BUCKETS))))
+            if len(batch):
+                yield batch
 
     def rows(self) -> Iterator[list[StoredItem]]:
         """All items in batches, deleted ones and contents too; changes meanwhile may be missed or seen."""
-        return self._read_buckets(contents=True)
-
-    def _read_buckets(self, contents: bool) -> Iterator[list[StoredItem]]:
         for first in range(0, BUCKETS, SCAN_BUCKETS):
             numbers = range(first, min(first + SCAN_BUCKETS, BUCKETS))
             texts: dict[bytes, bytes] = {}
             with self._errors():
-                for bucket in self._buckets("contents", numbers) if contents else ():
+                for bucket in self._buckets("contents", numbers):
                     texts.update(bucket)
                 found = [
                     read_value(self._keys.item_key(field), value, texts.get(field))

@@ -17,6 +17,9 @@ from service.index.storage import ranges
 HEADER = struct.Struct("<Hi")
 """Bytes of the name, and bytes of the title or -1 where there is none; both follow, in UTF-8."""
 
+HEADERS = np.dtype([("name", "<u2"), ("title", "<i4")])
+"""`HEADER` of many."""
+
 SMALLEST = 1 << 16
 
 Bytes = NDArray[np.uint8]
@@ -41,15 +44,18 @@ class Texts:
         added = self._added[: self.used - len(self._kept)]
         return np.concatenate([self._kept, added]) if len(self._kept) else added
 
-    def add(self, names: Sequence[bytes], titles: Sequence[str | None]) -> Places:
-        """Write texts; returns their places, int64 [n]."""
-        written = [None if title is None else title.encode() for title in titles]
-        texts = [
-            HEADER.pack(len(name), -1 if title is None else len(title)) + name + (title or b"")
-            for name, title in zip(names, written, strict=True)
-        ]
-        sizes = np.array([len(text) for text in texts], dtype=np.int64)
-        return self._append(np.frombuffer(b"".join(texts), dtype=np.uint8), sizes)
+    def add(self, names: Sequence[bytes], titles: Sequence[bytes | None]) -> Places:
+        """Write texts in UTF-8; returns their places, int64 [n]."""
+        heads = np.empty(len(names), dtype=HEADERS)
+        heads["name"] = list(map(len, names))
+        heads["title"] = [-1 if title is None else len(title) for title in titles]
+        headers = heads.tobytes()
+        pieces = [b""] * (3 * len(names))
+        pieces[::3] = [headers[at : at + HEADER.size] for at in range(0, len(headers), HEADER.size)]
+        pieces[1::3] = names
+        pieces[2::3] = [title or b"" for title in titles]
+        sizes = HEADER.size + heads["name"].astype(np.int64) + np.maximum(heads["title"], 0)
+        return self._append(np.frombuffer(b"".join(pieces), dtype=np.uint8), sizes)
 
     def adopt(self, other: Texts, places: Places) -> Places:
         """Copy some of another's texts; returns their places here, int64 [n]."""

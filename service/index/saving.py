@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from service.errors import SavedIndexError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CHUNK_BYTES = 1 << 22
 
 Arrays = Mapping[str, NDArray[Any]]

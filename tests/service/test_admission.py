@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.admission import Admission
+from service.admission import CALM_SECONDS, Admission
 from service.errors import Overloaded
+from service.pace import Expected
 
 
 @given(st.lists(st.integers(1, 6), max_size=20), st.integers(1, 15))
@@ -54,3 +55,38 @@ def test_retry_after_follows_how_long_requests_stay() -> None:
         with admission.enter(1):
             now[0] += 500.0
     assert refused() == 30.0
+
+
+def test_a_burst_may_wait_but_overload_may_not() -> None:
+    now, counted = [0.0], [0]
+
+    def count() -> None:
+        counted[0] += 1
+
+    admission = Admission(100, most_wait=1.0, patience=2.0, refused=count, clock=lambda: now[0])
+
+    def admitted(wait: float, work: float) -> bool:
+        try:
+            with admission.enter(1, Expected(wait, work)):
+                return True
+        except Overloaded:
+            return False
+
+    assert admitted(1.0, 0.1), "a burst"
+    assert admitted(5.0, 6.0), "a large request waits for another"
+    assert not admitted(1.1, 0.1)
+    assert admitted(0.2, 0.1), "twice its own work"
+    assert not admitted(0.3, 0.1), "what a burst may wait, nobody may while there is overload"
+    now[0] += CALM_SECONDS / 2
+    assert not admitted(0.3, 0.1), "each refusal prolongs it"
+    now[0] += CALM_SECONDS * 0.9
+    assert not admitted(0.3, 0.1)
+    now[0] += CALM_SECONDS
+    assert admitted(1.0, 0.1), "calm again"
+    assert (counted[0], admission.items, admission.requests) == (4, 0, 0)
+
+
+def test_the_count_of_items_is_refused_whatever_the_wait() -> None:
+    admission = Admission(1)
+    with admission.enter(1, Expected(9.0, 9.0)), pytest.raises(Overloaded), admission.enter(1):
+        pass

@@ -284,3 +284,31 @@ def test_a_large_request_is_not_starved_by_small_ones() -> None:
 
     assert asyncio.run(main()) <= 20 * 3 + 6
     assert batcher.close(10)
+
+
+def test_the_expected_wait_is_that_of_what_comes_before() -> None:
+    """Callers take turns, so a small request does not wait for the rest of a large one."""
+
+    async def body(batcher: Batcher[Job, int]) -> None:
+        assert batcher.expected(4).wait == 0.0, "nobody knows the pace yet"
+        large = asyncio.create_task(batcher.submit([(number, 1, "a") for number in range(100)]))
+        await queued(batcher, 100)
+        waits = [batcher.expected(entries).wait for entries in (1, 50, 1000)]
+        recorder.go_on.set()
+        await large
+        assert waits == [0.0, 0.0, 0.0]
+        recorder.go_on.clear()
+        recorder.started.clear()
+        plug = asyncio.create_task(batcher.submit([PLUG]))
+        await asyncio.to_thread(recorder.started.wait, 10)
+        large = asyncio.create_task(batcher.submit([(number, 1, "a") for number in range(100)]))
+        await queued(batcher, 100)
+        small, half, behind = (batcher.expected(entries) for entries in (1, 50, 1000))
+        assert 0 < small.work < half.work < behind.work
+        assert small.wait < half.wait < behind.wait
+        assert behind.wait == pytest.approx(100 * small.work, rel=0.5)
+        recorder.go_on.set()
+        await asyncio.gather(large, plug)
+
+    recorder = Recorder()
+    held(recorder, 1, body)

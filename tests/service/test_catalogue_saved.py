@@ -123,7 +123,7 @@ def rewrite(change: Callable[[dict[str, object]], object]) -> Callable[[Path], N
         (lose, "table_packed.npy: cannot be read"),
         (garble, "is not a manifest"),
         (rewrite(lambda manifest: manifest.pop("arrays")), "is not a manifest"),
-        (rewrite(lambda manifest: manifest.update(version=2)), "version is 2"),
+        (rewrite(lambda manifest: manifest.update(version=1)), "version is 1"),
         (rewrite(lambda manifest: manifest["about"].update(layout={})), "layout is {}"),  # type: ignore[attr-defined]
         (rewrite(lambda manifest: manifest["about"].update(generation="b:2")), "generation is 'b:2'"),  # type: ignore[attr-defined]
         (rewrite(lambda manifest: manifest["about"].update(store="other")), "store is 'other'"),  # type: ignore[attr-defined]

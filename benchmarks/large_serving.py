@@ -1,0 +1,146 @@
+"""The service over HTTP with ten million items: what HTTP adds to the engine, latency against load, and fair shares.
+
+    python -m benchmarks.large_serving --items 10000 --seconds 3         # a rehearsal
+    python -m benchmarks.large_serving --items 10000000                  # some minutes, after the catalogue was made
+
+Bundle and catalogue (`benchmarks/large_bundle.py`) are made once under `--folder`: a few minutes and 1.5 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.invented import titles
+from benchmarks.large_bundle import DOMAIN, LargeCatalogue, item_id, large_bundle, large_catalogue
+from benchmarks.open_loop import Call, Outcome, offer
+from benchmarks.processes import service
+from benchmarks.recommenders import PART, opened
+from benchmarks.rows import Row, report
+from service.catalogue.store import ItemKey
+from service.engine.history_tokens import history_tokens
+from service.engine.sessions import Runtime
+
+BEAMS, HISTORY, RESULTS = 50, 20, 10
+SUSTAINED, LATE = 60.0, 250.0
+"""Requests a second to sustain, and the 99th percentile of latency in milliseconds then."""
+
+ADDED = 3.0
+"""Milliseconds that HTTP and batching may add to the engine, in the median."""
+
+ALONE = 50
+"""Requests made so far apart that hardly two of them meet."""
+
+TOKENIZED = 20.0
+"""Tokenize requests a second, alone and beside the storm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure: items of the catalogue, rates of the load, and seconds of each."""
+
+    items: int
+    rates: Sequence[float]
+    seconds: float
+
+
+def histories(items: int, count: int) -> list[list[str]]:
+    """Random histories of known items."""
+    drawn = np.random.default_rng(1).integers(0, items, (count, HISTORY)).tolist()
+    return [[item_id(number) for number in row] for row in drawn]
+
+
+def recommend(history: Sequence[str]) -> Call:
+    """A request for ten items."""
+    entries = [{"item_id": name, "domain": DOMAIN} for name in history]
+    body: dict[str, Any] = {"history": entries, "k": RESULTS, "beam_width": BEAMS, "domains": [DOMAIN]}
+    return Call.post("/recommend", body)
+
+
+def engine_alone(bundle: Path, catalogue: LargeCatalogue, asked: Sequence[Sequence[str]]) -> float:
+    """Median milliseconds of a search, without queue and HTTP."""
+    recommender = opened(bundle / PART.model, Runtime("cpu", 0))
+    live = catalogue.live()
+    none, taken = np.zeros((1, 0), dtype=np.int32), []
+    with live.searching() as view:
+        roots = view.roots([DOMAIN])[None, :]
+        for history in asked:
+            entries = live.lookup([ItemKey(DOMAIN, name) for name in history])
+            values = np.stack([entry.values for entry in entries if entry is not None])
+            tokens = history_tokens(live.layout, values, np.array([0, len(values)]), PART.max_history)
+            started = time.perf_counter()
+            recommender.search(tokens.tokens, tokens.mask, view.arrays, roots, none, BEAMS)
+            taken.append(1e3 * (time.perf_counter() - started))
+    return statistics.median(taken)
+
+
+def measured(address: str, calls: Sequence[Call], rate: float, name: str | None = None) -> Outcome:
+    """Offer calls at a rate; what became of them, or of those of one name."""
+    began = time.perf_counter()
+    answers = asyncio.run(offer(address, calls, rate))
+    seconds = time.perf_counter() - began
+    return Outcome.of([answer for answer in answers if name in (None, answer.name)], seconds)
+
+
+def run(folder: Path, plan: Plan) -> Iterator[Row]:
+    """Rows in the order in which they are measured."""
+    bundle, catalogue = large_bundle(folder), large_catalogue(folder, plan.items)
+    asked = histories(plan.items, 1000)
+    calls = [recommend(history) for history in asked]
+    of = f"{plan.items:,} items, {BEAMS} beams, history of {HISTORY}"
+    engine = engine_alone(bundle, catalogue, asked[:ALONE])
+    with service(bundle, catalogue.settings) as served:
+        alone = measured(served.address, calls[:ALONE], max(1.0, 50 / engine))
+        note = f"the engine alone takes {engine:.1f} ms"
+        yield Row(f"/recommend on top of the engine, median, {of}", alone.median - engine, "ms", note=note, goal=ADDED)
+        for rate in plan.rates:
+            found = measured(served.address, _repeated(calls, rate, plan.seconds), rate)
+            note = f"median {found.median:.0f} ms, {found.rate:.1f} answers/s, {found.statuses}"
+            goal = LATE if rate == SUSTAINED else None
+            yield Row(f"/recommend at {rate:g}/s, 99th percentile, {of}", found.late, "ms", note=note, goal=goal)
+            if rate == SUSTAINED:
+                yield Row(f"/recommend sustained, {of}", found.rate, "requests/s", goal=0.97 * SUSTAINED)
+        yield from _beside_a_storm(served.address, calls, plan, of)
+
+
+def _beside_a_storm(address: str, calls: Sequence[Call], plan: Plan, of: str) -> Iterator[Row]:
+    """Tokenizing alone, and beside twice as many recommends as are sustained."""
+    random = np.random.default_rng(2)
+    count = round(TOKENIZED * plan.seconds)
+    tokenize = [
+        Call.post("/tokenize", {"items": [{"domain": DOMAIN, "title": text}]}) for text in titles(count, random)
+    ]
+    quiet = measured(address, tokenize, TOKENIZED)
+    storm = 2 * SUSTAINED
+    mixed = [*tokenize, *_repeated(calls, storm, plan.seconds)]
+    random.shuffle(mixed)
+    beside = measured(address, mixed, TOKENIZED + storm, "/tokenize")
+    note = f"the same without {storm:g} /recommend a second; {beside.statuses}"
+    yield Row(f"/tokenize beside a storm, median, {of}", beside.median, "ms", quiet.median, note)
+    yield Row(f"/tokenize beside a storm, 99th percentile, {of}", beside.late, "ms", quiet.late, note)
+
+
+def _repeated(calls: Sequence[Call], rate: float, seconds: float) -> list[Call]:
+    return [calls[number % len(calls)] for number in range(round(rate * seconds))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("work/large"), help="where bundle and catalogue are kept")
+    parser.add_argument("--items", type=int, default=10_000_000)
+    parser.add_argument("--rates", type=float, nargs="+", default=[10, 20, 40, SUSTAINED, 80])
+    parser.add_argument("--seconds", type=float, default=30)
+    asked = parser.parse_args()
+    report(list(run(asked.folder, Plan(asked.items, asked.rates, asked.seconds))))
+
+
+if __name__ == "__main__":
+    main()

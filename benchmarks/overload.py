@@ -1,0 +1,128 @@
+"""Five times more than the service can do: is the excess refused at once, and are those let in served as when it idles?
+
+Finds the capacity by rising rates, then offers five times as much. Short: `python -m benchmarks.overload`. For the
+record, on idle cores: `python -m benchmarks.overload --seconds 60`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import random
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from benchmarks.open_loop import Answer, Call, Outcome, offer
+from benchmarks.processes import Served, processor_seconds, resident_bytes, service
+from benchmarks.rows import Row, report
+
+TIMES = 5.0
+MOST_SLOWER = 2.0
+"""How many times the unloaded 99th percentile that of the accepted ones may be."""
+
+STEP = 1.5
+"""Factor between the rates that look for the capacity."""
+
+KEPT_UP = 0.9
+"""Share of what is offered that must be answered for the rate to count as within capacity."""
+
+SETTLING = 3.0
+"""Seconds of overload that a burst may take; they are offered and stated, but not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Answers to what was offered, and the seconds that it took."""
+
+    answers: list[Answer]
+    seconds: float
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it."""
+        return Outcome.of(self.answers, self.seconds)
+
+
+def calls(bundle: Path) -> Iterator[Call]:
+    """Recommends after ten known items, without end."""
+    known = pl.read_parquet(bundle / "catalogue" / "items.parquet", columns=["domain", "item_id"]).rows()
+    drawn = random.Random(0)
+    while True:
+        history = [{"domain": domain, "item_id": name} for domain, name in drawn.sample(known, 10)]
+        yield Call.post("/recommend", {"history": history, "k": 10})
+
+
+def offered(served: Served, source: Iterator[Call], rate: float, seconds: float) -> Load:
+    """Offer calls at a rate for some time."""
+    chosen = list(itertools.islice(source, max(1, round(rate * seconds))))
+    began = time.perf_counter()
+    return Load(asyncio.run(offer(served.address, chosen, rate)), time.perf_counter() - began)
+
+
+def capacity(served: Served, source: Iterator[Call], first: float, seconds: float) -> float:
+    """Most answers a second that any rate brought, rising until the service no longer keeps up."""
+    best, rate = 0.0, first
+    while True:
+        found = offered(served, source, rate, seconds).outcome
+        best = max(best, found.rate)
+        if found.rate < KEPT_UP * rate:
+            return best
+        rate *= STEP
+
+
+def run(bundle: Path, seconds: float, first: float = 10.0) -> Iterator[Row]:
+    """Rows in the order in which they are measured."""
+    source = calls(bundle)
+    with service(bundle) as served:
+        offered(served, source, first, 2.0)
+        quiet = offered(served, source, first, seconds).outcome
+        yield Row(f"/recommend at {first:g}/s, 99th percentile", quiet.late, "ms", note=f"median {quiet.median:.1f} ms")
+        most = capacity(served, source, first, max(3.0, seconds / 6))
+        yield Row("/recommend, capacity", most, "requests/s", note="most answers a second at any rate")
+        rate = TIMES * most
+        begun = offered(served, source, rate, SETTLING)
+        held, worked = resident_bytes(served.pid), processor_seconds(served.pid)
+        loaded = offered(served, source, rate, seconds)
+        grown = resident_bytes(served.pid) - held
+        worked = processor_seconds(served.pid) - worked
+    yield from _of(loaded, begun, rate, quiet)
+    of = f"{TIMES:g} times capacity"
+    note = f"{held / 1e6:.0f} MB before; {worked / loaded.seconds:.2f} cores in use"
+    yield Row(f"{of}, growth of the service's memory", grown, "bytes", note=note)
+
+
+def _of(loaded: Load, begun: Load, rate: float, quiet: Outcome) -> Iterator[Row]:
+    of, found = f"{TIMES:g} times capacity", loaded.outcome
+    first = begun.outcome
+    refused = [answer.milliseconds for answer in loaded.answers if answer.status == 429]
+    note = f"beside {quiet.late:.1f} ms unloaded; {first.late:.0f} ms in the first {SETTLING:g} s"
+    yield Row(f"{of}, accepted, 99th percentile", found.late, "ms", quiet.late, note, 1 / MOST_SLOWER)
+    yield Row(f"{of}, accepted", found.rate, "requests/s", note=f"of {rate:.0f} offered; {found.statuses}")
+    others = sum(count for status, count in found.statuses.items() if status not in (200, 429))
+    yield Row(f"{of}, answers other than 200 and 429", others, "count", goal=0)
+    yield Row(f"{of}, refusals without Retry-After", found.unhelpful, "count", goal=0)
+    if refused:
+        yield Row(f"{of}, refused, median", statistics.median(refused), "ms", note=f"{_late(refused):.1f} ms late")
+
+
+def _late(milliseconds: Sequence[float]) -> float:
+    return sorted(milliseconds)[int(0.99 * (len(milliseconds) - 1))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=Path("models/sample"))
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--first", type=float, default=10.0, help="rate that counts as no load, in requests a second")
+    asked = parser.parse_args()
+    report(list(run(asked.bundle, asked.seconds, asked.first)))
+
+
+if __name__ == "__main__":
+    main()

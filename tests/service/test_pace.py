@@ -1,0 +1,62 @@
+"""The pace of a queue: what it learns from batches, and what it then expects."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.pace import Expected, Pace
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def batch(pace: Pace, clock: Clock, entries: int, size: int, seconds: float) -> None:
+    pace.begin(entries, size)
+    clock.now += seconds
+    pace.end()
+
+
+def test_nothing_is_expected_before_the_first_batch() -> None:
+    assert Pace().expected(100.0, 1000.0) == Expected(0.0, 0.0)
+
+
+def test_a_queue_is_expected_to_go_on_as_it_went() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    for _ in range(3):
+        batch(pace, clock, entries=4, size=200, seconds=2.0)
+    assert pace.size(3) == pytest.approx(150)
+    assert pace.expected(pace.size(3), 50.0) == Expected(pytest.approx(0.5), pytest.approx(1.5))  # type: ignore[arg-type]
+
+
+def test_what_runs_is_waited_for_as_far_as_it_is_not_done() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    batch(pace, clock, entries=1, size=10, seconds=1.0)
+    pace.begin(2, 20)
+    assert pace.expected(0.0, 0.0).wait == pytest.approx(2.0)
+    clock.now += 1.5
+    assert pace.expected(0.0, 0.0).wait == pytest.approx(0.5)
+    clock.now += 9.0
+    assert pace.expected(0.0, 0.0).wait == 0.0, "it takes longer than it should; nobody knows how long"
+    pace.end()
+    assert pace.expected(0.0, 10.0).wait > 1.0, "and the pace is taken to be slower now"
+
+
+def test_the_pace_follows_a_machine_that_changes() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    batch(pace, clock, entries=1, size=1, seconds=1.0)
+    for _ in range(40):
+        batch(pace, clock, entries=8, size=8, seconds=0.8)
+    assert pace.expected(1.0, 0.0).work == pytest.approx(0.1, rel=0.01)
+
+
+def test_expectations_of_two_queues_add_up() -> None:
+    assert Expected(1.0, 2.0) + Expected(0.5, 0.25) == Expected(1.5, 2.25)
