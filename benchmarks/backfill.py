@@ -4,14 +4,12 @@ The file is made first; what is measured is `unitok backfill` in a process of it
 every batch. Each row says how much of the processor both used meanwhile: above 1, reading, encoding and storing ran at
 the same time. Memory is that of the command at a quarter of the way and at the end.
 
-    python -m benchmarks.backfill                        # 50,000 embeddings, then 50,000 texts: seconds
-    python -m benchmarks.backfill --items 1000000        # the long form: minutes, and a file of 0.6 GB
-    python -m benchmarks.backfill --items 1000000 --kinds texts
+    python -m benchmarks backfill-embeddings             # 50,000 of them
+    python -m benchmarks 'backfill-*' --full             # a million each: minutes, and a file of 0.6 GB
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -27,7 +25,7 @@ import polars as pl
 from benchmarks.invented import titles
 from benchmarks.large_bundle import large_bundle
 from benchmarks.processes import StoreServer, processor_seconds, resident_bytes, store_server
-from benchmarks.rows import Row, report
+from benchmarks.rows import Row
 from service.bundle.files import Bundle
 
 GOAL_SECONDS = {"embeddings": 120.0, "texts": 300.0}
@@ -99,8 +97,11 @@ def fill(bundle: Path, file: Path, server: StoreServer, batch: int) -> Filled:
     )
 
 
-def run(kind: str, items: int, bundle: Path, batch: int) -> list[Row]:
+def run(
+    kind: str = "embeddings", items: int = 50_000, folder: Path = Path("work/large"), batch: int = 512
+) -> list[Row]:
     """Fill an empty store once."""
+    bundle = large_bundle(folder)
     width = Bundle.open(bundle).manifest.item_tokenizer.embedding_width
     with tempfile.TemporaryDirectory() as name, store_server(Path(name)) as server:
         file = Path(name) / f"{kind}.parquet"
@@ -128,18 +129,3 @@ def run(kind: str, items: int, bundle: Path, batch: int) -> list[Row]:
             0.9,
         ),
     ]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=50_000)
-    parser.add_argument("--kinds", nargs="+", choices=sorted(GOAL_SECONDS), default=sorted(GOAL_SECONDS))
-    parser.add_argument("--folder", type=Path, default=Path("work/large"), help="where the bundle is kept once made")
-    parser.add_argument("--batch", type=int, default=512)
-    asked = parser.parse_args()
-    bundle = large_bundle(asked.folder)
-    report([row for kind in asked.kinds for row in run(kind, asked.items, bundle, asked.batch)])
-
-
-if __name__ == "__main__":
-    main()

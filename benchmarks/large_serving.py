@@ -1,14 +1,13 @@
 """The service over HTTP with ten million items: what HTTP adds to the engine, latency against load, and fair shares.
 
-    python -m benchmarks.large_serving --items 10000 --seconds 3         # a rehearsal
-    python -m benchmarks.large_serving --items 10000000                  # some minutes, after the catalogue was made
+    python -m benchmarks http-large --with items=10000 --with seconds=3  # a rehearsal
+    python -m benchmarks http-large                                      # some minutes, after the catalogue was made
 
-Bundle and catalogue (`benchmarks/large_bundle.py`) are made once under `--folder`: a few minutes and 1.5 GB of disk.
+Bundle and catalogue (`benchmarks/large_bundle.py`) are made once, in a few minutes: 1.5 GB under `folder`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import time
@@ -24,7 +23,7 @@ from benchmarks.large_bundle import DOMAIN, LargeCatalogue, item_id, large_bundl
 from benchmarks.open_loop import Call, Outcome, offer
 from benchmarks.processes import service
 from benchmarks.recommenders import PART, opened
-from benchmarks.rows import Row, report
+from benchmarks.rows import Row
 from service.catalogue.store import ItemKey
 from service.engine.history_tokens import history_tokens
 from service.engine.sessions import Runtime
@@ -90,8 +89,14 @@ def measured(address: str, calls: Sequence[Call], rate: float, name: str | None 
     return Outcome.of([answer for answer in answers if name in (None, answer.name)], seconds)
 
 
-def run(folder: Path, plan: Plan) -> Iterator[Row]:
+def run(
+    items: int = 10_000_000,
+    rates: Sequence[float] = (10, 20, 40, SUSTAINED, 80),
+    seconds: float = 30.0,
+    folder: Path = Path("work/large"),
+) -> Iterator[Row]:
     """Rows in the order in which they are measured."""
+    plan = Plan(items, rates, seconds)
     bundle, catalogue = large_bundle(folder), large_catalogue(folder, plan.items)
     asked = histories(plan.items, 1000)
     calls = [recommend(history) for history in asked]
@@ -130,17 +135,3 @@ def _beside_a_storm(address: str, calls: Sequence[Call], plan: Plan, of: str) ->
 
 def _repeated(calls: Sequence[Call], rate: float, seconds: float) -> list[Call]:
     return [calls[number % len(calls)] for number in range(round(rate * seconds))]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("work/large"), help="where bundle and catalogue are kept")
-    parser.add_argument("--items", type=int, default=10_000_000)
-    parser.add_argument("--rates", type=float, nargs="+", default=[10, 20, 40, SUSTAINED, 80])
-    parser.add_argument("--seconds", type=float, default=30)
-    asked = parser.parse_args()
-    report(list(run(asked.folder, Plan(asked.items, asked.rates, asked.seconds))))
-
-
-if __name__ == "__main__":
-    main()

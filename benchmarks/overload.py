@@ -1,12 +1,10 @@
 """Five times more than the service can do: is the excess refused at once, and are those let in served as when it idles?
 
-Finds the capacity by rising rates, then offers five times as much. Short: `python -m benchmarks.overload`. For the
-record, on idle cores: `python -m benchmarks.overload --seconds 60`.
+Finds the capacity by rising rates, then offers five times as much: `python -m benchmarks overload [--full]`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import random
@@ -20,7 +18,7 @@ import polars as pl
 
 from benchmarks.open_loop import Answer, Call, Outcome, offer
 from benchmarks.processes import Served, processor_seconds, resident_bytes, service
-from benchmarks.rows import Row, report
+from benchmarks.rows import Row
 
 TIMES = 5.0
 MOST_SLOWER = 2.0
@@ -76,7 +74,7 @@ def capacity(served: Served, source: Iterator[Call], first: float, seconds: floa
         rate *= STEP
 
 
-def run(bundle: Path, seconds: float, first: float = 10.0) -> Iterator[Row]:
+def run(bundle: Path = Path("models/sample"), seconds: float = 10.0, first: float = 10.0) -> Iterator[Row]:
     """Rows in the order in which they are measured."""
     source = calls(bundle)
     with service(bundle) as served:
@@ -113,16 +111,3 @@ def _of(loaded: Load, begun: Load, rate: float, quiet: Outcome) -> Iterator[Row]
 
 def _late(milliseconds: Sequence[float]) -> float:
     return sorted(milliseconds)[int(0.99 * (len(milliseconds) - 1))]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=Path("models/sample"))
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--first", type=float, default=10.0, help="rate that counts as no load, in requests a second")
-    asked = parser.parse_args()
-    report(list(run(asked.bundle, asked.seconds, asked.first)))
-
-
-if __name__ == "__main__":
-    main()
