@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import random
 import threading
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from service.bundle.files import Bundle
 from service.catalogue.opening import open_catalogue
 from service.cli.backfill import backfill
 
-ROWS = 3000
+ROWS = 1500
 KILLS = 50
 IMPORTED = (
     "service.backfill.filling",
@@ -32,7 +31,8 @@ IMPORTED = (
     "service.engine.engine",
     "service.progress",
     "service.settings",
-    __name__,
+    "service.cli.backfill",
+    "pytest.__main__",
 )
 
 
@@ -56,16 +56,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def forks() -> ForkServerContext:
+def forks() -> Iterator[ForkServerContext]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTED))
-    return context
-
-
-def backfill_here(items: Path, bundle: Bundle, url: str) -> None:
-    """The command without its parser."""
-    os.environ["UNITOK_THREADS"] = "1"
-    backfill(items, DOMAIN, bundle=bundle.folder, store=url, batch=BATCH, mapping=[MAPPING], skip_bad=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNITOK_THREADS", "1")
+        yield context
 
 
 def test_killed_at_random_it_ends_as_if_it_had_not_been(
@@ -75,11 +71,12 @@ def test_killed_at_random_it_ends_as_if_it_had_not_been(
     chance = random.Random(1)
     published: dict[str, int] = {}
     pause = threading.Event()
+    options = {"bundle": bundle.folder, "store": url, "batch": BATCH, "mapping": [MAPPING], "skip_bad": True}
     for kill in range(KILLS):
         # Some are killed before they did anything, and what is left is shared by the later ones.
         done = store.head()
         until = done + chance.randrange((ROWS - done) // (KILLS - kill + 2))
-        process = forks.Process(target=backfill_here, args=(items, bundle, url))
+        process = forks.Process(target=backfill, args=(items, DOMAIN), kwargs=options)
         process.start()
         while store.head() < until:
             assert process.is_alive(), f"run {kill} ended before it could be killed, with {process.exitcode}"
