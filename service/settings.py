@@ -162,6 +162,11 @@ class Settings(BaseSettings):
         description="How long after SIGTERM new requests are still served while /readyz already says 503, so that a "
         "load balancer notices first.",
     )
+    ray_address: str | None = Field(
+        default=None,
+        description="Ray cluster on which `unitok backfill --engine ray` encodes, as `HOST:PORT`; none starts one on "
+        "this machine.",
+    )
     trace_endpoint: str | None = Field(
         default=None,
         pattern=r"^https?://",

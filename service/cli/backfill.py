@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from service.backfill.batches import Encoding
+    from service.backfill.job import BackfillJob
+    from service.bundle.files import Bundle
+    from service.settings import Settings
+
+ENGINES = ("local", "ray")
 
 
 def backfill(
@@ -48,6 +58,25 @@ def backfill(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Count rows that are wrong and go on, in place of stopping at the first.")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Where items are encoded: `local`, in this process, or `ray`, in processes on a Ray cluster (extra "
+            "`ray`). Both give the same IDs, and each goes on where the other stopped."
+        ),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Ray cluster to use, which this machine is part of.",
+            show_default="UNITOK_RAY_ADDRESS, else one is started on this machine",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that encode with `--engine ray`.", show_default="one a core"),
+    ] = None,
 ) -> None:
     """Tokenize the items of a file and register them in the catalogue.
 
@@ -61,21 +90,23 @@ def backfill(
     import re
     from contextlib import closing
 
-    from service.backfill.job import BackfillJob, describe, run_backfill
+    from service.backfill.filling import describe, run_backfill
+    from service.backfill.job import BackfillJob
     from service.backfill.reading import FileFormat, count_rows, format_of
     from service.backfill.report import Tally
     from service.backfill.rows import read_mapping
     from service.bundle.files import Bundle
     from service.catalogue.opening import open_catalogue
-    from service.engine.item_tokenizer import ItemTokenizer
-    from service.engine.sessions import Runtime
-    from service.engine.text_encoder import TextEncoder
     from service.errors import ConfigError, InvalidInput
     from service.limits import DOMAIN_PATTERN
     from service.progress import progress
     from service.settings import read_settings
 
-    settings = read_settings(bundle=bundle, store=store, provider=provider)
+    settings = read_settings(bundle=bundle, store=store, provider=provider, ray_address=ray_address)
+    if engine not in ENGINES:
+        raise ConfigError(f"--engine {engine}: must be one of {', '.join(ENGINES)}")
+    if engine != "ray" and (ray_address is not None or workers is not None):
+        raise ConfigError("--ray-address and --workers are for --engine ray")
     if not re.fullmatch(DOMAIN_PATTERN, domain):
         raise InvalidInput(f"--domain {domain!r}: must be up to 64 letters, digits, _ . or -, the first no sign")
     if kind is not None and kind not in set(FileFormat):
@@ -91,12 +122,8 @@ def backfill(
     )
     job.check_columns()
     opened = Bundle.open(settings.bundle)
-    # The recommender is not needed here, and is the part that takes long to open.
-    manifest, runtime = opened.manifest, Runtime(settings.provider, settings.threads)
-    text = manifest.text_encoder
-    text_encoder = TextEncoder.open(opened.path(text.model), opened.path(text.tokenizer), text.max_tokens, runtime)
-    item_tokenizer = ItemTokenizer.open(opened.path(manifest.item_tokenizer.model), manifest.item_tokenizer, runtime)
     with (
+        _encoding(engine, job, opened, settings, workers) as encoding,
         closing(open_catalogue(settings.store.get_secret_value(), opened)) as catalogue,
         progress(f"backfill {file.name}", count_rows(file, job.kind)) as bar,
     ):
@@ -105,5 +132,30 @@ def backfill(
             rate = tally.records / tally.seconds if tally.seconds else 0.0
             bar(records, f"{rate:.0f} items/s, {sum(tally.rejected.values())} rejected")
 
-        tally = run_backfill(job, catalogue, text_encoder, item_tokenizer, advance)
+        tally = run_backfill(job, catalogue, encoding, advance)
         typer.echo(json.dumps(tally.report(**describe(job, catalogue))))
+
+
+@contextmanager
+def _encoding(
+    engine: str, job: BackfillJob, bundle: Bundle, settings: Settings, workers: int | None
+) -> Iterator[Encoding]:
+    """What reads and encodes the file, by the name of its engine."""
+    from service.engine.sessions import Runtime
+    from service.errors import ConfigError
+
+    runtime = Runtime(settings.provider, settings.threads)
+    if engine == "local":
+        from service.backfill.batches import encode_here
+        from service.engine.engine import ItemParts
+
+        parts = ItemParts.open(bundle, runtime)
+        yield encode_here(job, parts.text_encoder, parts.item_tokenizer)
+        return
+    try:
+        from service.backfill.ray_data import encode_on_ray, ray_cluster
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"--engine ray: needs the extra 'ray' ({error}); install unitok[ray]") from None
+    cores = None if workers is None else workers * max(1, settings.threads)
+    with ray_cluster(settings.ray_address, cores):
+        yield encode_on_ray(job, bundle, runtime, workers)

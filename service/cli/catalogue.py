@@ -219,18 +219,14 @@ def ids_of_bundle(bundle: Bundle, settings: Settings) -> IdsOf:
     """What contents give by the bundle's networks."""
     import numpy as np
 
-    from service.engine.item_tokenizer import ItemTokenizer
+    from service.engine.engine import ItemParts
     from service.engine.sessions import Runtime
-    from service.engine.text_encoder import TextEncoder
     from service.items import compose_texts
 
-    manifest, runtime = bundle.manifest, Runtime(settings.provider, settings.threads)
-    text = manifest.text_encoder
-    encoder = TextEncoder.open(bundle.path(text.model), bundle.path(text.tokenizer), text.max_tokens, runtime)
-    tokenizer = ItemTokenizer.open(bundle.path(manifest.item_tokenizer.model), manifest.item_tokenizer, runtime)
+    parts = ItemParts.open(bundle, Runtime(settings.provider, settings.threads))
 
     def ids_of(contents: Any) -> Any:
-        found = tokenizer.tokenize(encoder.encode(compose_texts(contents)))
+        found = parts.item_tokenizer.tokenize(parts.text_encoder.encode(compose_texts(contents)))
         return np.concatenate([found.codes, found.experts], axis=1)
 
     return ids_of

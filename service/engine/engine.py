@@ -6,6 +6,7 @@ Knows nothing of HTTP and of the catalogue.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,6 +61,29 @@ class SearchesItems(Protocol):
     ) -> BeamResult: ...
 
 
+@dataclass(frozen=True, slots=True)
+class ItemParts:
+    """What of a bundle gives items their codes; opened without the recommenders, which take long."""
+
+    text_encoder: TextEncoder
+    item_tokenizer: ItemTokenizer
+
+    @classmethod
+    def open(cls, bundle: Bundle, runtime: Runtime) -> ItemParts:
+        """Open both graphs.
+
+        Raises
+        ------
+        BundleError : a graph has another signature than its part of the manifest says
+        ProviderUnavailable : the provider is not in this installation
+        """
+        text, tokenizer = bundle.manifest.text_encoder, bundle.manifest.item_tokenizer
+        return cls(
+            TextEncoder.open(bundle.path(text.model), bundle.path(text.tokenizer), text.max_tokens, runtime),
+            ItemTokenizer.open(bundle.path(tokenizer.model), tokenizer, runtime),
+        )
+
+
 class Engine:
     """Everything of a bundle that computes.
 
@@ -105,11 +129,8 @@ class Engine:
         """
         runtime = Runtime(provider, threads, spin_microseconds=spin_microseconds)
         manifest = bundle.manifest
-        text = manifest.text_encoder
-        text_encoder = TextEncoder.open(bundle.path(text.model), bundle.path(text.tokenizer), text.max_tokens, runtime)
-        item_tokenizer = ItemTokenizer.open(
-            bundle.path(manifest.item_tokenizer.model), manifest.item_tokenizer, runtime
-        )
+        parts = ItemParts.open(bundle, runtime)
+        item_tokenizer = parts.item_tokenizer
         found = (item_tokenizer.levels, item_tokenizer.experts, item_tokenizer.experts_per_item)
         said = (manifest.layout.levels, manifest.layout.experts, manifest.layout.experts_per_item)
         if found != said:
@@ -120,7 +141,7 @@ class Engine:
             Recommender.open(bundle.path(part.model), part, manifest.token_layout(part), runtime)
             for part in manifest.recommenders
         ]
-        return cls(bundle, text_encoder, item_tokenizer, recommenders)
+        return cls(bundle, parts.text_encoder, item_tokenizer, recommenders)
 
     def recommender_for(self, domains: Sequence[str]) -> Recommender:
         """The recommender for a request over some domains.

@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from redis_server import RedisServer
 
+from service.backfill.batches import encode_here
 from service.backfill.encoding import RowEncoder
-from service.backfill.job import BackfillJob, run_backfill
+from service.backfill.filling import run_backfill
+from service.backfill.job import BackfillJob
 from service.backfill.reading import FileFormat, format_of
 from service.backfill.report import EXAMPLES, Tally
 from service.backfill.rows import read_mapping
@@ -69,7 +71,7 @@ def job(path: Path, batch: int = 7, skip_bad: bool = False, mapping: Sequence[st
 
 
 def run(job: BackfillJob, store: CatalogueStore, engine: Parts) -> Tally:
-    return run_backfill(job, store, engine.text_encoder, engine.item_tokenizer)
+    return run_backfill(job, store, encode_here(job, engine.text_encoder, engine.item_tokenizer))
 
 
 def items_file(folder: Path, rows: int, suffix: str = ".parquet") -> Path:
