@@ -21,7 +21,7 @@ from benchmarks.catalogues import LAYOUT, random_items
 from benchmarks.invented import titles
 from benchmarks.recommenders import PART, exported, random_model
 from service.bundle.files import Bundle, hash_files, write_manifest
-from service.bundle.manifest import MANIFEST, CataloguePart, Layout, Manifest
+from service.bundle.manifest import MANIFEST, SCHEMA_VERSION, CataloguePart, Layout, Manifest
 from service.catalogue.columns import ItemColumns
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
@@ -70,7 +70,7 @@ def large_bundle(folder: Path) -> Path:
     write_manifest(
         bundle,
         Manifest(
-            schema_version=1,
+            schema_version=SCHEMA_VERSION,
             name="large",
             generation=1,
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -24,6 +24,7 @@ from service.edge import QUIET_PATHS, BodyGuard, RequestContext
 from service.engine.engine import Engine
 from service.errors import UnitokError
 from service.gate import Gate
+from service.generations import OwnGeneration
 from service.lifecycle import Service
 from service.problems import CONTENT_TYPE as PROBLEM_TYPE
 from service.problems import handle_error, handle_http, handle_validation
@@ -116,6 +117,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     app.add_exception_handler(HTTPException, handle_http)
     # The last one added is the outermost.
     metrics = service.metrics
+    app.add_middleware(OwnGeneration, generation=service.manifest.generation)
     app.add_middleware(Deadline, seconds=settings.max_request_seconds, metrics=metrics)
     app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, seconds=settings.max_body_seconds, metrics=metrics)
     app.add_middleware(

@@ -12,7 +12,6 @@ applications do.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from http import HTTPStatus
@@ -20,7 +19,7 @@ from http import HTTPStatus
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.catalogue.store import CatalogueStore
 from service.errors import ConfigError, StoreUnavailable
@@ -106,14 +105,9 @@ class Generations(Starlette):
             await super().__call__(scope, receive, send)
             return
         pin = Headers(scope=scope).get(PIN)
-        app = self._apps.get(self._current if pin is None else _number(pin))
-        if app is not None:
-            await app(scope, receive, send)
-            return
-        scope["state"] = {**scope.get("state", {}), "request_id": uuid.uuid4().hex}
-        # Which are served is for callers with a key: nobody has been asked for one here.
-        detail = f"{PIN} is {pin!r}, which is no generation that is served here"
-        await problem_response(scope, UNKNOWN, detail)(scope, receive, send)
+        current = self._apps[self._current]
+        # A pin that none serves goes to the current one too, which asks for the key, counts and refuses it.
+        await (current if pin is None else self._apps.get(_number(pin), current))(scope, receive, send)
 
     async def drain(self) -> None:
         """Drain every generation; see `Service.drain`."""
@@ -151,6 +145,26 @@ class Generations(Starlette):
         if wanted is not None and wanted != self._current and self._services[wanted].state is State.READY:
             self._log.info("switched", before=self._current, now=wanted)
             self._current = wanted
+
+
+class OwnGeneration:
+    """Lets through what is meant for one generation, and refuses requests that name another.
+
+    The innermost layer of an application, so that a refusal is one like every other: for callers with a key, logged and
+    counted.
+    """
+
+    def __init__(self, app: ASGIApp, generation: int) -> None:
+        self._app = app
+        self._generation = generation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pin = Headers(scope=scope).get(PIN) if scope["type"] == "http" else None
+        if pin is None or _number(pin) == self._generation:
+            await self._app(scope, receive, send)
+            return
+        detail = f"{PIN} is {pin!r}, which is no generation that is served here"
+        await problem_response(scope, UNKNOWN, detail)(scope, receive, send)
 
 
 @asynccontextmanager

@@ -43,6 +43,7 @@ class RecommendQuery:
     Attributes
     ----------
     history : oldest first
+    explain : say what each token of a result adds to its score
     """
 
     history: tuple[ItemInput, ...]
@@ -52,3 +53,4 @@ class RecommendQuery:
     exclude_history: bool = True
     exclude: tuple[ItemKey, ...] = ()
     allow: tuple[ItemKey, ...] | None = None
+    explain: bool = False

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Protocol
+from typing import Protocol
 
-import redis.asyncio
-from redis.exceptions import RedisError
+from service.catalogue.redis_clients import FAILURES, SCHEMES, connect_async
 
 REDIS_SECONDS = 0.25
 """Longest wait for the shared bucket: a limit must not cost more than the work that it limits."""
@@ -93,13 +92,11 @@ class RedisRates:
 
     Parameters
     ----------
-    url : of the server that also holds the catalogue
+    url : of the server that also holds the catalogue: one, a cluster, or one behind Sentinel
     """
 
     def __init__(self, url: str) -> None:
-        self._redis: Any = redis.asyncio.Redis.from_url(
-            url, socket_timeout=REDIS_SECONDS, socket_connect_timeout=REDIS_SECONDS
-        )
+        self._redis = connect_async(url, REDIS_SECONDS)
         self._take = self._redis.register_script(
             resources.files("service").joinpath("lua", "rate.lua").read_text(encoding="utf-8")
         )
@@ -112,7 +109,7 @@ class RedisRates:
             try:
                 granted, level = await self._take([f"unitok:rate:{name}"], [limit.rate, limit.capacity, cost])
                 return allowance(limit, bool(granted), float(level), cost)
-            except (RedisError, OSError, TimeoutError):
+            except FAILURES:
                 self._again_at = time.monotonic() + RETRY_SECONDS
         return await self._own.take(name, cost, limit)
 
@@ -123,7 +120,7 @@ class RedisRates:
 
 def open_rates(store_url: str) -> Rates:
     """Buckets that are shared as the catalogue store is: by all replicas through Redis, else by nobody."""
-    return RedisRates(store_url) if store_url.startswith(("redis://", "rediss://")) else MemoryRates()
+    return RedisRates(store_url) if store_url.partition("://")[0] in SCHEMES else MemoryRates()
 
 
 def allowance(limit: Limit, granted: bool, level: float, cost: int) -> Allowance:

@@ -123,6 +123,7 @@ class Recommending:
                 allowed=query.allow,
                 k=query.k,
                 beams=beams,
+                explain=query.explain,
             )
             items = await self._searching.search(job)
         self._metrics.items("recommended", len(items))

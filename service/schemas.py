@@ -192,6 +192,7 @@ class RecommendRequest(Body):
         max_length=limits.REFERENCES,
         description="Recommend these only; unknown items cannot be recommended.",
     )
+    explain: bool = Field(default=False, description="Say how each recommendation's score comes about, token by token.")
 
     def query(self) -> RecommendQuery:
         """As the operations take it."""
@@ -203,6 +204,7 @@ class RecommendRequest(Body):
             exclude_history=self.exclude_history,
             exclude=tuple(item.reference() for item in self.exclude),
             allow=None if self.allow is None else tuple(item.reference() for item in self.allow),
+            explain=self.explain,
         )
 
 
@@ -255,6 +257,13 @@ class TokenizeResponse(Generation):
     items: list[TokenizedItemAnswer]
 
 
+class TokenScoreAnswer(Answer):
+    """A token of a semantic ID, and its log-probability after the history and the tokens before it."""
+
+    token: str
+    log_prob: float
+
+
 class RecommendedItem(Answer):
     """One recommendation."""
 
@@ -266,6 +275,11 @@ class RecommendedItem(Answer):
     )
     semantic_id: SemanticIdParts
     title: str | None
+    score_by_level: list[TokenScoreAnswer] | None = Field(
+        default=None,
+        exclude_if=lambda levels: levels is None,
+        description="With `explain`: what each code, expert and the suffix add to the score; they sum to it.",
+    )
 
     @classmethod
     def of(cls, item: Recommendation) -> RecommendedItem:
@@ -276,6 +290,9 @@ class RecommendedItem(Answer):
             score=item.score,
             semantic_id=SemanticIdParts.of(item.semantic_id),
             title=item.title,
+            score_by_level=None
+            if item.score_by_level is None
+            else [TokenScoreAnswer(token=level.token, log_prob=level.log_prob) for level in item.score_by_level],
         )
 
 

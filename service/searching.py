@@ -13,13 +13,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.batching import Batcher
 from service.catalogue.live import CatalogueView, LiveCatalogue
 from service.catalogue.store import ItemKey
 from service.engine.engine import SearchesItems
 from service.engine.history_tokens import HistoryTokens, history_tokens
+from service.engine.recommender import BeamResult
 from service.metrics import Metrics
 from service.pace import Expected
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN, IntArray, SemanticId
@@ -39,6 +39,7 @@ class SearchJob:
     excluded : items that must not come out; unknown ones are harmless
     allowed : the only items that may come out, None for all
     k, beams : results wanted, and W >= k
+    explain : say what each token of a result adds to its score
     """
 
     recommender: SearchesItems
@@ -49,6 +50,7 @@ class SearchJob:
     allowed: tuple[ItemKey, ...] | None
     k: int
     beams: int
+    explain: bool = False
 
     def group(self) -> Hashable:
         """What jobs of one batch have in common; a job with an allow list has an index of its own."""
@@ -58,14 +60,29 @@ class SearchJob:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenScore:
+    """A token of a result, and the log-probability it has after the history and the tokens before it."""
+
+    token: str
+    log_prob: float
+
+
+@dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One result; `score` is the log-probability of its semantic ID."""
+    """One result.
+
+    Attributes
+    ----------
+    score : log-probability of its semantic ID
+    score_by_level : what each of its L + N + 1 tokens adds to it; None unless asked for
+    """
 
     domain: str
     item_id: str
     score: float
     semantic_id: SemanticId
     title: str | None
+    score_by_level: tuple[TokenScore, ...] | None = None
 
 
 class Searching:
@@ -116,22 +133,21 @@ class Searching:
                     blocked=blocked,
                     beams=first.beams,
                 )
-            return [
-                self._results(view, found.leaf[row, : job.k], found.tokens[row, : job.k], found.log_prob[row], job)
-                for row, job in enumerate(jobs)
-            ]
+            return [self._results(view, found, row, job) for row, job in enumerate(jobs)]
 
     @staticmethod
-    def _results(
-        view: CatalogueView, leaves: IntArray, tokens: IntArray, scores: NDArray[np.float32], job: SearchJob
-    ) -> list[Recommendation]:
+    def _results(view: CatalogueView, found: BeamResult, row: int, job: SearchJob) -> list[Recommendation]:
         """The items of one row, best first; where there are fewer than k, its end is marked."""
-        there = leaves >= 0
-        entries, layout = view.items(leaves[there], tokens[there]), job.recommender.layout
-        return [
-            Recommendation(entry.domain, entry.item_id, score, layout.semantic_id(entry.values), entry.title)
-            for entry, score in zip(entries, scores[: len(leaves)][there].tolist(), strict=True)
-        ]
+        there = np.flatnonzero(found.leaf[row, : job.k] >= 0)
+        entries, layout = view.items(found.leaf[row, there], found.tokens[row, there]), job.recommender.layout
+        recommended = []
+        for place, entry, score in zip(there, entries, found.log_prob[row, there].tolist(), strict=True):
+            semantic_id, levels = layout.semantic_id(entry.values), None
+            if job.explain:
+                gained = found.log_prob_by_level[row, place].tolist()
+                levels = tuple(map(TokenScore, layout.position_names(semantic_id), gained))
+            recommended.append(Recommendation(entry.domain, entry.item_id, score, semantic_id, entry.title, levels))
+        return recommended
 
 
 def _histories(jobs: Sequence[SearchJob]) -> HistoryTokens:

@@ -158,7 +158,12 @@ class TokenLayout:
 
         These are exactly the tokens that stand for the item in a history.
         """
+        names = self.position_names(semantic_id)
+        return names if semantic_id.suffix else names[:-1]
+
+    def position_names(self, semantic_id: SemanticId) -> list[str]:
+        """The token of each of the L + N + 1 positions that the recommender writes, a suffix of 0 included."""
         names = [f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(semantic_id.codes)]
         letter = chr(ord("a") + self.levels)
         names += [f"<{letter}_{expert}>" for expert in semantic_id.experts]
-        return names + ([f"<s_{semantic_id.suffix}>"] if semantic_id.suffix else [])
+        return [*names, f"<s_{semantic_id.suffix}>"]

@@ -20,7 +20,7 @@ from service.engine.recommender import BeamResult
 from service.engine.sessions import Provider
 from service.errors import BundleError, ModelError
 from service.index.trie import CodeTrie
-from service.ranked_lists import compare_lists
+from service.ranked_lists import TIE, compare_lists
 from service.semantic_ids import IntArray
 
 VECTOR_TOLERANCE = 1e-3
@@ -129,6 +129,9 @@ def _require_valid(result: BeamResult, tokens: IntArray, banned: IntArray, name:
     width = min(result.leaf.shape[1], len(tokens) - int((banned >= 0).any()))
     if (alive.sum(axis=1) != width).any():
         raise ModelError(f"{name}: leaf: a list has {alive.sum(axis=1).min()} results, but {width} items qualify")
+    gap = np.abs(result.log_prob_by_level[alive].sum(axis=1) - result.log_prob[alive]).max(initial=0.0)
+    if not gap <= TIE:
+        raise ModelError(f"{name}: log_prob_by_level: its sum differs from log_prob by {gap:.3g}")
     if (result.tokens[alive] != tokens[result.leaf[alive]]).any():
         raise ModelError(f"{name}: semantic_id: a result is not the ID of the item it names")
     if any(len(set(row[row >= 0].tolist())) < (row >= 0).sum() for row in result.leaf):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.files import Bundle
-from service.bundle.manifest import Manifest, RecommenderPart
+from service.bundle.manifest import SCHEMA_VERSION, Manifest, RecommenderPart
 from service.engine.engine import Engine
 from service.engine.item_tokenizer import TokenizedItems
 from service.engine.recommender import BeamResult
@@ -84,6 +84,7 @@ class DummyRecommender:
         tokens = np.zeros((batch, beams, depth), dtype=np.int32)
         log_prob = np.full((batch, beams), -np.inf, dtype=np.float32)
         leaf = np.full((batch, beams), -1, dtype=np.int32)
+        levels = np.full((batch, beams, depth), -np.inf, dtype=np.float32)
         for row in range(batch):
             found = [
                 (score(path), path, child)
@@ -93,7 +94,8 @@ class DummyRecommender:
             ]
             for rank, (log, path, child) in enumerate(sorted(found, reverse=True)[:beams]):
                 tokens[row, rank], log_prob[row, rank], leaf[row, rank] = path, log, child
-        return BeamResult(tokens, log_prob, leaf)
+                levels[row, rank] = log * np.arange(1, depth + 1) / np.arange(1, depth + 1).sum()
+        return BeamResult(tokens, log_prob, leaf, levels)
 
 
 def score(path: Sequence[int]) -> float:
@@ -119,7 +121,7 @@ ONE_FOR_ALL = ({"name": "all", "domains": [], "domain_tokens": []},)
 def dummy_manifest(recommenders: Sequence[dict[str, Any]]) -> Manifest:
     sha = "0" * 64
     values: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": "dummy",
         "generation": 3,
         "created": "2026-01-01T00:00:00Z",

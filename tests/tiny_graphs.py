@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from service.bundle.files import Bundle, hash_files, write_manifest
-from service.bundle.manifest import Manifest
+from service.bundle.manifest import SCHEMA_VERSION, Manifest
 from service.items import TEXT_RECIPE
 
 WIDTH, LEVELS, CODES, EXPERTS = 6, 3, 4, 2
@@ -89,7 +89,7 @@ def write_bundle(folder: Path) -> Bundle:
     ).with_columns(codes=pl.lit([1] * LEVELS), experts=pl.lit([0]))
     catalogue.write_parquet(folder / "catalogue" / "items.parquet")
     manifest = {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": "tiny",
         "generation": 1,
         "created": "2026-01-01T00:00:00Z",

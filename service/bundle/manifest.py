@@ -5,13 +5,15 @@ Knows nothing of ONNX: what a file must look like inside is checked where it is 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from service.semantic_ids import TokenLayout
 
 MANIFEST = "manifest.json"
+SCHEMA_VERSION: Final = 2
+"""Raised with every change of what a file of the bundle must hold; models/README.md says what changed."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -76,7 +78,7 @@ class CataloguePart(Strict):
 class Manifest(Strict):
     """Everything the service must know of a bundle before it opens a model file."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: Name
     generation: Annotated[int, Field(ge=1)]
     created: str
@@ -88,6 +90,15 @@ class Manifest(Strict):
     catalogue: CataloguePart
     files: dict[str, Sha256]
     figures: dict[str, Any] = {}
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _is_of_this_version(cls, found: Any) -> Any:
+        if found != SCHEMA_VERSION:
+            raise ValueError(
+                f"is {found!r}, but {SCHEMA_VERSION} is read here; export the bundle anew from its stages' folders"
+            )
+        return found
 
     @model_validator(mode="after")
     def _parts_are_listed(self) -> Manifest:

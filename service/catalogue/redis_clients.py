@@ -11,7 +11,12 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import redis
-from redis.backoff import ExponentialBackoff
+import redis.asyncio
+from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
+from redis.asyncio.cluster import RedisCluster as AsyncRedisCluster
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.sentinel import Sentinel as AsyncSentinel
+from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.exceptions import RedisClusterException
 from redis.retry import Retry
@@ -83,7 +88,7 @@ def connect(url: str, serving: bool = False) -> Connected:
         account, _, hosts = parts.netloc.rpartition("@")
         where = f"{parts.scheme}://{hosts}{parts.path}"
         if parts.scheme.endswith("+sentinel"):
-            return Connected(where, _sentinel_client(parts, account, hosts, options), _nothing)
+            return Connected(where, _sentinel_client(Sentinel, parts, account, hosts, options), _nothing)
         if not parts.scheme.endswith("+cluster"):
             return _one_server(url, where, options)
         if parts.path.strip("/") or parts.query:
@@ -107,6 +112,29 @@ def connect(url: str, serving: bool = False) -> Connected:
     return Connected(where, client, client.nodes_manager.initialize)
 
 
+def connect_async(url: str, seconds: float) -> Any:
+    """Make a client for an event loop, which connects when it is used and finds a new primary by itself.
+
+    Parameters
+    ----------
+    url : one that `connect` has taken
+    seconds : how long one answer may take; no call is repeated
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": AsyncRetry(NoBackoff(), 0),
+    }
+    parts = urlsplit(url)
+    account, _, hosts = parts.netloc.rpartition("@")
+    if parts.scheme.endswith("+sentinel"):
+        return _sentinel_client(AsyncSentinel, parts, account, hosts, options)
+    if parts.scheme.endswith("+cluster"):
+        nodes = [AsyncClusterNode(host, port) for host, port in _addresses(hosts, PORT)]
+        return AsyncRedisCluster(startup_nodes=nodes, **_account(parts, account), **options)
+    return redis.asyncio.Redis.from_url(url, **options)
+
+
 def _nothing() -> None:
     """Sentinel's connections look for a new primary by themselves."""
 
@@ -125,13 +153,15 @@ def _one_server(url: str, where: str, options: dict[str, Any]) -> Connected:
     return Connected(where, client, forget_primary)
 
 
-def _sentinel_client(parts: SplitResult, account: str, hosts: str, options: dict[str, Any]) -> Any:
+def _sentinel_client(
+    kind: Callable[..., Any], parts: SplitResult, account: str, hosts: str, options: dict[str, Any]
+) -> Any:
     name, _, database = parts.path.strip("/").partition("/")
     given = parse_qs(parts.query, strict_parsing=bool(parts.query))
     passwords = given.pop("sentinel_password", [None])
     if not name or given:
         raise ValueError("a name and no other option")
-    sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+    sentinel = kind(
         _addresses(hosts, SENTINEL_PORT),
         sentinel_kwargs={**options, "password": passwords[0], "ssl": parts.scheme.startswith("rediss")},
         **options,

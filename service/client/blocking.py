@@ -38,6 +38,7 @@ class UnitokClient:
     ----------
     base_url : address of the service, `https://unitok.example.org`
     api_key : sent as `Authorization: Bearer ...`, if the service asks for one
+    generation : ID generation to ask in place of the current one; `NotFound` where it is not served
     timeout_seconds : for the connection, and for each read
     retry : when a request is sent again
     """
@@ -47,10 +48,11 @@ class UnitokClient:
         base_url: str,
         *,
         api_key: str | None = None,
+        generation: int | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._http = httpx.Client(**connection(base_url, api_key, timeout_seconds))
+        self._http = httpx.Client(**connection(base_url, api_key, generation, timeout_seconds))
         self._retry = retry or RetryPolicy()
 
     def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:

@@ -23,7 +23,7 @@ BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError)
 TIMEOUT_SECONDS = 30.0
 
 
-def connection(base_url: str, api_key: str | None, timeout_seconds: float) -> dict[str, Any]:
+def connection(base_url: str, api_key: str | None, generation: int | None, timeout_seconds: float) -> dict[str, Any]:
     """Arguments of httpx's clients.
 
     Raises
@@ -35,6 +35,8 @@ def connection(base_url: str, api_key: str | None, timeout_seconds: float) -> di
     headers = {"Accept": "application/json"}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"
+    if generation is not None:
+        headers["X-Unitok-Generation"] = str(generation)
     return {"base_url": base_url, "headers": headers, "timeout": timeout_seconds}
 
 

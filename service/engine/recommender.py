@@ -52,6 +52,7 @@ def recommender_outputs(depth: int) -> list[Tensor]:
         Tensor("semantic_id", "int32", ("B", "W", depth)),
         Tensor("log_prob", "float32", ("B", "W")),
         Tensor("leaf", "int32", ("B", "W")),
+        Tensor("log_prob_by_level", "float32", ("B", "W", depth)),
     ]
 
 
@@ -64,11 +65,13 @@ class BeamResult:
     tokens : int32 [B, W, L + N + 1], vocabulary numbers; 0 where there is no result
     log_prob : float32 [B, W], -inf where there is no result
     leaf : int32 [B, W], -1 where there is no result
+    log_prob_by_level : float32 [B, W, L + N + 1], what each token adds to `log_prob`; -inf where there is no result
     """
 
     tokens: IntArray
     log_prob: NDArray[np.float32]
     leaf: IntArray
+    log_prob_by_level: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ class Recommender:
         found = self._session.run(feeds)
         if np.isnan(found["log_prob"]).any():
             raise ModelError(f"{self._session.path}: output 'log_prob' holds NaN; the weights cannot be used")
-        return BeamResult(found["semantic_id"], found["log_prob"], found["leaf"])
+        return BeamResult(found["semantic_id"], found["log_prob"], found["leaf"], found["log_prob_by_level"])
 
     def _check_history(self, history: NDArray[np.int64], history_mask: NDArray[np.int64]) -> None:
         """Refuse tokens that the network does not have."""

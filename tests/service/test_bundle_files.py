@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from service.bundle.files import Bundle, hash_files, write_manifest
-from service.bundle.manifest import Manifest
+from service.bundle.manifest import SCHEMA_VERSION, Manifest
 from service.bundle.sample import SAMPLE, ProvenSample
 from service.catalogue.opening import read_bundle_catalogue
 from service.errors import BundleError
@@ -24,7 +24,7 @@ FILES = dict.fromkeys(
 
 def manifest_of(folder: Path) -> dict[str, Any]:
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "name": "tiny",
         "generation": 1,
         "created": "2026-01-01T00:00:00Z",
@@ -90,9 +90,10 @@ def test_an_unknown_key_is_named(folder: Path) -> None:
         Bundle.open(folder)
 
 
-def test_another_schema_version_is_refused(folder: Path) -> None:
-    rewrite(folder, schema_version=2)
-    with pytest.raises(BundleError, match="schema_version"):
+@pytest.mark.parametrize("version", [1, 3, "2"])
+def test_another_schema_version_is_refused_and_says_what_to_do(folder: Path, version: object) -> None:
+    rewrite(folder, schema_version=version)
+    with pytest.raises(BundleError, match=f"schema_version: .*is {version!r}, but 2 is read here; export the bundle"):
         Bundle.open(folder)
 
 

@@ -47,6 +47,7 @@ def test_texts_go_all_the_way_to_items(engine: Engine) -> None:
     found = recommender.search(**arguments(recommender))
     assert sorted(found.leaf[0].tolist()) == [-1, 40, 41]
     assert found.log_prob[0, 0] > found.log_prob[0, 1] > found.log_prob[0, 2] == -np.inf
+    np.testing.assert_allclose(found.log_prob_by_level[0].sum(axis=1), found.log_prob[0], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_catalogue, open_store, stored_generations
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem
 from service.cli.main import build
+from service.client import NotFound, UnitokClient
 from service.errors import ConfigError, NotReady
 from service.generations import PIN, Generations, current_of, make_current, turn
 from service.settings import Settings
@@ -101,6 +102,18 @@ def test_a_request_goes_to_the_current_generation_or_to_the_one_it_names(place: 
             assert response.status_code == 404
             assert response.json()["type"] == "urn:unitok:problem:unknown-generation"
             assert response.json()["detail"].endswith("is no generation that is served here")
+            assert response.headers["X-Request-ID"] == response.json()["request_id"]
+        metrics = replica.ask("GET", "/metrics").text
+        assert 'unitok_problems_total{type="unknown-generation"} 6.0' in metrics
+        address = str(replica.client.base_url)
+        for generation, found in ((None, 1), (1, 1), (2, 2)):
+            with UnitokClient(address, generation=generation) as client:
+                assert client.bundle().generation == found
+        with (
+            UnitokClient(address, generation=3) as client,
+            pytest.raises(NotFound, match="no generation that is served"),
+        ):
+            client.bundle()
         assert "unitok_current_generation 1.0" in replica.ask("GET", "/metrics", 2).text
 
 

@@ -149,6 +149,26 @@ def test_recommend_answers_as_the_contract_says(stocked: httpx.Client) -> None:
         assert (stored["semantic_id"], stored["title"]) == (item["semantic_id"], item["title"])
 
 
+def test_a_recommendation_is_explained_token_by_token_if_asked_for(stocked: httpx.Client) -> None:
+    twin = {"item_id": "twin", "domain": "films"}
+    assert stocked.put("/items/films/twin", json={"title": FILMS[3]}).json()["semantic_id"]["suffix"] == 1
+    body = {"history": [film(1)], "k": 40}
+    plain = stocked.post("/recommend", json=body).json()["items"]
+    explained = stocked.post("/recommend", json=body | {"explain": True}).json()["items"]
+    assert "score_by_level" not in plain[0]
+    assert plain == [{name: found[name] for name in plain[0]} for found in explained]
+    assert ref(twin) in {ref(found) for found in explained}
+    for found in explained:
+        parts, levels = found["semantic_id"], found["score_by_level"]
+        assert [level["token"] for level in levels] == [
+            *(f"<{letter}_{code}>" for letter, code in zip("abc", parts["codes"], strict=True)),
+            f"<d_{parts['experts'][0]}>",
+            f"<s_{parts['suffix']}>",
+        ]
+        shares = [level["log_prob"] / found["score"] for level in levels]
+        assert shares == pytest.approx([1 / 15, 2 / 15, 3 / 15, 4 / 15, 5 / 15], rel=1e-5)
+
+
 @pytest.mark.parametrize("excluded", [0, 1, 12, 29])
 def test_k_results_come_out_whenever_k_qualify(stocked: httpx.Client, excluded: int) -> None:
     body = {"history": [film(0)], "exclude": [film(number) for number in range(1, 1 + excluded)], "k": 30}

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import redis
 from hypothesis import given
 from hypothesis import strategies as st
+from redis_groups import PATIENCE_SECONDS, RedisCluster, SentinelGroup, until
 from redis_server import RedisServer
 
 from service.rates import Limit, MemoryRates, RedisRates, open_rates
 
 SLOW = Limit(rate=0.001, capacity=10)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def patience() -> Iterator[None]:
+    """A busy machine must not make a bucket look as if Redis were away."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("service.rates.REDIS_SECONDS", 20.0)
+        yield
 
 
 @given(
@@ -84,7 +96,7 @@ def test_a_full_bucket_leaves_nothing_in_redis(redis_server: RedisServer) -> Non
     async def run() -> None:
         rates = RedisRates(redis_server.url + "/9")
         await rates.take("passing", 5, SLOW)
-        assert 5000 < await rates._redis.ttl("unitok:rate:passing") < 5010
+        assert 5000 < redis.Redis.from_url(redis_server.url + "/9").ttl("unitok:rate:passing") < 5010
         await rates.close()
 
     asyncio.run(run())
@@ -105,6 +117,49 @@ def test_while_redis_is_away_the_process_counts_alone(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_replicas_share_one_bucket_in_a_cluster(tmp_path: Path) -> None:
+    async def run() -> None:
+        with RedisCluster(tmp_path, "s3cret") as cluster:
+            replicas = [open_rates(cluster.url) for _ in range(2)]
+            found = {
+                name: [(await rates.take(name, 4, SLOW)).granted for rates in (*replicas, replicas[0])]
+                for name in "abcdefgh"
+            }
+            # The names fall on several primaries.
+            assert sum(count > 0 for count in cluster.keys_of_each()) > 1
+            for rates in replicas:
+                await rates.close()
+        assert [*found.values()] == [[True, True, False]] * 8
+
+    asyncio.run(run())
+
+
+def test_a_bucket_behind_sentinel_is_shared_again_after_its_primary_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.rates.RETRY_SECONDS", 0.0)
+
+    async def run() -> None:
+        with SentinelGroup(tmp_path, "s3cret") as group:
+            first, second = (open_rates(group.url) for _ in range(2))
+            assert [(await rates.take("a", 5, SLOW)).granted for rates in (first, second, first)] == [True, True, False]
+            before = group.primary_port()
+            group.servers[0].kill()
+            until(lambda: group.primary_port() != before)
+            shared, given_up = 0, time.monotonic() + PATIENCE_SECONDS
+            while shared < 1:
+                # What one takes is missing for the other only if both count in the new primary.
+                name = f"after-{time.monotonic()}"
+                await first.take(name, 10, SLOW)
+                shared += not (await second.take(name, 10, SLOW)).granted
+                assert time.monotonic() < given_up
+            for rates in (first, second):
+                await rates.close()
+
+    asyncio.run(run())
+
+
 def test_the_buckets_follow_the_store() -> None:
     assert isinstance(open_rates("embedded:var/catalogue"), MemoryRates)
-    assert isinstance(open_rates("rediss://localhost"), RedisRates)
+    for scheme in ("redis", "rediss", "redis+cluster", "rediss+sentinel"):
+        assert isinstance(open_rates(f"{scheme}://localhost/name"), RedisRates)

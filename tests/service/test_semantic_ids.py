@@ -76,6 +76,11 @@ def test_token_names_leave_out_a_zero_suffix() -> None:
     assert layout.token_names(SemanticId((1, 2, 3, 4), (5,), 6))[-1] == "<s_6>"
 
 
+def test_every_position_has_a_name_also_a_zero_suffix() -> None:
+    layout = TokenLayout(levels=2, codes=16, experts=3, experts_per_item=1, suffixes=8)
+    assert layout.position_names(SemanticId((12, 7), (2,), 0)) == ["<a_12>", "<b_7>", "<c_2>", "<s_0>"]
+
+
 def test_a_value_out_of_range_is_named() -> None:
     layout = TokenLayout(levels=2, codes=16, experts=3, experts_per_item=1, suffixes=8)
     with pytest.raises(InvalidInput, match=r"semantic ID 1, position 0: 16 is not within 0\.\.15"):

@@ -110,6 +110,18 @@ def test_an_answer_that_was_not_proven_names_the_tensor(
         list(verify(bundle, threads=1))
 
 
+def test_levels_that_do_not_sum_to_the_score_are_said(bundle: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = bundle / "recommender.onnx"
+    model = onnx.load(path)
+    (last,) = (node for node in model.graph.node if "log_prob_by_level" in node.output)
+    last.op_type = "Neg"
+    onnx.save(model, path)
+    seal(bundle)
+    with pytest.raises(ModelError, match="recommender: log_prob_by_level: its sum differs from log_prob by"):
+        list(verify(bundle, threads=1))
+
+
 @pytest.mark.parametrize("content", [None, b"not a zip file"])
 def test_a_missing_or_broken_sample_is_said(bundle: Path, content: bytes | None) -> None:
     (bundle / SAMPLE).unlink()

@@ -79,6 +79,14 @@ def score_every_item(
     model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64], tokens: NDArray[np.int32]
 ) -> NDArray[np.float64]:
     """Summed log-probability of every item for one history [S]: float64 [n]."""
+    scores: NDArray[np.float64] = score_every_level(model, history, mask, tokens).sum(axis=1)
+    return scores
+
+
+def score_every_level(
+    model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64], tokens: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Log-probability of each token of every item for one history [S]: float64 [n, depth]."""
     rows, targets = len(tokens), torch.from_numpy(tokens.astype(np.int64))
     with torch.inference_mode():
         logits = model(
@@ -88,5 +96,5 @@ def score_every_item(
             use_cache=False,
         ).logits
         gained = torch.log_softmax(logits.double(), dim=-1).gather(-1, targets[..., None])[..., 0]
-    scores: NDArray[np.float64] = gained.sum(dim=1).numpy()
-    return scores
+    levels: NDArray[np.float64] = gained.numpy()
+    return levels

@@ -6,14 +6,17 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import polars as pl
 import pytest
 import torch
 from tiny import NOUNS, TinyStages, tiny_stages, write_recommender
+from transformers import T5ForConditionalGeneration
 
 from service.bundle.files import Bundle
 from service.engine.engine import Engine
 from service.errors import ConfigError, ModelError
+from service.semantic_ids import TokenLayout
 from service.verifying import verify
 from training.embed import ENCODER
 from training.export import bundle as bundle_module
@@ -89,6 +92,25 @@ def test_a_search_that_differs_from_the_network_fails_the_export(
     with pytest.raises(ModelError, match=r"recommender recommender, \w+: (log_prob|semantic_id): at rank \d+"):
         export_bundle(stages.folders, tmp_path / "bundle", stages.options)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_levels_that_differ_from_those_of_generate_fail_the_export(
+    stages: TinyStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def levels_turned_round(model: T5ForConditionalGeneration, layout: TokenLayout, path: Path) -> None:
+        export_recommender(model, layout, path)
+        graph = onnx.load(path)
+        (concat,) = (
+            node
+            for node in graph.graph.node
+            if node.op_type == "Concat" and len(node.input) == layout.depth and node.input[-1].startswith("sub")
+        )
+        concat.input[:] = list(concat.input)[::-1]
+        onnx.save(graph, path)
+
+    monkeypatch.setattr(bundle_module, "export_recommender", levels_turned_round)
+    with pytest.raises(ModelError, match=r"recommender recommender, \w+: log_prob_by_level: differs by"):
+        export_bundle(stages.folders, tmp_path / "bundle", stages.options)
 
 
 def copied(folder: Path, to: Path) -> Path:

@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from beam_twin import LAYOUT, SMALL, Items, random_histories, random_items, random_model, score_every_item
+from beam_twin import (
+    LAYOUT,
+    SMALL,
+    Items,
+    random_histories,
+    random_items,
+    random_model,
+    score_every_item,
+    score_every_level,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -92,6 +101,9 @@ def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, tmp_pat
             )
             if compared.problem is not None:
                 assert narrowest_choice(model, history[row], mask[row], items.tokens, beams) < 1e-4, compared.problem
+            same = (expected.tokens[row] == found.tokens[row]).all(axis=1)
+            levels = found.log_prob_by_level[row, same]
+            np.testing.assert_allclose(levels, expected.log_prob_by_level[row, same], atol=1e-4)
 
 
 def test_a_history_longer_than_the_last_bucket_and_a_single_token(
@@ -112,13 +124,15 @@ def test_with_beams_for_everything_it_equals_scoring_every_item(
     found = search(recommender, items, (history, mask), roots, 80)
     qualify = np.flatnonzero(np.isin(items.roots, roots))
     for row in range(len(history)):
-        scores = score_every_item(model, history[row], mask[row], items.tokens)
-        alive = found.leaf[row] >= 0
+        levels = score_every_level(model, history[row], mask[row], items.tokens)
+        scores, alive = levels.sum(axis=1), found.leaf[row] >= 0
         assert sorted(found.leaf[row][alive]) == qualify.tolist()
         np.testing.assert_allclose(found.log_prob[row][alive], scores[found.leaf[row][alive]], atol=1e-4)
+        np.testing.assert_allclose(found.log_prob_by_level[row][alive], levels[found.leaf[row][alive]], atol=1e-4)
         assert (np.diff(found.log_prob[row][alive]) <= 0).all()
         np.testing.assert_array_equal(found.tokens[row][alive], items.tokens[found.leaf[row][alive]])
         assert np.isneginf(found.log_prob[row][~alive]).all()
+        assert np.isneginf(found.log_prob_by_level[row][~alive]).all()
         assert (found.tokens[row][~alive] == 0).all()
 
 
@@ -158,6 +172,7 @@ def test_blocked_items_never_come_out_and_the_others_do(recommender: Recommender
         recommender, items, random_histories(data.draw(st.integers(0, 50)), (7,)), (0, 1), beams, blocked=blocked
     )
     leaves = found.leaf[0][found.leaf[0] >= 0]
+    np.testing.assert_allclose(found.log_prob_by_level.sum(axis=2), found.log_prob, atol=1e-5)
     assert len(leaves) == min(beams, sum(sizes) - len(excluded))
     assert len(set(leaves.tolist())) == len(leaves)
     assert not set(leaves.tolist()) & set(excluded.tolist())
@@ -197,6 +212,7 @@ def test_an_empty_index_has_no_results(recommender: Recommender) -> None:
         found = search(recommender, empty, random_histories(0, (4, 2)), roots, 3)
         assert found.leaf.tolist() == [[-1] * 3] * 2
         assert np.isneginf(found.log_prob).all()
+        assert np.isneginf(found.log_prob_by_level).all()
         assert (found.tokens == 0).all()
 
 

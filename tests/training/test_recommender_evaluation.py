@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from service.bundle.files import hash_files, write_manifest
 from service.bundle.manifest import (
+    SCHEMA_VERSION,
     CataloguePart,
     ItemTokenizerPart,
     Layout,
@@ -73,7 +74,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> Path
     for name in ("text_encoder.onnx", "tokenizer.json", "item_tokenizer.onnx"):
         (folder / name).touch()
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name="rings",
         generation=1,
         created="2026-01-01T00:00:00Z",

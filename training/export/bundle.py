@@ -17,6 +17,7 @@ import polars as pl
 from service.bundle.files import Bundle, hash_files, write_manifest
 from service.bundle.manifest import (
     MANIFEST,
+    SCHEMA_VERSION,
     CataloguePart,
     Layout,
     Manifest,
@@ -118,7 +119,7 @@ def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Mani
         advance(1)
     layout, card = sources.layout, sources.encoder
     return Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name=options.name,
         generation=options.generation,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.history_tokens import history_tokens
-from service.engine.recommender import Recommender
+from service.engine.recommender import BeamResult, Recommender
 from service.errors import ModelError
 from service.index.trie import CodeTrie
 from service.progress import Advance
@@ -23,7 +23,7 @@ from service.ranked_lists import TIE, compare_lists
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import leave_one_out
-from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
+from training.export.reference import AllowedTokens, GeneratedLists, generate_lists, narrowest_choice
 from training.networks.t5 import TrainedRecommender
 
 BATCH = 25
@@ -109,7 +109,7 @@ def prove_lists(
     ModelError : a list differs by more than a tie
     """
     proven = ProvenLists([], [], [], [], [], {})
-    lists, ties, torn, greatest = 0, 0, 0, 0.0
+    lists, ties, torn, greatest, levels = 0, 0, 0, 0.0, 0.0
     for histories in drawn:
         name, layout = histories.domain.data.name, trained.layout
         tokens = layout.tokens(histories.domain.values)
@@ -133,6 +133,12 @@ def prove_lists(
                     torn += 1
                 else:
                     ties, greatest = ties + compared.ties, max(greatest, compared.difference)
+                    levels = max(levels, _level_difference(expected, found, row))
+                    if not levels <= TIE:
+                        raise ModelError(
+                            f"recommender {recommender.part.name}, {name}: log_prob_by_level: differs by {levels:.3g}, "
+                            f"but at most {TIE:.3g} is rounding"
+                        )
                     clear = wanted > 0 and not compared.ties
                     if clear and narrowest_choice(trained.model, *one, tokens, beams) > CLEAR:
                         wanted -= 1
@@ -150,8 +156,16 @@ def prove_lists(
         "tied_ranks": ties,
         "lists_parted_by_a_tie": torn,
         "greatest_difference": greatest,
+        "greatest_difference_of_a_level": levels,
     }
     return ProvenLists(proven.domain, proven.history, proven.history_mask, proven.tokens, proven.log_prob, figures)
+
+
+def _level_difference(expected: GeneratedLists, found: BeamResult, row: int) -> float:
+    """Greatest difference, at one level, between the scores of the results that both lists have at one rank."""
+    same = (expected.tokens[row] == found.tokens[row]).all(axis=1) & np.isfinite(expected.log_prob[row])
+    gaps = np.abs(expected.log_prob_by_level[row, same] - found.log_prob_by_level[row, same])
+    return float(gaps.max(initial=0.0))
 
 
 @dataclass(frozen=True)

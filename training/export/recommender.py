@@ -42,6 +42,7 @@ def export_recommender(model: T5ForConditionalGeneration, layout: TokenLayout, p
     network = T5Graph(graph, model.config, model.state_dict(), layout, item_weight(model))
     limits = SearchInputs(node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, slots)
     found = BeamSearch(graph, network, limits).search(network.encode(history, history_mask))
-    for value, each in zip((found.tokens, found.log_prob, found.leaf), recommender_outputs(layout.depth), strict=True):
+    values = (found.tokens, found.log_prob, found.leaf, found.log_prob_by_level)
+    for value, each in zip(values, recommender_outputs(layout.depth), strict=True):
         graph.output(value, each.name, each.dtype, each.shape)
     graph.save(path)

@@ -38,10 +38,13 @@ class GeneratedLists:
     ----------
     tokens : int32 [B, W, depth], best first; 0 where there is no result
     log_prob : float32 [B, W], -inf where there is no result
+    log_prob_by_level : float32 [B, W, depth], what each token adds to it, a head over items at
+        the last; -inf where there is no result
     """
 
     tokens: IntArray
     log_prob: NDArray[np.float32]
+    log_prob_by_level: NDArray[np.float32]
 
 
 class AllowedTokens:
@@ -134,22 +137,25 @@ def generate_lists(
             **({"length_penalty": 0.0} if beams > 1 else {}),
         )
         written = found.sequences[:, 1:]
-        if beams > 1:
-            summed = found.sequences_scores
-        else:
-            log_prob = torch.log_softmax(torch.stack(found.logits, dim=1), dim=-1)
-            log_prob = log_prob if guide is None else log_prob + guide.bias[:, None]
-            summed = log_prob.gather(2, written[:, :, None]).sum(dim=(1, 2))
-        batch = len(history)
-        written, summed = written.reshape(batch, beams, allowed.depth), summed.reshape(batch, beams)
+        # transformers' own compute_transition_scores sums less exactly: it errs by up to 1e-4.
+        log_prob, levels = torch.log_softmax(torch.stack(found.logits), dim=-1), torch.arange(allowed.depth)[:, None]
+        log_prob = log_prob if guide is None else log_prob + guide.bias.repeat_interleave(beams, dim=0)
+        states = found.beam_indices[:, : allowed.depth].T.clamp(min=0) if beams > 1 else torch.arange(len(written))
+        gained = log_prob[levels, states, written.T].T
+        summed = found.sequences_scores if beams > 1 else gained.sum(dim=1)
+        shape = (len(history), beams, allowed.depth)
+        written, gained, summed = written.reshape(shape), gained.reshape(shape), summed.reshape(shape[:2])
         if guide is not None:
-            summed, order = (summed + guide.judge(written)).sort(dim=1, descending=True)
-            written = written.gather(1, order[..., None].expand_as(written))
-    tokens, scores = written.numpy().astype(np.int32), summed.numpy()
+            judged = guide.judge(written)
+            gained[..., -1] += judged
+            summed, order = (summed + judged).sort(dim=1, descending=True)
+            written, gained = (each.gather(1, order[..., None].expand(shape)) for each in (written, gained))
+    scores = summed.numpy()
     alive = scores > DEAD
     return GeneratedLists(
-        np.where(alive[..., None], tokens, PAD_TOKEN).astype(np.int32),
+        np.where(alive[..., None], written.numpy(), PAD_TOKEN).astype(np.int32),
         np.where(alive, scores, -np.inf).astype(np.float32),
+        np.where(alive[..., None], gained.numpy(), -np.inf).astype(np.float32),
     )
 
 

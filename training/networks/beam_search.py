@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -53,11 +54,21 @@ class SearchInputs:
 
 @dataclass(frozen=True)
 class Found:
-    """What comes out: tokens int32 [B, W, depth], log_prob float32 [B, W] (NaN: broken weights), leaf int32 [B, W]."""
+    """What comes out.
+
+    Attributes
+    ----------
+    tokens : int32 [B, W, depth]
+    log_prob : float32 [B, W], -inf where there is no result; NaN: broken weights
+    leaf : int32 [B, W]
+    log_prob_by_level : float32 [B, W, depth], what each token of a result adds to its `log_prob`, a head over items at
+        the last; where that is -inf or NaN, the same at every level
+    """
 
     tokens: Value
     log_prob: Value
     leaf: Value
+    log_prob_by_level: Value
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,14 @@ class Beams:
     token: Value
     node: Value
     parent: Value
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What W beams went through, by level: int32 [B, W, 1] tokens, and float32 [B, W, 1] scores up to there."""
+
+    tokens: list[Value]
+    scores: list[Value]
 
 
 class BeamSearch:
@@ -106,7 +125,7 @@ class BeamSearch:
         node = self._inputs.roots
         score = graph.where(node >= ZERO, 0.0, NOTHING)
         past: list[KeysValues] = []
-        written: list[Value] = []
+        steps: list[Beams] = []
         health = graph.constant(0.0)
         first: Value | None = None
         for level in range(depth):
@@ -115,24 +134,45 @@ class BeamSearch:
                 first, self._guide = step.state, self._network.guide(step.state)
             health = health + self._health(step.log_prob, encoded.batch)
             beams = self._advance(level, step.log_prob, node, score)
+            steps.append(beams)
             node, score, tokens = beams.node, beams.score, beams.token.reshape(-1, 1)
-            written = [earlier.take_along(beams.parent, axis=1) for earlier in written] + [beams.token]
             if level < depth - 1:
                 rows = self._state_rows(level, beams)
                 past = [(keys.take(rows), values.take(rows)) for keys, values in step.keys_values]
-        semantic_id = graph.concat([token.unsqueeze(2) for token in written], axis=2)
-        tokens = graph.where((score > NOTHING).unsqueeze(2), semantic_id, PAD)
-        found = Found(tokens, graph.where(graph.op("IsNaN", health), float("nan"), score), node)
-        judged = None if first is None else self._network.judge(first, found.tokens.cast("int64"))
-        return found if judged is None else self._reordered(found, judged)
+        score = graph.where(graph.op("IsNaN", health), float("nan"), score)
+        paths, alive = self._paths(steps), (score > NOTHING).unsqueeze(2)
+        tokens = graph.where(alive, graph.concat(paths.tokens, axis=2), PAD)
+        gained = [paths.scores[0], *(after - before for before, after in pairwise(paths.scores))]
+        judged = None if first is None else self._network.judge(first, tokens.cast("int64"))
+        if judged is not None:
+            score = graph.where(score > NOTHING, score + judged, score)
+            gained[-1] = gained[-1] + judged.unsqueeze(2)
+        levels = graph.where(alive, graph.concat(gained, axis=2), score.unsqueeze(2))
+        found = Found(tokens, score, node, levels)
+        return found if judged is None else self._in_order(found)
 
-    def _reordered(self, found: Found, judged: Value) -> Found:
-        """What was found, with float32 [B, W] added to its scores, in the order of the sum."""
+    def _in_order(self, found: Found) -> Found:
+        """What was found, in the order of its scores."""
         graph = self._graph
-        total = graph.where(found.log_prob > NOTHING, found.log_prob + judged, found.log_prob)
-        log_prob, order = graph.top_k(total, self._width)
+        log_prob, order = graph.top_k(found.log_prob, self._width)
         rows = graph.op("Expand", order.unsqueeze(2), graph.op("Shape", found.tokens))
-        return Found(found.tokens.take_along(rows, axis=1), log_prob, found.leaf.take_along(order, axis=1))
+        return Found(
+            tokens=found.tokens.take_along(rows, axis=1),
+            log_prob=log_prob,
+            leaf=found.leaf.take_along(order, axis=1),
+            log_prob_by_level=found.log_prob_by_level.take_along(rows, axis=1),
+        )
+
+    @staticmethod
+    def _paths(steps: Sequence[Beams]) -> Paths:
+        """The way to each of the last beams, followed back from child to parent."""
+        tokens, scores = [steps[-1].token], [steps[-1].score]
+        ancestor: Value | None = None
+        for step, after in zip(steps[-2::-1], steps[:0:-1], strict=True):
+            ancestor = after.parent if ancestor is None else after.parent.take_along(ancestor, axis=1)
+            tokens.append(step.token.take_along(ancestor, axis=1))
+            scores.append(step.score.take_along(ancestor, axis=1))
+        return Paths([token.unsqueeze(2) for token in tokens[::-1]], [score.unsqueeze(2) for score in scores[::-1]])
 
     def _health(self, log_prob: Value, batch: Value) -> Value:
         """float32 [B, 1]: NaN if the network returned NaN to any beam of a request.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from service.errors import ConfigError, SuffixExhausted
 from service.id_columns import from_lists, to_lists
+from service.parquet import PARQUET_ERRORS
 from training.stage import replacing
 
 IDS = "ids.parquet"
@@ -52,6 +53,10 @@ def suffixes_of(domain: str, codes: IntArray, experts: IntArray, suffixes: int) 
             f"but the layout has {suffixes} suffixes; raise `suffixes` or remove duplicate items"
         )
     return result
+
+
+BROKEN: tuple[type[BaseException], ...] = (*PARQUET_ERRORS, ValueError, TypeError)
+"""What reading a file of other columns, or a broken one, may raise."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +100,15 @@ def read_ids(folder: Path) -> dict[str, DomainIds]:
 
     Raises
     ------
-    ConfigError : the folder holds none
+    ConfigError : the folder holds none, or one that cannot be used
     """
     path = folder / IDS
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; `unitok train-tokenizer` writes it")
-    return ids_of(pl.read_parquet(path))
+    try:
+        return ids_of(pl.read_parquet(path))
+    except BROKEN as error:
+        raise ConfigError(f"{path}: not the IDs that `unitok train-tokenizer` writes: {error}") from None
 
 
 def ids_of(table: pl.DataFrame) -> dict[str, DomainIds]:
