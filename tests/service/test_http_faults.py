@@ -6,6 +6,7 @@ import asyncio
 import resource
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -300,3 +301,21 @@ def test_changes_that_waited_behind_a_failure_fail_with_it(tmp_path: Path) -> No
     asyncio.run(main(store, writing))
     writing.close()
     store.close()
+
+
+@pytest.mark.parametrize("days", [1, -1])
+def test_a_jump_of_the_clock_changes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch, days: int) -> None:
+    """On the day after or before, registrations elsewhere are followed, searches answer, and nothing times out."""
+    clock = time.time
+    with (
+        serve(open_store(rig.proxy.url, "dummy", 3, layout(), serving=True)) as served,
+        served.busy(),
+    ):
+        monkeypatch.setattr(time, "time", lambda: clock() + days * 86_400)
+        other = open_store(rig.proxy.url, "dummy", 3, layout())
+        codes, experts = (0,) * layout().levels, tuple(range(layout().experts_per_item))
+        other.register([NewItem("films", "from-elsewhere", codes, experts)])
+        until(lambda: served.client.get("/items/films/from-elsewhere").status_code == 200)
+        assert served.put("after-the-jump").status_code == 201
+        assert served.store_check() == "ok"
+        other.close()

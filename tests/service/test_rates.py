@@ -92,6 +92,25 @@ def test_many_callers_at_once_get_exactly_what_is_there(redis_server: RedisServe
     asyncio.run(run())
 
 
+def test_a_bucket_fills_on_after_the_servers_clock_was_set_back(redis_server: RedisServer) -> None:
+    """What was written a day from now, as the clock then went, holds nobody up today."""
+
+    async def run() -> None:
+        rates, limit = RedisRates(redis_server.url), Limit(rate=50, capacity=10)
+        client = redis.Redis.from_url(redis_server.url)
+        await rates.take("key", 10, limit)
+        (bucket,) = client.keys("*key*")
+        client.hset(bucket, mapping={"level": "0", "at": f"{(time.time() + 86_400) * 1e6:.0f}"})
+        assert not (await rates.take("key", 5, limit)).granted
+        given_up = time.monotonic() + PATIENCE_SECONDS
+        while not (await rates.take("key", 5, limit)).granted:
+            assert time.monotonic() < given_up
+        client.close()
+        await rates.close()
+
+    asyncio.run(run())
+
+
 def test_a_full_bucket_leaves_nothing_in_redis(redis_server: RedisServer) -> None:
     async def run() -> None:
         rates = RedisRates(redis_server.url + "/9")
