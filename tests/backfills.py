@@ -17,7 +17,7 @@ from service.catalogue.store import CatalogueStore, StoredItem
 DOMAIN = "films"
 BATCH = 8
 MAPPING = "item_id=sku"
-BROKEN = (100, 900, 1499)
+BROKEN = (100, 1500, 2999)
 """Records of `write_items` that are no items."""
 
 

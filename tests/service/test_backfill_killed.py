@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from backfills import BATCH, BROKEN, DOMAIN, MAPPING, command, content, write_items
+from backfills import BROKEN, DOMAIN, MAPPING, command, content, write_items
 from redis_server import RedisServer
 from tiny_graphs import write_bundle
 
@@ -23,8 +23,10 @@ from service.bundle.files import Bundle
 from service.catalogue.opening import open_catalogue
 from service.cli.backfill import backfill
 
-ROWS = 1500
+ROWS = 3000
 KILLS = 50
+SMALL_BATCH = 2
+"""Of the runs that are killed: a fast machine stores some dozen batches before the signal comes."""
 IMPORTED = (
     "service.backfill.filling",
     "service.catalogue.opening",
@@ -71,7 +73,7 @@ def test_killed_at_random_it_ends_as_if_it_had_not_been(
     chance = random.Random(1)
     published: dict[str, int] = {}
     pause = threading.Event()
-    options = {"bundle": bundle.folder, "store": url, "batch": BATCH, "mapping": [MAPPING], "skip_bad": True}
+    options = {"bundle": bundle.folder, "store": url, "batch": SMALL_BATCH, "mapping": [MAPPING], "skip_bad": True}
     for kill in range(KILLS):
         # Some are killed before they did anything, and what is left is shared by the later ones.
         done = store.head()
@@ -81,7 +83,7 @@ def test_killed_at_random_it_ends_as_if_it_had_not_been(
         while store.head() < until:
             assert process.is_alive(), f"run {kill} ended before it could be killed, with {process.exitcode}"
             pause.wait(0.002)
-        pause.wait(chance.uniform(0, 0.01))
+        pause.wait(chance.uniform(0, 0.005))
         process.kill()
         process.join()
         stored = content(store)
@@ -94,7 +96,7 @@ def test_killed_at_random_it_ends_as_if_it_had_not_been(
     assert (run.returncode, err) == (0, "")
     report = json.loads(out)
     assert (report["read"], report["created"] + report["already_there"]) == (ROWS, ROWS - len(BROKEN))
-    assert report["already_there"] <= BATCH * KILLS, "more than the batch that each kill interrupted was repeated"
+    assert report["already_there"] <= SMALL_BATCH * KILLS, "more than the batch that each kill interrupted was repeated"
     assert [example["row"] for example in report["rejected"]["malformed_row"]["examples"]] == [n + 1 for n in BROKEN]
     assert report["items_in_domain"] == ROWS - len(BROKEN) + bundle.manifest.catalogue.items
 
