@@ -28,7 +28,10 @@ STEP = 1.5
 """Factor between the rates that look for the capacity."""
 
 KEPT_UP = 0.9
-"""Share of what is offered that must be answered for the rate to count as within capacity."""
+"""Share of what is offered that must be accepted for the rate to count as within capacity."""
+
+FELL_BEHIND = 0.7
+"""Below this share of the rate, answers come later and later; random arrivals of a few seconds stay above it."""
 
 SETTLING = 3.0
 """Seconds of overload that a burst may take; they are offered and stated, but not counted."""
@@ -69,7 +72,8 @@ def capacity(served: Served, source: Iterator[Call], first: float, seconds: floa
     while True:
         found = offered(served, source, rate, seconds).outcome
         best = max(best, found.rate)
-        if found.rate < KEPT_UP * rate:
+        accepted = found.statuses.get(200, 0) / sum(found.statuses.values())
+        if accepted < KEPT_UP or found.rate < FELL_BEHIND * rate:
             return best
         rate *= STEP
 
