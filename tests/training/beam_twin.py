@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
 from service.index.trie import CodeTrie
-from service.semantic_ids import TokenLayout
+from service.semantic_ids import PAD_TOKEN, TokenLayout
+from training.networks.known_ids import KnownIds
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import T5Settings, build_t5
 
 LAYOUT = TokenLayout(levels=3, codes=8, experts=3, experts_per_item=1, suffixes=4)
@@ -36,15 +38,25 @@ class Items:
     trie: CodeTrie
 
 
-def random_model(seed: int, settings: T5Settings = SMALL, layout: TokenLayout = LAYOUT) -> T5ForConditionalGeneration:
-    """A network whose log-probabilities differ enough between tokens that ties do not occur."""
+def random_model(
+    seed: int, settings: T5Settings = SMALL, layout: TokenLayout = LAYOUT, known: NDArray[np.int32] | None = None
+) -> T5ForConditionalGeneration:
+    """A network whose log-probabilities differ enough between tokens that ties do not occur.
+
+    One that reads items knows the items `known`, int32 [n, depth] tokens.
+    """
     torch.manual_seed(seed)
-    model = build_t5(layout, settings).eval()
+    items = torch.zeros(0) if known is None else torch.from_numpy(known.astype(np.int64))
+    sizes = None if known is None else KnownIds.of(layout, items).sizes
+    model = build_t5(layout, settings, sizes).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.normal_(std=1.5 / parameter.shape[1] ** 0.5)
         model.shared.weight.normal_(std=1.5)
+    if isinstance(model, SemanticT5):
+        model.know(items)
+        model.look_ahead(items, torch.rand(len(items)) + 0.5)
     return model
 
 
@@ -92,7 +104,7 @@ def score_every_level(
         logits = model(
             input_ids=torch.from_numpy(history).expand(rows, -1),
             attention_mask=torch.from_numpy(mask).expand(rows, -1),
-            labels=targets,
+            decoder_input_ids=torch.nn.functional.pad(targets[:, :-1], (1, 0), value=PAD_TOKEN),
             use_cache=False,
         ).logits
         gained = torch.log_softmax(logits.double(), dim=-1).gather(-1, targets[..., None])[..., 0]

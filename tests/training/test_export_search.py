@@ -78,17 +78,19 @@ def search(
     )
 
 
-ITEMS = SMALL.model_copy(update={"history": "items"})
-JUDGING = SMALL.model_copy(update={"history": "items", "item_head": 0.7, "item_buckets": 50, "decoder_layers": 1})
+ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.7, "decoder_layers": 1})
 
 
 @pytest.mark.parametrize(
     ("settings_of", "seed"),
-    [(SMALL, 1), (SMALL, 2), (GATED, 3), (ITEMS, 4), (JUDGING, 5)],
-    ids=["relu", "again", "gated", "items", "judging"],
+    [(SMALL, 1), (SMALL, 2), (GATED, 3), (ITEMS, 4), (ITEMS, 5)],
+    ids=["relu", "again", "gated", "items", "items again"],
 )
 def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, tmp_path: Path) -> None:
-    model, items = random_model(seed, settings_of), random_items(seed, (120,))
+    items = random_items(seed, (120,))
+    # Two thirds of the items were there when the network learned; the others came later.
+    known = items.tokens[np.arange(120) % 3 > 0] if settings_of is ITEMS else None
+    model = random_model(seed, settings_of, known=known)
     history, mask = random_histories(seed, (11, 40, 5, 23))
     recommender, allowed = exported(model, tmp_path), AllowedTokens(items.tokens)
     for beams in (1, 5, 20):

@@ -19,6 +19,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import PAD_TOKEN
 from training.networks.t5 import WEIGHTS, build_t5
+from training.recommender import tasks as tasks_module
 from training.recommender import trainer as trainer_module
 from training.recommender.batches import collate
 from training.recommender.checkpoint import FOLDER
@@ -157,7 +158,7 @@ def test_patience_ends_and_keeps_the_best(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module.F, "cross_entropy", lambda logits, *_, **__: logits.sum() * float("nan"))
+    monkeypatch.setattr(tasks_module.F, "cross_entropy", lambda logits, *_, **__: logits.sum() * float("nan"))
     with pytest.raises(ModelError, match="the training loss is nan; lower learning_rate"):
         train(tmp_path, tiny_parameters())
 

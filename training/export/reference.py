@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from service.semantic_ids import PAD_TOKEN, IntArray
-from training.networks.semantic_t5 import SemanticT5
+from training.networks.semantic_t5 import SemanticT5, last_state
 
 DEAD = -1e8
 """`generate` starts all beams but one at -1e9; what still has such a score at the end never existed."""
@@ -38,8 +38,7 @@ class GeneratedLists:
     ----------
     tokens : int32 [B, W, depth], best first; 0 where there is no result
     log_prob : float32 [B, W], -inf where there is no result
-    log_prob_by_level : float32 [B, W, depth], what each token adds to it, a head over items at
-        the last; -inf where there is no result
+    log_prob_by_level : float32 [B, W, depth], what each token adds to it; -inf where there is no result
     """
 
     tokens: IntArray
@@ -78,33 +77,49 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
     Parameters
     ----------
     model : with a head
-    state : float32 [B, M], the decoder's first
-
-    Attributes
-    ----------
-    bias : float32 [B, V], added to the log-probability of every token
+    state : float32 [B, M], the encoder's at the last item
+    depth : tokens of an item
     """
 
-    def __init__(self, model: SemanticT5, state: torch.Tensor) -> None:
-        self._model, self._state = model, state
-        self.bias = model.guide(state)
+    def __init__(self, model: SemanticT5, state: torch.Tensor, depth: int) -> None:
+        self._model, self._state, self._depth = model, state, depth
+        self._bias = model.guide(state)
 
     @classmethod
-    def of(cls, model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64]) -> Guide | None:
+    def of(
+        cls, model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64], depth: int
+    ) -> Guide | None:
         """The guide of B histories [B, S]; None where the network has no head."""
-        if not isinstance(model, SemanticT5) or not model.item_weight:
+        if not isinstance(model, SemanticT5):
             return None
-        start = torch.full((len(history), 1), PAD_TOKEN)
-        arrays = torch.from_numpy(history), torch.from_numpy(mask)
-        return cls(model, model(*arrays, decoder_input_ids=start).state[:, 0])
+        encoded = model.encoder(torch.from_numpy(history), torch.from_numpy(mask))
+        return cls(model, last_state(encoded.last_hidden_state, encoded.mask), depth)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores float32 [B * beams, V] with the bias of their history."""
-        return scores + self.bias.repeat_interleave(len(input_ids) // len(self.bias), dim=0)
+        """Scores float32 [B * beams, V] of what may follow the tokens written, which the start token leads."""
+        batch, vocabulary = self._bias.shape
+        written = input_ids[:, 1:].reshape(batch, len(input_ids) // batch, input_ids.shape[1] - 1)
+        return scores + self._added(written, torch.arange(vocabulary)).reshape(scores.shape)
 
-    def judge(self, items: torch.Tensor) -> torch.Tensor:
-        """What is added to whole items, int64 [B, W, depth] -> float32 [B, W]."""
-        return self._model.judge(self._state, items)
+    def by_level(self, items: torch.Tensor) -> torch.Tensor:
+        """What each token of items adds, or of their beginnings: int64 [B, W, l] -> float32 [B, W, l]."""
+        levels = [
+            self._added(items[..., :level], items[..., level : level + 1])[..., 0] for level in range(items.shape[-1])
+        ]
+        return torch.stack(levels, dim=-1)
+
+    def _added(self, written: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """By tokens int64 [..., C] behind what is written, int64 [B, W, l]: float32 [B, W, C]."""
+        model, length = self._model, written.shape[-1]
+        tokens = tokens.expand(*written.shape[:2], tokens.shape[-1])
+        before = model.hash_parts[written].sum(dim=-1)
+        after = before[..., None] + model.hash_parts[tokens]
+        prospects = torch.stack(
+            [model.prospect(self._state, each, whole=length + 1 == self._depth) for each in after.unbind(1)], dim=1
+        )
+        if length > 0:
+            prospects = prospects - model.prospect(self._state, before, whole=False)[..., None]
+        return self._bias.gather(1, tokens.flatten(1)).reshape(tokens.shape) + prospects
 
 
 def generate_lists(
@@ -117,7 +132,7 @@ def generate_lists(
     """Ranked lists of B histories [B, S] by transformers; scores are summed, without a length penalty; a head over
     items adds its own."""
     with torch.inference_mode():
-        guide = Guide.of(model, history, mask)
+        guide = Guide.of(model, history, mask, allowed.depth)
         found = model.generate(
             **({} if guide is None else {"logits_processor": LogitsProcessorList([guide])}),
             input_ids=torch.from_numpy(history),
@@ -139,17 +154,12 @@ def generate_lists(
         written = found.sequences[:, 1:]
         # transformers' own compute_transition_scores sums less exactly: it errs by up to 1e-4.
         log_prob, levels = torch.log_softmax(torch.stack(found.logits), dim=-1), torch.arange(allowed.depth)[:, None]
-        log_prob = log_prob if guide is None else log_prob + guide.bias.repeat_interleave(beams, dim=0)
         states = found.beam_indices[:, : allowed.depth].T.clamp(min=0) if beams > 1 else torch.arange(len(written))
         gained = log_prob[levels, states, written.T].T
-        summed = found.sequences_scores if beams > 1 else gained.sum(dim=1)
         shape = (len(history), beams, allowed.depth)
-        written, gained, summed = written.reshape(shape), gained.reshape(shape), summed.reshape(shape[:2])
-        if guide is not None:
-            judged = guide.judge(written)
-            gained[..., -1] += judged
-            summed, order = (summed + judged).sort(dim=1, descending=True)
-            written, gained = (each.gather(1, order[..., None].expand(shape)) for each in (written, gained))
+        written, gained = written.reshape(shape), gained.reshape(shape)
+        gained = gained if guide is None else gained + guide.by_level(written)
+        summed = found.sequences_scores.reshape(shape[:2]) if beams > 1 else gained.sum(dim=2)
     scores = summed.numpy()
     alive = scores > DEAD
     return GeneratedLists(
@@ -178,7 +188,7 @@ def narrowest_choice(
     """
     exact = copy.deepcopy(model).double()
     with torch.inference_mode():
-        guide = Guide.of(exact, history[None], mask[None])
+        guide = Guide.of(exact, history[None], mask[None], tokens.shape[1])
     prefixes, scores, narrowest = np.zeros((1, 0), dtype=np.int32), np.zeros(1), float("inf")
     for length in range(1, tokens.shape[1] + 1):
         children, parent = _children(prefixes, np.unique(tokens[:, :length], axis=0))
@@ -190,9 +200,10 @@ def narrowest_choice(
                 decoder_input_ids=torch.from_numpy(np.concatenate([start, prefixes], axis=1)),
                 use_cache=False,
             ).logits[:, -1]
-        log_prob = torch.log_softmax(logits, dim=-1)
-        log_prob = log_prob if guide is None else log_prob + guide.bias
-        gained = log_prob.numpy()[parent, children[:, -1]]
+        gained = torch.log_softmax(logits, dim=-1).numpy()[parent, children[:, -1]]
+        if guide is not None:
+            beginnings = torch.from_numpy(children.astype(np.int64))
+            gained = gained + guide.by_level(beginnings[None])[0, :, -1].numpy()
         total = scores[parent] + gained
         order = np.argsort(-total, kind="stable")
         if len(order) > beams:

@@ -3,7 +3,8 @@
 Every step gathers the children of each beam's node from the constraint index, adds their log-probabilities to the
 beam's score, takes the best, and reorders the decoder's cache. The index is an input, so that items come and go
 without a new export. Scores are sums of log-probabilities over the whole vocabulary, masked after the log-softmax,
-with no length penalty; where the network has a head over items, its scores of tokens guide every step.
+with no length penalty; a head over items adds what it thinks of
+each beginning of an ID, and in the end of the ID.
 Knows nothing of how the index is built.
 
 Symbols: B batch, W beams asked for, R roots, X blocked edges, C children looked at (at least the index's largest
@@ -61,14 +62,28 @@ class Found:
     tokens : int32 [B, W, depth]
     log_prob : float32 [B, W], -inf where there is no result; NaN: broken weights
     leaf : int32 [B, W]
-    log_prob_by_level : float32 [B, W, depth], what each token of a result adds to its `log_prob`, a head over items at
-        the last; where that is -inf or NaN, the same at every level
+    log_prob_by_level : float32 [B, W, depth], what each token of a result adds to its `log_prob`; where that is -inf or
+        NaN, the same at every level
     """
 
     tokens: Value
     log_prob: Value
     leaf: Value
     log_prob_by_level: Value
+
+
+@dataclass(frozen=True)
+class Written:
+    """What beams have written, as a head over items sees it.
+
+    Attributes
+    ----------
+    hashes : int64 [B, P]
+    prospect : float32 [B, P], what the head expects beyond the tokens
+    """
+
+    hashes: Value
+    prospect: Value
 
 
 @dataclass(frozen=True)
@@ -81,12 +96,23 @@ class Beams:
     token : int32 [B, W], the newest token; `PAD_TOKEN` where there is no beam
     node : int32 [B, W], where in the index it stands (after the last step: its leaf); -1 where there is no beam
     parent : int64 [B, W], the beam before this step that it comes from
+    written : hash and prospect of what it has written, where a head over items judges it
     """
 
     score: Value
     token: Value
     node: Value
     parent: Value
+    written: Written | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a request's beams are before a step: nodes int32 [B, R or W], scores float32 of the same shape."""
+
+    node: Value
+    score: Value
+    written: Written | None
 
 
 @dataclass(frozen=True)
@@ -127,15 +153,17 @@ class BeamSearch:
         past: list[KeysValues] = []
         steps: list[Beams] = []
         health = graph.constant(0.0)
-        first: Value | None = None
+        written: Written | None = None
+        if encoded.state is not None:
+            self._guide = self._network.guide(encoded.state)
+            places = graph.op("Shape", node)
+            written = Written(graph.op("Expand", 0, places), graph.op("Expand", 0.0, places))
         for level in range(depth):
             step = self._network.step(tokens, past, level, encoded)
-            if self._network.item_weight and level == 0:
-                first, self._guide = step.state, self._network.guide(step.state)
             health = health + self._health(step.log_prob, encoded.batch)
-            beams = self._advance(level, step.log_prob, node, score)
+            beams = self._advance(level, step.log_prob, Standing(node, score, written), encoded.state)
             steps.append(beams)
-            node, score, tokens = beams.node, beams.score, beams.token.reshape(-1, 1)
+            node, score, tokens, written = beams.node, beams.score, beams.token.reshape(-1, 1), beams.written
             if level < depth - 1:
                 rows = self._state_rows(level, beams)
                 past = [(keys.take(rows), values.take(rows)) for keys, values in step.keys_values]
@@ -143,25 +171,8 @@ class BeamSearch:
         paths, alive = self._paths(steps), (score > NOTHING).unsqueeze(2)
         tokens = graph.where(alive, graph.concat(paths.tokens, axis=2), PAD)
         gained = [paths.scores[0], *(after - before for before, after in pairwise(paths.scores))]
-        judged = None if first is None else self._network.judge(first, tokens.cast("int64"))
-        if judged is not None:
-            score = graph.where(score > NOTHING, score + judged, score)
-            gained[-1] = gained[-1] + judged.unsqueeze(2)
         levels = graph.where(alive, graph.concat(gained, axis=2), score.unsqueeze(2))
-        found = Found(tokens, score, node, levels)
-        return found if judged is None else self._in_order(found)
-
-    def _in_order(self, found: Found) -> Found:
-        """What was found, in the order of its scores."""
-        graph = self._graph
-        log_prob, order = graph.top_k(found.log_prob, self._width)
-        rows = graph.op("Expand", order.unsqueeze(2), graph.op("Shape", found.tokens))
-        return Found(
-            tokens=found.tokens.take_along(rows, axis=1),
-            log_prob=log_prob,
-            leaf=found.leaf.take_along(order, axis=1),
-            log_prob_by_level=found.log_prob_by_level.take_along(rows, axis=1),
-        )
+        return Found(tokens, score, node, levels)
 
     @staticmethod
     def _paths(steps: Sequence[Beams]) -> Paths:
@@ -183,15 +194,16 @@ class BeamSearch:
         first = log_prob.take(self._graph.constant(np.asarray([0])), axis=1).reshape(batch, -1)
         return self._graph.op("ReduceSum", first, np.asarray([1]), keepdims=1)
 
-    def _advance(self, level: int, log_prob: Value, node: Value, score: Value) -> Beams:
+    def _advance(self, level: int, log_prob: Value, standing: Standing, state: Value | None) -> Beams:
         """One level down: the best W children, not blocked, of all nodes at which a request stands.
 
         Parameters
         ----------
         log_prob : float32 [B or B * W, V], of what may follow each decoder state
-        node : int32 [B, R or W], score : float32 of the same shape
+        state : float32 [B, M], what a head over items judges by
         """
         graph, inputs, slots = self._graph, self._inputs, self._inputs.child_slots[level]
+        node, score = standing.node, standing.score
         alive = score > NOTHING
         here = graph.where(alive, node, ZERO)
         exists = (slots < inputs.node_count.take(here).unsqueeze(2)) & alive.unsqueeze(2)
@@ -200,9 +212,16 @@ class BeamSearch:
         # As many rows as there are decoder states: the roots of a request share one.
         children = inputs.edge_token.take(edge).reshape(log_prob.size(0), -1)
         gained = log_prob.take_along(children, axis=1).reshape(graph.op("Shape", edge))
-        if self._guide is not None:
-            guided = self._guide.take_along(children.reshape(self._guide.size(0), -1), axis=1)
-            gained = gained + guided.reshape(graph.op("Shape", edge))
+        reached: Written | None = None
+        if self._guide is not None and standing.written is not None and state is not None:
+            flat = children.reshape(self._guide.size(0), -1)
+            hashes = (standing.written.hashes.unsqueeze(2) + self._network.parts(inputs.edge_token.take(edge))).reshape(
+                0, -1
+            )
+            is_last = level == len(inputs.child_slots) - 1
+            reached = Written(hashes, self._network.prospect(state, hashes, whole=is_last))
+            judged = self._guide.take_along(flat, axis=1) + reached.prospect
+            gained = gained + judged.reshape(graph.op("Shape", edge)) - standing.written.prospect.unsqueeze(2)
         total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(0, -1)
 
         # At most X of the best W + X are blocked, so the best W of the others are all among them.
@@ -220,12 +239,19 @@ class BeamSearch:
         nowhere = graph.op("Expand", 0, self._padding)
         edge = graph.concat([chosen, nowhere.cast("int32")], axis=1).take_along(rank, axis=1)
         parent = graph.concat([place // slots.size(0), nowhere], axis=1).take_along(rank, axis=1)
+        if reached is not None:
+            hashes, prospect = reached.hashes.take_along(place, axis=1), reached.prospect.take_along(place, axis=1)
+            prospect = graph.concat([prospect, nowhere.cast("float32")], axis=1)
+            reached = Written(
+                graph.concat([hashes, nowhere], axis=1).take_along(rank, axis=1), prospect.take_along(rank, axis=1)
+            )
         alive = kept > NOTHING
         return Beams(
             score=kept,
             token=graph.where(alive, inputs.edge_token.take(edge), PAD),
             node=graph.where(alive, inputs.edge_child.take(edge), NONE),
             parent=parent,
+            written=reached,
         )
 
     def _state_rows(self, level: int, beams: Beams) -> Value:

@@ -19,7 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 23
 IR_VERSION = 11
 
-_ELEMENT = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32, "int64": TensorProto.INT64}
+_ELEMENT = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,17 +2,36 @@
 
 Knows nothing of attention and of searching.
 
-Symbols: B batch, S sequence of tokens, n items of the longest history, W beams, M model width, R rows of a table;
-depth = L + N + 1.
+Symbols: B batch, S sequence of tokens, n items of the longest history, I items known, V vocabulary, M model width, R
+rows of a table.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 from training.networks.graph import Graph, Value
-from training.networks.token_tables import hash_factors, other_rows_at
+from training.networks.known_ids import hash_parts
+from training.networks.token_tables import other_rows_at
+
+
+@dataclass(frozen=True)
+class ItemTables:
+    """Where vectors are looked up.
+
+    Attributes
+    ----------
+    tokens : float32 [R or V, M], of tokens
+    own : float32 or float16 [I + 1, M], of known IDs, or of what they begin with
+    slots : int32 [slots], rows of `own`
+    """
+
+    tokens: Value
+    own: Value
+    slots: Value
 
 
 class ItemGraph:
@@ -22,12 +41,11 @@ class ItemGraph:
         self._graph = graph
         self._layout = layout
 
-    def read(self, table: Value, history: Value, history_mask: Value) -> tuple[Value, Value]:
+    def read(self, tables: ItemTables, history: Value, history_mask: Value) -> tuple[Value, Value]:
         """One vector an item.
 
         Parameters
         ----------
-        table : float32 [R, M]
         history, history_mask : int64 [B, S], right-padded
 
         Returns
@@ -42,28 +60,35 @@ class ItemGraph:
         last = graph.op("ReduceMax", places, np.asarray([0, 1]), keepdims=0)
         numbers = graph.op("Range", 0, last + 1, 1).unsqueeze(1)
         # A product with zeros and ones sums the tokens of each item.
-        belongs = (graph.op("Equal", places.unsqueeze(1), numbers) & is_read.unsqueeze(1)).cast("float32")
-        vectors = belongs @ table.take(self._rows_of_sequences(history, positions))
+        is_part = graph.op("Equal", places.unsqueeze(1), numbers) & is_read.unsqueeze(1)
+        belongs = is_part.cast("float32")
+        hashes = graph.op("ReduceSum", is_part.cast("int64") * self.parts(history).unsqueeze(1), np.asarray([2]))
+        own = tables.own.take(self.rows_in(tables.slots, graph.op("Squeeze", hashes, np.asarray([2]))))
+        vectors = belongs @ tables.tokens.take(self._rows_of_sequences(history, positions)) + own
         return vectors, graph.op("ReduceMax", belongs, np.asarray([2]), keepdims=0)
 
-    def judge(self, own: Value, state: Value, items: Value) -> Value:
-        """Products of states with the vectors of whole IDs.
+    def parts(self, tokens: Value) -> Value:
+        """What tokens add to a hash: int64 of the same shape."""
+        return self._graph.constant(hash_parts(self._layout).numpy(), "hash_parts").take(tokens)
+
+    def rows_in(self, slots: Value, hashes: Value) -> Value:
+        """As `known_ids.rows_in`."""
+        return slots.take(self._graph.op("Mod", hashes, slots.size(0)))
+
+    def expected(self, tables: ItemTables, state: Value, hashes: Value) -> Value:
+        """Products of states with the vectors of what is written.
 
         Parameters
         ----------
-        own : float32 [buckets, M]
         state : float32 [B, M]
-        items : int64 [B, W, depth] tokens
+        hashes : int64 [B, C]
 
         Returns
         -------
-        float32 [B, W]
+        float32 [B, C]
         """
-        graph = self._graph
-        factors = np.asarray(hash_factors(self._layout.depth))
-        hashed = graph.op("ReduceSum", items * factors, np.asarray([2]), keepdims=0)
-        vectors = own.take(graph.op("Mod", hashed, graph.op("Squeeze", own.size(0))))
-        return graph.op("Squeeze", vectors @ state.unsqueeze(2), np.asarray([2]))
+        vectors = tables.own.take(self.rows_in(tables.slots, hashes)).cast("float32")
+        return self._graph.op("Squeeze", vectors @ state.unsqueeze(2), np.asarray([2]))
 
     def _positions(self, history: Value) -> Value:
         """int64 [S], 0 to S - 1."""

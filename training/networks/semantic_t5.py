@@ -1,24 +1,28 @@
-"""A T5 that reads one position an item and may judge whole items: what `[network]` of a recommender can ask for beyond
-transformers' own.
+"""A T5 that reads one position an item and judges whole items: what `history = "items"` of a recommender asks for.
 
-*Reading items.* The encoder's input is the sum of the vectors of an item's tokens, from a table of the encoder's own,
-so a history of 20 items is 20 positions and not 100. The tokens that come in are the same.
+*Reading items.* The encoder's input is the sum of the vectors of an item's tokens and one for its ID as a whole, so a
+history of 20 items is 20 positions and not 100. The tokens that come in are the same. The encoder is causal: its state
+at an item knows the history up to there, so one pass over a user's items learns from every one of them.
 
 *Judging items.* A head learns by cross-entropy over items, as SASRec does. An item's vector is the sum of its tokens'
-vectors in a table of the head's own, and of one more for the whole ID; its score is the product with the decoder's
-first state, which has seen the whole history and nothing yet of an item. Being a sum over tokens, the score guides the
-beam search: every step adds the part of its token to the log-probability.
+vectors in a table of the head's own, and of one more for the whole ID; its score is the product with the encoder's
+state at the last item.
 
-Both are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
+*Looking ahead.* The score guides every step of a beam search. What is written of an ID has a vector too: that of its
+tokens, and the mean of what the rest of the IDs that begin so adds, popular items counting more. A search thus keeps
+the beginnings behind which the head expects the best items, and ends with the head's own scores.
+
+All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
 or of training.
 
 Symbols: B batch, S sequence of tokens, n items of the longest history, V vocabulary, M model width, D decoder
-positions;
-depth = L + N + 1.
+positions, I items, W beams; depth = L + N + 1.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +33,16 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from service.semantic_ids import TokenLayout
-from training.networks.token_tables import (
-    buckets_of_items,
-    rows_of_sequences,
-    starts_item,
-    table_rows,
-)
+from training.networks.known_ids import KnownIds, KnownSizes, hash_parts, no_suffix_token, rows_in
+from training.networks.token_tables import rows_of_sequences, starts_item, table_rows
 
-READER, HEAD, OWN = "encoder.reader.weight", "item_head.weight", "item_own.weight"
-"""Tensors that only such a network has: float32 [R, M], R as `token_tables.table_rows`, [V, M] and [buckets, M]."""
-HEAD_SCALE = 0.3
-"""Standard deviation of an item's vector in a fresh head: scores begin near each other, as T5's logits do not."""
+READER, READER_OWN, ITEM_SLOTS = "encoder.reader.weight", "encoder.reader_own.weight", "encoder.item_slots"
+"""Tensors that only such a network has: float32 [R, M], R as `token_tables.table_rows`, [I + 1, M], int32 [slots]."""
+HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
+"""float32 [V, M] and [I + 1, M], float16 [beginnings + 1, M], int32 [slots]."""
+HEAD_SCALE = 0.1
+"""Standard deviation of an item's vector in a fresh head, and in a fresh reader before it is scaled up again: Adam
+moves small numbers as fast as large ones."""
 
 
 @dataclass
@@ -51,16 +54,9 @@ class EncodedItems(BaseModelOutput):  # type: ignore[misc]
 
 @dataclass
 class SemanticOutput(Seq2SeqLMOutput):  # type: ignore[misc]
-    """What the network returns.
+    """What the network returns; `item_vectors` float32 [I, M] are the head's, of the items asked about."""
 
-    Attributes
-    ----------
-    state : float32 [B, D, M], the decoder's output as it meets the embeddings
-    item_scores : float32 [B, items], the head's, of the items asked about
-    """
-
-    state: Tensor | None = None
-    item_scores: Tensor | None = None
+    item_vectors: Tensor | None = None
 
 
 def item_places(layout: TokenLayout, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,14 +79,24 @@ def item_places(layout: TokenLayout, tokens: Tensor, mask: Tensor) -> tuple[Tens
 
 
 class EncoderOfItems(T5Stack):  # type: ignore[misc]
-    """T5's encoder over items: tokens in, a state an item out."""
+    """T5's encoder over items: tokens in, a state an item out, which has seen no later one.
 
-    def __init__(self, config: T5Config, layout: TokenLayout, read_dropout: float) -> None:
+    Parameters
+    ----------
+    config : of T5's encoder
+    layout : of the tokens
+    known : how many IDs have a vector of their own
+    """
+
+    def __init__(self, config: T5Config, layout: TokenLayout, known: KnownSizes) -> None:
         super().__init__(config)
-        self.layout, self.read_dropout = layout, nn.Dropout(read_dropout)
+        self.layout = layout
         self.reader = nn.Embedding(table_rows(layout), config.d_model)
-        # An item's vector is a sum, and in all as large as one vector of T5's own table.
-        nn.init.normal_(self.reader.weight, std=(layout.depth - 1) ** -0.5)
+        self.reader_own = nn.Embedding(known.items + 1, config.d_model, padding_idx=0)
+        nn.init.normal_(self.reader.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
+        nn.init.zeros_(self.reader_own.weight)
+        self.register_buffer("item_slots", torch.zeros(known.item_slots, dtype=torch.int32))
+        self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> EncodedItems:
         """input_ids, attention_mask int64 [B, S] -> float32 [B, n, M]."""
@@ -100,8 +106,17 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
         owners = (torch.arange(batch, device=mask.device)[:, None] * items + places)[there]
         read = self.reader(rows_of_sequences(self.layout, input_ids)[there])
         summed = torch.zeros(batch * items, read.shape[1], device=read.device, dtype=read.dtype)
-        summed = self.read_dropout(summed.index_add(0, owners, read).reshape(batch, items, -1))
-        return EncodedItems(super().forward(inputs_embeds=summed, attention_mask=mask).last_hidden_state, mask=mask)
+        summed = summed.index_add(0, owners, read)
+        hashes = torch.zeros(batch * items, device=mask.device, dtype=torch.long)
+        hashes = hashes.index_add(0, owners, self.hash_parts[input_ids[there]])
+        vectors = (summed + self.reader_own(rows_in(self.item_slots, hashes))) / HEAD_SCALE
+        lowest = torch.finfo(vectors.dtype).min
+        # Padding stands behind every item, so what may not look ahead does not see it either.
+        later = torch.full((items, items), lowest, device=mask.device, dtype=vectors.dtype).triu(1)
+        encoded = super().forward(
+            inputs_embeds=vectors.reshape(batch, items, -1), attention_mask=later.expand(batch, 1, items, items)
+        )
+        return EncodedItems(encoded.last_hidden_state, mask=mask)
 
 
 @dataclass(frozen=True)
@@ -110,23 +125,18 @@ class Semantics:
 
     Attributes
     ----------
-    reads_items : whether it has the encoder of items; else that of T5
-    item_weight : of the head's scores in a search; 0: no head
-    item_buckets : vectors for whole semantic IDs, which the head adds to the sum of an item's tokens; 0: none. An ID
-        has the one that it hashes to. They begin at zero, so most IDs that training did not see add nothing.
-    read_dropout, state_dropout : shares dropped while training of what an encoder of items reads, and of the decoder's
-        states
+    item_weight : of the head's scores in a search
+    known : how many IDs of training have vectors of their own, and how many beginnings of IDs
+    read_dropout : share dropped while training throughout the encoder, in place of T5's
     """
 
-    reads_items: bool = False
-    item_weight: float = 0.0
-    item_buckets: int = 0
-    read_dropout: float = 0.0
-    state_dropout: float = 0.0
+    item_weight: float
+    known: KnownSizes
+    read_dropout: float
 
 
 class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
-    """T5 with the encoder of items, the head over items, or both.
+    """T5 with the encoder of items and the head over items.
 
     Parameters
     ----------
@@ -135,25 +145,27 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
     semantics : what it has beyond T5
     """
 
-    encoder: T5Stack
+    encoder: EncoderOfItems
 
     def __init__(self, config: T5Config, layout: TokenLayout, semantics: Semantics) -> None:
         super().__init__(config)
         self.item_weight = semantics.item_weight
-        self.state_dropout = nn.Dropout(semantics.state_dropout)
-        if semantics.reads_items:
-            encoder = EncoderOfItems(self.encoder.config, layout, semantics.read_dropout)
-            # T5 initialises its layers as parts of a whole network only.
-            encoder.load_state_dict(self.encoder.state_dict(), strict=False)
-            encoder.set_input_embeddings(self.shared)
-            self.encoder = encoder
-        if semantics.item_weight:
-            self.item_head = nn.Embedding(config.vocab_size, config.d_model)
-            nn.init.normal_(self.item_head.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
-        has_own = semantics.item_weight > 0 and semantics.item_buckets > 0
-        self.item_own = nn.Embedding(semantics.item_buckets, config.d_model) if has_own else None
-        if self.item_own is not None:
-            nn.init.zeros_(self.item_own.weight)
+        reading = copy.deepcopy(self.encoder.config)
+        reading.dropout_rate = semantics.read_dropout
+        encoder = EncoderOfItems(reading, layout, semantics.known)
+        # T5 initialises its layers as parts of a whole network only.
+        encoder.load_state_dict(self.encoder.state_dict(), strict=False)
+        encoder.set_input_embeddings(self.shared)
+        self.encoder = encoder
+        width, known = config.d_model, semantics.known
+        self.item_head = nn.Embedding(config.vocab_size, width, padding_idx=no_suffix_token(layout))
+        nn.init.normal_(self.item_head.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
+        nn.init.zeros_(self.item_head.weight[no_suffix_token(layout)])
+        self.item_own = nn.Embedding(known.items + 1, width, padding_idx=0)
+        nn.init.zeros_(self.item_own.weight)
+        self.register_buffer(AHEAD, torch.zeros(known.beginnings + 1, width, dtype=torch.float16))
+        self.register_buffer(AHEAD_SLOTS, torch.zeros(known.beginning_slots, dtype=torch.int32))
+        self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
 
     def forward(  # noqa: PLR0917  as transformers' own
         self,
@@ -163,67 +175,105 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         decoder_input_ids: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
+        rows: Tensor | None = None,
+        seen: Tensor | None = None,
         items: Tensor | None = None,
         **_: Any,
     ) -> SemanticOutput:
         """As T5's own: histories int64 [B, S], or what the encoder made of them, and tokens int64 [B, D].
 
-        `items`, int64 [items, depth] tokens, are those that the head is to judge for every history.
+        With `rows` and `seen`, int64 [A], the tokens [A, D] go on after the first `seen` positions of history `rows`.
+        `items`, int64 [I, depth] tokens, are those whose vectors are asked for.
         """
         encoded = encoder_outputs
         if encoded is None:
             encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+        states = encoded.last_hidden_state
+        crossed, mask = states, read_mask(encoded, attention_mask)
+        if rows is not None and seen is not None:
+            crossed = states[rows]
+            mask = (torch.arange(states.shape[1], device=states.device) < seen[:, None]).long()
         decoded = self.decoder(
             input_ids=decoder_input_ids,
-            encoder_hidden_states=encoded.last_hidden_state,
-            encoder_attention_mask=read_mask(encoded, attention_mask),
+            encoder_hidden_states=crossed,
+            encoder_attention_mask=mask,
             past_key_values=past_key_values,
             use_cache=use_cache,
         )
-        state = self.state_dropout(decoded.last_hidden_state) * self.model_dim**-0.5
         return SemanticOutput(
-            logits=self.lm_head(state),
+            logits=self.lm_head(decoded.last_hidden_state * self.model_dim**-0.5),
             past_key_values=decoded.past_key_values,
-            encoder_last_hidden_state=encoded.last_hidden_state,
-            state=state,
-            item_scores=None if items is None else state[:, 0] @ self.item_vectors(items).T,
+            encoder_last_hidden_state=states,
+            item_vectors=None if items is None else self.item_vectors(items),
         )
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M]."""
-        vectors: Tensor = self.item_head(items).sum(dim=-2)
-        if self.item_own is not None:
-            vectors = vectors + self.item_own(buckets_of_items(items, self.item_own.num_embeddings))
+        own = self.item_own(rows_in(self.encoder.item_slots, self.hash_parts[items].sum(dim=-1)))
+        vectors: Tensor = self.item_head(items).sum(dim=-2) + own
         return vectors
 
-    def guide(self, state: Tensor) -> Tensor:
-        """What every step of a search adds to the log-probability of a token: the decoder's first state,
-        float32 [B, M] -> float32 [B, V]."""
-        bias: Tensor = self.item_weight * (state @ self.item_head.weight.T)
-        return bias
+    @torch.no_grad()
+    def know(self, items: Tensor) -> None:
+        """Give each ID of training, and each beginning of one, its row: int64 [I, depth] tokens."""
+        known = KnownIds.of(self.encoder.layout, items)
+        self.encoder.item_slots.copy_(known.item_slots)
+        self.ahead_slots.copy_(known.beginning_slots)
 
-    def judge(self, state: Tensor, items: Tensor) -> Tensor:
-        """What is added in the end to items that a search found: for an ID as a whole.
+    @torch.no_grad()
+    def look_ahead(self, items: Tensor, weights: Tensor) -> None:
+        """Learn what lies behind every beginning of an ID: the weighted mean of what its items' vectors have beyond it.
 
         Parameters
         ----------
-        state : float32 [B, M], the decoder's first
-        items : int64 [B, W, depth], their tokens
+        items : int64 [I, depth] tokens of all items
+        weights : float32 [I], above 0
+        """
+        left, hashes = self.item_vectors(items), torch.zeros_like(items[:, 0])
+        sums, counts = torch.zeros_like(self.item_ahead, dtype=left.dtype), left.new_zeros(len(self.item_ahead))
+        for tokens in items[:, :-1].T:
+            left = left - self.item_head(tokens)
+            hashes = hashes + self.hash_parts[tokens]
+            rows = rows_in(self.ahead_slots, hashes)
+            sums.index_add_(0, rows, left * weights[:, None])
+            counts.index_add_(0, rows, weights)
+        self.item_ahead.copy_(sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)[:, None])
+
+    def guide(self, state: Tensor) -> Tensor:
+        """What a token adds to the score of what is written: states float32 [B, M] -> [B, V]."""
+        bias: Tensor = self.item_weight * (state @ self.item_head.weight.T)
+        return bias
+
+    def prospect(self, state: Tensor, hashes: Tensor, *, whole: bool) -> Tensor:
+        """What the head expects beyond the tokens of what is written; for whole IDs, what they have beyond them.
+
+        Parameters
+        ----------
+        state : float32 [B, M], the encoder's at the last item
+        hashes : int64 [B, C], sums of the hash parts of what is written
 
         Returns
         -------
-        float32 [B, W]
+        float32 [B, C]; what training did not see has nothing beyond its tokens
         """
-        if self.item_own is None:
-            return torch.zeros(items.shape[:2], device=items.device)
-        vectors = self.item_own(buckets_of_items(items, self.item_own.num_embeddings))
-        judged: Tensor = self.item_weight * (vectors @ state[:, :, None]).squeeze(2)
-        return judged
+        slots = self.encoder.item_slots if whole else self.ahead_slots
+        vectors = (self.item_own.weight if whole else self.item_ahead)[rows_in(slots, hashes)].to(state.dtype)
+        found: Tensor = self.item_weight * (vectors @ state[:, :, None]).squeeze(2)
+        return found
 
 
-def item_weight(model: T5ForConditionalGeneration) -> float:
-    """Weight of a network's head over items in a search; 0 where it has none."""
-    return float(model.item_weight) if isinstance(model, SemanticT5) else 0.0
+def known_sizes(state: Mapping[str, Tensor]) -> KnownSizes | None:
+    """How many IDs the network knows whose weights these are; None: they are of one that does not read items."""
+    sizes = [len(state[name]) for name in (HEAD_OWN, ITEM_SLOTS, AHEAD, AHEAD_SLOTS) if name in state]
+    if len(sizes) < 4:
+        return None
+    return KnownSizes(sizes[0] - 1, sizes[1], sizes[2] - 1, sizes[3])
+
+
+def last_state(states: Tensor, mask: Tensor) -> Tensor:
+    """The encoder's state at the last item: states float32 [B, n, M], mask int64 [B, n] -> float32 [B, M]."""
+    found: Tensor = states[torch.arange(len(states), device=states.device), mask.sum(dim=1) - 1]
+    return found
 
 
 def read_mask(encoded: Any, attention_mask: Any) -> Any:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import EOS_TOKEN, PAD_TOKEN, TokenLayout
-from training.networks.semantic_t5 import Semantics, SemanticT5
+from training.networks.known_ids import KnownSizes
+from training.networks.semantic_t5 import Semantics, SemanticT5, known_sizes
 from training.stage import replacing, write_atomically
 
 if TYPE_CHECKING:
@@ -46,10 +47,8 @@ class T5Settings(Strict):
     feed_forward : "relu", or "gated-gelu" as in T5 1.1
     relative_buckets, relative_max_distance : how relative positions are binned
     history : what a position of the encoder is: a token, or an item (see `training.networks.semantic_t5`)
-    item_head : weight in a search of the scores of a head over items; 0: no head
-    item_buckets : vectors of whole semantic IDs that the head has besides those of tokens, some times as many as items
-    read_dropout, state_dropout : shares of the items' vectors and of the decoder's states dropped while training, where
-        the network reads or judges items
+    item_head : weight in a search of the scores of the head over items, which comes with reading items
+    read_dropout : share dropped while training in an encoder of items; `dropout` is then the decoder's alone
     """
 
     d_model: Annotated[int, Field(ge=1)] = 128
@@ -64,9 +63,17 @@ class T5Settings(Strict):
     relative_max_distance: Annotated[int, Field(ge=4)] = 128
     history: Literal["tokens", "items"] = "tokens"
     item_head: Annotated[float, Field(ge=0)] = 0.0
-    item_buckets: Annotated[int, Field(ge=0)] = 0
     read_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    state_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _reads_and_judges(self) -> Self:
+        reads = self.history == "items"
+        if (self.item_head > 0) != reads or (self.read_dropout and not reads):
+            raise ValueError(
+                'history = "items" needs an item_head above 0; history = "tokens" has neither item_head nor '
+                "read_dropout"
+            )
+        return self
 
     def config(self, layout: TokenLayout) -> T5Config:
         """The same shape as transformers writes it, for the vocabulary of `layout`."""
@@ -142,8 +149,8 @@ class TrainedRecommender:
     trained_on: tuple[str, ...]
 
 
-def build_t5(layout: TokenLayout, settings: T5Settings) -> T5ForConditionalGeneration:
-    """A freshly initialised network.
+def build_t5(layout: TokenLayout, settings: T5Settings, known: KnownSizes | None = None) -> T5ForConditionalGeneration:
+    """A freshly initialised network; one that reads items needs to hear how many IDs it will know.
 
     Input and output embeddings are one tensor [V, d_model]; the decoder's output is therefore scaled by
     d_model^-0.5 before it meets them, which an export has to repeat. Attention is the plain ("eager") one: with a
@@ -151,14 +158,10 @@ def build_t5(layout: TokenLayout, settings: T5Settings) -> T5ForConditionalGener
     """
     config = settings.config(layout)
     config._attn_implementation = "eager"
-    if settings.history == "items" or settings.item_head:
-        semantics = Semantics(
-            reads_items=settings.history == "items",
-            item_weight=settings.item_head,
-            item_buckets=settings.item_buckets,
-            read_dropout=settings.read_dropout,
-            state_dropout=settings.state_dropout,
-        )
+    if settings.history == "items":
+        if known is None:
+            raise ModelError("a network that reads items is built for a number of known IDs, and none was given")
+        semantics = Semantics(settings.item_head, known, settings.read_dropout)
         model = SemanticT5(config, layout, semantics)
     else:
         model = T5ForConditionalGeneration(config)
@@ -213,6 +216,10 @@ def load_recommender(folder: Path) -> TrainedRecommender:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise ConfigError(f"{folder / RECORD}: {problems}") from None
     layout = record.layout.layout()
-    model = build_t5(layout, record.t5)
-    load_weights(model, load_file(folder / WEIGHTS), str(folder / WEIGHTS))
+    weights = load_file(folder / WEIGHTS)
+    known = known_sizes(weights)
+    if known is None and record.t5.history == "items":
+        raise ModelError(f"{folder / WEIGHTS}: not the weights that {RECORD} describes: no tables of items")
+    model = build_t5(layout, record.t5, known)
+    load_weights(model, weights, str(folder / WEIGHTS))
     return TrainedRecommender(model.eval(), layout, record.t5, record.max_history, record.trained_on)

@@ -21,8 +21,17 @@ import torch
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.networks.graph import Graph, Value
-from training.networks.item_graph import ItemGraph
-from training.networks.semantic_t5 import HEAD, OWN, READER
+from training.networks.item_graph import ItemGraph, ItemTables
+from training.networks.semantic_t5 import (
+    AHEAD,
+    AHEAD_SLOTS,
+    HEAD,
+    HEAD_OWN,
+    HEAD_SCALE,
+    ITEM_SLOTS,
+    READER,
+    READER_OWN,
+)
 
 MASKED = float(np.finfo(np.float32).min)
 """Added to the attention score of a masked position, as transformers does (a finite number keeps a fully masked row
@@ -56,11 +65,13 @@ class EncodedHistory:
     keys_values : by decoder layer, two float32 [B, S, H * d]
     mask : float32 [B, 1, 1, S], 0 where a token is and `MASKED` where padding is
     batch : int64 [1], B
+    state : float32 [B, M], the encoder's at the last item, where it reads items
     """
 
     keys_values: list[KeysValues]
     mask: Value
     batch: Value
+    state: Value | None
 
 
 @dataclass(frozen=True)
@@ -71,12 +82,10 @@ class Step:
     ----------
     log_prob : float32 [B * P, V]
     keys_values : by decoder layer, of all positions up to the newest
-    state : float32 [B * P, M], the decoder's output before it is scaled and meets the embeddings
     """
 
     log_prob: Value
     keys_values: list[KeysValues]
-    state: Value
 
 
 def distance_buckets(shape: T5Shape, bidirectional: bool) -> torch.Tensor:
@@ -110,7 +119,11 @@ class T5Graph:
     shape : the network's configuration
     state : its tensors, by the names of transformers' state dict and of `semantic_t5`
     layout : of its tokens
-    item_weight : of the head over items in a search; 0: there is none
+    item_weight : of the head over items in a search, where there is one
+
+    Attributes
+    ----------
+    judges : whether the network reads and judges items
 
     Raises
     ------
@@ -131,7 +144,8 @@ class T5Graph:
         self._shape = shape
         self._state = state
         self._items = ItemGraph(graph, layout)
-        self.item_weight = item_weight
+        self.judges = READER in state
+        self._item_weight = float(item_weight)
         self._embedding = self._weight("shared.weight")
         # Tied embeddings: transformers scales the decoder's output before it meets the matrix.
         self._scale = shape.d_model**-0.5 if shape.scale_decoder_outputs else 1.0
@@ -142,13 +156,14 @@ class T5Graph:
     def encode(self, history: Value, history_mask: Value) -> EncodedHistory:
         """history, history_mask int64 [B, S] -> what the decoder needs of it; S is the positions that it reads."""
         tokens: Value | None = history
-        if READER in self._state:
-            x, is_read = self._items.read(self._weight(READER), history, history_mask)
-            tokens = None
+        if self.judges:
+            reader = self._tables(READER, READER_OWN, ITEM_SLOTS)
+            x, is_read = self._items.read(reader, history, history_mask)
+            x, tokens = x * (1.0 / HEAD_SCALE), None
         else:
             x, is_read = self._embedding.take(history), history_mask.cast("float32")
         mask = (1.0 - is_read).unsqueeze(1, 2) * MASKED
-        bias = self._encoder_bias(x) + mask
+        bias = self._encoder_bias(x) + (self._later(x) if self.judges else mask)
         for number in range(self._shape.num_layers):
             block = f"encoder.block.{number}.layer"
             q, k, v = self._queries_keys_values(x, f"{block}.0", tokens if number == 0 else None)
@@ -160,7 +175,12 @@ class T5Graph:
             f"decoder.block.{number}.layer.1.EncDecAttention" for number in range(self._shape.num_decoder_layers)
         ]
         keys_values = [(self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses]
-        return EncodedHistory(keys_values, mask, history.size(0))
+        state = None
+        if self.judges:
+            # Every history has an item at least: the last is the one before the first that is not read.
+            last = self._graph.op("ReduceSum", is_read, np.asarray([1])).cast("int64") - 1
+            state = self._graph.op("GatherND", x, last, batch_dims=1)
+        return EncodedHistory(keys_values, mask, history.size(0), state)
 
     def step(self, tokens: Value, past: list[KeysValues], t: int, encoded: EncodedHistory) -> Step:
         """Log-probabilities over the whole vocabulary of what follows `tokens`.
@@ -196,20 +216,24 @@ class T5Graph:
             attended = self._graph.attention(q, *encoded.keys_values[number], mask, shape.num_heads)
             x = x + self._linear(attended, f"{cross}.o").reshape(-1, 1, shape.d_model)
             x = x + self._feed_forward(x, f"{block}.2")
-        state = self._norm(x, "decoder.final_layer_norm").reshape(-1, shape.d_model)
-        return Step(self._graph.op("LogSoftmax", state @ self._to_logits, axis=-1), present, state)
+        x = self._norm(x, "decoder.final_layer_norm").reshape(-1, shape.d_model)
+        return Step(self._graph.op("LogSoftmax", x @ self._to_logits, axis=-1), present)
 
     def guide(self, state: Value) -> Value:
-        """What the head over items adds to every log-probability: `Step.state` of the first step, float32 [B, M] ->
-        float32 [B, V]."""
-        head = self._state[HEAD].float().numpy().T * np.float32(self._scale * self.item_weight)
-        return state @ self._graph.constant(head, "item_head")
+        """As `SemanticT5.guide`: float32 [B, M] -> float32 [B, V]."""
+        return (state * self._item_weight) @ self._graph.constant(self._state[HEAD].float().numpy().T, "item_head")
 
-    def judge(self, state: Value, items: Value) -> Value | None:
-        """What the head adds to items int64 [B, W, depth] in the end: float32 [B, W]; None: nothing."""
-        if OWN not in self._state:
-            return None
-        return self._items.judge(self._weight(OWN), state * float(self._scale * self.item_weight), items)
+    def prospect(self, state: Value, hashes: Value, *, whole: bool) -> Value:
+        """As `SemanticT5.prospect`: int64 [B, C] -> float32 [B, C]."""
+        names = (HEAD, HEAD_OWN, ITEM_SLOTS) if whole else (HEAD, AHEAD, AHEAD_SLOTS)
+        return self._items.expected(self._tables(*names), state * self._item_weight, hashes)
+
+    def parts(self, tokens: Value) -> Value:
+        """What tokens add to a hash."""
+        return self._items.parts(tokens)
+
+    def _tables(self, tokens: str, own: str, slots: str) -> ItemTables:
+        return ItemTables(*(self._graph.constant(self._state[name].numpy(), name) for name in (tokens, own, slots)))
 
     def _queries_keys_values(self, x: Value, layer: str, tokens: Value | None) -> tuple[Value, Value, Value]:
         """What self-attention needs of x float32 [..., M]: three float32 [..., H * d].
@@ -271,6 +295,11 @@ class T5Graph:
         distance = self._graph.op("Clip", positions - positions.unsqueeze(1), -limit, limit)
         table = self._graph.constant(self._bias_by_distance("encoder"), "encoder.bias_by_distance")
         return table.take(distance + limit).transpose(2, 0, 1).unsqueeze(0)
+
+    def _later(self, x: Value) -> Value:
+        """float32 [n, n]: `MASKED` where position j of x [B, n, M] comes after i."""
+        positions = self._graph.op("Range", 0, self._graph.op("Squeeze", x.size(1)), 1)
+        return (positions > positions.unsqueeze(1)).cast("float32") * MASKED
 
     def _decoder_bias(self, t: int) -> Value:
         """float32 [1, H, 1, t + 1]: what position t adds to its attention to positions 0..t."""

@@ -1,8 +1,8 @@
 """Rows of tables that hold a vector for every token of an item *as its expert means it*.
 
 Code 12 of level 0 means one thing under one expert and another under the next, while the vocabulary has one token for
-both. A sequence model can tell from the expert's token; a sum of vectors cannot, so the tables have rows for each
-expert: K x L x T codes, and one row for every other token. Without experts a row is a token.
+both. A sequence model can tell from the expert's token; a sum of vectors cannot, so a table that is summed has rows for
+each expert: K x L x T codes, and one row for every other token. Without experts a row is a token.
 
 Knows nothing of networks.
 
@@ -15,9 +15,6 @@ import torch
 from torch import Tensor
 
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
-
-FACTOR = 0x9E3779B1
-"""2^32 over the golden ratio, odd: its powers spread evenly."""
 
 
 def table_rows(layout: TokenLayout) -> int:
@@ -49,16 +46,6 @@ def _rows(layout: TokenLayout, tokens: Tensor, expert_tokens: Tensor) -> Tensor:
     expert = (expert_tokens - SPECIAL_TOKENS - codes).clamp(0, layout.experts - 1)
     is_code = (tokens >= SPECIAL_TOKENS) & (tokens < SPECIAL_TOKENS + codes)
     return torch.where(is_code, tokens + expert * codes, tokens + other_rows_at(layout))
-
-
-def hash_factors(depth: int) -> list[int]:
-    """What each of an item's tokens is multiplied by before their sum, modulo the buckets, is its bucket."""
-    return [pow(FACTOR, position + 1, 1 << 31) for position in range(depth)]
-
-
-def buckets_of_items(items: Tensor, buckets: int) -> Tensor:
-    """Tokens of whole items, int64 [..., depth] -> int64 [...], below `buckets`."""
-    return (items * torch.tensor(hash_factors(items.shape[-1]), device=items.device)).sum(dim=-1) % buckets
 
 
 def starts_item(layout: TokenLayout, tokens: Tensor) -> Tensor:

@@ -89,15 +89,27 @@ def epoch_examples(
 
 
 def epoch_batches(
-    lengths: IntVector, rows: IntVector, rng: np.random.Generator, *, extra: int, budget: int, devices: int
+    lengths: IntVector,
+    rows: IntVector,
+    rng: np.random.Generator,
+    *,
+    extra: int,
+    budget: int,
+    devices: int,
+    groups: IntVector | None = None,
 ) -> list[IntVector]:
     """Batches of one epoch, in the order in which they are trained on.
 
     `devices` neighbours in the sorted order, which cost about the same, stay neighbours: each goes to a device of its
-    own. Where their number does not divide by it, a few are used twice.
+    own. Where their number does not divide by it, a few are used twice. Of several groups, int64 [n],
+    a batch holds one.
     """
-    order = rows[np.lexsort((rng.random(len(rows)), -lengths[rows]))]
-    batches = cut_by_budget(lengths, extra, budget, order)
+    of_row = np.zeros(len(rows), dtype=np.int64) if groups is None else groups[rows]
+    order = np.lexsort((rng.random(len(rows)), -lengths[rows], of_row))
+    ends = np.flatnonzero(np.diff(of_row[order], append=-1)) + 1
+    batches = [
+        batch for part in np.split(rows[order], ends[:-1]) for batch in cut_by_budget(lengths, extra, budget, part)
+    ]
     batches += [batches[number % len(batches)] for number in range(-len(batches) % devices)]
-    groups = [batches[at : at + devices] for at in range(0, len(batches), devices)]
-    return [batch for number in rng.permutation(len(groups)) for batch in groups[number]]
+    groups_of_devices = [batches[at : at + devices] for at in range(0, len(batches), devices)]
+    return [batch for number in rng.permutation(len(groups_of_devices)) for batch in groups_of_devices[number]]

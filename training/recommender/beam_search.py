@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from service.index.trie import TrieArrays
 from service.semantic_ids import PAD_TOKEN, IntArray
-from training.networks.semantic_t5 import SemanticT5, read_mask
+from training.networks.semantic_t5 import SemanticT5, last_state, read_mask
 
 NOTHING = float("-inf")
 
@@ -56,8 +56,8 @@ def beam_search(
 ) -> Tensor:
     """Leaves of the most probable paths, best first: int64 [B, W], -1 where there is none.
 
-    Scores are log-probabilities over the whole vocabulary, summed, masked after the log-softmax; a network with a head
-    over items judges those found.
+    Scores are log-probabilities over the whole vocabulary, summed, masked after the log-softmax; a head over items adds
+    what it thinks of each beginning of an ID, and in the end of the ID.
 
     Parameters
     ----------
@@ -72,8 +72,10 @@ def beam_search(
     cache = EncoderDecoderCache(DynamicCache(config=model.decoder.config), DynamicCache(config=model.decoder.config))
     node, score = roots[:, None], torch.zeros(batch, 1, device=device)
     tokens = torch.full((batch, 1), PAD_TOKEN, device=device)
-    state = torch.zeros(0)
-    written = torch.zeros(batch, 1, 0, dtype=torch.long, device=device)
+    judge = model if isinstance(model, SemanticT5) else None
+    state = torch.zeros(0) if judge is None else last_state(encoded, mask)
+    bias = torch.zeros(0) if judge is None else judge.guide(state)
+    hashes, prospect = torch.zeros_like(node), torch.zeros_like(score)
     for level, children in enumerate(trie.fanout):
         out = model(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
@@ -84,21 +86,27 @@ def beam_search(
         )
         # One row a request at the first level, where its roots share a state; one a beam later.
         log_prob = torch.log_softmax(out.logits[:, -1].float(), dim=-1).reshape(batch, -1, model.config.vocab_size)
-        if isinstance(model, SemanticT5) and model.item_weight:
-            state = out.state[:, -1].float() if level == 0 else state
-            log_prob = log_prob + model.guide(state)[:, None]
 
         # A beam that does not exist stands at node -1: it reads node 0, and its children score nothing.
         here = node.clamp(min=0)
         slots = torch.arange(children, device=device)
         exists = (slots < trie.node_count[here][..., None]) & (node >= 0)[..., None]
         edge = torch.where(exists, trie.node_start[here][..., None] + slots, 0)
-        total = score[..., None] + log_prob.gather(2, trie.edge_token[edge].flatten(2))
-        total = torch.where(exists, total, NOTHING).flatten(1)
+        written = trie.edge_token[edge]
+        gained = log_prob.gather(2, written)
+        if judge is not None:
+            reached = hashes[..., None] + judge.hash_parts[written]
+            is_last = level == len(trie.fanout) - 1
+            expected = judge.prospect(state, reached.flatten(1), whole=is_last).reshape(edge.shape)
+            gained = gained + bias.gather(1, written.flatten(1)).reshape(edge.shape) + expected - prospect[..., None]
+        total = torch.where(exists, score[..., None] + gained, NOTHING).flatten(1)
         missing = max(0, beams - total.shape[1])
         score, place = F.pad(total, (0, missing), value=NOTHING).topk(beams, dim=1)
         edge = F.pad(edge.flatten(1), (0, missing)).gather(1, place)
         node = torch.where(score > NOTHING, trie.edge_child[edge], -1)
+        if judge is not None:
+            hashes = F.pad(reached.flatten(1), (0, missing)).gather(1, place)
+            prospect = F.pad(expected.flatten(1), (0, missing)).gather(1, place)
 
         if level == 0:  # from one decoder state a request to one a beam; the history stays with its request
             cache.batch_repeat_interleave(beams)
@@ -107,11 +115,5 @@ def beam_search(
             parent = (place // children).clamp(max=beams - 1)
             rows = torch.arange(batch, device=device)[:, None] * beams + parent
             cache.self_attention_cache.reorder_cache(rows.flatten())
-        came_from = (place // children).clamp(max=written.shape[1] - 1)[..., None].expand(-1, -1, level)
-        written = written.gather(1, came_from)
-        written = torch.cat([written, trie.edge_token[edge][..., None]], dim=2)
         tokens = trie.edge_token[edge].reshape(-1, 1)
-    if isinstance(model, SemanticT5) and model.item_weight:
-        order = (score + model.judge(state, written)).argsort(dim=1, descending=True)
-        node = node.gather(1, order)
     return node

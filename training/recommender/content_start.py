@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
-from training.networks.semantic_t5 import HEAD_SCALE, EncoderOfItems, SemanticT5
-from training.networks.token_tables import buckets_of_items, rows_of_items, table_rows
+from training.networks.known_ids import rows_in
+from training.networks.semantic_t5 import HEAD_SCALE, SemanticT5
+from training.networks.token_tables import rows_of_items, table_rows
 
 PRIOR = 0.5
 """Items at the origin that every mean counts besides its own: a code of one item does not take all that it has."""
@@ -68,23 +69,22 @@ def start_from_content(
 
     Parameters
     ----------
-    tokens : int64 [I, L + N + 1], of the items of training
+    tokens : int64 [I, L + N + 1], of the items of training, which a network that reads items knows
     embeddings : float32 [I, D]
     share : how much of a vector is content; the rest stays as drawn, so that its length does not change
     """
     content = torch.from_numpy(principal_components(embeddings, network.config.d_model))
     rows = row_vectors(layout, tokens, content)
     vectors = token_vectors(layout, tokens, rows)
-    # As drawn, the sum of an item's vectors has deviation 1 where it is read, and HEAD_SCALE in the head.
     with torch.no_grad():
-        if isinstance(network.encoder, EncoderOfItems):
-            _mix(network.encoder.reader.weight, rows, share)
-        if isinstance(network, SemanticT5) and network.item_weight:
+        if isinstance(network, SemanticT5):
+            # As drawn, the sum of an item's vectors has deviation HEAD_SCALE; what they leave out is the ID's own.
+            encoder, read = network.encoder, rows[rows_of_items(layout, tokens)].sum(dim=1)
+            known = rows_in(encoder.item_slots, network.hash_parts[tokens].sum(dim=1))
+            _mix(encoder.reader.weight, HEAD_SCALE * rows, share)
+            encoder.reader_own.weight[known] = share * HEAD_SCALE * (content - read)
             _mix(network.item_head.weight, HEAD_SCALE * vectors, share)
-            if network.item_own is not None:
-                left = content - vectors[tokens].sum(dim=1)
-                buckets = buckets_of_items(tokens, network.item_own.num_embeddings)
-                network.item_own.weight.index_add_(0, buckets, share * HEAD_SCALE * left)
+            network.item_own.weight[known] = share * HEAD_SCALE * (content - vectors[tokens].sum(dim=1))
         _mix(network.shared.weight, _levelled(layout, vectors), share)
 
 

@@ -20,7 +20,7 @@ from service.errors import ConfigError, InvalidInput
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import DomainData
-from training.data.split import Examples, leave_one_out
+from training.data.split import Examples, Stretches, leave_one_out, training_stretches, windows
 from training.tokenizer.ids import DomainIds
 
 IntVector = NDArray[np.int64]
@@ -62,6 +62,8 @@ class Corpus:
     values : int32 [M, L + N + 1], semantic IDs
     history_items : int64 [I], numbers of items over all domains
     training, validation : examples
+    windows : stretches of the training part whose every item but the first is a target once, and the last is
+        `history_items[stop]`
     """
 
     layout: TokenLayout
@@ -71,11 +73,10 @@ class Corpus:
     history_items: IntVector
     training: ExampleSet
     validation: ExampleSet
+    windows: ExampleSet
 
-    def sequence_lengths(self, examples: ExampleSet, *, of_items: bool = False) -> IntVector:
-        """Tokens (or items) of each example's history, int64 [n]."""
-        if of_items:
-            return examples.stop - examples.start
+    def sequence_lengths(self, examples: ExampleSet) -> IntVector:
+        """Tokens of each example's history, int64 [n]."""
         written = item_token_counts(self.values)[self.history_items]
         before = np.concatenate([[0], np.cumsum(written)])
         lengths: IntVector = before[examples.stop] - before[examples.start] + (1 if self.layout.domains else 0)
@@ -139,17 +140,22 @@ def build_corpus(
     histories: list[IntVector] = []
     training: list[ExampleSet] = []
     validation: list[ExampleSet] = []
+    cut: list[ExampleSet] = []
     for number, domain in enumerate(domains):
         split = leave_one_out(domain.history_items, domain.history_starts, max_history)
+        stretches = windows(training_stretches(domain.history_starts), max_history)
 
-        def shifted(examples: Examples, number: int = number, at: int = interactions, first: int = users) -> ExampleSet:
-            of_domain = np.full(len(examples), number, dtype=np.int64)
-            return ExampleSet(of_domain, examples.users + first, examples.starts + at, examples.stops + at)
+        def shifted(
+            part: Examples | Stretches, ends: int = 0, number: int = number, at: int = interactions, first: int = users
+        ) -> ExampleSet:
+            of_domain = np.full(len(part.users), number, dtype=np.int64)
+            return ExampleSet(of_domain, part.users + first, part.starts + at, part.stops + at + ends)
 
         names.append(domain.name)
         histories.append(domain.history_items.astype(np.int64) + item_starts[-1])
         training.append(shifted(split.training))
         validation.append(shifted(split.validation))
+        cut.append(shifted(stretches, ends=-1))
         item_starts.append(item_starts[-1] + len(domain.items))
         interactions += len(domain.history_items)
         users += domain.users
@@ -163,6 +169,7 @@ def build_corpus(
         np.concatenate(histories),
         _joined(training),
         _joined(validation),
+        _joined(cut),
     )
     if not len(corpus.training) or not len(corpus.validation):
         raise ConfigError(f"{', '.join(names)}: no user has the 4 interactions that a training example needs")

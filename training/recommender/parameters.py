@@ -36,8 +36,10 @@ class RecommenderParameters(BaseModel):
     learning_rate, weight_decay, warmup_steps, schedule : AdamW; after the warm-up the rate falls along a cosine to 0
         or with the inverse square root of the step
     label_smoothing : share of the target's probability that is spread over the vocabulary
-    item_loss : weight of the cross-entropy over items, where the network has a head over items
-    item_negatives : items that the head tells a target from, drawn anew each step; all where there are fewer
+    item_loss : weight of the cross-entropy over items, where the network reads items
+    item_negatives : items of its domain that the head tells a target from, drawn anew each step; all where there are
+        fewer
+    decoded_per_window : where the network reads items: items of a window whose tokens the decoder learns to write
     content_start : share of content in the token vectors that training begins with; above 0 it needs the items'
         embeddings
     clip_norm : largest norm of a gradient
@@ -67,7 +69,8 @@ class RecommenderParameters(BaseModel):
     schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     item_loss: Annotated[float, Field(ge=0)] = 1.0
-    item_negatives: Count = 16384
+    item_negatives: Count = 32768
+    decoded_per_window: Count = 1
     content_start: Share = 0.0
     clip_norm: Positive = 1.0
     validations_per_epoch: Count = 1

@@ -19,19 +19,19 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from service.errors import ModelError
 from service.progress import Advance, progress
-from service.semantic_ids import PAD_TOKEN
-from training.networks.semantic_t5 import item_weight
+from training.networks.known_ids import KnownIds
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import build_t5, save_weights
-from training.recommender.batches import collate, epoch_batches, epoch_examples
+from training.recommender.batches import epoch_batches, epoch_examples
 from training.recommender.checkpoint import Progress, load_checkpoint, remove_checkpoints, save_checkpoint
 from training.recommender.content_start import start_from_content
 from training.recommender.corpus import Corpus, IntVector
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.schedule import finished_share, rate_factor
+from training.recommender.tasks import NextItems, NextTokens, Task
 from training.recommender.validation import ValidationFigures, Validator
 from training.stage import write_log
 
@@ -67,18 +67,6 @@ class Tally:
     started: float = field(default_factory=time.perf_counter)
 
 
-def item_cross_entropy(scores: Tensor, items: Tensor, candidates: Tensor) -> Tensor:
-    """Mean cross-entropy of targets among candidates.
-
-    Parameters
-    ----------
-    scores : float32 [B, C]
-    items : int64 [B], the targets
-    candidates : int64 [C], rising, each once, every target among them
-    """
-    return F.cross_entropy(scores, torch.searchsorted(candidates, items))
-
-
 class Trainer:
     """One training, from its first step or from its last checkpoint.
 
@@ -101,11 +89,14 @@ class Trainer:
     ) -> None:
         self.corpus, self.parameters, self.folder, self.accelerator = corpus, parameters, folder, accelerator
         torch.manual_seed(parameters.seed)
-        network = build_t5(corpus.layout, parameters.network)
-        self._tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
+        tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
+        reads_items = parameters.network.history == "items"
+        known = KnownIds.of(corpus.layout, tokens).sizes if reads_items else None
+        network = build_t5(corpus.layout, parameters.network, known)
+        is_semantic = isinstance(network, SemanticT5)
+        self._task: Task = NextItems(corpus, parameters, network) if is_semantic else NextTokens(corpus, parameters)
         if embeddings is not None:
-            start_from_content(network, corpus.layout, self._tokens, embeddings, parameters.content_start)
-        self._judges = item_weight(network) > 0
+            start_from_content(network, corpus.layout, tokens, embeddings, parameters.content_start)
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
@@ -126,8 +117,6 @@ class Trainer:
             parameters.max_history,
             parameters.seed,
         )
-        self._tokens = self._tokens.to(accelerator.device)
-        self._lengths = corpus.sequence_lengths(corpus.training, of_items=parameters.network.history == "items")
         self._started = time.perf_counter() - self.at.elapsed
         self._saved = time.perf_counter()
         self._tally = Tally()
@@ -162,15 +151,16 @@ class Trainer:
     def _batches(self, epoch: int) -> list[IntVector]:
         """Batches of an epoch, the same in every start and on every device."""
         rng = np.random.default_rng([self.parameters.seed, epoch])
-        examples = self.corpus.training
-        rows = epoch_examples(examples, rng, self.parameters.domain_balance, self.parameters.examples_per_user)
+        task = self._task
+        rows = epoch_examples(task.examples, rng, self.parameters.domain_balance, self.parameters.examples_per_user)
         return epoch_batches(
-            self._lengths,
+            task.lengths,
             rows,
             rng,
-            extra=self.corpus.layout.depth,
+            extra=task.extra,
             budget=self.parameters.batch_tokens,
             devices=self.accelerator.num_processes,
+            groups=task.groups,
         )
 
     def _epoch(self, batches: list[IntVector], total: int, advance: Advance) -> str:
@@ -178,14 +168,14 @@ class Trainer:
         devices, validations = self.accelerator.num_processes, self.parameters.validations_per_epoch
         steps = len(batches) // devices
         marks = {(number + 1) * steps // validations for number in range(validations)}
-        mean_rows = float(np.mean([len(batch) for batch in batches]))
+        mean_weight = float(np.mean([self._task.weight(batch) for batch in batches]))
         limit = None if self.parameters.minutes is None else self.parameters.minutes * 60
         while self.at.position < len(batches):
             elapsed = 0.0 if limit is None else self._elapsed()
             if limit is not None and elapsed >= limit:
                 return "minutes"
             done = finished_share(self.at.step, total, elapsed, limit)
-            self._step(batches[self.at.position + self.accelerator.process_index], mean_rows, done)
+            self._step(batches[self.at.position + self.accelerator.process_index], mean_weight, done)
             self.at.position += devices
             advance(1)
             if self.at.position // devices in marks:
@@ -195,34 +185,16 @@ class Trainer:
             self._save_if_due()
         return ""
 
-    def _step(self, rows: IntVector, mean_rows: float, done: float) -> None:
+    def _step(self, rows: IntVector, mean_weight: float, done: float) -> None:
         """One optimiser step on this device's batch.
 
-        Batches of short histories hold more examples; the loss is scaled so that every example of an epoch weighs the
-        same.
+        Batches differ in how many targets they have; the loss is scaled so that every one of an epoch weighs the same.
         """
         parameters, step = self.parameters, self.at.step
         # Seeded a step at a time, so that a resumed training drops out what an uninterrupted one drops out.
         torch.manual_seed(((parameters.seed << 20) + self.accelerator.process_index << 32) + step)
-        examples = self.corpus.training.take(rows)
-        batch = collate(self.corpus, examples, parameters.max_history)
-        device = self.accelerator.device
-        targets = torch.from_numpy(batch.targets).to(device)
-        items = torch.from_numpy(self.corpus.history_items[examples.stop]).to(device)
-        candidates = self._candidates(items) if self._judges else None
-        found = self.model(
-            input_ids=torch.from_numpy(batch.history).to(device),
-            attention_mask=torch.from_numpy(batch.mask).to(device),
-            decoder_input_ids=F.pad(targets[:, :-1], (1, 0), value=PAD_TOKEN),
-            use_cache=False,
-            **({} if candidates is None else {"items": self._tokens[candidates]}),
-        )
-        loss = F.cross_entropy(
-            found.logits.flatten(0, 1).float(), targets.flatten(), label_smoothing=parameters.label_smoothing
-        )
-        if candidates is not None:
-            loss = loss + parameters.item_loss * item_cross_entropy(found.item_scores.float(), items, candidates)
-        self.accelerator.backward(loss * (len(rows) / mean_rows))
+        loss = self._task.loss(self.model, rows, self.accelerator.device)
+        self.accelerator.backward(loss * (self._task.weight(rows) / mean_weight))
         self.accelerator.clip_grad_norm_(self.model.parameters(), parameters.clip_norm)
         factor = rate_factor(step, done, parameters.warmup_steps, parameters.schedule)
         for group in self.optimizer.param_groups:
@@ -232,15 +204,6 @@ class Trainer:
         self.at.step += 1
         self._tally.losses.append(loss.detach())
         self._tally.examples += len(rows)
-
-    def _candidates(self, items: Tensor) -> Tensor:
-        """Items that the head tells the targets from: int64 [C], the targets among them."""
-        count = len(self._tokens)
-        if count <= self.parameters.item_negatives:
-            return torch.arange(count, device=items.device)
-        drawn = torch.randint(count, (self.parameters.item_negatives,)).to(items.device)
-        candidates: Tensor = torch.unique(torch.cat([items, drawn]))
-        return candidates
 
     def _validate(self, batches: int, advance: Advance) -> None:
         """Measure, log, and keep the weights where they are the best so far."""
@@ -275,6 +238,7 @@ class Trainer:
     def _figures(self) -> ValidationFigures:
         """Search for the validation users, shared between the devices."""
         devices = self.accelerator.num_processes
+        self._task.settle()
         self.network.eval()
         lists = self.validator.ranked_lists(self.network, self.accelerator.process_index, devices)
         self.network.train()

@@ -1,0 +1,161 @@
+"""What a recommender learns from a batch: to write the next item of an example, or of every item of a window too.
+
+Knows nothing of optimisers or files.
+
+Symbols: B batch, A items that the decoder writes, C candidates.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from service.semantic_ids import PAD_TOKEN
+from training.networks.full_softmax import full_softmax_loss
+from training.networks.semantic_t5 import SemanticT5
+from training.recommender.batches import collate
+from training.recommender.corpus import Corpus, ExampleSet, IntVector
+from training.recommender.parameters import RecommenderParameters
+
+
+class Task(Protocol):
+    """What to learn from a batch.
+
+    Attributes
+    ----------
+    examples : what there is to draw from
+    lengths : int64 [n], positions of the encoder that each takes
+    extra : positions of the decoder that each takes
+    groups : int64 [n], a batch holds examples of one; None: of any
+    """
+
+    examples: ExampleSet
+    lengths: IntVector
+    extra: int
+    groups: IntVector | None
+
+    def weight(self, rows: IntVector) -> float:
+        """What a batch counts for: how many targets it has."""
+
+    def loss(self, model: nn.Module, rows: IntVector, device: torch.device) -> Tensor:
+        """What to descend, a scalar; `model` is the network, or what wraps it on several devices."""
+
+    def settle(self) -> None:
+        """Bring what a network derives from its weights up to date, before it searches."""
+
+
+class NextTokens:
+    """The tokens of an example's target, by cross-entropy."""
+
+    def __init__(self, corpus: Corpus, parameters: RecommenderParameters) -> None:
+        self._corpus, self._parameters = corpus, parameters
+        self.examples = corpus.training
+        self.lengths = corpus.sequence_lengths(corpus.training)
+        self.extra = corpus.layout.depth
+        self.groups: IntVector | None = None
+
+    def weight(self, rows: IntVector) -> float:
+        """One target an example."""
+        return float(len(rows))
+
+    def loss(self, model: nn.Module, rows: IntVector, device: torch.device) -> Tensor:
+        """Mean over the tokens of the targets."""
+        batch = collate(self._corpus, self.examples.take(rows), self._parameters.max_history)
+        targets = torch.from_numpy(batch.targets).to(device)
+        found = model(
+            input_ids=torch.from_numpy(batch.history).to(device),
+            attention_mask=torch.from_numpy(batch.mask).to(device),
+            decoder_input_ids=F.pad(targets[:, :-1], (1, 0), value=PAD_TOKEN),
+            use_cache=False,
+        )
+        return token_loss(found.logits, targets, self._parameters)
+
+    def settle(self) -> None:
+        """Nothing is derived."""
+
+
+class NextItems:
+    """Every item of a window but the first, by cross-entropy over the items of its domain, from the encoder's state at
+    the item before; and the tokens of some of them, drawn anew each time.
+
+    Parameters
+    ----------
+    network : whose rows of known IDs are those of the corpus
+    """
+
+    def __init__(self, corpus: Corpus, parameters: RecommenderParameters, network: SemanticT5) -> None:
+        self._corpus, self._parameters, self._network = corpus, parameters, network
+        self._tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
+        network.know(self._tokens)
+        self._lead = 1 if corpus.layout.domains else 0
+        self.examples = corpus.windows
+        self.lengths = self.examples.stop - self.examples.start
+        self.extra = corpus.layout.depth * parameters.decoded_per_window
+        self.groups: IntVector | None = self.examples.domain
+
+        met = np.ones(len(corpus.values), dtype=np.float32)
+        ends = np.zeros(len(corpus.history_items) + 1, dtype=np.int64)
+        np.add.at(ends, self.examples.start, 1)
+        np.add.at(ends, self.examples.stop + 1, -1)
+        is_training = np.cumsum(ends[:-1]) > 0
+        met += np.bincount(corpus.history_items[is_training], minlength=len(met))
+        self._popularity = torch.from_numpy(met.astype(np.float32))
+
+    def weight(self, rows: IntVector) -> float:
+        """As many targets as items but the first."""
+        return float(self.lengths[rows].sum())
+
+    def loss(self, model: nn.Module, rows: IntVector, device: torch.device) -> Tensor:
+        """Mean over the tokens that are written, and over the items with the weight `item_loss`."""
+        parameters, examples = self._parameters, self.examples.take(rows)
+        batch = collate(self._corpus, examples, parameters.max_history)
+        lengths = torch.from_numpy(self.lengths[rows])
+        owners = torch.arange(len(rows)).repeat_interleave(lengths)
+        places = torch.arange(len(owners)) - (lengths.cumsum(0) - lengths)[owners]
+        targets = torch.from_numpy(self._corpus.history_items)[torch.from_numpy(examples.start)[owners] + places + 1]
+        candidates = self._candidates(targets, int(examples.domain[0]))
+        chosen = self._chosen(lengths)
+        tokens = self._tokens[targets[chosen]].to(device)
+        found: Any = model(
+            input_ids=torch.from_numpy(batch.history).to(device),
+            attention_mask=torch.from_numpy(batch.mask).to(device),
+            decoder_input_ids=F.pad(tokens[:, :-1], (1, 0), value=PAD_TOKEN),
+            use_cache=False,
+            rows=owners[chosen].to(device),
+            seen=(places[chosen] + 1 + self._lead).to(device),
+            items=self._tokens[candidates].to(device),
+        )
+        states = found.encoder_last_hidden_state[owners.to(device), (places + self._lead).to(device)]
+        answers = torch.searchsorted(candidates, targets).to(device)
+        items = full_softmax_loss(states.float(), found.item_vectors.float(), answers)
+        return token_loss(found.logits, tokens, parameters) + parameters.item_loss * items
+
+    def settle(self) -> None:
+        """What lies behind the beginnings of IDs."""
+        device = self._network.device
+        self._network.look_ahead(self._tokens.to(device), self._popularity.to(device))
+
+    def _chosen(self, lengths: Tensor) -> Tensor:
+        """Places, among all targets, of those whose tokens are written: int64 [A], `decoded_per_window` a window."""
+        count = self._parameters.decoded_per_window
+        drawn = (torch.rand(count, len(lengths)) * lengths).long().clamp(max=lengths - 1)
+        chosen: Tensor = (lengths.cumsum(0) - lengths + drawn).flatten()
+        return chosen
+
+    def _candidates(self, targets: Tensor, domain: int) -> Tensor:
+        """Items of a domain that the targets are told from: int64 [C], rising, the targets among them."""
+        first, end = (int(each) for each in self._corpus.item_starts[domain : domain + 2])
+        if end - first <= self._parameters.item_negatives:
+            return torch.arange(first, end)
+        drawn = torch.randint(first, end, (self._parameters.item_negatives,))
+        candidates: Tensor = torch.unique(torch.cat([targets, drawn]))
+        return candidates
+
+
+def token_loss(logits: Tensor, targets: Tensor, parameters: RecommenderParameters) -> Tensor:
+    """Mean cross-entropy of tokens: logits [A, depth, V], targets int64 [A, depth]."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), label_smoothing=parameters.label_smoothing)
