@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +24,32 @@ from service.bundle.manifest import (
     RecommenderPart,
     TextEncoderPart,
 )
+from service.engine.recommender import Recommender
 from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from training.commands.evaluate import evaluate as evaluate_command
 from training.data.dataset import DomainData, write_domain, write_index
 from training.data.split import leave_one_out
-from training.evaluation.protocol import judge, training_items
+from training.evaluation.exhaustive import judged_ranks
+from training.evaluation.protocol import judge, ranked_lists, training_items
 from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
-from training.evaluation.subject import bundle_subject, choose_recommender
+from training.evaluation.subject import Subject, bundle_subject, choose_recommender
 from training.evaluation.trained import trained_subject
 from training.export.recommender import export_recommender
-from training.networks.t5 import LayoutRecord, RecommenderRecord, build_t5, save_record, save_weights
+from training.networks.known_ids import KnownIds
+from training.networks.semantic_t5 import SemanticT5
+from training.networks.t5 import (
+    LayoutRecord,
+    RecommenderRecord,
+    build_t5,
+    load_recommender,
+    save_record,
+    save_weights,
+)
 from training.recommender.corpus import build_corpus
 from training.recommender.validation import Validator, sample_users
 from training.stage import read_figures
-from training.tokenizer.ids import DomainIds, write_ids
+from training.tokenizer.ids import DomainIds, read_ids, write_ids
 
 RUNTIME = Runtime(threads=1)
 
@@ -159,6 +171,42 @@ def test_a_trained_recommender_is_measured_like_its_bundle(
     assert judged.pop("recommender") == trained[1].name
     of_bundle["domains"]["ring"].pop("recommender")
     assert judged == of_bundle["domains"]["ring"]
+
+
+def test_items_of_the_history_can_be_removed(
+    bundle: Path, dataset: Path, domain: DomainData, values: np.ndarray, tmp_path: Path
+) -> None:
+    subject = bundle_subject(bundle, RUNTIME)
+    recommender = subject.open(subject.parts[0])
+    test = leave_one_out(domain.history_items, domain.history_starts).test
+    lists = ranked_lists(recommender, domain, values, test, beams=24, advance=lambda *_: None, remove_history=True)
+    for row in range(len(test)):
+        history = set(domain.history_items[test.starts[row] : test.stops[row]].tolist())
+        assert set(lists[row][lists[row] >= 0].tolist()) == set(range(24)) - history
+    figures = evaluate(subject, dataset, tmp_path, EvaluationOptions(remove_history=True))
+    assert figures["history_items_removed"] is True
+
+
+def test_a_head_is_also_measured_without_a_search(
+    trained: tuple[Path, Path], dataset: Path, values: np.ndarray, tmp_path: Path
+) -> None:
+    """With beams for everything and hardly a word from the decoder, both find the same."""
+    settings = TINY.model_copy(update={"history": "items", "item_head": 1e5})
+    tokens = torch.from_numpy(LAYOUT.tokens(values).astype(np.int64))
+    torch.manual_seed(1)
+    model = build_t5(LAYOUT, settings, KnownIds.of(LAYOUT, tokens).sizes)
+    assert isinstance(model, SemanticT5)
+    model.know(tokens)
+    save_weights(tmp_path, model.state_dict())
+    layout = LayoutRecord.of(LAYOUT)
+    save_record(tmp_path, RecommenderRecord(t5=settings, layout=layout, max_history=20, trained_on=("ring",)))
+    export_recommender(model.eval(), LAYOUT, tmp_path / "recommender.onnx")
+    opened, judged = load_recommender(tmp_path), partial(judged_ranks, load_recommender(tmp_path))
+    part = RecommenderPart(name="a", model="recommender.onnx", domains=["ring"], domain_tokens=[], max_history=20)
+    recommender = Recommender.open(tmp_path / "recommender.onnx", part, opened.layout, RUNTIME)
+    subject = Subject({}, read_ids(trained[0]), (part,), lambda _: recommender, judged=judged)
+    found = evaluate(subject, dataset, tmp_path / "out", EvaluationOptions(beams=24))["domains"]["ring"]
+    assert found["head_over_all_items"] == found["item_level"]
 
 
 def test_ids_of_another_tokenizer_are_refused(trained: tuple[Path, Path], dataset: Path, tmp_path: Path) -> None:

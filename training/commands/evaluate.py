@@ -60,6 +60,12 @@ def evaluate(
         str | None,
         typer.Option(help="One of the bundle's recommenders.", show_default="the first that learned from the domain"),
     ] = None,
+    remove_history: Annotated[
+        bool,
+        typer.Option(
+            "--remove-history", help="Take the items of a history out of its list, as `exclude_history` of the service."
+        ),
+    ] = False,
     without_suffix: Annotated[
         int | None,
         typer.Option(
@@ -75,8 +81,8 @@ def evaluate(
     """Measure Recall and NDCG at 5 and 10, item by item, over every item of the domain.
 
     A hit is a hit on the item; beside it stand the laxer count of whole ID tuples that publications use, what always
-    recommending the ten most popular items would score, and how many items share a tuple. Items of the history are not
-    removed from the lists.
+    recommending the ten most popular items would score, and how many items share a tuple; of a trained recommender
+    that judges items also what its head scores over all items without a search.
     """
     # Imported here so that `unitok --help` stays quick.
     from service.engine.sessions import Runtime  # noqa: PLC0415
@@ -90,6 +96,7 @@ def evaluate(
         max_users=max_users,
         beams=beams,
         recommender=recommender,
+        remove_history=remove_history,
         without_suffix=without_suffix,
     )
     runtime = Runtime(provider=provider.value, threads=threads)

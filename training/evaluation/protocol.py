@@ -1,7 +1,7 @@
 """The rules of the evaluation: leave-one-out by time, full ranking, a hit is a hit on the item.
 
 Every ranked list comes from the engine that serves: its graph and the service's constraint index. Items of the history
-are not removed. Knows nothing of torch, nor of where IDs and graphs come from.
+are removed only where one asks for it. Knows nothing of torch, nor of where IDs and graphs come from.
 
 Symbols: B batch, W beams, n users.
 """
@@ -92,6 +92,7 @@ def ranked_lists(
     beams: int,
     advance: Advance,
     read: IntArray | None = None,
+    remove_history: bool = False,
 ) -> NDArray[np.int64]:
     """Item rows that the serving engine recommends, best first, -1 where there is none: int64 [n, W].
 
@@ -101,6 +102,7 @@ def ranked_lists(
     ----------
     values : int32 [items, L + N + 1], what may be found
     read : the same shape, what stands for the items in a history; None: `values`
+    remove_history : no list holds an item of its history
     """
     read = values if read is None else read
     layout = recommender.layout
@@ -120,6 +122,12 @@ def ranked_lists(
         )
         roots = np.zeros((len(batch), 1), dtype=np.int32)
         blocked = np.full((len(batch), 1), -1, dtype=np.int32)
+        if remove_history:
+            root = roots[0]
+            edges = [trie.blocked_edges(root.repeat(len(items)), layout.tokens(values[items])) for items in history_of]
+            blocked = np.full((len(batch), max(len(each) for each in edges)), -1, dtype=np.int32)
+            for row, each in enumerate(edges):
+                blocked[row, : len(each)] = each
         found = recommender.search(history.tokens, history.mask, index, roots, blocked, beams)
         lists[batch] = found.leaf
         advance(len(batch))

@@ -16,9 +16,11 @@ import numpy as np
 from service.engine.recommender import Recommender
 from service.errors import ConfigError
 from service.progress import progress
-from training.data.dataset import Dataset
-from training.data.split import leave_one_out
+from service.semantic_ids import IntArray
+from training.data.dataset import Dataset, DomainData
+from training.data.split import Examples, leave_one_out
 from training.evaluation.protocol import evaluated_users, judge, ranked_lists, without_suffixes
+from training.evaluation.ranking import ranking_figures
 from training.evaluation.subject import Subject, choose_recommender
 from training.recommender.corpus import item_values
 from training.stage import Stage, write_atomically
@@ -37,6 +39,7 @@ class EvaluationOptions:
     max_users : per domain, drawn at random with `seed`; None: all
     beams : of every search, at least 10
     recommender : name of one of the subject's; None: for each domain the first that learned from it, else the first
+    remove_history : take the items of a history out of its list, as the service's `exclude_history` does
     without_suffix : seed of a random order; given, the disambiguation is switched off: histories are read without
         suffixes, and the items of one ID tuple come in that order
     seed : draws the users
@@ -47,6 +50,7 @@ class EvaluationOptions:
     max_users: int | None = None
     beams: int = 20
     recommender: str | None = None
+    remove_history: bool = False
     without_suffix: int | None = None
     seed: int = 0
 
@@ -86,15 +90,26 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
             shuffle = None if order is None else np.random.default_rng(order)
             advance(0, name)
             lists = ranked_lists(
-                recommender, data[name], values, examples[name], beams=options.beams, advance=advance, read=read
+                recommender,
+                data[name],
+                values,
+                examples[name],
+                beams=options.beams,
+                advance=advance,
+                read=read,
+                remove_history=options.remove_history,
             )
-            judged = judge(data[name], values, examples[name], lists, shuffle).as_dict()
-            figures[name] = {**judged, "recommender": part.name, "learned_from": name in part.domains}
+            figures[name] = {
+                **judge(data[name], values, examples[name], lists, shuffle).as_dict(),
+                **_without_search(subject, data[name], values, examples[name]),
+                "recommender": part.name,
+                "learned_from": name in part.domains,
+            }
     evaluation = {
         **subject.described,
         "part": options.part,
         "beams": options.beams,
-        "history_items_removed": False,
+        "history_items_removed": options.remove_history,
         "without_suffix": options.without_suffix,
         "ranked_over": "all items of the domain",
         "mean_item_ndcg_10": round(float(np.mean([each["item_level"]["ndcg_10"] for each in figures.values()])), 5),
@@ -102,6 +117,12 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
     }
     write_atomically(out / EVALUATION, json.dumps(evaluation, indent=2) + "\n")
     return stage.finish(evaluation)
+
+
+def _without_search(subject: Subject, domain: DomainData, values: IntArray, examples: Examples) -> dict[str, Any]:
+    """Figures of a head over items alone, over all items; nothing where there is none. Items of the history stay."""
+    ranks = subject.judged(domain, values, examples)
+    return {} if ranks is None else {"head_over_all_items": ranking_figures(ranks).as_dict()}
 
 
 def _domains(wanted: Sequence[str] | None, data: Dataset, with_ids: Sequence[str]) -> list[str]:

@@ -6,15 +6,21 @@ A bundle is one such subject. Knows nothing of histories, of figures and of torc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from service.bundle.files import Bundle
 from service.bundle.manifest import RecommenderPart
 from service.engine.recommender import Recommender
 from service.engine.sessions import Runtime
 from service.errors import ConfigError
+from service.semantic_ids import IntArray
+from training.data.dataset import DomainData
+from training.data.split import Examples
 from training.evaluation.protocol import catalogue_ids
 from training.tokenizer.ids import DomainIds
 
@@ -29,12 +35,16 @@ class Subject:
     ids : by domain
     parts : the recommenders
     open : opens the graph of one of them
+    judged : ranks of the targets by a head over items alone, without a search, where the network is at hand and has one
     """
 
     described: Mapping[str, Any]
     ids: Mapping[str, DomainIds]
     parts: Sequence[RecommenderPart]
     open: Callable[[RecommenderPart], Recommender]
+    judged: Callable[[DomainData, IntArray, Examples], NDArray[np.int64] | None] = field(
+        default=lambda *_: None, kw_only=True
+    )
 
 
 def choose_recommender(parts: Sequence[RecommenderPart], domain: str, wanted: str | None) -> RecommenderPart:

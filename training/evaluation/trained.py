@@ -6,6 +6,7 @@ figures.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from service.progress import progress
 from training.data.dataset import Dataset
+from training.evaluation.exhaustive import judged_ranks
 from training.evaluation.subject import Subject
 from training.export.lists import CodedDomain, draw_histories, prove_lists
 from training.export.recommender import export_recommender
@@ -58,4 +60,4 @@ def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path
     with progress("proving ranked lists", HISTORIES) as advance:
         proof = prove_lists(opened, trained, drawn, beams=BEAMS, advance=advance).figures
     described = {"recommender": part.name, "tokenizer": tokenizer.resolve().name, "proof": proof}
-    return Subject(described, ids, (part,), lambda _: opened)
+    return Subject(described, ids, (part,), lambda _: opened, judged=partial(judged_ranks, trained))
