@@ -78,7 +78,7 @@ def search(
     )
 
 
-ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.7, "decoder_layers": 1})
+ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6, "decoder_layers": 1})
 
 
 @pytest.mark.parametrize(

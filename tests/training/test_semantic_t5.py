@@ -31,7 +31,7 @@ from training.recommender.validation import Validator, sample_users
 WITHOUT_EXPERTS = TokenLayout(levels=3, codes=5, experts=1, experts_per_item=0, suffixes=4)
 WITH_DOMAINS = TokenLayout(levels=2, codes=8, experts=3, experts_per_item=1, suffixes=4, domains=("ring", "other"))
 LAYOUTS = pytest.mark.parametrize("layout", [LAYOUT, WITHOUT_EXPERTS, WITH_DOMAINS], ids=["experts", "none", "domains"])
-JUDGES = TINY.model_copy(update={"history": "items", "item_head": 1.5})
+JUDGES = TINY.model_copy(update={"history": "items", "item_head": 0.6})
 
 
 def tokens_of(corpus: Corpus) -> torch.Tensor:
@@ -71,7 +71,7 @@ def test_its_layers_begin_as_those_of_t5() -> None:
 def test_a_network_that_reads_items_is_told_how_many() -> None:
     with pytest.raises(ModelError, match="known IDs"):
         build_t5(LAYOUT, JUDGES)
-    for settings in ({"history": "items"}, {"item_head": 1.0}, {"read_dropout": 0.1}):
+    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}):
         with pytest.raises(ValidationError, match="item_head"):
             T5Settings(**settings)
 
@@ -165,7 +165,7 @@ def test_what_begins_an_id_has_the_mean_of_what_follows(layout: TokenLayout) -> 
                 mean = (weights[below, None] * left).sum(dim=0) / weights[below].sum()
                 hashed = model.hash_parts[tokens].sum()[None, None]
                 found = model.prospect(state, hashed, whole=False)
-                torch.testing.assert_close(found, 1.5 * (state @ mean)[None], rtol=1e-2, atol=1e-2)
+                torch.testing.assert_close(found, 0.6 * (state @ mean)[None], rtol=1e-2, atol=1e-2)
 
 
 def test_an_item_that_came_later_is_its_tokens_alone() -> None:
@@ -207,10 +207,10 @@ def test_a_found_item_has_the_score_of_decoder_and_head() -> None:
     batch, beams = collate(corpus, corpus.validation, 20), len(corpus.values)
     found = generate_lists(model, batch.history, batch.mask, AllowedTokens(tokens), beams)
     with torch.inference_mode():
-        judged = 1.5 * last_state(*encoded(model, batch)) @ model.item_vectors(tokens_of(corpus)).T
+        judged = 0.6 * last_state(*encoded(model, batch)) @ model.item_vectors(tokens_of(corpus)).T
     for row in range(len(batch.history)):
         written = score_every_item(model, batch.history[row], batch.mask[row], tokens)
-        expected = written + judged[row].numpy()
+        expected = 0.4 * written + judged[row].numpy()
         np.testing.assert_array_equal(found.tokens[row], tokens[np.argsort(-expected)])
         np.testing.assert_allclose(found.log_prob[row], np.sort(expected)[::-1], atol=1e-3)
         np.testing.assert_allclose(found.log_prob_by_level[row].sum(axis=1), found.log_prob[row], atol=1e-3)

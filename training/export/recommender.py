@@ -39,8 +39,8 @@ def export_recommender(model: T5ForConditionalGeneration, layout: TokenLayout, p
     graph = Graph("recommender")
     inputs = [graph.input(each.name, each.dtype, each.shape) for each in recommender_inputs(layout.depth)]
     history, history_mask, node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, *slots = inputs
-    item_weight = model.item_weight if isinstance(model, SemanticT5) else 0.0
-    network = T5Graph(graph, model.config, model.state_dict(), layout, item_weight)
+    item_share = model.item_share if isinstance(model, SemanticT5) else 0.0
+    network = T5Graph(graph, model.config, model.state_dict(), layout, item_share)
     limits = SearchInputs(node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, slots)
     found = BeamSearch(graph, network, limits).search(network.encode(history, history_mask))
     values = (found.tokens, found.log_prob, found.leaf, found.log_prob_by_level)

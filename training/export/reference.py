@@ -79,11 +79,16 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
     model : with a head
     state : float32 [B, M], the encoder's at the last item
     depth : tokens of an item
+
+    Attributes
+    ----------
+    written_share : of the log-probabilities in the scores
     """
 
     def __init__(self, model: SemanticT5, state: torch.Tensor, depth: int) -> None:
         self._model, self._state, self._depth = model, state, depth
         self._bias = model.guide(state)
+        self.written_share = 1 - model.item_share
 
     @classmethod
     def of(
@@ -99,7 +104,7 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
         """Scores float32 [B * beams, V] of what may follow the tokens written, which the start token leads."""
         batch, vocabulary = self._bias.shape
         written = input_ids[:, 1:].reshape(batch, len(input_ids) // batch, input_ids.shape[1] - 1)
-        return scores + self._added(written, torch.arange(vocabulary)).reshape(scores.shape)
+        return self.written_share * scores + self._added(written, torch.arange(vocabulary)).reshape(scores.shape)
 
     def by_level(self, items: torch.Tensor) -> torch.Tensor:
         """What each token of items adds, or of their beginnings: int64 [B, W, l] -> float32 [B, W, l]."""
@@ -158,7 +163,7 @@ def generate_lists(
         gained = log_prob[levels, states, written.T].T
         shape = (len(history), beams, allowed.depth)
         written, gained = written.reshape(shape), gained.reshape(shape)
-        gained = gained if guide is None else gained + guide.by_level(written)
+        gained = gained if guide is None else guide.written_share * gained + guide.by_level(written)
         summed = found.sequences_scores.reshape(shape[:2]) if beams > 1 else gained.sum(dim=2)
     scores = summed.numpy()
     alive = scores > DEAD
@@ -203,7 +208,7 @@ def narrowest_choice(
         gained = torch.log_softmax(logits, dim=-1).numpy()[parent, children[:, -1]]
         if guide is not None:
             beginnings = torch.from_numpy(children.astype(np.int64))
-            gained = gained + guide.by_level(beginnings[None])[0, :, -1].numpy()
+            gained = guide.written_share * gained + guide.by_level(beginnings[None])[0, :, -1].numpy()
         total = scores[parent] + gained
         order = np.argsort(-total, kind="stable")
         if len(order) > beams:

@@ -221,7 +221,8 @@ class BeamSearch:
             is_last = level == len(inputs.child_slots) - 1
             reached = Written(hashes, self._network.prospect(state, hashes, whole=is_last))
             judged = self._guide.take_along(flat, axis=1) + reached.prospect
-            gained = gained + judged.reshape(graph.op("Shape", edge)) - standing.written.prospect.unsqueeze(2)
+            judged = judged.reshape(graph.op("Shape", edge)) - standing.written.prospect.unsqueeze(2)
+            gained = gained * (1.0 - self._network.item_share) + judged
         total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(0, -1)
 
         # At most X of the best W + X are blocked, so the best W of the others are all among them.

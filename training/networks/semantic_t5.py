@@ -10,7 +10,8 @@ state at the last item.
 
 *Looking ahead.* The score guides every step of a beam search. What is written of an ID has a vector too: that of its
 tokens, and the mean of what the rest of the IDs that begin so adds, popular items counting more. A search thus keeps
-the beginnings behind which the head expects the best items, and ends with the head's own scores.
+the beginnings behind which the head expects the best items, and ends with
+the head's own scores, mixed with the decoder's log-probabilities.
 
 All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
 or of training.
@@ -125,12 +126,12 @@ class Semantics:
 
     Attributes
     ----------
-    item_weight : of the head's scores in a search
+    item_share : of the head in the scores of a search; the rest is the decoder's
     known : how many IDs of training have vectors of their own, and how many beginnings of IDs
     read_dropout : share dropped while training throughout the encoder, in place of T5's
     """
 
-    item_weight: float
+    item_share: float
     known: KnownSizes
     read_dropout: float
 
@@ -149,7 +150,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
     def __init__(self, config: T5Config, layout: TokenLayout, semantics: Semantics) -> None:
         super().__init__(config)
-        self.item_weight = semantics.item_weight
+        self.item_share = semantics.item_share
         reading = copy.deepcopy(self.encoder.config)
         reading.dropout_rate = semantics.read_dropout
         encoder = EncoderOfItems(reading, layout, semantics.known)
@@ -241,7 +242,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
     def guide(self, state: Tensor) -> Tensor:
         """What a token adds to the score of what is written: states float32 [B, M] -> [B, V]."""
-        bias: Tensor = self.item_weight * (state @ self.item_head.weight.T)
+        bias: Tensor = self.item_share * (state @ self.item_head.weight.T)
         return bias
 
     def prospect(self, state: Tensor, hashes: Tensor, *, whole: bool) -> Tensor:
@@ -258,7 +259,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         """
         slots = self.encoder.item_slots if whole else self.ahead_slots
         vectors = (self.item_own.weight if whole else self.item_ahead)[rows_in(slots, hashes)].to(state.dtype)
-        found: Tensor = self.item_weight * (vectors @ state[:, :, None]).squeeze(2)
+        found: Tensor = self.item_share * (vectors @ state[:, :, None]).squeeze(2)
         return found
 
 

@@ -47,7 +47,8 @@ class T5Settings(Strict):
     feed_forward : "relu", or "gated-gelu" as in T5 1.1
     relative_buckets, relative_max_distance : how relative positions are binned
     history : what a position of the encoder is: a token, or an item (see `training.networks.semantic_t5`)
-    item_head : weight in a search of the scores of the head over items, which comes with reading items
+    item_head : share of the head over items in the scores of a search, which comes with reading items; the rest is the
+        decoder's
     read_dropout : share dropped while training in an encoder of items; `dropout` is then the decoder's alone
     """
 
@@ -62,7 +63,7 @@ class T5Settings(Strict):
     relative_buckets: Annotated[int, Field(ge=4)] = 32
     relative_max_distance: Annotated[int, Field(ge=4)] = 128
     history: Literal["tokens", "items"] = "tokens"
-    item_head: Annotated[float, Field(ge=0)] = 0.0
+    item_head: Annotated[float, Field(ge=0, lt=1)] = 0.0
     read_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")

@@ -119,7 +119,7 @@ class T5Graph:
     shape : the network's configuration
     state : its tensors, by the names of transformers' state dict and of `semantic_t5`
     layout : of its tokens
-    item_weight : of the head over items in a search, where there is one
+    item_share : of the head over items in the scores of a search, where there is one
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ class T5Graph:
         shape: T5Shape,
         state: Mapping[str, torch.Tensor],
         layout: TokenLayout,
-        item_weight: float = 0.0,
+        item_share: float = 0.0,
     ) -> None:
         if shape.feed_forward_proj not in ("relu", "gated-gelu"):
             raise ModelError(f"T5: feed_forward_proj is {shape.feed_forward_proj!r}, but must be relu or gated-gelu")
@@ -145,7 +145,7 @@ class T5Graph:
         self._state = state
         self._items = ItemGraph(graph, layout)
         self.judges = READER in state
-        self._item_weight = float(item_weight)
+        self.item_share = float(item_share)
         self._embedding = self._weight("shared.weight")
         # Tied embeddings: transformers scales the decoder's output before it meets the matrix.
         self._scale = shape.d_model**-0.5 if shape.scale_decoder_outputs else 1.0
@@ -221,12 +221,12 @@ class T5Graph:
 
     def guide(self, state: Value) -> Value:
         """As `SemanticT5.guide`: float32 [B, M] -> float32 [B, V]."""
-        return (state * self._item_weight) @ self._graph.constant(self._state[HEAD].float().numpy().T, "item_head")
+        return (state * self.item_share) @ self._graph.constant(self._state[HEAD].float().numpy().T, "item_head")
 
     def prospect(self, state: Value, hashes: Value, *, whole: bool) -> Value:
         """As `SemanticT5.prospect`: int64 [B, C] -> float32 [B, C]."""
         names = (HEAD, HEAD_OWN, ITEM_SLOTS) if whole else (HEAD, AHEAD, AHEAD_SLOTS)
-        return self._items.expected(self._tables(*names), state * self._item_weight, hashes)
+        return self._items.expected(self._tables(*names), state * self.item_share, hashes)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash."""

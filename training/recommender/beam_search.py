@@ -56,8 +56,8 @@ def beam_search(
 ) -> Tensor:
     """Leaves of the most probable paths, best first: int64 [B, W], -1 where there is none.
 
-    Scores are log-probabilities over the whole vocabulary, summed, masked after the log-softmax; a head over items adds
-    what it thinks of each beginning of an ID, and in the end of the ID.
+    Scores are log-probabilities over the whole vocabulary, summed, masked after the log-softmax; mixed with what a
+    head over items thinks of each beginning of an ID, and in the end of the ID.
 
     Parameters
     ----------
@@ -98,7 +98,8 @@ def beam_search(
             reached = hashes[..., None] + judge.hash_parts[written]
             is_last = level == len(trie.fanout) - 1
             expected = judge.prospect(state, reached.flatten(1), whole=is_last).reshape(edge.shape)
-            gained = gained + bias.gather(1, written.flatten(1)).reshape(edge.shape) + expected - prospect[..., None]
+            judged = bias.gather(1, written.flatten(1)).reshape(edge.shape) + expected - prospect[..., None]
+            gained = (1 - judge.item_share) * gained + judged
         total = torch.where(exists, score[..., None] + gained, NOTHING).flatten(1)
         missing = max(0, beams - total.shape[1])
         score, place = F.pad(total, (0, missing), value=NOTHING).topk(beams, dim=1)
