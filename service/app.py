@@ -20,6 +20,7 @@ from service.access import ApiKeys
 from service.browsers import InertAnswers, allow_origins
 from service.catalogue.live import LiveCatalogue
 from service.deadline import Deadline
+from service.door import Door
 from service.edge import QUIET_PATHS, BodyGuard, RequestContext
 from service.engine.engine import Engine
 from service.errors import UnitokError
@@ -130,5 +131,11 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     )
     app.add_middleware(RequestContext, metrics=metrics)
     app.add_middleware(InertAnswers)
+    lines = {
+        ("POST", "tokenize"): service.tokenize_line,
+        ("PUT", "items"): service.tokenize_line,
+        ("POST", "recommend"): service.recommend_line,
+    }
+    app.add_middleware(Door, lines=lines, metrics=metrics)
     allow_origins(app, settings.cors_origins)
     return app
