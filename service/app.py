@@ -30,7 +30,7 @@ from service.lifecycle import Service
 from service.problems import CONTENT_TYPE as PROBLEM_TYPE
 from service.problems import handle_error, handle_http, handle_validation
 from service.rates import open_rates
-from service.routes import about, explaining, items, operations
+from service.routes import about, explaining, generations, items, operations
 from service.settings import Settings
 from service.tracing import Tracing, open_tracing
 
@@ -111,7 +111,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
         telemetry=http_spans(tracing),
     )
     app.state.service = service
-    for router in (operations.router, items.router, explaining.router, about.router):
+    for router in (operations.router, items.router, explaining.router, generations.router, about.router):
         app.include_router(router)
     app.add_exception_handler(UnitokError, handle_error)
     app.add_exception_handler(RequestValidationError, handle_validation)

@@ -49,8 +49,8 @@ def status(*, store: StoreOption = None) -> None:
     """
     from contextlib import closing
 
+    from service.catalogue.current import turn
     from service.catalogue.opening import open_store, stored_generations
-    from service.generations import turn
     from service.settings import read_settings
 
     url = read_settings(store=store).store.get_secret_value()
