@@ -36,7 +36,8 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
     from service.bundle.files import Bundle
     from service.catalogue.carrying import carry as carry_items
     from service.catalogue.current import current_of, turn
-    from service.catalogue.opening import open_bundle_store, open_catalogue
+    from service.catalogue.opening import open_bundle_store
+    from service.catalogue.seeding import open_catalogue
     from service.progress import progress
     from service.settings import read_settings
 

@@ -33,7 +33,8 @@ from service.catalogue import redis_store
 from service.catalogue.carrying import Carried, carry, moves
 from service.catalogue.current import current_of, make_current, turn
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.opening import open_catalogue, open_store, stored_generations
+from service.catalogue.opening import open_store, stored_generations
+from service.catalogue.seeding import open_catalogue
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem
 from service.cli.main import build
 from service.client import NotFound, UnitokClient
