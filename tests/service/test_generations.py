@@ -160,9 +160,8 @@ def test_all_replicas_switch_and_switch_back_under_load(place: Place) -> None:
             for wanted in (2, 1, 2):
                 until(lambda: all(seen))
                 make_current(one.stores, wanted)
-                marks = [len(mine) for mine in seen]
                 until(lambda wanted=wanted: {one.generation(), two.generation()} == {wanted})
-                until(lambda marks=marks: all(len(mine) > mark for mine, mark in zip(seen, marks, strict=True)))
+                until(lambda wanted=wanted: all(mine[-1] == wanted for mine in seen))
         for mine in seen:
             changes = [after for before, after in zip([0, *mine], mine, strict=False) if before != after]
             assert changes == [1, 2, 1, 2]
