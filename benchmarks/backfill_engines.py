@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.rows import machine
 from service.bundle.files import Bundle
-from service.catalogue.opening import open_catalogue
+from service.catalogue.seeding import open_catalogue
 
 
 def main() -> None:

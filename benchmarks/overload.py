@@ -39,10 +39,11 @@ SETTLING = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Answers to what was offered, and the seconds that it took."""
+    """Answers to what was offered, the seconds that it took, and those of the processor that asking took."""
 
     answers: list[Answer]
     seconds: float
+    asking: float
 
     @property
     def outcome(self) -> Outcome:
@@ -62,8 +63,9 @@ def calls(bundle: Path) -> Iterator[Call]:
 def offered(served: Served, source: Iterator[Call], rate: float, seconds: float) -> Load:
     """Offer calls at a rate for some time."""
     chosen = list(itertools.islice(source, max(1, round(rate * seconds))))
-    began = time.perf_counter()
-    return Load(asyncio.run(offer(served.address, chosen, rate)), time.perf_counter() - began)
+    began, used = time.perf_counter(), time.process_time()
+    answers = asyncio.run(offer(served.address, chosen, rate))
+    return Load(answers, time.perf_counter() - began, time.process_time() - used)
 
 
 def capacity(served: Served, source: Iterator[Call], first: float, seconds: float) -> float:
@@ -95,7 +97,8 @@ def run(bundle: Path = Path("models/sample"), seconds: float = 10.0, first: floa
         worked = processor_seconds(served.pid) - worked
     yield from _of(loaded, begun, rate, quiet)
     of = f"{TIMES:g} times capacity"
-    note = f"{held / 1e6:.0f} MB before; {worked / loaded.seconds:.2f} cores in use"
+    cores = f"{worked / loaded.seconds:.2f} cores in use, and {loaded.asking / loaded.seconds:.2f} by the client"
+    note = f"{held / 1e6:.0f} MB before; {cores}"
     yield Row(f"{of}, growth of the service's memory", grown, "bytes", note=note)
 
 

@@ -85,6 +85,7 @@ BENCHMARKS = (
     Benchmark("http-load", "serving:load", {}, {"rates": [10, 20, 40, 60, 80, 100, 120], "seconds": 60.0}),
     Benchmark("http-large", "large_serving:run", None, {}),
     Benchmark("overload", "overload:run", {"seconds": 6.0}, {"seconds": 60.0}),
+    Benchmark("generations", "generations:run", {"repeats": 3}, {"repeats": 20}),
     Benchmark("backfill-embeddings", "backfill:run", {}, {"items": MILLION}),
     Benchmark("backfill-texts", "backfill:run", None, {"kind": "texts", "items": MILLION}),
     Benchmark("soak", "soak:run", None, {"bundle": "models/sample", "minutes": 30, "rate": 10}),

@@ -2,8 +2,12 @@
 
 Counted in items, not in requests, because a request of 500 items costs 500 times one of one; and in time, because what
 is admitted should also be answered soon. A burst may wait for a while. Once something was refused, the service is
-overloaded until nothing was refused for a second; until then a request is admitted only if it waits about as long as
-its own work takes, so that those who are let in are served nearly as fast as when it is idle.
+overloaded; until that is over a request is admitted only if it waits about as long as its own work takes, so that those
+who are let in are served nearly as fast as when it is idle.
+
+Overload is over when a second's work, and all that has come since, refused or not, could have been done in the time
+that has passed. So it lasts as long as more comes than can be done, and ends by itself as soon as less does, although
+single requests are refused by chance up to the end.
 
 Knows nothing of what is done with the items. Belongs to one event loop and needs no lock.
 """
@@ -25,7 +29,7 @@ SMOOTHING = 0.1
 LONGEST_RETRY_SECONDS = 30.0
 
 CALM_SECONDS = 1.0
-"""How long nothing may have been refused before a burst may wait again."""
+"""Work that is counted as left over when a request is refused, and at most while there is overload."""
 
 LEAST_WAIT_SECONDS = 0.005
 """A wait that matters to nobody."""
@@ -67,13 +71,14 @@ class Admission:
         self._most_wait = most_wait
         self._patience = patience
         self._refused = refused
-        self._refused_at = -math.inf
+        self._overloaded = False
+        self._left_over = 0.0
+        self._left_over_at = clock()
         self._clock = clock
         self._mean_stay = 0.0
 
-    @contextmanager
-    def enter(self, items: int, expected: Expected = NO_WAIT) -> Iterator[None]:
-        """Hold a place for `items` while the block runs.
+    def check(self, items: int, expected: Expected) -> None:
+        """Refuse a request of so many items if there is no room for it now.
 
         Parameters
         ----------
@@ -84,9 +89,22 @@ class Admission:
         Overloaded : there is no room; `retry_after` is how long requests have stayed lately, in whole seconds
         """
         if self.items + items > self.capacity:
-            self._refuse(f"{self.items} items are being worked on and {items} more would exceed {self.capacity}")
+            reason = f"{self.items} items are being worked on and {items} more would exceed {self.capacity}"
+            self.refuse(reason, expected.share)
         if expected.wait > self._longest_wait(expected.work):
-            self._refuse(f"the request would wait for {expected.wait:.2f} s behind {self.items} items")
+            reason = f"the request would wait for {expected.wait:.2f} s behind {self.items} items"
+            self.refuse(reason, expected.share)
+
+    @contextmanager
+    def enter(self, items: int, expected: Expected = NO_WAIT) -> Iterator[None]:
+        """Hold a place for `items` while the block runs.
+
+        Raises
+        ------
+        Overloaded : as `check` says
+        """
+        self.check(items, expected)
+        self._came(expected.share)
         self.items += items
         self.requests += 1
         self.idle.clear()
@@ -100,14 +118,31 @@ class Admission:
                 self.idle.set()
             self._mean_stay += SMOOTHING * (self._clock() - entered - self._mean_stay)
 
-    def _longest_wait(self, work: float) -> float:
-        """Seconds that a request whose own work takes `work` may wait now."""
-        if self._clock() - self._refused_at >= CALM_SECONDS:
-            return max(self._most_wait, work)
-        return max(LEAST_WAIT_SECONDS, work * self._patience)
+    def refuse(self, reason: str, share: float) -> NoReturn:
+        """Refuse a request that would take `share` seconds; from now on there is overload.
 
-    def _refuse(self, reason: str) -> NoReturn:
-        self._refused_at = self._clock()
+        Raises
+        ------
+        Overloaded : always
+        """
+        self._came(share)
+        if not self._overloaded:
+            self._overloaded, self._left_over = True, CALM_SECONDS
         self._refused()
         retry_after = min(LONGEST_RETRY_SECONDS, max(1.0, math.ceil(self._mean_stay)))
         raise Overloaded(f"{reason}; try again in {retry_after:.0f} s", retry_after)
+
+    def _longest_wait(self, work: float) -> float:
+        """Seconds that a request whose own work takes `work` may wait now."""
+        self._came(0.0)
+        if self._overloaded:
+            return max(LEAST_WAIT_SECONDS, work * self._patience)
+        return max(self._most_wait, work)
+
+    def _came(self, share: float) -> None:
+        """Count work that has come, and take off what could be done since the last."""
+        now = self._clock()
+        self._left_over = max(0.0, self._left_over - (now - self._left_over_at))
+        self._left_over_at = now
+        self._overloaded = self._overloaded and self._left_over > 0
+        self._left_over = min(CALM_SECONDS, self._left_over + share)

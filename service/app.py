@@ -20,6 +20,7 @@ from service.access import ApiKeys
 from service.browsers import InertAnswers, allow_origins
 from service.catalogue.live import LiveCatalogue
 from service.deadline import Deadline
+from service.door import Door
 from service.edge import QUIET_PATHS, BodyGuard, RequestContext
 from service.engine.engine import Engine
 from service.errors import UnitokError
@@ -29,7 +30,7 @@ from service.lifecycle import Service
 from service.problems import CONTENT_TYPE as PROBLEM_TYPE
 from service.problems import handle_error, handle_http, handle_validation
 from service.rates import open_rates
-from service.routes import about, explaining, items, operations
+from service.routes import about, explaining, generations, items, operations
 from service.settings import Settings
 from service.tracing import Tracing, open_tracing
 
@@ -110,7 +111,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
         telemetry=http_spans(tracing),
     )
     app.state.service = service
-    for router in (operations.router, items.router, explaining.router, about.router):
+    for router in (operations.router, items.router, explaining.router, generations.router, about.router):
         app.include_router(router)
     app.add_exception_handler(UnitokError, handle_error)
     app.add_exception_handler(RequestValidationError, handle_validation)
@@ -130,5 +131,11 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     )
     app.add_middleware(RequestContext, metrics=metrics)
     app.add_middleware(InertAnswers)
+    lines = {
+        ("POST", "tokenize"): service.tokenize_line,
+        ("PUT", "items"): service.tokenize_line,
+        ("POST", "recommend"): service.recommend_line,
+    }
+    app.add_middleware(Door, lines=lines, metrics=metrics)
     allow_origins(app, settings.cors_origins)
     return app

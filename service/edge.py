@@ -1,4 +1,4 @@
-"""The outermost layers of the app: request ids, the access log, body limits, and clients that leave.
+"""Outer layers of the app: request ids, the access log, body limits, and clients that leave.
 
 Plain ASGI, because they must see a request before its body is read and an answer after it is sent. Knows nothing of
 what the routes do.
@@ -48,8 +48,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = request_id_of(scope)
         # A copy, because the server shares one state between all requests.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         started, status = time.perf_counter(), CLIENT_LEFT
@@ -203,6 +202,12 @@ async def answer_and_linger(response: Response, receive: Receive, send: Send, mo
     except TimeoutError:
         pass
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def request_id_of(scope: Scope) -> str:
+    """The caller's own `X-Request-ID` if it is sane, else one that is made here."""
+    given = Headers(scope=scope).get(REQUEST_ID, "")
+    return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def _is_json(content_type: str | None) -> bool:

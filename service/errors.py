@@ -93,6 +93,14 @@ class ConfigError(UnitokError):
     """A setting or a configuration file is wrong; the message names the key."""
 
 
+class UnknownGeneration(ConfigError):
+    """The ID generation is not there, or not served; the message says which are."""
+
+
+class GenerationIncomplete(ConfigError):
+    """The ID generation's catalogue is not complete yet."""
+
+
 class ProviderUnavailable(ConfigError):
     """The requested ONNX Runtime execution provider is not in this installation."""
 

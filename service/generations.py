@@ -4,66 +4,28 @@ Each generation is a whole application of its own, with its engine, its catalogu
 current one, or to the one that it names in the header `X-Unitok-Generation`. A request that has begun is finished by
 the generation it began with, so a switch fails nobody.
 
-Which one is current is kept in the store, so that all replicas follow: each generation's catalogue holds a number, and
-the highest is current. Raising one number is one write, so nobody ever sees none, or two. Knows nothing of what the
-applications do.
+Which one is current is kept in the store (see `service/catalogue/current.py`), so that all replicas follow. Knows
+nothing of what the applications do.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from http import HTTPStatus
 
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.catalogue.store import CatalogueStore
-from service.errors import ConfigError, StoreUnavailable
+from service.catalogue.current import current_of, turn
+from service.errors import ConfigError, StoreUnavailable, UnknownGeneration
 from service.lifecycle import Service, State
 from service.logs import get_logger
-from service.problems import Kind, problem_response
+from service.problems import error_response
 
 PIN = "X-Unitok-Generation"
-
-TURN = "current generation"
-"""Checkpoint that holds a generation's number."""
-
-UNKNOWN = Kind(HTTPStatus.NOT_FOUND, "unknown-generation", "The generation is not served here")
-
-
-def turn(store: CatalogueStore) -> int:
-    """A generation's number, 0 if it never was made current."""
-    return int(store.checkpoint(TURN) or 0)
-
-
-def make_current(stores: Mapping[int, CatalogueStore], generation: int) -> None:
-    """Switch to a generation; every service that serves it follows when it next looks.
-
-    Parameters
-    ----------
-    stores : every generation of the bundle that there is
-    generation : the one to be current
-
-    Raises
-    ------
-    ConfigError : its catalogue is not complete
-    StoreUnavailable : nothing was switched
-    """
-    if not stores[generation].seeded():
-        raise ConfigError(f"generation {generation}: its catalogue is not complete, so it cannot be made current")
-    turns = {number: turn(store) for number, store in stores.items()}
-    if current_of(turns) != generation or not turns[generation]:
-        stores[generation].save_checkpoint(TURN, str(max(turns.values()) + 1))
-
-
-def current_of(turns: Mapping[int, int]) -> int | None:
-    """The generation whose number is highest, the later one if two are; None where none was ever made current."""
-    number, generation = max((turn, generation) for generation, turn in turns.items())
-    return generation if number else None
 
 
 class Generations(Starlette):
@@ -163,8 +125,8 @@ class OwnGeneration:
         if pin is None or _number(pin) == self._generation:
             await self._app(scope, receive, send)
             return
-        detail = f"{PIN} is {pin!r}, which is no generation that is served here"
-        await problem_response(scope, UNKNOWN, detail)(scope, receive, send)
+        error = UnknownGeneration(f"{PIN} is {pin!r}, which is no generation that is served here")
+        await error_response(scope, error)(scope, receive, send)
 
 
 @asynccontextmanager

@@ -20,8 +20,10 @@ from service.engine.engine import Engine
 from service.errors import ModelError, NotReady, UnitokError
 from service.explaining import Explaining
 from service.items import ItemContent
+from service.line import Line
 from service.logs import get_logger
 from service.metrics import Metrics
+from service.pace import Expected
 from service.queries import ItemInput, RecommendQuery
 from service.recommending import Recommending
 from service.searching import Searching
@@ -62,6 +64,7 @@ class Service:
     Attributes
     ----------
     tokenizing, recommending, explaining, writing : the operations
+    tokenize_line, recommend_line : those who come for the first two, before they are read
     state, checks : how far it is, and what each readiness check said
     """
 
@@ -96,6 +99,9 @@ class Service:
             token_space=token_space,
         )
         self._searching = Searching(catalogue, settings.search_batch_beams, self.metrics)
+        most_declined = settings.overload_refusals_per_second
+        self.tokenize_line = Line(self.admission, self._encoding.expected, most_declined)
+        self.recommend_line = Line(self.admission, self._recommend_expected, most_declined)
         self.writing = Writing(catalogue, self.metrics)
         self.tokenizing = Tokenizing(
             encoding=self._encoding,
@@ -104,7 +110,7 @@ class Service:
             layout=engine.layout,
             expert_names=manifest.item_tokenizer.expert_names,
             limits=settings.limits,
-            admission=self.admission,
+            line=self.tokenize_line,
             metrics=self.metrics,
         )
         self.explaining = Explaining(
@@ -120,10 +126,15 @@ class Service:
             catalogue=catalogue,
             default_beam_width=settings.default_beam_width,
             limits=settings.limits,
-            admission=self.admission,
+            line=self.recommend_line,
             metrics=self.metrics,
         )
         self._add_gauges()
+
+    def _recommend_expected(self, items: int) -> Expected:
+        """How long a search with `items - 1` raw items in its history would wait, and then take."""
+        expected = self._searching.expected()
+        return expected + self._encoding.expected(items - 1) if items > 1 else expected
 
     def _add_gauges(self) -> None:
         metrics = self.metrics

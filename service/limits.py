@@ -28,6 +28,8 @@ DOMAINS = 1_000
 """Domains of one request."""
 BEAMS = 1_000
 """Beam width, and so also k."""
+GENERATION = 2**31 - 1
+"""Number of an ID generation."""
 NEIGHBOURS = 100
 """Items alike that an explanation may list."""
 

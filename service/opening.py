@@ -13,7 +13,7 @@ from pathlib import Path
 
 from service.bundle.files import Bundle
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.opening import open_catalogue
+from service.catalogue.seeding import open_catalogue
 from service.engine.engine import Engine
 from service.logs import get_logger
 from service.settings import Settings

@@ -12,17 +12,27 @@ from dataclasses import dataclass
 SMOOTHING = 0.2
 """Weight of the newest batch in the running means."""
 
+FORGETTING = 0.0002
+"""Weight of the newest batch where it was slower than the best ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Seconds that new entries of a queue will wait, and then take, as things stand."""
+    """Seconds that new entries of a queue will wait, and then take, as things stand.
+
+    Attributes
+    ----------
+    wait, work : seconds
+    share : seconds that they would take of a batch that is as cheap an entry as batches get, which are large ones
+    """
 
     wait: float = 0.0
     work: float = 0.0
+    share: float = 0.0
 
     def __add__(self, other: Expected) -> Expected:
         """Of work that goes through one queue and then through another."""
-        return Expected(self.wait + other.wait, self.work + other.work)
+        return Expected(self.wait + other.wait, self.work + other.work, self.share + other.share)
 
 
 class Pace:
@@ -36,6 +46,7 @@ class Pace:
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self._clock = clock
         self._unit: float | None = None
+        self._least = 0.0
         self._entry = 0.0
         self._running: tuple[int, float] | None = None
 
@@ -50,7 +61,10 @@ class Pace:
             return
         size, began = self._running
         unit = (self._clock() - began) / size
-        self._unit = unit if self._unit is None else self._unit + SMOOTHING * (unit - self._unit)
+        if self._unit is None:
+            self._unit = self._least = unit
+        self._unit += SMOOTHING * (unit - self._unit)
+        self._least += (SMOOTHING if unit < self._least else FORGETTING) * (unit - self._least)
         self._running = None
 
     def size(self, entries: int) -> float:
@@ -61,4 +75,4 @@ class Pace:
         """What entries of this size in all may expect behind waiting entries of size `ahead` and what runs."""
         unit, running = self._unit or 0.0, self._running
         rest = max(0.0, running[0] * unit - (self._clock() - running[1])) if running else 0.0
-        return Expected(rest + ahead * unit, size * unit)
+        return Expected(rest + ahead * unit, size * unit, size * self._least)

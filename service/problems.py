@@ -21,6 +21,7 @@ from starlette.types import Scope
 from service.errors import (
     DeadlineExceeded,
     Forbidden,
+    GenerationIncomplete,
     InvalidInput,
     ItemNotFound,
     LimitExceeded,
@@ -32,6 +33,7 @@ from service.errors import (
     Unauthenticated,
     UnitokError,
     UnknownDomain,
+    UnknownGeneration,
 )
 from service.logs import get_logger
 from service.schemas import field_path
@@ -77,6 +79,10 @@ TABLE: Mapping[type[UnitokError], Kind] = {
     UnknownDomain: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "unknown-domain", "The domain holds no item"),
     LimitExceeded: Kind(HTTPStatus.UNPROCESSABLE_ENTITY, "limit-exceeded", "The request exceeds a limit"),
     ItemNotFound: Kind(HTTPStatus.NOT_FOUND, "item-not-found", "The item is not in the catalogue"),
+    UnknownGeneration: Kind(HTTPStatus.NOT_FOUND, "unknown-generation", "The generation is not served here"),
+    GenerationIncomplete: Kind(
+        HTTPStatus.CONFLICT, "generation-incomplete", "The generation's catalogue is not complete"
+    ),
     SuffixExhausted: Kind(HTTPStatus.CONFLICT, "suffix-exhausted", "No semantic ID is left for the item"),
     Unauthenticated: Kind(
         HTTPStatus.UNAUTHORIZED,

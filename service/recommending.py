@@ -22,13 +22,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.admission import Admission
 from service.catalogue.live import CatalogueEntry, LiveCatalogue
 from service.catalogue.store import ItemKey
 from service.encoding import Encoding
 from service.engine.engine import Engine
 from service.errors import InvalidInput, UnknownDomain
 from service.limits import Limits
+from service.line import Line
 from service.metrics import Metrics
 from service.queries import ItemInput, RecommendQuery
 from service.searching import Recommendation, Searching, SearchJob
@@ -64,7 +64,8 @@ class Recommending:
     encoding, searching : the two queues
     catalogue : the live catalogue
     default_beam_width : of requests that name none
-    limits, admission, metrics : shared with the other operation
+    line : of the operation's own requests
+    limits, metrics : shared with the other operation
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Recommending:
         catalogue: LiveCatalogue,
         default_beam_width: int,
         limits: Limits,
-        admission: Admission,
+        line: Line,
         metrics: Metrics,
     ) -> None:
         self._engine = engine
@@ -85,7 +86,7 @@ class Recommending:
         self._catalogue = catalogue
         self._default_beam_width = default_beam_width
         self._limits = limits
-        self._admission = admission
+        self._line = line
         self._metrics = metrics
 
     async def recommend(self, query: RecommendQuery) -> Recommendations:
@@ -109,7 +110,7 @@ class Recommending:
         expected = self._searching.expected()
         if raw:
             expected += self._encoding.expected(len(raw))
-        with self._admission.enter(1 + len(raw), expected):
+        with self._line.enter(1 + len(raw), expected):
             history = await self._history(recent, raw)
             excluded = list(query.exclude)
             if query.exclude_history:

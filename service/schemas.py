@@ -410,6 +410,20 @@ class BundleResponse(Generation):
     figures: dict[str, Any]
 
 
+class SwitchRequest(Body):
+    """Which ID generation is to be the current one."""
+
+    generation: int = Field(ge=1, le=limits.GENERATION, examples=[1])
+
+
+class SwitchResponse(Answer):
+    """A switch that was made."""
+
+    bundle: str
+    before: int | None = Field(description="The one that was current; null where none ever was made so.")
+    current: int
+
+
 class Liveness(Answer):
     """The process answers."""
 

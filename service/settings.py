@@ -132,8 +132,16 @@ class Settings(BaseSettings):
         default=1.5,
         ge=0,
         le=1000,
-        description="How many times the time of its own work a request may be expected to wait, while requests are "
-        "being refused and for a second after.",
+        description="How many times the time of its own work a request may be expected to wait while there is "
+        "overload.",
+    )
+
+    overload_refusals_per_second: float = Field(
+        default=100.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Requests of one operation that may be read and then refused in a second; beyond that, all are "
+        "refused unread. Each costs the server about a millisecond.",
     )
 
     text_batch_tokens: int = Field(

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.admission import Admission
 from service.catalogue.content import stored_content
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.store import ItemKey, NewItem
 from service.encoding import EncodedItem, Encoding
 from service.errors import InvalidInput, SuffixExhausted
 from service.limits import Limits
+from service.line import Line
 from service.metrics import Metrics
 from service.queries import ItemInput
 from service.semantic_ids import IntArray, SemanticId, TokenLayout
@@ -57,7 +57,8 @@ class Tokenizing:
     catalogue, writing : the live catalogue, and what changes it
     layout : shape of the semantic IDs
     expert_names : names of the K experts
-    limits, admission, metrics : shared with the other operation
+    line : of the operation's own requests
+    limits, metrics : shared with the other operation
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Tokenizing:
         layout: TokenLayout,
         expert_names: Sequence[str],
         limits: Limits,
-        admission: Admission,
+        line: Line,
         metrics: Metrics,
     ) -> None:
         self._encoding = encoding
@@ -78,7 +79,7 @@ class Tokenizing:
         self._layout = layout
         self._expert_names = tuple(expert_names)
         self._limits = limits
-        self._admission = admission
+        self._line = line
         self._metrics = metrics
 
     async def tokenize(self, items: Sequence[ItemInput], register: bool = False) -> list[TokenizedItem]:
@@ -94,7 +95,7 @@ class Tokenizing:
         """
         fields = [f"items[{position}]" for position in range(len(items))]
         self._check(items, fields, register)
-        with self._admission.enter(len(items), self._encoding.expected(len(items))):
+        with self._line.enter(len(items), self._encoding.expected(len(items))):
             encoded = await self._encoding.encode(items, fields)
             self._metrics.items("tokenized", len(items))
             if register:

@@ -14,7 +14,7 @@ import polars as pl
 
 from service.bundle.files import Bundle
 from service.bundle.sample import SAMPLE, ProvenSample
-from service.catalogue.opening import read_bundle_catalogue
+from service.catalogue.seeding import read_bundle_catalogue
 from service.engine.engine import Engine
 from service.engine.recommender import BeamResult
 from service.engine.sessions import Provider

@@ -119,7 +119,7 @@ def _bundle(path: Path) -> None:
     """Open a bundle as the service does, and use each of its parts once."""
     from service.bundle.files import Bundle
     from service.bundle.sample import SAMPLE, ProvenSample
-    from service.catalogue.opening import read_bundle_catalogue
+    from service.catalogue.seeding import read_bundle_catalogue
     from service.engine.engine import Engine
 
     bundle = Bundle.open(path)

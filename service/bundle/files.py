@@ -36,16 +36,7 @@ class Bundle:
         ------
         BundleError : no manifest, a key or a value the schema does not know, a file missing or altered
         """
-        path = folder / MANIFEST
-        try:
-            manifest = Manifest.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise BundleError(f"{path}: no such file; a bundle is a folder with a {MANIFEST}") from None
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}" for problem in error.errors()
-            )
-            raise BundleError(f"{path}: {problems}") from None
+        manifest = read_manifest(folder)
         for name, expected in manifest.files.items():
             file = folder / name
             if not file.is_file():
@@ -60,6 +51,25 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.folder / name}: not listed in {MANIFEST}")
         return self.folder / name
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read a bundle's manifest alone, for who wants to know which bundle it is.
+
+    Raises
+    ------
+    BundleError : no manifest, a key or a value the schema does not know
+    """
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no such file; a bundle is a folder with a {MANIFEST}") from None
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}" for problem in error.errors()
+        )
+        raise BundleError(f"{path}: {problems}") from None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

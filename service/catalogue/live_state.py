@@ -165,6 +165,8 @@ class LiveState:
         for item in added:
             if item.domain not in self._domains:
                 self._domains = {**self._domains, item.domain: trie.add_root()}
+                # Before the table counts its first item: who finds the domain there will search it.
+                self.view = CatalogueView(table, self._layout, trie.state, self._domains)
         for key in gone:
             table.remove(key)
         columns = ItemColumns.of(added)

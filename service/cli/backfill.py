@@ -96,7 +96,7 @@ def backfill(
     from service.backfill.report import Tally
     from service.backfill.rows import read_mapping
     from service.bundle.files import Bundle
-    from service.catalogue.opening import open_catalogue
+    from service.catalogue.seeding import open_catalogue
     from service.errors import ConfigError, InvalidInput
     from service.limits import DOMAIN_PATTERN
     from service.progress import progress

@@ -49,8 +49,8 @@ def status(*, store: StoreOption = None) -> None:
     """
     from contextlib import closing
 
+    from service.catalogue.current import turn
     from service.catalogue.opening import open_store, stored_generations
-    from service.generations import turn
     from service.settings import read_settings
 
     url = read_settings(store=store).store.get_secret_value()
@@ -197,7 +197,8 @@ def import_items(
     from contextlib import closing
 
     from service.bundle.files import Bundle
-    from service.catalogue.opening import open_bundle_store, seed_from
+    from service.catalogue.opening import open_bundle_store
+    from service.catalogue.seeding import seed_from
     from service.catalogue.transfer import Source, import_catalogue
     from service.progress import progress
     from service.settings import read_settings

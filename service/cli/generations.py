@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +12,6 @@ import typer
 from service.cli.catalogue import BundleOption, StoreOption, ids_of_bundle, print_json
 
 if TYPE_CHECKING:
-    from service.catalogue.store import CatalogueStore
-    from service.errors import UnitokError
     from service.settings import Settings
 
 OldOption = Annotated[Path, typer.Option("--from", help="Folder of the bundle with the generation before.")]
@@ -38,8 +35,9 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
 
     from service.bundle.files import Bundle
     from service.catalogue.carrying import carry as carry_items
-    from service.catalogue.opening import open_bundle_store, open_catalogue
-    from service.generations import current_of, turn
+    from service.catalogue.current import current_of, turn
+    from service.catalogue.opening import open_bundle_store
+    from service.catalogue.seeding import open_catalogue
     from service.progress import progress
     from service.settings import read_settings
 
@@ -97,18 +95,16 @@ def switch(*, bundle: BundleOption = None, store: StoreOption = None) -> None:
 
     To go back, switch to the bundle before; both are served until the other is dropped. Prints one line of JSON.
     """
-    from service.bundle.files import Bundle
-    from service.generations import current_of, make_current, turn
+    from dataclasses import asdict
+
+    from service.bundle.files import read_manifest
+    from service.catalogue.current import switch as make_switch
     from service.settings import read_settings
 
     settings = read_settings(bundle=bundle, store=store)
-    manifest = Bundle.open(settings.bundle).manifest
-    with _generations(settings.store.get_secret_value(), manifest.name) as stores:
-        if manifest.generation not in stores:
-            raise _unknown(manifest.name, manifest.generation, stores)
-        before = current_of({number: turn(each) for number, each in stores.items()})
-        make_current(stores, manifest.generation)
-    print_json({"bundle": manifest.name, "before": before, "current": manifest.generation}, indent=None)
+    manifest = read_manifest(settings.bundle)
+    done = make_switch(settings.store.get_secret_value(), manifest.name, manifest.generation)
+    print_json(asdict(done), indent=None)
 
 
 def drop(
@@ -122,39 +118,18 @@ def drop(
     It cannot be opened again, so that its IDs, which others may still hold, are never given to other items. Services
     that still serve it go on from memory, and cannot register into it.
     """
+    from service.catalogue.current import current_of, require_generation, stores_of, turn
     from service.errors import ConfigError
-    from service.generations import current_of, turn
     from service.settings import read_settings
 
-    with _generations(read_settings(store=store).store.get_secret_value(), name) as stores:
-        if generation not in stores:
-            raise _unknown(name, generation, stores)
+    with stores_of(read_settings(store=store).store.get_secret_value(), name) as stores:
+        require_generation(name, generation, stores)
         current = current_of({number: turn(each) for number, each in stores.items()})
         if current is None or current == generation:
             said = "none is current" if current is None else "it is current"
             raise ConfigError(f"{name}:{generation}: {said}; make another current first (`unitok catalogue switch`)")
         stores[generation].drop()
     print_json({"bundle": name, "dropped": generation, "current": current}, indent=None)
-
-
-@contextmanager
-def _generations(url: str, name: str) -> Iterator[dict[int, CatalogueStore]]:
-    """The stores of every generation of a bundle that is not dropped."""
-    from service.catalogue.opening import open_store, stored_generations
-
-    with ExitStack() as stack:
-        yield {
-            each.number: stack.enter_context(closing(open_store(url, name, each.number, each.layout)))
-            for each in stored_generations(url)
-            if each.bundle == name and not each.dropped
-        }
-
-
-def _unknown(name: str, generation: int, stores: dict[int, CatalogueStore]) -> UnitokError:
-    from service.errors import ConfigError
-
-    there = ", ".join(map(str, sorted(stores))) or "none"
-    return ConfigError(f"{name}:{generation} is not in the store, or was dropped; there are {there}")
 
 
 def _check_same(old: str, new: str) -> None:

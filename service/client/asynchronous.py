@@ -24,6 +24,7 @@ from service.schemas import (
     Readiness,
     RecommendRequest,
     RecommendResponse,
+    SwitchResponse,
     TokenizeRequest,
     TokenizeResponse,
 )
@@ -101,6 +102,15 @@ class AsyncUnitokClient:
     async def bundle(self) -> BundleResponse:
         """What is being served."""
         return await self._run(calls.bundle())
+
+    async def switch_generation(self, generation: int) -> SwitchResponse:
+        """Make an ID generation the current one, on every replica that serves it; needs the scope `admin`.
+
+        Raises
+        ------
+        NotFound : the store does not hold it
+        """
+        return await self._run(calls.switch_generation(generation))
 
     async def livez(self) -> Liveness:
         """Whether the process does its work; also returned when it does not."""

@@ -26,6 +26,8 @@ from service.schemas import (
     Readiness,
     RecommendRequest,
     RecommendResponse,
+    SwitchRequest,
+    SwitchResponse,
     TokenizeRequest,
     TokenizeResponse,
 )
@@ -139,6 +141,12 @@ def domains() -> Call[DomainsResponse]:
 def bundle() -> Call[BundleResponse]:
     """GET /bundle."""
     return Call("GET", "/bundle", BundleResponse)
+
+
+def switch_generation(generation: int) -> Call[SwitchResponse]:
+    """PUT the current ID generation."""
+    body = SwitchRequest(generation=generation)
+    return Call("PUT", "/generations/current", SwitchResponse, body=body)
 
 
 def livez() -> Call[Liveness]:

@@ -74,6 +74,7 @@ def get_caller(request: Request, needed: SecurityScopes, documented: Annotated[A
 AnyCaller = Annotated[Caller, Security(get_caller)]
 """For a route that looks at the body before it knows which scope is needed."""
 Reader = Annotated[Caller, Security(get_caller, scopes=[KeyScope.READ])]
+Administrator = Annotated[Caller, Security(get_caller, scopes=[KeyScope.ADMIN])]
 Registrar = Annotated[Caller, Security(get_caller, scopes=[KeyScope.REGISTER])]
 
 AnyService = Annotated[Service, Depends(get_service)]

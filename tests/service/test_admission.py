@@ -65,9 +65,9 @@ def test_a_burst_may_wait_but_overload_may_not() -> None:
 
     admission = Admission(100, most_wait=1.0, patience=2.0, refused=count, clock=lambda: now[0])
 
-    def admitted(wait: float, work: float) -> bool:
+    def admitted(wait: float, work: float, share: float = 0.0) -> bool:
         try:
-            with admission.enter(1, Expected(wait, work)):
+            with admission.enter(1, Expected(wait, work, share)):
                 return True
         except Overloaded:
             return False
@@ -77,13 +77,31 @@ def test_a_burst_may_wait_but_overload_may_not() -> None:
     assert not admitted(1.1, 0.1)
     assert admitted(0.2, 0.1), "twice its own work"
     assert not admitted(0.3, 0.1), "what a burst may wait, nobody may while there is overload"
-    now[0] += CALM_SECONDS / 2
-    assert not admitted(0.3, 0.1), "each refusal prolongs it"
-    now[0] += CALM_SECONDS * 0.9
-    assert not admitted(0.3, 0.1)
-    now[0] += CALM_SECONDS
+    for _ in range(30):
+        now[0] += CALM_SECONDS / 10
+        assert not admitted(0.3, 0.1, share=CALM_SECONDS / 8), "more comes than can be done"
+    for _ in range(9):
+        now[0] += CALM_SECONDS / 10
+        assert not admitted(0.3, 0.1), "that has to be done first"
+    now[0] += CALM_SECONDS / 4
     assert admitted(1.0, 0.1), "calm again"
-    assert (counted[0], admission.items, admission.requests) == (4, 0, 0)
+    assert (counted[0], admission.items, admission.requests) == (41, 0, 0)
+
+
+def test_overload_ends_once_less_comes_than_can_be_done_though_some_are_still_refused() -> None:
+    now = [0.0]
+    admission = Admission(100, most_wait=1.0, patience=1.0, clock=lambda: now[0])
+    with pytest.raises(Overloaded), admission.enter(1, Expected(2.0, 0.1)):
+        pass
+    refused = 0
+    while now[0] < 100:
+        now[0] += 0.05
+        try:
+            with admission.enter(1, Expected(wait=0.5, work=0.1, share=0.04)):
+                break
+        except Overloaded:
+            refused += 1
+    assert 90 <= refused <= 110, "a second of work, with a fifth of each second to spare"
 
 
 def test_the_count_of_items_is_refused_whatever_the_wait() -> None:

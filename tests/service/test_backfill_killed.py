@@ -20,7 +20,7 @@ from redis_server import RedisServer
 from tiny_graphs import write_bundle
 
 from service.bundle.files import Bundle
-from service.catalogue.opening import open_catalogue
+from service.catalogue.seeding import open_catalogue
 from service.cli.backfill import backfill
 
 ROWS = 3000

@@ -14,7 +14,7 @@ import pytest
 from service.bundle.files import Bundle, hash_files, write_manifest
 from service.bundle.manifest import SCHEMA_VERSION, Manifest
 from service.bundle.sample import SAMPLE, ProvenSample
-from service.catalogue.opening import read_bundle_catalogue
+from service.catalogue.seeding import read_bundle_catalogue
 from service.errors import BundleError
 
 FILES = dict.fromkeys(

@@ -13,9 +13,11 @@ from live_catalogues import LAYOUT, WAIT, key, names, new, opened, reachable, un
 
 from service.catalogue import embedded
 from service.catalogue import live as live_module
+from service.catalogue.columns import ItemColumns
 from service.catalogue.live import Agreement, CatalogueEntry, LiveCatalogue
 from service.catalogue.locking import Readers
 from service.catalogue.store import ItemKey
+from service.catalogue.table import CatalogueTable
 from service.errors import InvalidInput, UnknownDomain
 
 
@@ -35,6 +37,24 @@ def test_what_is_registered_can_be_found_when_the_call_returns(url: str) -> None
             key("b"): tuple(LAYOUT.tokens(np.array([1, 2, 2, 1]))),
         }
         assert set(reachable(view, ["films", "books", "films"])) == {key("a"), key("b"), key("c", "books")}
+
+
+def test_a_domain_can_be_searched_as_soon_as_it_is_counted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that came while a domain's first item was added, and knew its count already, found no such domain."""
+    live, seen = LiveCatalogue(opened(url, "b")), []
+    add = CatalogueTable.add
+
+    def add_and_look(table: CatalogueTable, items: ItemColumns) -> range:
+        rows = add(table, items)
+        with live.searching() as view:
+            seen.append({domain: len(view.roots([domain])) for domain in live.domains()})
+        return rows
+
+    monkeypatch.setattr(CatalogueTable, "add", add_and_look)
+    live.register([new("a"), new("b", domain="books")])
+    assert seen == [{"films": 1, "books": 1}]
+    with live.searching() as view:
+        assert set(reachable(view, ["films", "books"])) == {key("a"), key("b", "books")}
 
 
 def test_a_refused_item_is_not_found(url: str) -> None:

@@ -14,9 +14,10 @@ from redis_server import RedisServer
 
 from service.bundle.files import Bundle
 from service.bundle.manifest import CataloguePart, Manifest
-from service.catalogue import opening
+from service.catalogue import seeding
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.opening import open_catalogue, read_bundle_catalogue
+from service.catalogue.opening import open_store
+from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
 from service.errors import BundleError, NotReady, StoreUnavailable
 
@@ -90,10 +91,10 @@ def test_a_new_store_holds_the_bundles_items_with_their_ids(tmp_path: Path, url:
 def test_an_interrupted_start_goes_on_where_it_stopped(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "SEED_ROWS", 10)
+    monkeypatch.setattr(seeding, "SEED_ROWS", 10)
     bundle = bundle_of(tmp_path / "bundle", frame_of(ROWS))
     manifest = bundle.manifest
-    store = opening.open_store(url, manifest.name, manifest.generation, manifest.token_layout(manifest.recommenders[0]))
+    store = open_store(url, manifest.name, manifest.generation, manifest.token_layout(manifest.recommenders[0]))
     seeded: list[int] = []
     real = type(store).seed
 
@@ -116,7 +117,7 @@ def test_an_interrupted_start_goes_on_where_it_stopped(
 
 
 def test_replicas_that_start_at_once_agree(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "SEED_ROWS", 3)
+    monkeypatch.setattr(seeding, "SEED_ROWS", 3)
     bundle = bundle_of(tmp_path / "bundle", frame_of(ROWS))
     stores: list[CatalogueStore] = []
     threads = [threading.Thread(target=lambda: stores.append(open_catalogue(url, bundle))) for _ in range(3)]

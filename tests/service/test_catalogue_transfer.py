@@ -19,7 +19,8 @@ from service.bundle.files import Bundle
 from service.catalogue import redis_store
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
-from service.catalogue.opening import open_catalogue, open_store
+from service.catalogue.opening import open_store
+from service.catalogue.seeding import open_catalogue
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
 from service.catalogue.transfer import Imported, Source, export_catalogue, import_catalogue
 from service.cli.main import build

@@ -51,6 +51,7 @@ CALLS: list[calls.Call[Any]] = [
     calls.explain("films", "a"),
     calls.domains(),
     calls.bundle(),
+    calls.switch_generation(1),
     calls.livez(),
     calls.readyz(),
     calls.metrics(),
@@ -84,9 +85,11 @@ def run(request: pytest.FixtureRequest) -> Run:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server over an engine without networks."""
     engine = DummyEngine()
-    store = EmbeddedStore(tmp_path_factory.mktemp("store"), "dummy", 3, engine.layout)
+    folder = tmp_path_factory.mktemp("store")
+    store = EmbeddedStore(folder, "dummy", 3, engine.layout)
     store.finish_seed()
-    with running(create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))) as client:
+    settings = Settings(store=f"embedded:{folder}")
+    with running(create_app(settings, engine=engine, catalogue=LiveCatalogue(store))) as client:
         wait_until_ready(client)
         yield str(client.base_url)
     store.close()
@@ -158,6 +161,9 @@ def test_every_endpoint_answers_with_its_model(run: Run, address: str) -> None:
     assert caught.value.problem.type == "urn:unitok:problem:item-not-found"
     assert caught.value.problem.request_id
     assert run(address, "bundle").bundle == "dummy"
+    assert run(address, "switch_generation", 3).current == 3
+    with pytest.raises(NotFound, match="dummy:4 is not in the store, or was dropped; there are 3"):
+        run(address, "switch_generation", 4)
     assert run(address, "livez").status == "alive"
     assert run(address, "readyz").status == "ready"
     assert "unitok_requests_total" in run(address, "metrics")

@@ -23,6 +23,7 @@ from dummy_engine import DummyEngine
 from http_server import running, wait_until_ready
 from live_catalogues import until
 from places import LAYOUT, Place, new
+from pydantic import SecretStr
 from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
@@ -30,13 +31,15 @@ from service.app import create_app
 from service.bundle.files import Bundle, write_manifest
 from service.catalogue import redis_store
 from service.catalogue.carrying import Carried, carry, moves
+from service.catalogue.current import current_of, make_current, turn
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.opening import open_catalogue, open_store, stored_generations
+from service.catalogue.opening import open_store, stored_generations
+from service.catalogue.seeding import open_catalogue
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem
 from service.cli.main import build
 from service.client import NotFound, UnitokClient
 from service.errors import ConfigError, NotReady
-from service.generations import PIN, Generations, current_of, make_current, turn
+from service.generations import PIN, Generations
 from service.settings import Settings
 
 ITEMS = [{"item_id": f"i{number}", "domain": "films", "title": f"film {number}"} for number in range(10)]
@@ -62,7 +65,7 @@ class Replica:
         self.engines = {generation: engine_of(generation, place.name) for generation in (1, 2)}
         if held:
             self.engines[2].text_encoder.go_on.clear()
-        chosen = Settings(refresh_seconds=0.02, drain_seconds=5)
+        chosen = Settings(refresh_seconds=0.02, drain_seconds=5, store=SecretStr(place.url))
         self.stores = {
             number: open_store(place.url, place.name, number, engine.layout) for number, engine in self.engines.items()
         }
@@ -157,12 +160,41 @@ def test_all_replicas_switch_and_switch_back_under_load(place: Place) -> None:
             for wanted in (2, 1, 2):
                 until(lambda: all(seen))
                 make_current(one.stores, wanted)
-                marks = [len(mine) for mine in seen]
                 until(lambda wanted=wanted: {one.generation(), two.generation()} == {wanted})
-                until(lambda marks=marks: all(len(mine) > mark for mine, mark in zip(seen, marks, strict=True)))
+                until(lambda wanted=wanted: all(mine[-1] == wanted for mine in seen))
         for mine in seen:
             changes = [after for before, after in zip([0, *mine], mine, strict=False) if before != after]
             assert changes == [1, 2, 1, 2]
+
+
+def test_a_switch_over_http_is_followed_by_all_replicas(place: Place) -> None:
+    with ExitStack() as stack:
+        one, two = Replica(place, stack), Replica(place, stack)
+
+        def switch(generation: int, pin: int | None = None) -> httpx.Response:
+            return one.ask("PUT", "/generations/current", pin, json={"generation": generation})
+
+        for before, wanted in ((None, 2), (2, 2), (2, 1), (1, 2)):
+            response = switch(wanted)
+            assert (response.status_code, response.json()) == (
+                200,
+                {"bundle": place.name, "before": before, "current": wanted},
+            )
+            until(lambda wanted=wanted: {one.generation(), two.generation()} == {wanted})
+        incomplete = open_store(place.url, place.name, 3, one.engines[1].layout)
+        stack.callback(incomplete.close)
+        for generation, status, kind, detail in (
+            (3, 409, "generation-incomplete", "generation 3: its catalogue is not complete"),
+            (4, 404, "unknown-generation", f"{place.name}:4 is not in the store, or was dropped; there are 1, 2, 3"),
+            (0, 422, "invalid-input", "generation"),
+        ):
+            for pin in (None, 1):
+                response = switch(generation, pin)
+                assert (response.status_code, response.json()["type"]) == (status, f"urn:unitok:problem:{kind}")
+                assert detail in response.json()["detail"]
+        one.stores[1].drop()
+        assert switch(1).status_code == 404
+        assert {one.generation(), two.generation()} == {2}
 
 
 def test_a_generation_that_is_not_ready_here_is_waited_for(place: Place) -> None:

@@ -21,7 +21,8 @@ from service.gate import OPEN_PATHS
 from service.settings import Settings
 
 READER, LOADER = new_key("shop", [KeyScope.READ]), new_key("loader", [KeyScope.REGISTER])
-KEYS = f"{READER.entry}; {LOADER.entry}"
+ADMIN = new_key("operator", [KeyScope.ADMIN])
+KEYS = f"{READER.entry}; {LOADER.entry}; {ADMIN.entry}"
 ITEM = {"item_id": "a", "domain": "films", "title": "A"}
 HISTORY = [{"domain": "films", "item_id": "a"}]
 
@@ -39,7 +40,8 @@ def serve(folder: Path, log: list[Event] | None = None, **more: Any) -> Iterator
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with serve(tmp_path_factory.mktemp("locked"), api_keys=KEYS) as client:
+    folder = tmp_path_factory.mktemp("locked")
+    with serve(folder, api_keys=KEYS, store=f"embedded:{folder}") as client:
         assert client.put("/items/films/a", json={"title": "A"}, headers=bearer(LOADER)).status_code == 201
         yield client
 
@@ -107,6 +109,11 @@ def test_a_key_may_do_what_its_scopes_name(locked: httpx.Client) -> None:
     for call in writing:
         assert status(READER, *call) == 403, call
         assert status(LOADER, *call) in {200, 201, 204}, call
+    switching = ("PUT", "/generations/current", {"generation": 3})
+    assert [status(key, *switching) for key in (READER, LOADER, ADMIN)] == [403, 403, 200]
+    for call in (*reading, *writing):
+        assert status(ADMIN, *call) == 403, "a scope includes no other"
+    check_refusal(locked.put("/generations/current", json={"generation": 3}), 401, "unauthenticated")
     response = locked.post("/tokenize", json=register, headers=bearer(READER))
     check_refusal(response, 403, "forbidden", "'shop' has the scopes read, but this needs register")
 

@@ -375,7 +375,7 @@ def test_the_documentation_lists_every_endpoint_with_its_examples(stocked: httpx
     schema = stocked.get("/openapi.json").json()
     assert set(schema["paths"]) == {
         "/tokenize", "/recommend", "/items/{domain}/{item_id}", "/explain/{domain}/{item_id}", "/domains", "/bundle",
-        "/livez", "/readyz", "/metrics",
+        "/generations/current", "/livez", "/readyz", "/metrics",
     }  # fmt: skip
     problem = schema["paths"]["/tokenize"]["post"]["responses"]["422"]["content"]
     assert list(problem) == ["application/problem+json"]

@@ -1,0 +1,113 @@
+"""The line of one operation's requests: who of them is sent away before they are read.
+
+Reading a request, checking it and finding its items costs the event loop a millisecond or so, before `Admission`
+decides. Under a flood that alone takes all of its time, and requests then wait where nobody counts: in HTTP. So HTTP
+asks the line about a request of which it knows the head alone, and the line asks `Admission` about one as large as
+those before it, behind all that are read but not decided yet. While the operation's requests are of one size, that is
+the very question they would be asked later; what is sent away would have been refused. Where they differ, the line is
+blind to their size, and `Admission` has the last word on each that it lets pass. How many of those may be declined in a
+second is bounded, too.
+
+Knows nothing of HTTP. Belongs to one event loop and needs no lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from service.admission import NO_WAIT, Admission
+from service.errors import Overloaded
+from service.pace import Expected
+
+SMOOTHING = 0.1
+"""Weight of the newest request in the running mean of their sizes."""
+
+
+class Line:
+    """Requests of one operation, on their way to `Admission`.
+
+    Parameters
+    ----------
+    admission : shared with the other operations
+    expected : how long so many items would wait, and then take
+    most_declined : requests a second that may be read and then refused, and as many at once
+    clock : seconds, monotonic
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        expected: Callable[[int], Expected],
+        most_declined: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._admission = admission
+        self._expected = expected
+        self._most_declined = most_declined
+        self._clock = clock
+        self._items = 1.0
+        self._read = 0
+        self._admitted = 0
+        self._declined = 0.0
+        self._declined_at = clock()
+
+    def look(self) -> None:
+        """Send a request away of which nothing is known yet but that it comes.
+
+        Raises
+        ------
+        Overloaded : it would very likely be refused once it is read
+        """
+        one = self._expected(max(1, round(self._items)))
+        if self._lately() >= self._most_declined:
+            self._admission.refuse("too many requests had to be refused after they were read", one.share)
+        undecided = max(0, self._read - self._admitted)
+        self._admission.check(1, replace(one, wait=one.wait + undecided * one.work))
+
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[bool], None]]:
+        """Let a request pass that the event loop now works on; tell what this yields when it does not, and does again.
+
+        A client that takes its time to send a body must keep nobody from coming in.
+        """
+        counted = True
+        self._read += 1
+
+        def count(here: bool) -> None:
+            nonlocal counted
+            self._read += here - counted
+            counted = here
+
+        try:
+            yield count
+        finally:
+            count(False)
+
+    @contextmanager
+    def enter(self, items: int, expected: Expected = NO_WAIT) -> Iterator[None]:
+        """Hold a place for `items` while the block runs; see `Admission.enter`.
+
+        Raises
+        ------
+        Overloaded : there is no room
+        """
+        self._items += SMOOTHING * (items - self._items)
+        with ExitStack() as place:
+            try:
+                place.enter_context(self._admission.enter(items, expected))
+            except Overloaded:
+                self._declined, self._declined_at = self._lately() + 1, self._clock()
+                raise
+            self._admitted += 1
+            place.callback(self._leave)
+            yield
+
+    def _leave(self) -> None:
+        self._admitted -= 1
+
+    def _lately(self) -> float:
+        """How many were declined after they were read, less what the time since allows."""
+        return max(0.0, self._declined - (self._clock() - self._declined_at) * self._most_declined)
