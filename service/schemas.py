@@ -270,8 +270,8 @@ class RecommendedItem(Answer):
     item_id: str
     domain: str
     score: float = Field(
-        description="Log-probability of the semantic ID after this history; where the recommender has a head over items, "
-        "mixed with its score, and then only the order means something."
+        description="Log-probability of the semantic ID after this history; where the recommender has a head over "
+        "items, mixed with its score, and then only the order means something."
     )
     semantic_id: SemanticIdParts
     title: str | None
