@@ -82,6 +82,7 @@ BENCHMARKS = (
     Benchmark("text-same-ids", "texts:same_ids", {"items": 400}, {}),
     Benchmark("text-to-id", "texts_http:run", {"seconds": 4.0}, {"seconds": 30.0}),
     Benchmark("http", "serving:run", {}, {"count": 1000}),
+    Benchmark("http-layers", "http_layers:run", {}, {"rounds": 400}),
     Benchmark("http-load", "serving:load", {}, {"rates": [10, 20, 40, 60, 80, 100, 120], "seconds": 60.0}),
     Benchmark("http-large", "large_serving:run", None, {}),
     Benchmark("overload", "overload:run", {"seconds": 6.0}, {"seconds": 60.0}),

@@ -112,7 +112,8 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     )
     app.state.service = service
     for router in (operations.router, items.router, explaining.router, generations.router, about.router):
-        app.include_router(router)
+        # Not `include_router`: FastAPI would look for the route of every request twice, in the router and in its copy.
+        app.router.routes += router.routes
     app.add_exception_handler(UnitokError, handle_error)
     app.add_exception_handler(RequestValidationError, handle_validation)
     app.add_exception_handler(HTTPException, handle_http)

@@ -16,10 +16,11 @@ import asyncio
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from opentelemetry.context import Context
 
@@ -74,6 +75,10 @@ class _Entry(Generic[Job, Result]):
 
     def __lt__(self, other: _Entry[Job, Result]) -> bool:
         return (self.turn, self.number) < (other.turn, other.number)
+
+
+_Outcome: TypeAlias = tuple[_Entry[Job, Result], Result | None, Exception | None]
+"""An entry with its result, or with the error that it ended in."""
 
 
 class Batcher(Generic[Job, Result]):
@@ -241,9 +246,7 @@ class Batcher(Generic[Job, Result]):
             heappush(self._queue, entry)
         return batch
 
-    def _attempt(
-        self, batch: Sequence[_Entry[Job, Result]]
-    ) -> list[tuple[_Entry[Job, Result], Result | None, Exception | None]]:
+    def _attempt(self, batch: Sequence[_Entry[Job, Result]]) -> list[_Outcome[Job, Result]]:
         """Run a batch; if that fails, each of its entries alone."""
         try:
             results = self._run([entry.job for entry in batch])
@@ -256,21 +259,27 @@ class Batcher(Generic[Job, Result]):
             return [outcome for entry in waited_for for outcome in self._attempt([entry])]
         return [(entry, result, None) for entry, result in zip(batch, results, strict=True)]
 
-    def _deliver(self, outcomes: list[tuple[_Entry[Job, Result], Result | None, Exception | None]]) -> None:
+    def _deliver(self, outcomes: list[_Outcome[Job, Result]]) -> None:
         """Hand outcomes to the event loops that wait for them, one call a loop."""
-        loops = {entry.submission.loop for entry, _, _ in outcomes}
-        for loop in loops:
-            mine = [outcome for outcome in outcomes if outcome[0].submission.loop is loop]
+        callers: dict[asyncio.AbstractEventLoop, dict[int, list[_Outcome[Job, Result]]]] = {}
+        for outcome in outcomes:
+            submission = outcome[0].submission
+            callers.setdefault(submission.loop, {}).setdefault(id(submission), []).append(outcome)
+        for loop, mine in callers.items():
             try:
-                loop.call_soon_threadsafe(_settle, mine)
+                loop.call_soon_threadsafe(_settle, loop, deque(mine.values()))
             except RuntimeError:
                 # The loop is closed, so nobody waits.
                 continue
 
 
-def _settle(outcomes: list[tuple[_Entry[Job, Result], Result | None, Exception | None]]) -> None:
-    """On the event loop: fill in results and resolve the futures that are complete."""
-    for entry, result, error in outcomes:
+def _settle(loop: asyncio.AbstractEventLoop, callers: deque[list[_Outcome[Job, Result]]]) -> None:
+    """On the event loop: fill in one caller's results, and resolve its future if it is complete; then the next one's.
+
+    Each caller has a round of the loop to itself: all at once they would write their answers one after the other, and
+    whatever else becomes ready meanwhile would wait for the whole batch of them.
+    """
+    for entry, result, error in callers.popleft():
         submission = entry.submission
         if submission.future.done():
             continue
@@ -282,3 +291,5 @@ def _settle(outcomes: list[tuple[_Entry[Job, Result], Result | None, Exception |
         if submission.missing == 0:
             # Every place has been filled, so the list holds no None of ours.
             submission.future.set_result(submission.results)  # type: ignore[arg-type]
+    if callers:
+        loop.call_soon(_settle, loop, callers)

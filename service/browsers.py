@@ -20,6 +20,8 @@ INERT = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+INERT_RAW = tuple((name.lower().encode(), value.encode()) for name, value in INERT.items())
+"""`INERT` as a message holds it."""
 DOCUMENTATION_POLICY = (
     "default-src 'none'; connect-src 'self'; frame-ancestors 'none'; img-src 'self' data: "
     "https://fastapi.tiangolo.com; "
@@ -43,11 +45,11 @@ class InertAnswers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in INERT.items():
-                    headers.setdefault(name, value)
+                given = {name for name, _ in message["headers"]}
+                missing = (header for header in INERT_RAW if header[0] not in given)
+                message["headers"] = [*message["headers"], *missing]
                 if scope["path"] in PAGES:
-                    headers["Content-Security-Policy"] = DOCUMENTATION_POLICY
+                    MutableHeaders(scope=message)["Content-Security-Policy"] = DOCUMENTATION_POLICY
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -11,6 +11,7 @@ import re
 import time
 import uuid
 from email.message import Message as HeaderMessage
+from functools import lru_cache
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -134,7 +135,8 @@ class BodyGuard:
     async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Run the app on a body, and cancel it if the client leaves before its answer is complete."""
         left = asyncio.Event()
-        unread, answered = True, False
+        unread, answered, stopped = True, False, False
+        task = asyncio.current_task()
 
         async def replay() -> Message:
             nonlocal unread
@@ -151,22 +153,22 @@ class BodyGuard:
             await send(message)
 
         async def watch() -> None:
+            nonlocal stopped
             while (await receive())["type"] != "http.disconnect":
                 pass
             left.set()
+            if task is not None and not answered:
+                stopped = True
+                task.cancel()
 
-        work = asyncio.ensure_future(self._app(scope, replay, send_and_note))
         watcher = asyncio.create_task(watch())
         try:
-            await asyncio.wait({work, watcher}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and not answered:
-                work.cancel()
-                await asyncio.wait({work})
-                if work.cancelled():
-                    return
-            await work
+            await self._app(scope, replay, send_and_note)
+        except asyncio.CancelledError:
+            # Somebody else may want the whole task to end.
+            if not stopped or task is None or task.uncancel():
+                raise
         finally:
-            work.cancel()
             watcher.cancel()
 
     async def _refuse_size(self, scope: Scope, receive: Receive, send: Send, more: bool = True) -> None:
@@ -210,6 +212,7 @@ def request_id_of(scope: Scope) -> str:
     return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
+@lru_cache(maxsize=64)
 def _is_json(content_type: str | None) -> bool:
     """Whether a content type is JSON in UTF-8, the one encoding JSON has."""
     if content_type is None:

@@ -73,6 +73,16 @@ class TokenLayout:
         return tuple(max(1, (size - 1).bit_length()) for size in self.position_sizes)
 
     @cached_property
+    def _shifts(self) -> NDArray[np.uint64]:
+        """uint64 [L + N + 1]: bits behind each position."""
+        return np.array([sum(self._bits[position + 1 :]) for position in range(self.depth)], dtype=np.uint64)
+
+    @cached_property
+    def _masks(self) -> IntArray:
+        """int32 [L + N + 1]: as many ones as each position has bits."""
+        return np.array([(1 << bits) - 1 for bits in self._bits], dtype=np.int32)
+
+    @cached_property
     def position_sizes(self) -> tuple[int, ...]:
         """How many values each of the L + N + 1 positions takes."""
         return (self.codes,) * self.levels + (self.experts,) * self.experts_per_item + (self.suffixes,)
@@ -140,17 +150,16 @@ class TokenLayout:
 
     def unpack(self, packed: NDArray[np.uint64]) -> IntArray:
         """Inverse of `pack`: uint64 [B] -> int32 [B, L + N + 1]."""
-        packed = np.asarray(packed, dtype=np.uint64).copy()
+        packed = np.asarray(packed, dtype=np.uint64)
         values = np.empty((len(packed), self.depth), dtype=np.int32)
-        for position in reversed(range(self.depth)):
-            bits = np.uint64(self._bits[position])
-            values[:, position] = (packed & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int32)
-            packed >>= bits
+        # The cast keeps the last 32 bits of each number, and no array of 64 is made in between.
+        np.right_shift(packed[:, None], self._shifts, out=values, casting="unsafe")
+        values &= self._masks
         return values
 
     def semantic_id(self, values: IntArray) -> SemanticId:
         """One row of values, int32 [L + N + 1], as a `SemanticId`."""
-        row = [int(value) for value in values]
+        row = values.tolist()
         return SemanticId(tuple(row[: self.levels]), tuple(row[self.levels : -1]), row[-1])
 
     def token_names(self, semantic_id: SemanticId) -> list[str]:

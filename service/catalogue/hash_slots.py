@@ -46,7 +46,7 @@ class HashSlots:
         values = self.values
         mask = len(values) - 1
         at = hashed & mask
-        while row := int(values[at]):
+        while row := values.item(at):
             yield row - 1
             at = (at + 1) & mask
 

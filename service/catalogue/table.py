@@ -114,11 +114,11 @@ class CatalogueTable:
         for row in self._slots.rows(hashed):
             columns = self._columns
             if (
-                columns["hash"][row] == hashed
-                and columns["domain"][row] == number
-                and self._texts.name(int(columns["text"][row])) == name
+                columns["hash"].item(row) == hashed
+                and columns["domain"].item(row) == number
+                and self._texts.name(columns["text"].item(row)) == name
             ):
-                if columns["live"][row]:
+                if columns["live"].item(row):
                     return row
                 gone = row
         return gone if deleted else None

@@ -71,21 +71,23 @@ class Texts:
 
     def name(self, place: int) -> bytes:
         """The name at a place."""
-        part, at = self._find(place)
-        length, _ = HEADER.unpack_from(part.data, at)
-        return part[at + HEADER.size : at + HEADER.size + length].tobytes()
+        data, at = self._find(place)
+        length, _ = HEADER.unpack_from(data, at)
+        first = at + HEADER.size
+        return bytes(data[first : first + length])
 
     def read(self, place: int) -> tuple[str, str | None]:
         """Name and title at a place."""
-        part, at = self._find(place)
-        length, title = HEADER.unpack_from(part.data, at)
+        data, at = self._find(place)
+        length, title = HEADER.unpack_from(data, at)
         first = at + HEADER.size
-        text = part[first : first + length + max(title, 0)].tobytes()
-        return text[:length].decode(), None if title < 0 else text[length:].decode()
+        middle = first + length
+        return str(data[first:middle], "utf-8"), None if title < 0 else str(data[middle : middle + title], "utf-8")
 
-    def _find(self, place: int) -> tuple[Bytes, int]:
+    def _find(self, place: int) -> tuple[memoryview, int]:
+        """The bytes that hold a place, and where in them it is."""
         before = len(self._kept)
-        return (self._kept, place) if place < before else (self._added, place - before)
+        return (self._kept.data, place) if place < before else (self._added.data, place - before)
 
     def _parts(self) -> list[tuple[Bytes, int]]:
         """Bytes, and the place of the first of them."""

@@ -5,6 +5,8 @@ Symbols: n tuples, depth tokens an item, X blocked edges. Knows nothing of how a
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,8 +21,8 @@ IntArray = NDArray[np.int32]
 NO_LEAF = -1
 """What is answered where nothing is stored."""
 
-FEW = 4
-"""Tuples up to which one at a time is faster than all together."""
+FEW = 64
+"""Tuples up to which one at a time is faster than all together: an array costs as much as a hundred numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -111,6 +113,11 @@ class TrieState:
         """
         edges = self.edges_of(roots, tokens)
         edges = edges[edges[:, -1] >= 0]
+        blocked = self._cut_each(edges.tolist()) if len(edges) <= FEW else self._cut(edges)
+        return np.sort(blocked).astype(np.int32, copy=False)
+
+    def _cut(self, edges: IntArray) -> IntArray:
+        """The topmost edges under which every leaf is at the end of one of the ways `edges` int32 [n, depth]."""
         shared = self.edge_leaf[edges] >= 0
         # The edge that belongs to one item alone tells items apart.
         place = np.where(shared.any(axis=1), shared.argmax(axis=1), self.depth - 1)
@@ -122,7 +129,24 @@ class TrieState:
             full = named == self._leaves_below(positions, level)
             blocked.append(positions[full])
             ways = ways[~full[way]]
-        return np.sort(np.concatenate(blocked)).astype(np.int32, copy=False)
+        return np.concatenate(blocked)
+
+    def _cut_each(self, ways: Sequence[list[int]]) -> IntArray:
+        """`_cut` for few ways."""
+        leaf, child, leaves = self.edge_leaf.data, self.arrays.edge_child.data, self.node_leaves.data
+        last = self.depth - 1
+        distinct = {next((edge for edge in way if leaf[edge] >= 0), way[last]): way for way in ways}
+        left, blocked = list(distinct.values()), list[int]()
+        for level in range(self.depth):
+            named = Counter(way[level] for way in left)
+            full = {
+                edge
+                for edge, count in named.items()
+                if count == (1 if level == last or leaf[edge] >= 0 else leaves[child[edge]])
+            }
+            blocked += full
+            left = [way for way in left if way[level] not in full]
+        return np.array(blocked, dtype=np.int32)
 
     def edges_of(self, roots: IntArray, tokens: IntArray) -> IntArray:
         """Edge positions along each tuple, int32 [n, depth]; -1 from where a tuple leaves the trie."""
@@ -130,8 +154,7 @@ class TrieState:
             raise InvalidInput(f"tokens have shape {list(tokens.shape)}, but the index has {self.depth} levels")
         nodes = self.arrays.roots[roots]
         if len(tokens) <= FEW:
-            ways = [self._way(node, path) for node, path in zip(nodes.tolist(), tokens.tolist(), strict=True)]
-            return np.array(ways, dtype=np.int32).reshape(-1, self.depth)
+            return self._ways_of_each(nodes.tolist(), tokens.tolist())
         return self._ways(nodes, tokens)
 
     def _ways(self, nodes: IntArray, tokens: IntArray) -> IntArray:
@@ -157,16 +180,24 @@ class TrieState:
             nodes = arrays.edge_child[position]
         return edges
 
-    def _way(self, node: int, path: Sequence[int]) -> list[int]:
-        arrays, edges = self.arrays, [-1] * self.depth
-        for level, token in enumerate(path):
-            first = int(arrays.node_start[node])
-            end = first + int(arrays.node_count[node])
-            position = first + int(arrays.edge_token[first:end].searchsorted(token))
-            if position == end or arrays.edge_token[position] != token:
-                break
-            edges[level] = position
-            node = int(arrays.edge_child[position])
+    def _ways_of_each(self, nodes: Sequence[int], paths: Sequence[Sequence[int]]) -> IntArray:
+        """`_ways` for few tuples."""
+        arrays = self.arrays
+        # An element of a memory view costs a third of one of an array.
+        start, count = arrays.node_start.data, arrays.node_count.data
+        edge_token, edge_child = arrays.edge_token.data, arrays.edge_child.data
+        edges = np.full((len(paths), self.depth), -1, dtype=np.int32)
+        for row, (root, path) in enumerate(zip(nodes, paths, strict=True)):
+            node, way = root, list[int]()
+            for token in path:
+                first = start[node]
+                end = first + count[node]
+                position = bisect_left(edge_token, token, first, end)
+                if position == end or edge_token[position] != token:
+                    break
+                way.append(position)
+                node = edge_child[position]
+            edges[row, : len(way)] = way
         return edges
 
     def _leaves_below(self, edges: IntArray, level: int) -> IntArray:

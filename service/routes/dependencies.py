@@ -43,33 +43,37 @@ class StrictJsonRoute(APIRoute):
         return handle
 
 
-def get_service(request: Request) -> Service:
+# Dependencies are coroutines although none of them waits: FastAPI sends a plain function to another thread and back.
+
+
+async def get_service(request: Request) -> Service:
     """The service that the app was made for."""
     service: Service = request.app.state.service
     return service
 
 
-def get_open_service(request: Request) -> Service:
+async def get_open_service(request: Request) -> Service:
     """The service, for routes that start work: refused once it is stopping."""
-    service = get_service(request)
+    service = await get_service(request)
     service.require_open()
     return service
 
 
-API_KEY = HTTPBearer(
+class CallerKey(HTTPBearer):
+    """Who asks, allowed to do what the route needs; as a security scheme, so that OpenAPI says which key that takes."""
+
+    async def __call__(self, request: Request, needed: SecurityScopes) -> Caller:  # type: ignore[override]
+        """The caller that the gate has let in, before any route was chosen."""
+        caller: Caller = request.state.caller
+        for scope in needed.scopes:
+            caller.require(KeyScope(scope))
+        return caller
+
+
+get_caller = CallerKey(
     scheme_name="API key",
     description="As made by `unitok keys new`; needed where the service has keys, else ignored.",
-    auto_error=False,  # the gate has looked at it before any route is chosen
 )
-
-
-def get_caller(request: Request, needed: SecurityScopes, documented: Annotated[Any, Depends(API_KEY)]) -> Caller:
-    """Who asks, allowed to do what the route needs; `documented` makes OpenAPI say that a key may be asked for."""
-    caller: Caller = request.state.caller
-    for scope in needed.scopes:
-        caller.require(KeyScope(scope))
-    return caller
-
 
 AnyCaller = Annotated[Caller, Security(get_caller)]
 """For a route that looks at the body before it knows which scope is needed."""

@@ -312,3 +312,45 @@ def test_the_expected_wait_is_that_of_what_comes_before() -> None:
 
     recorder = Recorder()
     held(recorder, 1, body)
+
+
+def test_an_answer_of_another_queue_does_not_wait_behind_a_whole_batch() -> None:
+    """A batch's callers are answered one a round of the event loop, between whatever else is there to be done."""
+    go_on, storm_delivered, other_delivered = threading.Event(), threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def run_storm(jobs: Sequence[str]) -> Sequence[str]:
+        assert go_on.wait(10)
+        if "after the batch" in jobs:
+            storm_delivered.set()
+        return jobs
+
+    def run_other(jobs: Sequence[str]) -> Sequence[str]:
+        assert storm_delivered.wait(10)
+        if "after the other" in jobs:
+            other_delivered.set()
+        return jobs
+
+    async def main() -> None:
+        storm = Batcher("storm", run_storm, budget=8, size=lambda job: 1, group=len)
+        other = Batcher("other", run_other, budget=1, size=lambda job: 1)
+
+        async def ask(batcher: Batcher[str, str], job: str) -> None:
+            assert await batcher.submit([job]) == [job]
+            order.append(job)
+
+        batch = [f"storm {number}" for number in range(8)]
+        asked = [asyncio.create_task(ask(storm, job)) for job in ["first", *batch, "after the batch"]]
+        asked += [asyncio.create_task(ask(other, job)) for job in ["the other", "after the other"]]
+        await queued(storm, 9)
+        await queued(other, 1)
+        go_on.set()
+        # The loop stands still until all results are there.
+        assert other_delivered.wait(10)
+        await asyncio.gather(*asked)
+        assert storm.close(10)
+        assert other.close(10)
+
+    asyncio.run(main())
+    assert order.index("the other") < order.index("storm 1")
+    assert [job for job in order if job.startswith("storm")] == [f"storm {number}" for number in range(8)]
