@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
-from training.export.reference import AllowedTokens, generate_lists
+from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.networks.known_ids import KnownIds, hash_parts, rows_in
 from training.networks.semantic_t5 import HEAD_SCALE, EncoderOfItems, SemanticT5, last_state
 from training.networks.t5 import T5Settings, build_t5
@@ -214,6 +214,18 @@ def test_a_found_item_has_the_score_of_decoder_and_head() -> None:
         np.testing.assert_array_equal(found.tokens[row], tokens[np.argsort(-expected)])
         np.testing.assert_allclose(found.log_prob[row], np.sort(expected)[::-1], atol=1e-3)
         np.testing.assert_allclose(found.log_prob_by_level[row].sum(axis=1), found.log_prob[row], atol=1e-3)
+
+
+def test_how_narrow_a_search_chose_counts_what_the_head_adds() -> None:
+    corpus = ring_corpus(users=10)
+    model, tokens = built(corpus, seed=2), corpus.layout.tokens(corpus.values)
+    batch = collate(corpus, corpus.validation, 20)
+    one = batch.history[0][batch.mask[0] == 1], batch.mask[0][batch.mask[0] == 1]
+    assert narrowest_choice(model, *one, tokens, beams=len(tokens)) == float("inf")
+    # Of a search with room for all but one, the narrowest choice is that between the two worst items.
+    found = generate_lists(model, batch.history[:1], batch.mask[:1], AllowedTokens(tokens), len(tokens))
+    gap = float(found.log_prob[0][-2] - found.log_prob[0][-1])
+    assert narrowest_choice(model, *one, tokens, beams=len(tokens) - 1) == pytest.approx(gap, abs=1e-4)
 
 
 def test_a_window_teaches_all_its_items() -> None:

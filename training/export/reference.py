@@ -174,6 +174,7 @@ def generate_lists(
     )
 
 
+@torch.inference_mode()
 def narrowest_choice(
     model: T5ForConditionalGeneration,
     history: NDArray[np.int64],
@@ -192,19 +193,17 @@ def narrowest_choice(
     tokens : int32 [n, depth]
     """
     exact = copy.deepcopy(model).double()
-    with torch.inference_mode():
-        guide = Guide.of(exact, history[None], mask[None], tokens.shape[1])
+    guide = Guide.of(exact, history[None], mask[None], tokens.shape[1])
     prefixes, scores, narrowest = np.zeros((1, 0), dtype=np.int32), np.zeros(1), float("inf")
     for length in range(1, tokens.shape[1] + 1):
         children, parent = _children(prefixes, np.unique(tokens[:, :length], axis=0))
         start = np.full((len(prefixes), 1), PAD_TOKEN, dtype=np.int64)
-        with torch.inference_mode():
-            logits = exact(
-                input_ids=torch.from_numpy(history).expand(len(prefixes), -1),
-                attention_mask=torch.from_numpy(mask).expand(len(prefixes), -1),
-                decoder_input_ids=torch.from_numpy(np.concatenate([start, prefixes], axis=1)),
-                use_cache=False,
-            ).logits[:, -1]
+        logits = exact(
+            input_ids=torch.from_numpy(history).expand(len(prefixes), -1),
+            attention_mask=torch.from_numpy(mask).expand(len(prefixes), -1),
+            decoder_input_ids=torch.from_numpy(np.concatenate([start, prefixes], axis=1)),
+            use_cache=False,
+        ).logits[:, -1]
         gained = torch.log_softmax(logits, dim=-1).numpy()[parent, children[:, -1]]
         if guide is not None:
             beginnings = torch.from_numpy(children.astype(np.int64))
