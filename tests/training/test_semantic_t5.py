@@ -71,7 +71,7 @@ def test_its_layers_begin_as_those_of_t5() -> None:
 def test_a_network_that_reads_items_is_told_how_many() -> None:
     with pytest.raises(ModelError, match="known IDs"):
         build_t5(LAYOUT, JUDGES)
-    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}):
+    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}, {"own_dropout": 0.1}):
         with pytest.raises(ValidationError, match="item_head"):
             T5Settings(**settings)
 
@@ -177,6 +177,19 @@ def test_an_item_that_came_later_is_its_tokens_alone() -> None:
         assert not torch.equal(model.item_vectors(items[:30]), model.item_head(items[:30]).sum(dim=1))
         hashed = model.hash_parts[new].sum(dim=1)[None]
         assert not model.prospect(state, hashed, whole=True).any()
+
+
+def test_own_vectors_are_taken_away_while_training_alone() -> None:
+    corpus = ring_corpus(items=40)
+    model, items = built(corpus), tokens_of(corpus)
+    model.encoder.own_dropout = 0.25
+    hashes = model.hash_parts[items].sum(dim=1).repeat(50, 1)
+    whole = model.encoder.own_rows(hashes)
+    assert int((whole > 0).sum()) == whole.numel()
+    model.train()
+    kept = model.encoder.own_rows(hashes)
+    assert 0.7 < float((kept > 0).float().mean()) < 0.8
+    assert torch.equal(kept[kept > 0], whole[kept > 0])
 
 
 def test_known_ids_have_rows_of_their_own() -> None:

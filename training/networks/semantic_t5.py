@@ -87,11 +87,12 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
     config : of T5's encoder
     layout : of the tokens
     known : how many IDs have a vector of their own
+    own_dropout : share of these taken away while training
     """
 
-    def __init__(self, config: T5Config, layout: TokenLayout, known: KnownSizes) -> None:
+    def __init__(self, config: T5Config, layout: TokenLayout, known: KnownSizes, own_dropout: float = 0.0) -> None:
         super().__init__(config)
-        self.layout = layout
+        self.layout, self.own_dropout = layout, own_dropout
         self.reader = nn.Embedding(table_rows(layout), config.d_model)
         self.reader_own = nn.Embedding(known.items + 1, config.d_model, padding_idx=0)
         nn.init.normal_(self.reader.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
@@ -110,7 +111,7 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
         summed = summed.index_add(0, owners, read)
         hashes = torch.zeros(batch * items, device=mask.device, dtype=torch.long)
         hashes = hashes.index_add(0, owners, self.hash_parts[input_ids[there]])
-        vectors = (summed + self.reader_own(rows_in(self.item_slots, hashes))) / HEAD_SCALE
+        vectors = (summed + self.reader_own(self.own_rows(hashes))) / HEAD_SCALE
         lowest = torch.finfo(vectors.dtype).min
         # Padding stands behind every item, so what may not look ahead does not see it either.
         later = torch.full((items, items), lowest, device=mask.device, dtype=vectors.dtype).triu(1)
@@ -118,6 +119,13 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
             inputs_embeds=vectors.reshape(batch, items, -1), attention_mask=later.expand(batch, 1, items, items)
         )
         return EncodedItems(encoded.last_hidden_state, mask=mask)
+
+    def own_rows(self, hashes: Tensor) -> Tensor:
+        """Rows of IDs' own vectors, int64 of the same shape; while training row 0, which is nothing, for some."""
+        rows = rows_in(self.item_slots, hashes)
+        if self.training and self.own_dropout:
+            rows = rows * (torch.rand(rows.shape, device=rows.device) >= self.own_dropout)
+        return rows
 
 
 @dataclass(frozen=True)
@@ -129,11 +137,13 @@ class Semantics:
     item_share : of the head in the scores of a search; the rest is the decoder's
     known : how many IDs of training have vectors of their own, and how many beginnings of IDs
     read_dropout : share dropped while training throughout the encoder, in place of T5's
+    own_dropout : share of the IDs' own vectors taken away while training, of what is read and of what is judged
     """
 
     item_share: float
     known: KnownSizes
     read_dropout: float
+    own_dropout: float = 0.0
 
 
 class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
@@ -153,7 +163,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         self.item_share = semantics.item_share
         reading = copy.deepcopy(self.encoder.config)
         reading.dropout_rate = semantics.read_dropout
-        encoder = EncoderOfItems(reading, layout, semantics.known)
+        encoder = EncoderOfItems(reading, layout, semantics.known, semantics.own_dropout)
         # T5 initialises its layers as parts of a whole network only.
         encoder.load_state_dict(self.encoder.state_dict(), strict=False)
         encoder.set_input_embeddings(self.shared)
@@ -210,7 +220,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M]."""
-        own = self.item_own(rows_in(self.encoder.item_slots, self.hash_parts[items].sum(dim=-1)))
+        own = self.item_own(self.encoder.own_rows(self.hash_parts[items].sum(dim=-1)))
         vectors: Tensor = self.item_head(items).sum(dim=-2) + own
         return vectors
 
