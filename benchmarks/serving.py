@@ -6,12 +6,16 @@ Loads are open loops, to loopback only, for a bounded time. Symbols: L levels, N
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 import numpy as np
 import polars as pl
 
@@ -57,17 +61,31 @@ def engine_alone(folder: Path, domain: str, values: IntArray) -> Callable[[], ob
     return lambda: recommender.search(asked.tokens, asked.mask, index, root, none, BEAMS)
 
 
+def asking(client: HTTPConnection, method: str, path: str, body: dict[str, Any] | None) -> Callable[[], object]:
+    """A call that asks and reads the answer; by the standard library's client, which costs a third of a millisecond less than httpx'."""
+    sent = None if body is None else json.dumps(body).encode()
+
+    def ask() -> None:
+        client.request(method, path, sent, {"Content-Type": "application/json"})
+        response = client.getresponse()
+        text = response.read()
+        if response.status != HTTPStatus.OK:
+            raise RuntimeError(f"{method} {path}: {response.status} {text[:200]!r}")
+
+    return ask
+
+
 def run(bundle: Path = SAMPLE, count: int = 200) -> Iterator[Row]:
     """One request at a time, and tokenizing beside a storm of recommending."""
     domain = Bundle.open(bundle).manifest.recommenders[0].domains[0]
     names, values = catalogue(bundle, domain)
     recommend, item = request(names[:HISTORY], domain), {"items": [{"domain": domain, "title": TITLE}]}
     alone = engine_alone(bundle, domain, values[:HISTORY])
-    with service(bundle) as served, httpx.Client(base_url=served.address) as client:
+    with service(bundle) as served, closing(HTTPConnection(urlsplit(served.address).netloc)) as client:
         sides: list[Callable[[], object]] = [
-            lambda: client.post("/recommend", json=recommend).raise_for_status(),
-            lambda: client.post("/tokenize", json=item).raise_for_status(),
-            lambda: client.get("/livez").raise_for_status(),
+            asking(client, "POST", "/recommend", recommend),
+            asking(client, "POST", "/tokenize", item),
+            asking(client, "GET", "/livez", None),
             alone,
         ]
         recommending, tokenizing, floor, engine = (1e3 * taken for taken in medians(count, *sides))
