@@ -62,7 +62,7 @@ def engine_alone(folder: Path, domain: str, values: IntArray) -> Callable[[], ob
 
 
 def asking(client: HTTPConnection, method: str, path: str, body: dict[str, Any] | None) -> Callable[[], object]:
-    """A call that asks and reads the answer; by the standard library's client, which costs a third of a millisecond less than httpx'."""
+    """A call that asks and reads the answer, by the standard library's client: httpx takes 0.3 ms more."""
     sent = None if body is None else json.dumps(body).encode()
 
     def ask() -> None:
