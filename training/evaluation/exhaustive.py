@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from service.engine.history_tokens import history_tokens
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import Examples
+from training.evaluation.protocol import batched_histories
 from training.networks.semantic_t5 import SemanticT5, last_state
 from training.networks.t5 import TrainedRecommender
 
@@ -34,13 +34,9 @@ def judged_ranks(
         return None
     vectors = model.item_vectors(torch.from_numpy(layout.tokens(values).astype(np.int64)))
     ranks = np.zeros(len(examples), dtype=np.int64)
-    by_length = np.argsort(examples.starts - examples.stops, kind="stable")
-    for at in range(0, len(by_length), BATCH):
-        batch = by_length[at : at + BATCH]
-        parts = [domain.history_items[examples.starts[user] : examples.stops[user]] for user in batch]
-        row_splits = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
-        lead = np.full(len(batch), layout.domain_token(domain.name), dtype=np.int64) if layout.domains else None
-        history = history_tokens(layout, values[np.concatenate(parts)], row_splits, trained.max_history, lead)
+    for batch, history in batched_histories(
+        layout, domain, values, examples, max_history=trained.max_history, size=BATCH
+    ):
         encoded = model.encoder(torch.from_numpy(history.tokens), torch.from_numpy(history.mask))
         scores = last_state(encoded.last_hidden_state, encoded.mask) @ vectors.T
         targets = torch.from_numpy(examples.targets[batch].astype(np.int64))[:, None]

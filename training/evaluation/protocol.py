@@ -8,6 +8,7 @@ Symbols: B batch, W beams, n users.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from service.engine.history_tokens import history_tokens
+from service.engine.history_tokens import HistoryTokens, history_tokens
 from service.engine.recommender import Recommender
 from service.index.trie import CodeTrie
 from service.progress import Advance
-from service.semantic_ids import IntArray
+from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import DomainData
 from training.data.split import Examples, leave_one_out
 from training.evaluation.ranking import (
@@ -83,6 +84,30 @@ def without_suffixes(values: IntArray) -> IntArray:
     return np.concatenate([values[:, :-1], np.zeros_like(values[:, -1:])], axis=1)
 
 
+def batched_histories(
+    layout: TokenLayout, domain: DomainData, read: IntArray, examples: Examples, *, max_history: int, size: int
+) -> Iterator[tuple[NDArray[np.int64], HistoryTokens]]:
+    """Histories of examples as a recommender reads them, batched by their length, the longest first.
+
+    Parameters
+    ----------
+    read : int32 [items, L + N + 1], what stands for the items in a history
+    size : histories of a batch
+
+    Yields
+    ------
+    places of the batch's examples, int64 [B], and their histories
+    """
+    domain_token = layout.domain_token(domain.name)
+    by_length = np.argsort(examples.starts - examples.stops, kind="stable")
+    for at in range(0, len(by_length), size):
+        batch = by_length[at : at + size]
+        history_of = [domain.history_items[examples.starts[user] : examples.stops[user]] for user in batch]
+        row_splits = np.cumsum([0, *(len(history) for history in history_of)], dtype=np.int64)
+        lead = np.full(len(batch), domain_token, dtype=np.int64) if layout.domains else None
+        yield batch, history_tokens(layout, read[np.concatenate(history_of)], row_splits, max_history, lead)
+
+
 def ranked_lists(
     recommender: Recommender,
     domain: DomainData,
@@ -109,21 +134,14 @@ def ranked_lists(
     rows = np.arange(len(values), dtype=np.int32)
     trie = CodeTrie.from_tokens(layout.tokens(values), np.zeros(len(values), dtype=np.int32), rows, 1)
     index = trie.arrays()
-    domain_token = layout.domain_token(domain.name)
     lists = np.full((len(examples), beams), -1, dtype=np.int64)
-    by_length = np.argsort(examples.starts - examples.stops, kind="stable")
-    for at in range(0, len(by_length), BATCH):
-        batch = by_length[at : at + BATCH]
-        history_of = [domain.history_items[examples.starts[user] : examples.stops[user]] for user in batch]
-        row_splits = np.concatenate([[0], np.cumsum([len(history) for history in history_of])]).astype(np.int64)
-        lead = np.full(len(batch), domain_token, dtype=np.int64) if layout.domains else None
-        history = history_tokens(
-            layout, read[np.concatenate(history_of)], row_splits, recommender.part.max_history, lead
-        )
+    max_history = recommender.part.max_history
+    for batch, history in batched_histories(layout, domain, read, examples, max_history=max_history, size=BATCH):
         roots = np.zeros((len(batch), 1), dtype=np.int32)
         blocked = np.full((len(batch), 1), -1, dtype=np.int32)
         if remove_history:
             root = roots[0]
+            history_of = [domain.history_items[examples.starts[user] : examples.stops[user]] for user in batch]
             edges = [trie.blocked_edges(root.repeat(len(items)), layout.tokens(values[items])) for items in history_of]
             blocked = np.full((len(batch), max(len(each) for each in edges)), -1, dtype=np.int32)
             for row, each in enumerate(edges):
