@@ -46,16 +46,16 @@ def random_model(
     One that reads items knows the items `known`, int32 [n, depth] tokens.
     """
     torch.manual_seed(seed)
-    items = torch.zeros(0) if known is None else torch.from_numpy(known.astype(np.int64))
-    sizes = None if known is None else KnownIds.of(layout, items).sizes
-    model = build_t5(layout, settings, sizes).eval()
+    items = None if known is None else torch.from_numpy(known.astype(np.int64))
+    ids = None if items is None else KnownIds.of(layout, items)
+    model = build_t5(layout, settings, None if ids is None else ids.sizes).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.normal_(std=1.5 / parameter.shape[1] ** 0.5)
         model.shared.weight.normal_(std=1.5)
-    if isinstance(model, SemanticT5):
-        model.know(items)
+    if isinstance(model, SemanticT5) and items is not None and ids is not None:
+        model.know(ids)
         model.look_ahead(items, torch.rand(len(items)) + 0.5)
     return model
 

@@ -42,12 +42,13 @@ def built(corpus: Corpus, seed: int = 0, known: slice = slice(None)) -> Semantic
     """A network with vectors for some of a corpus' IDs, none of them zero."""
     torch.manual_seed(seed)
     items = tokens_of(corpus)[known]
-    model = build_t5(corpus.layout, JUDGES, KnownIds.of(corpus.layout, items).sizes).eval()
+    ids = KnownIds.of(corpus.layout, items)
+    model = build_t5(corpus.layout, JUDGES, ids.sizes).eval()
     assert isinstance(model, SemanticT5)
     with torch.no_grad():
         model.encoder.reader_own.weight[1:].normal_(std=0.1)
         model.item_own.weight[1:].normal_(std=0.3)
-    model.know(items)
+    model.know(ids)
     model.look_ahead(items, torch.rand(len(items)) + 0.5)
     return model
 
@@ -323,9 +324,10 @@ def test_what_is_read_and_judged_can_begin_as_the_content() -> None:
     tokens, layout = tokens_of(corpus), corpus.layout
     settings = JUDGES.model_copy(update={"d_model": 8})
     torch.manual_seed(0)
-    model = build_t5(layout, settings, KnownIds.of(layout, tokens).sizes)
+    ids = KnownIds.of(layout, tokens)
+    model = build_t5(layout, settings, ids.sizes)
     assert isinstance(model, SemanticT5)
-    model.know(tokens)
+    model.know(ids)
     head, reader = model.item_head.weight.clone(), model.encoder.reader.weight.clone()
     embeddings = content_of(corpus, 8)
     start_from_content(model, layout, tokens, embeddings, share=1.0)

@@ -225,9 +225,8 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         return vectors
 
     @torch.no_grad()
-    def know(self, items: Tensor) -> None:
-        """Give each ID of training, and each beginning of one, its row: int64 [I, depth] tokens."""
-        known = KnownIds.of(self.encoder.layout, items)
+    def know(self, known: KnownIds) -> None:
+        """Give each ID of training, and each beginning of one, its row."""
         self.encoder.item_slots.copy_(known.item_slots)
         self.ahead_slots.copy_(known.beginning_slots)
 

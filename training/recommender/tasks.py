@@ -84,13 +84,12 @@ class NextItems:
 
     Parameters
     ----------
-    network : whose rows of known IDs are those of the corpus
+    network : knows the IDs of the corpus
     """
 
     def __init__(self, corpus: Corpus, parameters: RecommenderParameters, network: SemanticT5) -> None:
         self._corpus, self._parameters, self._network = corpus, parameters, network
         self._tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
-        network.know(self._tokens)
         self._lead = 1 if corpus.layout.domains else 0
         self.examples = corpus.windows
         self.lengths = self.examples.stop - self.examples.start

@@ -90,11 +90,13 @@ class Trainer:
         self.corpus, self.parameters, self.folder, self.accelerator = corpus, parameters, folder, accelerator
         torch.manual_seed(parameters.seed)
         tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
-        reads_items = parameters.network.history == "items"
-        known = KnownIds.of(corpus.layout, tokens).sizes if reads_items else None
-        network = build_t5(corpus.layout, parameters.network, known)
-        is_semantic = isinstance(network, SemanticT5)
-        self._task: Task = NextItems(corpus, parameters, network) if is_semantic else NextTokens(corpus, parameters)
+        known = KnownIds.of(corpus.layout, tokens) if parameters.network.history == "items" else None
+        network = build_t5(corpus.layout, parameters.network, None if known is None else known.sizes)
+        if isinstance(network, SemanticT5) and known is not None:
+            network.know(known)
+            self._task: Task = NextItems(corpus, parameters, network)
+        else:
+            self._task = NextTokens(corpus, parameters)
         if embeddings is not None:
             start_from_content(network, corpus.layout, tokens, embeddings, parameters.content_start)
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
