@@ -14,7 +14,7 @@ fan-out at that level), P beams a request has at a step (1 decoder state at the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -80,10 +80,14 @@ class Written:
     ----------
     hashes : int64 [B, P]
     prospect : float32 [B, P], what the head expects beyond the tokens
+    guide : float32 [B, V], what it adds for each token
+    state : float32 [B, M], what it judges by
     """
 
     hashes: Value
     prospect: Value
+    guide: Value
+    state: Value
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,6 @@ class BeamSearch:
         self._width = inputs.beam_slots.size(0)
         self._wanted = self._width + inputs.blocked.size(1)
         self._blocked = inputs.blocked.unsqueeze(1)
-        self._guide: Value | None = None
         self._padding = graph.concat([inputs.roots.size(0), self._width], axis=0)
 
     def search(self, encoded: EncodedHistory) -> Found:
@@ -155,13 +158,13 @@ class BeamSearch:
         health = graph.constant(0.0)
         written: Written | None = None
         if encoded.state is not None:
-            self._guide = self._network.guide(encoded.state)
-            places = graph.op("Shape", node)
-            written = Written(graph.op("Expand", 0, places), graph.op("Expand", 0.0, places))
+            places, guide = graph.op("Shape", node), self._network.guide(encoded.state)
+            nothing = graph.op("Expand", 0, places), graph.op("Expand", 0.0, places)
+            written = Written(*nothing, guide, encoded.state)
         for level in range(depth):
             step = self._network.step(tokens, past, level, encoded)
             health = health + self._health(step.log_prob, encoded.batch)
-            beams = self._advance(level, step.log_prob, Standing(node, score, written), encoded.state)
+            beams = self._advance(level, step.log_prob, Standing(node, score, written))
             steps.append(beams)
             node, score, tokens, written = beams.node, beams.score, beams.token.reshape(-1, 1), beams.written
             if level < depth - 1:
@@ -194,13 +197,12 @@ class BeamSearch:
         first = log_prob.take(self._graph.constant(np.asarray([0])), axis=1).reshape(batch, -1)
         return self._graph.op("ReduceSum", first, np.asarray([1]), keepdims=1)
 
-    def _advance(self, level: int, log_prob: Value, standing: Standing, state: Value | None) -> Beams:
+    def _advance(self, level: int, log_prob: Value, standing: Standing) -> Beams:
         """One level down: the best W children, not blocked, of all nodes at which a request stands.
 
         Parameters
         ----------
         log_prob : float32 [B or B * W, V], of what may follow each decoder state
-        state : float32 [B, M], what a head over items judges by
         """
         graph, inputs, slots = self._graph, self._inputs, self._inputs.child_slots[level]
         node, score = standing.node, standing.score
@@ -210,19 +212,16 @@ class BeamSearch:
         # Never read outside the arrays, nor in their slack: what does not exist reads edge 0 and scores nothing.
         edge = graph.where(exists, inputs.node_start.take(here).unsqueeze(2) + slots, ZERO)
         # As many rows as there are decoder states: the roots of a request share one.
-        children = inputs.edge_token.take(edge).reshape(log_prob.size(0), -1)
-        gained = log_prob.take_along(children, axis=1).reshape(graph.op("Shape", edge))
-        reached: Written | None = None
-        if self._guide is not None and standing.written is not None and state is not None:
-            flat = children.reshape(self._guide.size(0), -1)
-            hashes = (standing.written.hashes.unsqueeze(2) + self._network.parts(inputs.edge_token.take(edge))).reshape(
-                0, -1
-            )
-            is_last = level == len(inputs.child_slots) - 1
-            reached = Written(hashes, self._network.prospect(state, hashes, whole=is_last))
-            judged = self._guide.take_along(flat, axis=1) + reached.prospect
-            judged = judged.reshape(graph.op("Shape", edge)) - standing.written.prospect.unsqueeze(2)
-            gained = gained * (1.0 - self._network.item_share) + judged
+        tokens, shape = inputs.edge_token.take(edge), graph.op("Shape", edge)
+        gained = log_prob.take_along(tokens.reshape(log_prob.size(0), -1), axis=1).reshape(shape)
+        written = standing.written
+        if written is not None:
+            flat, is_last = tokens.reshape(0, -1), level == len(inputs.child_slots) - 1
+            hashes = (written.hashes.unsqueeze(2) + self._network.parts(tokens)).reshape(0, -1)
+            prospect = self._network.prospect(written.state, hashes, whole=is_last)
+            judged = (written.guide.take_along(flat, axis=1) + prospect).reshape(shape)
+            gained = gained * (1.0 - self._network.item_share) + judged - written.prospect.unsqueeze(2)
+            written = replace(written, hashes=hashes, prospect=prospect)
         total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(0, -1)
 
         # At most X of the best W + X are blocked, so the best W of the others are all among them.
@@ -240,19 +239,20 @@ class BeamSearch:
         nowhere = graph.op("Expand", 0, self._padding)
         edge = graph.concat([chosen, nowhere.cast("int32")], axis=1).take_along(rank, axis=1)
         parent = graph.concat([place // slots.size(0), nowhere], axis=1).take_along(rank, axis=1)
-        if reached is not None:
-            hashes, prospect = reached.hashes.take_along(place, axis=1), reached.prospect.take_along(place, axis=1)
-            prospect = graph.concat([prospect, nowhere.cast("float32")], axis=1)
-            reached = Written(
-                graph.concat([hashes, nowhere], axis=1).take_along(rank, axis=1), prospect.take_along(rank, axis=1)
+        if written is not None:
+            fillers = nowhere, nowhere.cast("float32")
+            hashes, prospect = (
+                graph.concat([each.take_along(place, axis=1), filler], axis=1).take_along(rank, axis=1)
+                for each, filler in zip((written.hashes, written.prospect), fillers, strict=True)
             )
+            written = replace(written, hashes=hashes, prospect=prospect)
         alive = kept > NOTHING
         return Beams(
             score=kept,
             token=graph.where(alive, inputs.edge_token.take(edge), PAD),
             node=graph.where(alive, inputs.edge_child.take(edge), NONE),
             parent=parent,
-            written=reached,
+            written=written,
         )
 
     def _state_rows(self, level: int, beams: Beams) -> Value:
