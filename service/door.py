@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,19 +60,7 @@ class Door:
             self._count(scope["method"], operation, started)
             return
         with line.reading() as count:
-            slow = asyncio.get_running_loop().call_later(BODY_SECONDS, count, False)
-
-            async def receive_and_note() -> Message:
-                message = await receive()
-                if not message.get("more_body", False):
-                    slow.cancel()
-                    count(True)
-                return message
-
-            try:
-                await self._app(scope, receive_and_note, send)
-            finally:
-                slow.cancel()
+            await self._app(scope, _counted_body(receive, count), send)
 
     async def _refuse(self, scope: Scope, send: Send, error: Overloaded) -> None:
         scope["state"] = {"request_id": request_id_of(scope)}
@@ -95,3 +83,28 @@ class Door:
     def _say(self) -> None:
         self._log.info("requests refused unread", requests=dict(self._refused), seconds=LOG_SECONDS)
         self._refused.clear()
+
+
+def _counted_body(receive: Receive, count: Callable[[bool], None]) -> Receive:
+    """What receives a body and tells `count` when it is waited for, and when it is there.
+
+    The time runs from when the body is asked for: under a flood that is long after the head came, and most bodies are
+    there by then.
+    """
+    here = False
+
+    async def receive_and_count() -> Message:
+        nonlocal here
+        if here:
+            return await receive()
+        slow = asyncio.get_running_loop().call_later(BODY_SECONDS, count, False)
+        try:
+            message = await receive()
+        finally:
+            slow.cancel()
+        here = not message.get("more_body", False)
+        if here:
+            count(True)
+        return message
+
+    return receive_and_count

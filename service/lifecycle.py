@@ -20,6 +20,7 @@ from service.engine.engine import Engine
 from service.errors import ModelError, NotReady, UnitokError
 from service.explaining import Explaining
 from service.items import ItemContent
+from service.lag import Lag
 from service.line import Line
 from service.logs import get_logger
 from service.metrics import Metrics
@@ -100,8 +101,9 @@ class Service:
         )
         self._searching = Searching(catalogue, settings.search_batch_beams, self.metrics)
         most_declined = settings.overload_refusals_per_second
-        self.tokenize_line = Line(self.admission, self._encoding.expected, most_declined)
-        self.recommend_line = Line(self.admission, self._recommend_expected, most_declined)
+        lag = Lag()
+        self.tokenize_line = Line(self.admission, self._encoding.expected, most_declined, lag.seconds)
+        self.recommend_line = Line(self.admission, self._recommend_expected, most_declined, lag.seconds)
         self.writing = Writing(catalogue, self.metrics)
         self.tokenizing = Tokenizing(
             encoding=self._encoding,

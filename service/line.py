@@ -3,10 +3,10 @@
 Reading a request, checking it and finding its items costs the event loop a millisecond or so, before `Admission`
 decides. Under a flood that alone takes all of its time, and requests then wait where nobody counts: in HTTP. So HTTP
 asks the line about a request of which it knows the head alone, and the line asks `Admission` about one as large as
-those before it, behind all that are read but not decided yet. While the operation's requests are of one size, that is
-the very question they would be asked later; what is sent away would have been refused. Where they differ, the line is
-blind to their size, and `Admission` has the last word on each that it lets pass. How many of those may be declined in a
-second is bounded, too.
+those before it, behind all that are read but not decided yet, and as late as the event loop is. While the operation's
+requests are of one size, that is the very question they would be asked later; what is sent away would have been
+refused. Where they differ, the line is blind to their size, and `Admission` has the last word on each that it lets
+pass. How many of those may be declined in a second is bounded, too.
 
 Knows nothing of HTTP. Belongs to one event loop and needs no lock.
 """
@@ -34,6 +34,7 @@ class Line:
     admission : shared with the other operations
     expected : how long so many items would wait, and then take
     most_declined : requests a second that may be read and then refused, and as many at once
+    behind : seconds that a request may have waited before it is looked at
     clock : seconds, monotonic
     """
 
@@ -42,11 +43,13 @@ class Line:
         admission: Admission,
         expected: Callable[[int], Expected],
         most_declined: float,
+        behind: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._admission = admission
         self._expected = expected
         self._most_declined = most_declined
+        self._behind = behind
         self._clock = clock
         self._items = 1.0
         self._read = 0
@@ -65,7 +68,7 @@ class Line:
         if self._lately() >= self._most_declined:
             self._admission.refuse("too many requests had to be refused after they were read", one.share)
         undecided = max(0, self._read - self._admitted)
-        self._admission.check(1, replace(one, wait=one.wait + undecided * one.work))
+        self._admission.check(1, replace(one, wait=one.wait + undecided * one.work + self._behind()))
 
     @contextmanager
     def reading(self) -> Iterator[Callable[[bool], None]]:

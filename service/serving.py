@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Protocol
@@ -16,9 +17,17 @@ from typing import Protocol
 import uvicorn
 from starlette.applications import Starlette
 
+from service.logs import get_logger
 from service.settings import Settings
 
+STARTUP_FAILURE = 3
+"""Exit status of a server that could not start, as uvicorn's."""
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+ACCEPTED_A_ROUND = 32
+"""New connections that one round of the event loop takes in, at most. libuv takes one from each listening descriptor,
+however many wait; under load a round is many milliseconds, and thousands of clients would wait unseen."""
 
 
 class Drains(Protocol):
@@ -61,7 +70,12 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Bind the socket, and tell where."""
-        await super().startup(sockets)
+        try:
+            listeners = sockets or await _listeners(self.config)
+        except OSError as error:
+            get_logger("unitok.http").error("cannot listen", error=str(error))
+            sys.exit(STARTUP_FAILURE)
+        await super().startup(listeners)
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
@@ -91,3 +105,18 @@ class DrainingServer(uvicorn.Server):
             await self._service.drain()
         finally:
             self.should_exit = True
+
+
+async def _listeners(config: uvicorn.Config) -> list[socket.socket]:
+    """Sockets bound to the address, each under `ACCEPTED_A_ROUND` descriptors.
+
+    Raises
+    ------
+    OSError : the address cannot be had
+    """
+    loop = asyncio.get_running_loop()
+    bound = await loop.create_server(asyncio.Protocol, config.host, config.port, start_serving=False)
+    try:
+        return [each.dup() for each in bound.sockets for _ in range(ACCEPTED_A_ROUND)]
+    finally:
+        bound.close()

@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     )
 
     max_wait_seconds: float = Field(
-        default=1.0,
+        default=0.25,
         gt=0,
         le=3600,
         description="Longest that a request may be expected to wait in a queue before it is answered 429 at once; one "

@@ -20,10 +20,10 @@ class Operation:
 
     def __init__(self, capacity: int = 1000) -> None:
         self.now = 0.0
-        self.wait = 0.0
+        self.wait = self.behind = 0.0
         self.asked: list[int] = []
         self.admission = Admission(capacity, most_wait=1.0, patience=1.0, clock=lambda: self.now)
-        self.line = Line(self.admission, self.expected, MOST_DECLINED, clock=lambda: self.now)
+        self.line = Line(self.admission, self.expected, MOST_DECLINED, lambda: self.behind, lambda: self.now)
 
     def expected(self, items: int) -> Expected:
         self.asked.append(items)
@@ -75,6 +75,16 @@ def test_those_that_are_read_but_not_decided_count_as_waiting() -> None:
             assert operation.passes(), "what is admitted is counted by the queue itself"
         assert not operation.passes()
     operation.now += 10
+    assert operation.passes()
+
+
+def test_what_a_request_waited_before_it_was_looked_at_counts() -> None:
+    operation = Operation()
+    operation.behind = 0.6
+    assert operation.passes()
+    operation.wait = 0.6
+    assert not operation.passes()
+    operation.behind, operation.now = 0.0, 10.0
     assert operation.passes()
 
 

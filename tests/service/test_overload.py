@@ -91,7 +91,7 @@ class Service:
             settings.overload_patience,
             clock=lambda: self._now,
         )
-        self._line = Line(admission, self._expected, settings.overload_refusals_per_second, lambda: self._now)
+        self._line = Line(admission, self._expected, settings.overload_refusals_per_second, clock=lambda: self._now)
 
     def play(self, rate: float, seconds: float, sizes: Sequence[int] = (1,)) -> Played:
         """Requests arrive at random, `rate` a second, of sizes drawn from these, for some time after the last call."""

@@ -1,0 +1,46 @@
+"""How far an event loop is behind, learned from how long it takes to come round.
+
+What a socket holds waits until the loop has been through everything else that is ready, and nobody counts that wait: it
+is over when the loop first hears of a request. A flood makes these rounds long before any queue is. Knows nothing of
+requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+UNNOTICED_SECONDS = 0.005
+"""A round that long is nothing to speak of."""
+
+
+class Lag:
+    """Measures rounds of the running event loop, while somebody asks. Belongs to one loop and needs no lock.
+
+    Parameters
+    ----------
+    clock : seconds, monotonic
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began: float | None = None
+        self._last = 0.0
+        self._ended = 0.0
+
+    def seconds(self) -> float:
+        """How long what is heard of now may have waited: the longer of the last round and the one under way.
+
+        A round counts for as long again as it took; what is older says nothing about now.
+        """
+        now = self._clock()
+        if self._began is None:
+            self._began = now
+            asyncio.get_running_loop().call_soon(self._came_round, now)
+        last = self._last if now - self._ended < self._last else 0.0
+        return max(0.0, max(now - self._began, last) - UNNOTICED_SECONDS)
+
+    def _came_round(self, began: float) -> None:
+        self._ended = self._clock()
+        self._last, self._began = self._ended - began, None

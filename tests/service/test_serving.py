@@ -1,0 +1,90 @@
+"""Who gets in while the event loop is busy: the connections of many clients in one round, not those of one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from urllib.parse import urlsplit
+
+import pytest
+from starlette.applications import Starlette
+from starlette.types import Receive, Scope, Send
+
+from service.serving import ACCEPTED_A_ROUND, DrainingServer
+from service.settings import Settings
+
+PATIENCE_SECONDS = 60
+
+
+class Rounds(Starlette):
+    """Notes in which round of the event loop it hears of each request, after one that holds the loop up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state.service = self
+        self.held, self.go_on = threading.Event(), threading.Event()
+        self.heard: list[int] = []
+        self._round = 0
+
+    async def drain(self) -> None:
+        """There is nothing to finish."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await super().__call__(scope, receive, send)
+            return
+        if scope["path"] == "/hold":
+            self.held.set()
+            self.go_on.wait(PATIENCE_SECONDS)
+            self._count()
+        else:
+            self.heard.append(self._round)
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    def _count(self) -> None:
+        self._round += 1
+        if len(self.heard) < ACCEPTED_A_ROUND:
+            asyncio.get_running_loop().call_soon(self._count)
+
+
+def test_connections_that_came_while_the_loop_was_busy_are_heard_of_together() -> None:
+    app, address = Rounds(), Future[str]()
+    server = DrainingServer(app, Settings(port=0), address.set_result)
+
+    def ask() -> list[bytes]:
+        where = urlsplit(address.result(PATIENCE_SECONDS))
+        with ExitStack() as stack:
+
+            def send(path: str) -> socket.socket:
+                connection = socket.create_connection((where.hostname, where.port), timeout=PATIENCE_SECONDS)
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+                return stack.enter_context(connection)
+
+            try:
+                holding = send("/hold")
+                assert app.held.wait(PATIENCE_SECONDS)
+                others = [send("/") for _ in range(ACCEPTED_A_ROUND)]
+                app.go_on.set()
+                return [each.makefile("rb").readline() for each in (holding, *others)]
+            finally:
+                app.go_on.set()
+                server.should_exit = True
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(ask)
+        server.run()
+        assert asked.result() == [b"HTTP/1.1 204 No Content\r\n"] * (ACCEPTED_A_ROUND + 1)
+    assert max(app.heard) - min(app.heard) < ACCEPTED_A_ROUND / 4
+
+
+def test_an_address_that_is_taken_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = DrainingServer(Rounds(), Settings(port=taken.getsockname()[1]), lambda address: None)
+        with pytest.raises(SystemExit) as stopped:
+            server.run()
+    assert stopped.value.code == 3
+    assert "cannot listen" in "".join(capfd.readouterr())
