@@ -254,6 +254,9 @@ def test_parameters_are_read_strictly(tmp_path: Path) -> None:
     path.write_text('domains = ["a", "a"]\n')
     with pytest.raises(ConfigError, match="names a domain twice"):
         read_parameters(path, {})
+    path.write_text("new_windows = 0.5\n")
+    with pytest.raises(ConfigError, match='history = "items"'):
+        read_parameters(path, {})
     path.write_text("= 3")
     with pytest.raises(ConfigError, match="not TOML"):
         read_parameters(path, {})

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from beam_twin import score_every_item
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from recommender_planted import LAYOUT, TINY, random_values, ring_corpus, tiny_parameters
 from torch.nn import functional as F
@@ -72,7 +73,7 @@ def test_its_layers_begin_as_those_of_t5() -> None:
 def test_a_network_that_reads_items_is_told_how_many() -> None:
     with pytest.raises(ModelError, match="known IDs"):
         build_t5(LAYOUT, JUDGES)
-    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}, {"own_dropout": 0.1}):
+    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}):
         with pytest.raises(ValidationError, match="item_head"):
             T5Settings(**settings)
 
@@ -180,17 +181,31 @@ def test_an_item_that_came_later_is_its_tokens_alone() -> None:
         assert not model.prospect(state, hashed, whole=True).any()
 
 
-def test_own_vectors_are_taken_away_while_training_alone() -> None:
+def test_what_is_taken_for_new_is_read_and_judged_as_an_item_that_came_later() -> None:
     corpus = ring_corpus(items=40)
-    model, items = built(corpus), tokens_of(corpus)
-    model.encoder.own_dropout = 0.25
-    hashes = model.hash_parts[items].sum(dim=1).repeat(50, 1)
-    whole = model.encoder.own_rows(hashes)
-    assert int((whole > 0).sum()) == whole.numel()
-    model.train()
-    kept = model.encoder.own_rows(hashes)
-    assert 0.7 < float((kept > 0).float().mean()) < 0.8
-    assert torch.equal(kept[kept > 0], whole[kept > 0])
+    model, later, items = built(corpus), built(corpus, known=slice(0, 20)), tokens_of(corpus)
+    state = model.state_dict()
+    rest = {name: later.state_dict()[name] for name in ("encoder.item_slots", "item_ahead", "ahead_slots")}
+    rest |= {name: state[name][: 20 + 1] for name in ("encoder.reader_own.weight", "item_own.weight")}
+    later.load_state_dict({**state, **rest})
+    examples = corpus.validation.take(np.arange(12))
+    batch = collate(corpus, examples, 20)
+    known, at = np.zeros(batch.history.shape, dtype=bool), examples.stop - examples.start
+    for row, (start, length) in enumerate(zip(examples.start, at, strict=True)):
+        known[row, :length] = corpus.history_items[start : start + length] < 20
+    history, mask = torch.from_numpy(batch.history), torch.from_numpy(batch.mask)
+    with torch.inference_mode():
+        found = model(
+            history,
+            mask,
+            decoder_input_ids=torch.zeros(12, 1, dtype=torch.long),
+            items=items,
+            known=torch.arange(40) < 20,
+            read_as_known=torch.from_numpy(known[:, : at.max()]),
+        )
+        expected = later(history, mask, decoder_input_ids=torch.zeros(12, 1, dtype=torch.long), items=items)
+    torch.testing.assert_close(found.encoder_last_hidden_state, expected.encoder_last_hidden_state)
+    torch.testing.assert_close(found.item_vectors, torch.stack([model.item_vectors(items), later.item_vectors(items)]))
 
 
 def test_known_ids_have_rows_of_their_own() -> None:
@@ -242,26 +257,41 @@ def test_how_narrow_a_search_chose_counts_what_the_head_adds() -> None:
     assert narrowest_choice(model, *one, tokens, beams=len(tokens) - 1) == pytest.approx(gap, abs=1e-4)
 
 
-def test_a_window_teaches_all_its_items() -> None:
+def read(corpus: Corpus, rows: NDArray[np.int64], end: int = 20) -> dict[str, torch.Tensor]:
+    """Windows up to an item, and one decoder token for each."""
+    windows = corpus.windows.take(rows)
+    batch = collate(corpus, replace(windows, stop=np.minimum(windows.start + end, windows.stop)), 20)
+    history, mask = torch.from_numpy(batch.history), torch.from_numpy(batch.mask)
+    return {"input_ids": history, "attention_mask": mask, "decoder_input_ids": torch.zeros_like(history[:, :1])}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_window_teaches_all_its_items(share: float) -> None:
     corpus = ring_corpus(users=20, domains=("ring", "other"))
-    model, parameters = built(corpus, seed=4), tiny_parameters(network=JUDGES.model_dump(), item_loss=2.0)
+    model = built(corpus, seed=4)
+    parameters = tiny_parameters(network=JUDGES.model_dump(), item_loss=2.0, new_windows=share, new_items=0.4)
     task = NextItems(corpus, parameters, model)
     rows = np.flatnonzero(corpus.windows.domain == 1)[:6]
     torch.manual_seed(7)
     found = task.loss(model, rows, torch.device("cpu"))
 
-    losses, lengths = [], torch.from_numpy(task.lengths[rows])
-    first = int(corpus.item_starts[1])
-    vectors = model.item_vectors(tokens_of(corpus)[first:])
-    for row in rows:
+    lengths, first = torch.from_numpy(task.lengths[rows]), int(corpus.item_starts[1])
+    items = tokens_of(corpus)[first:]
+    torch.manual_seed(7)
+    drawn = (torch.rand(1, len(rows)) * lengths).long().clamp(max=lengths - 1)[0].numpy()
+    windows, unread, judged = (
+        torch.rand(size) < chance
+        for size, chance in [((len(rows),), share), ((len(rows), int(lengths.max())), 0.4), ((len(items),), 0.4)]
+    )
+    losses, tables = [], model(**read(corpus, rows[:1]), items=items, known=~judged).item_vectors
+    for row, new, mine in zip(rows, windows, unread, strict=True):
         window = corpus.windows.take(np.asarray([row]))
         for end in range(1, int(task.lengths[row]) + 1):
             cut = replace(window, stop=window.start + end)
-            state = last_state(*encoded(model, collate(corpus, cut, 20)))
+            known = ~(new & mine[None, :end])
+            state = model(**read(corpus, np.asarray([row]), end), read_as_known=known).encoder_last_hidden_state
             target = torch.from_numpy(corpus.history_items[cut.stop]) - first
-            losses.append(F.cross_entropy(state @ vectors.T, target))
-    torch.manual_seed(7)
-    drawn = (torch.rand(1, len(rows)) * lengths).long().clamp(max=lengths - 1)[0].numpy()
+            losses.append(F.cross_entropy(state[:, -1] @ tables[int(new)].T, target))
     asked = corpus.windows.take(rows)
     asked = replace(asked, stop=asked.start + drawn + 1)
     batch = collate(corpus, asked, 20)
@@ -270,6 +300,7 @@ def test_a_window_teaches_all_its_items() -> None:
         torch.from_numpy(batch.history),
         torch.from_numpy(batch.mask),
         decoder_input_ids=F.pad(targets[:, :-1], (1, 0)),
+        read_as_known=~(windows[:, None] & unread)[:, : int(drawn.max()) + 1],
     ).logits
     expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten()) + 2.0 * torch.stack(losses).mean()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

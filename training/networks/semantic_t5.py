@@ -55,7 +55,8 @@ class EncodedItems(BaseModelOutput):  # type: ignore[misc]
 
 @dataclass
 class SemanticOutput(Seq2SeqLMOutput):  # type: ignore[misc]
-    """What the network returns; `item_vectors` float32 [I, M] are the head's, of the items asked about."""
+    """What the network returns; `item_vectors` float32 [2, I, M] are the head's, of the items asked about: as they are,
+    and as they would be if some were new."""
 
     item_vectors: Tensor | None = None
 
@@ -87,12 +88,11 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
     config : of T5's encoder
     layout : of the tokens
     known : how many IDs have a vector of their own
-    own_dropout : share of these taken away while training
     """
 
-    def __init__(self, config: T5Config, layout: TokenLayout, known: KnownSizes, own_dropout: float = 0.0) -> None:
+    def __init__(self, config: T5Config, layout: TokenLayout, known: KnownSizes) -> None:
         super().__init__(config)
-        self.layout, self.own_dropout = layout, own_dropout
+        self.layout = layout
         self.reader = nn.Embedding(table_rows(layout), config.d_model)
         self.reader_own = nn.Embedding(known.items + 1, config.d_model, padding_idx=0)
         nn.init.normal_(self.reader.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
@@ -100,8 +100,13 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
         self.register_buffer("item_slots", torch.zeros(known.item_slots, dtype=torch.int32))
         self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> EncodedItems:
-        """input_ids, attention_mask int64 [B, S] -> float32 [B, n, M]."""
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, read_as_known: Tensor | None = None, **_: Any
+    ) -> EncodedItems:
+        """input_ids, attention_mask int64 [B, S] -> float32 [B, n, M].
+
+        Items where `read_as_known`, bool [B, n], says no are read as if they had come after training.
+        """
         places, mask = item_places(self.layout, input_ids, attention_mask)
         batch, items = mask.shape
         there = attention_mask == 1
@@ -111,7 +116,10 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
         summed = summed.index_add(0, owners, read)
         hashes = torch.zeros(batch * items, device=mask.device, dtype=torch.long)
         hashes = hashes.index_add(0, owners, self.hash_parts[input_ids[there]])
-        vectors = (summed + self.reader_own(self.own_rows(hashes))) / HEAD_SCALE
+        rows = rows_in(self.item_slots, hashes)
+        if read_as_known is not None:
+            rows = rows * read_as_known.flatten()
+        vectors = (summed + self.reader_own(rows)) / HEAD_SCALE
         lowest = torch.finfo(vectors.dtype).min
         # Padding stands behind every item, so what may not look ahead does not see it either.
         later = torch.full((items, items), lowest, device=mask.device, dtype=vectors.dtype).triu(1)
@@ -119,13 +127,6 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
             inputs_embeds=vectors.reshape(batch, items, -1), attention_mask=later.expand(batch, 1, items, items)
         )
         return EncodedItems(encoded.last_hidden_state, mask=mask)
-
-    def own_rows(self, hashes: Tensor) -> Tensor:
-        """Rows of IDs' own vectors, int64 of the same shape; while training row 0, which is nothing, for some."""
-        rows = rows_in(self.item_slots, hashes)
-        if self.training and self.own_dropout:
-            rows = rows * (torch.rand(rows.shape, device=rows.device) >= self.own_dropout)
-        return rows
 
 
 @dataclass(frozen=True)
@@ -137,13 +138,11 @@ class Semantics:
     item_share : of the head in the scores of a search; the rest is the decoder's
     known : how many IDs of training have vectors of their own, and how many beginnings of IDs
     read_dropout : share dropped while training throughout the encoder, in place of T5's
-    own_dropout : share of the IDs' own vectors taken away while training, of what is read and of what is judged
     """
 
     item_share: float
     known: KnownSizes
     read_dropout: float
-    own_dropout: float = 0.0
 
 
 class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
@@ -163,7 +162,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         self.item_share = semantics.item_share
         reading = copy.deepcopy(self.encoder.config)
         reading.dropout_rate = semantics.read_dropout
-        encoder = EncoderOfItems(reading, layout, semantics.known, semantics.own_dropout)
+        encoder = EncoderOfItems(reading, layout, semantics.known)
         # T5 initialises its layers as parts of a whole network only.
         encoder.load_state_dict(self.encoder.state_dict(), strict=False)
         encoder.set_input_embeddings(self.shared)
@@ -189,16 +188,19 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         rows: Tensor | None = None,
         seen: Tensor | None = None,
         items: Tensor | None = None,
+        known: Tensor | None = None,
+        read_as_known: Tensor | None = None,
         **_: Any,
     ) -> SemanticOutput:
         """As T5's own: histories int64 [B, S], or what the encoder made of them, and tokens int64 [B, D].
 
         With `rows` and `seen`, int64 [A], the tokens [A, D] go on after the first `seen` positions of history `rows`.
-        `items`, int64 [I, depth] tokens, are those whose vectors are asked for.
+        `items`, int64 [I, depth] tokens, are those whose vectors are asked for: twice, the second time as if those
+        where `known`, bool [I], says no had come after training. `read_as_known`: as the encoder takes it.
         """
         encoded = encoder_outputs
         if encoded is None:
-            encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
+            encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, read_as_known=read_as_known)
         states = encoded.last_hidden_state
         crossed, mask = states, read_mask(encoded, attention_mask)
         if rows is not None and seen is not None:
@@ -215,14 +217,22 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
             logits=self.lm_head(decoded.last_hidden_state * self.model_dim**-0.5),
             past_key_values=decoded.past_key_values,
             encoder_last_hidden_state=states,
-            item_vectors=None if items is None else self.item_vectors(items),
+            item_vectors=None if items is None else self._vectors_known_or_not(items, known),
         )
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M]."""
-        own = self.item_own(self.encoder.own_rows(self.hash_parts[items].sum(dim=-1)))
-        vectors: Tensor = self.item_head(items).sum(dim=-2) + own
+        vectors: Tensor = self.item_head(items).sum(dim=-2) + self._own_vectors(items)
         return vectors
+
+    def _own_vectors(self, items: Tensor) -> Tensor:
+        found: Tensor = self.item_own(rows_in(self.encoder.item_slots, self.hash_parts[items].sum(dim=-1)))
+        return found
+
+    def _vectors_known_or_not(self, items: Tensor, known: Tensor | None) -> Tensor:
+        """int64 [I, depth], bool [I] -> float32 [2, I, M]."""
+        shared, own = self.item_head(items).sum(dim=-2), self._own_vectors(items)
+        return torch.stack([shared + own, shared + (own if known is None else own * known[:, None])])
 
     @torch.no_grad()
     def know(self, known: KnownIds) -> None:

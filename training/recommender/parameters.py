@@ -39,6 +39,9 @@ class RecommenderParameters(BaseModel):
     item_loss : weight of the cross-entropy over items, where the network reads items
     item_negatives : items of its domain that the head tells a target from, drawn anew each step; all where there are
         fewer
+    new_windows, new_items : where the network reads items: share of the windows that it learns from as if items were
+        new, and the chance that one of their items is, be it read or judged; an item's tokens thus learn to stand
+        alone, as those of an item that comes after training must
     decoded_per_window : where the network reads items: items of a window whose tokens the decoder learns to write
     content_start : share of content in the token vectors that training begins with; above 0 it needs the items'
         embeddings
@@ -70,6 +73,8 @@ class RecommenderParameters(BaseModel):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     item_loss: Annotated[float, Field(ge=0)] = 1.0
     item_negatives: Count = 32768
+    new_windows: Share = 0.0
+    new_items: Share = 0.5
     decoded_per_window: Count = 1
     content_start: Share = 0.0
     clip_norm: Positive = 1.0
@@ -85,6 +90,12 @@ class RecommenderParameters(BaseModel):
     def _domains_differ(self) -> Self:
         if self.domains is not None and len(set(self.domains)) != len(self.domains):
             raise ValueError("domains names a domain twice")
+        return self
+
+    @model_validator(mode="after")
+    def _reads_new_items(self) -> Self:
+        if self.new_windows and self.network.history != "items":
+            raise ValueError('new_windows needs a network with history = "items"')
         return self
 
 

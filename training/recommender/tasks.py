@@ -2,11 +2,12 @@
 
 Knows nothing of optimisers or files.
 
-Symbols: B batch, A items that the decoder writes, C candidates.
+Symbols: B batch, n positions of the longest window, A items that the decoder writes, C candidates.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,6 +79,16 @@ class NextTokens:
         """Nothing is derived."""
 
 
+@dataclass(frozen=True)
+class _New:
+    """What a batch takes for new, bool: `windows` [B] whose targets are told from items of which those where `judged`,
+    [C], are; and `read`, [B, n], items of the former."""
+
+    windows: Tensor
+    read: Tensor
+    judged: Tensor
+
+
 class NextItems:
     """Every item of a window but the first, by cross-entropy over the items of its domain, from the encoder's state at
     the item before; and the tokens of some of them, drawn anew each time.
@@ -118,6 +129,7 @@ class NextItems:
         targets = torch.from_numpy(self._corpus.history_items)[torch.from_numpy(examples.start)[owners] + places + 1]
         candidates = self._candidates(targets, int(examples.domain[0]))
         chosen = self._chosen(lengths)
+        new = self._drawn_as_new(lengths, len(candidates))
         tokens = self._tokens[targets[chosen]].to(device)
         found: Any = model(
             input_ids=torch.from_numpy(batch.history).to(device),
@@ -127,10 +139,16 @@ class NextItems:
             rows=owners[chosen].to(device),
             seen=(places[chosen] + 1 + self._lead).to(device),
             items=self._tokens[candidates].to(device),
+            known=~new.judged.to(device),
+            read_as_known=~new.read.to(device),
         )
-        states = found.encoder_last_hidden_state[owners.to(device), (places + self._lead).to(device)]
+        states = found.encoder_last_hidden_state[owners.to(device), (places + self._lead).to(device)].float()
         answers = torch.searchsorted(candidates, targets).to(device)
-        items = full_softmax_loss(states.float(), found.item_vectors.float(), answers)
+        items: Tensor = states.new_zeros(())
+        judged_new = new.windows[owners].to(device)
+        for vectors, which in zip(found.item_vectors.float(), (~judged_new, judged_new), strict=True):
+            if which.any():
+                items += full_softmax_loss(states[which], vectors, answers[which]) * which.float().mean()
         return token_loss(found.logits, tokens, parameters) + parameters.item_loss * items
 
     def settle(self) -> None:
@@ -144,6 +162,15 @@ class NextItems:
         drawn = (torch.rand(count, len(lengths)) * lengths).long().clamp(max=lengths - 1)
         chosen: Tensor = (lengths.cumsum(0) - lengths + drawn).flatten()
         return chosen
+
+    def _drawn_as_new(self, lengths: Tensor, candidates: int) -> _New:
+        """Of windows so long; nothing is drawn where nothing is to be new, which leaves the other draws as they are."""
+        share, chance = self._parameters.new_windows, self._parameters.new_items
+        size = (len(lengths), int(lengths.max()) + self._lead)
+        if share == 0:
+            return _New(torch.zeros(size[0]) > 0, torch.zeros(size) > 0, torch.zeros(candidates) > 0)
+        windows = torch.rand(size[0]) < share
+        return _New(windows, windows[:, None] & (torch.rand(size) < chance), torch.rand(candidates) < chance)
 
     def _candidates(self, targets: Tensor, domain: int) -> Tensor:
         """Items of a domain that the targets are told from: int64 [C], rising, the targets among them."""
