@@ -1,8 +1,8 @@
-"""A checkpoint of a network in training: one safetensors file, replaced in one step after every epoch.
+"""A checkpoint of a network in training: one safetensors file, replaced in one step.
 
 Holds weights, AdamW's moments and, as JSON in the file's header, how far training is and what it has seen. Random
-numbers need no place in it: every epoch draws from a generator of its own, seeded by seed and epoch. Knows nothing of
-what is being trained.
+numbers need no place in it: every epoch or step draws from a generator of its own, seeded by its number. Knows nothing
+of what is being trained.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def save_checkpoint(
     fingerprint : names the parameters and the data of this training
     progress : what `load_checkpoint` gives back; JSON
     """
-    tensors = {_WEIGHT + name: value.detach().contiguous() for name, value in network.state_dict().items()}
+    state, names = network.state_dict(), _names_in_file(network)
+    tensors = {_WEIGHT + name: state[name].detach().contiguous() for name in set(names.values())}
     for name, parameter in network.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{_MOMENT}{key}.{name}"] = value.detach().contiguous()
@@ -63,12 +64,22 @@ def load_checkpoint(
         raise ConfigError(
             f"{path}: a checkpoint of other parameters or other data; delete it to start anew, or put the old ones back"
         )
-    network.load_state_dict(
-        {name.removeprefix(_WEIGHT): value for name, value in tensors.items() if name.startswith(_WEIGHT)}
-    )
+    network.load_state_dict({name: tensors[_WEIGHT + kept] for name, kept in _names_in_file(network).items()})
     for name, parameter in network.named_parameters():
         keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{_MOMENT}{key}.{name}" in tensors]
         if keys:
-            optimizer.state[parameter] = {key: tensors[f"{_MOMENT}{key}.{name}"] for key in keys}
+            # On the parameter's device, as fused optimisers want it.
+            moments = {key: tensors[f"{_MOMENT}{key}.{name}"].to(parameter.device) for key in keys}
+            optimizer.state[parameter] = moments
     progress: dict[str, Any] = json.loads(metadata["progress"])
     return progress
+
+
+def _names_in_file(network: nn.Module) -> dict[str, str]:
+    """Of each tensor of a state dict the name that the file has it under; tied ones are there once."""
+    first: dict[tuple[torch.device, int, torch.Size], str] = {}
+    names = {}
+    for name, tensor in network.state_dict().items():
+        key = (tensor.device, tensor.data_ptr(), tensor.shape)
+        names[name] = first.setdefault(key, name) if tensor.numel() else name
+    return names

@@ -22,10 +22,9 @@ from training.networks.t5 import WEIGHTS, build_t5
 from training.recommender import tasks as tasks_module
 from training.recommender import trainer as trainer_module
 from training.recommender.batches import collate
-from training.recommender.checkpoint import FOLDER
 from training.recommender.parameters import RecommenderParameters, read_parameters
 from training.recommender.schedule import finished_share, rate_factor
-from training.recommender.trainer import Trainer, TrainingResult
+from training.recommender.trainer import CHECKPOINT, Trainer, TrainingResult
 from training.recommender.validation import Validator, sample_users
 from training.stage import LOG
 
@@ -64,7 +63,7 @@ def test_planted_transitions_are_found(tmp_path: Path) -> None:
     assert result.best["recall_10"] > 0.95
     assert result.best["ndcg_10"] > 0.85
     assert result.ended_by == "epochs"
-    assert not (tmp_path / FOLDER).exists()
+    assert not (tmp_path / CHECKPOINT).exists()
 
 
 class Killed(Exception):
@@ -87,7 +86,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
         patched.setattr(Trainer, "_step", until)
         with pytest.raises(Killed):
             train(tmp_path, parameters)
-    assert next((tmp_path / FOLDER).glob("step-*")).name == f"step-{at_step:09d}"
+    assert Trainer(CORPUS, parameters, tmp_path, Accelerator(cpu=True)).at.step == at_step
     train(tmp_path, parameters)
 
     ours, theirs = (load_file(folder / WEIGHTS) for folder in (tmp_path, uninterrupted))
@@ -106,7 +105,7 @@ def _train_until_killed(folder: Path) -> None:
     written = []
 
     def deadly(source: object, target: object) -> None:
-        if "step-" in str(target) and len(written) == 3:
+        if str(target).endswith(CHECKPOINT) and len(written) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         replace(source, target)  # type: ignore[arg-type]
 
@@ -124,12 +123,12 @@ def test_a_training_killed_while_saving_goes_on(tmp_path: Path, uninterrupted: P
     process.start()
     process.join(timeout=120)
     assert process.exitcode == -signal.SIGKILL
-    assert (tmp_path / FOLDER / "partial").exists()
+    assert (tmp_path / f"{CHECKPOINT}.partial").exists()
     resumed = Trainer(CORPUS, with_dropout(epochs=3), tmp_path, Accelerator(cpu=True))
     assert resumed.at.step == 2
     resumed.run()
     assert log_of(tmp_path)[-1]["step"] == log_of(uninterrupted)[-1]["step"]
-    assert not (tmp_path / FOLDER).exists()
+    assert not (tmp_path / CHECKPOINT).exists()
 
 
 def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +136,7 @@ def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path, monkeypatch
         patched.setattr(Trainer, "_validate", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             train(tmp_path, tiny_parameters(checkpoint_seconds=0))
-    with pytest.raises(ConfigError, match="begun with other parameters"):
+    with pytest.raises(ConfigError, match="a checkpoint of other parameters"):
         train(tmp_path, tiny_parameters(seed=4))
 
 

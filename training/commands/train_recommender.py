@@ -16,7 +16,7 @@ def train_recommender(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder for the recommender. A run that was killed goes on from `checkpoint/` in it; "
+            help="Folder for the recommender. A run that was killed goes on from the checkpoint in it; "
             "`training.jsonl` in it can be watched, and `model.safetensors` is always the best so far."
         ),
     ],

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,21 @@ from torch import Tensor
 
 from service.errors import ModelError
 from service.progress import Advance, progress
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import build_t5, save_weights
 from training.recommender.batches import epoch_batches, epoch_examples
-from training.recommender.checkpoint import Progress, load_checkpoint, remove_checkpoints, save_checkpoint
 from training.recommender.content_start import start_from_content
 from training.recommender.corpus import Corpus, IntVector
 from training.recommender.parameters import RecommenderParameters
+from training.recommender.progress import Progress
 from training.recommender.schedule import finished_share, rate_factor
 from training.recommender.tasks import NextItems, NextTokens, Task
 from training.recommender.validation import ValidationFigures, Validator
 from training.stage import write_log
+
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Trainer:
     ----------
     corpus : what to learn from
     parameters : every knob
-    folder : `model.safetensors` (best so far), `training.jsonl` and `checkpoint/` go here
+    folder : `model.safetensors` (best so far), `training.jsonl` and a checkpoint go here
     accelerator : the devices; several share the batches of a step and average their gradients
     embeddings : float32 [M, D] of the corpus' items, which token vectors begin from; None: they begin at random
     """
@@ -108,8 +111,8 @@ class Trainer:
         described = json.dumps([settings, accelerator.num_processes, corpus.fingerprint()], sort_keys=True)
         self.fingerprint = hashlib.sha256(described.encode()).hexdigest()
         network.to(accelerator.device)
-        found = load_checkpoint(folder, self.fingerprint, network, optimizer)
-        self.at = found or Progress()
+        found = load_checkpoint(folder / CHECKPOINT, network, optimizer, self.fingerprint)
+        self.at = Progress(**found) if found else Progress()
         self.network = network
         self.model, self.optimizer = accelerator.prepare(network, optimizer)
         self.validator = Validator(
@@ -138,7 +141,7 @@ class Trainer:
             if not self.at.history or self.at.history[-1]["step"] != self.at.step:
                 self._validate(len(batches), advance)
         if self.accelerator.is_main_process:
-            remove_checkpoints(self.folder)
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         best = next(entry for entry in self.at.history if entry["step"] == self.at.best_step)
         return TrainingResult(
             parameters=self.parameter_count,
@@ -261,5 +264,6 @@ class Trainer:
             time.perf_counter() - self._saved >= self.parameters.checkpoint_seconds
         ):
             self.at.elapsed = time.perf_counter() - self._started
-            save_checkpoint(self.folder, self.fingerprint, self.at, self.network, self.optimizer.optimizer)
+            path, progressed = self.folder / CHECKPOINT, asdict(self.at)
+            save_checkpoint(path, self.network, self.optimizer.optimizer, self.fingerprint, progressed)
             self._saved = time.perf_counter()
