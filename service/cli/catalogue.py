@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +13,8 @@ import typer
 if TYPE_CHECKING:
     from service.bundle.files import Bundle
     from service.catalogue.checking import IdsOf
+    from service.catalogue.store import CatalogueStore
+    from service.catalogue.transfer import Source
     from service.settings import Settings
 
 BundleOption = Annotated[
@@ -25,6 +30,37 @@ StoreOption = Annotated[
         show_default="UNITOK_STORE, else embedded:var/catalogue",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A bundle, and what a store holds of its generation."""
+
+    settings: Settings
+    bundle: Bundle
+    catalogue: CatalogueStore
+
+    @property
+    def source(self) -> Source:
+        """What an export says that it is of."""
+        from service.catalogue.transfer import Source
+
+        return Source(self.bundle.manifest.name, self.bundle.manifest.generation)
+
+
+@contextmanager
+def opened(bundle: Path | None, store: str | None) -> Iterator[Opened]:
+    """Open what the options and the settings name, and close the store at the end."""
+    from contextlib import closing
+
+    from service.bundle.files import Bundle
+    from service.catalogue.opening import open_bundle_store
+    from service.settings import read_settings
+
+    settings = read_settings(bundle=bundle, store=store)
+    found = Bundle.open(settings.bundle)
+    with closing(open_bundle_store(settings.store.get_secret_value(), found)) as catalogue:
+        yield Opened(settings, found, catalogue)
 
 
 def build() -> typer.Typer:
@@ -59,8 +95,8 @@ def status(*, store: StoreOption = None) -> None:
         if generation.dropped:
             found.append({"bundle": generation.bundle, "generation": generation.number, "dropped": True})
             continue
-        with closing(open_store(url, generation.bundle, generation.number, generation.layout)) as opened:
-            said, made_current = opened.status(), turn(opened)
+        with closing(open_store(url, generation.bundle, generation.number, generation.layout)) as catalogue:
+            said, made_current = catalogue.status(), turn(catalogue)
         found.append(
             {
                 "bundle": generation.bundle,
@@ -100,18 +136,11 @@ def verify(
     what was found as JSON. Services may go on reading; if items are registered meanwhile, it starts over, and gives up
     after three times.
     """
-    from contextlib import closing
-
-    from service.bundle.files import Bundle
     from service.catalogue.checking import examine
-    from service.catalogue.opening import open_bundle_store
-    from service.settings import read_settings
 
-    settings = read_settings(bundle=bundle, store=store)
-    opened = Bundle.open(settings.bundle)
-    with closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue:
-        complete = catalogue.seeded()
-        found = examine(catalogue, ids_of_bundle(opened, settings) if content else None)
+    with opened(bundle, store) as on:
+        complete = on.catalogue.seeded()
+        found = examine(on.catalogue, ids_of_bundle(on.bundle, on.settings) if content else None)
     report: dict[str, Any] = {
         "complete": complete,
         "items": sum(found.totals.items.values()),
@@ -131,17 +160,10 @@ def repair(*, bundle: BundleOption = None, store: StoreOption = None) -> None:
     Prints as JSON what was found and whether it was repaired; ends with status 1 if something is left, such as an ID
     that names two items.
     """
-    from contextlib import closing
-
-    from service.bundle.files import Bundle
     from service.catalogue.checking import repair as mend
-    from service.catalogue.opening import open_bundle_store
-    from service.settings import read_settings
 
-    settings = read_settings(bundle=bundle, store=store)
-    opened = Bundle.open(settings.bundle)
-    with closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue:
-        found = mend(catalogue)
+    with opened(bundle, store) as on:
+        found = mend(on.catalogue)
     print_json([{"what": finding.what, "repaired": finding.mendable} for finding in found.findings])
     if not all(finding.mendable for finding in found.findings):
         raise typer.Exit(1)
@@ -159,22 +181,12 @@ def export_items(
 
     For example: `unitok catalogue export backup.parquet --store redis://...`
     """
-    from contextlib import closing
-
-    from service.bundle.files import Bundle
-    from service.catalogue.opening import open_bundle_store
-    from service.catalogue.transfer import Source, export_catalogue
+    from service.catalogue.transfer import export_catalogue
     from service.progress import progress
-    from service.settings import read_settings
 
-    settings = read_settings(bundle=bundle, store=store)
-    opened = Bundle.open(settings.bundle)
-    source = Source(opened.manifest.name, opened.manifest.generation)
-    with (
-        closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue,
-        progress("export", None) as advance,
-    ):
-        rows = export_catalogue(catalogue, source, file, advance)
+    with opened(bundle, store) as on, progress("export", None) as advance:
+        source = on.source
+        rows = export_catalogue(on.catalogue, source, file, advance)
     print_json(
         {"file": str(file), "bundle": source.bundle, "generation": source.generation, "items": rows}, indent=None
     )
@@ -194,25 +206,14 @@ def import_items(
 
     For example: `unitok catalogue import backup.parquet --store redis://...`
     """
-    from contextlib import closing
-
-    from service.bundle.files import Bundle
-    from service.catalogue.opening import open_bundle_store
     from service.catalogue.seeding import seed_from
-    from service.catalogue.transfer import Source, import_catalogue
+    from service.catalogue.transfer import import_catalogue
     from service.progress import progress
-    from service.settings import read_settings
 
-    settings = read_settings(bundle=bundle, store=store)
-    opened = Bundle.open(settings.bundle)
-    source = Source(opened.manifest.name, opened.manifest.generation)
-    with (
-        closing(open_bundle_store(settings.store.get_secret_value(), opened)) as catalogue,
-        progress("import", None) as advance,
-    ):
-        done = import_catalogue(catalogue, source, file, advance)
-        if not catalogue.seeded():
-            seed_from(opened, catalogue)
+    with opened(bundle, store) as on, progress("import", None) as advance:
+        done = import_catalogue(on.catalogue, on.source, file, advance)
+        if not on.catalogue.seeded():
+            seed_from(on.bundle, on.catalogue)
     print_json({"rows": done.rows, "added": done.added, "already_there": done.already_there}, indent=None)
 
 
