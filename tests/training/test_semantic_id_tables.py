@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, SuffixExhausted
 from training.evaluation.id_quality import code_perplexity, id_quality, neighbourhood, relative_error
-from training.tokenizer.ids import DomainIds, read_ids, suffixes_of, write_ids
+from training.tokenizer.ids import IDS, DomainIds, read_ids, suffixes_of, write_ids
 
 Array = np.ndarray[Any, Any]
 
@@ -84,6 +85,12 @@ def test_ids_are_read_as_they_were_written(tmp_path: Path) -> None:
             np.testing.assert_array_equal(array, getattr(ids, part))
     with pytest.raises(ConfigError, match="no such file"):
         read_ids(tmp_path / "elsewhere")
+    rows = pl.read_parquet(tmp_path / IDS)
+    for column in rows.columns:
+        holed = rows.with_columns(pl.when(pl.int_range(pl.len()) != 6).then(column).alias(column))
+        holed.write_parquet(tmp_path / IDS)
+        with pytest.raises(ConfigError, match="not the IDs"):
+            read_ids(tmp_path)
 
 
 @settings(deadline=None)

@@ -112,7 +112,15 @@ def read_ids(folder: Path) -> dict[str, DomainIds]:
 
 
 def ids_of(table: pl.DataFrame) -> dict[str, DomainIds]:
-    """IDs by domain, from the columns that `write_ids` writes."""
+    """IDs by domain, from the columns that `write_ids` writes.
+
+    Raises
+    ------
+    ValueError, TypeError : a value is missing, or of another kind
+    """
+    for column in ("domain", "item_id", "suffix"):
+        if table[column].has_nulls():
+            raise ValueError(f"column {column!r}, row {table[column].is_null().arg_max()}: the value is missing")
     return {
         str(name): DomainIds(
             str(name),
