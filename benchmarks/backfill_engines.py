@@ -1,56 +1,49 @@
-"""A backfill by the engine `ray` beside one by the engine `local`, in turns, into embedded stores of their own.
+"""Filling an embedded store by Ray's workers beside filling it in one process: how long each takes, and with what end.
 
-`python -m benchmarks.backfill_engines FILE --domain D`. The stores must hold the same in the end. Prints one line of
-JSON a run: seconds of the whole command, and those from opening the store to the end (with `ray`: workers that start
-included).
+The two take turns, each into stores of its own. On one machine Ray can only cost; what it is for is several.
+
+    python -m benchmarks backfill-engines
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.rows import machine
+from benchmarks.backfill import write_items
+from benchmarks.rows import Row
 from service.bundle.files import Bundle
 from service.catalogue.seeding import open_catalogue
 
 
-def main() -> None:
-    """Fill the stores one after another."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--domain", required=True)
-    parser.add_argument("--bundle", type=Path, default=Path("models/sample"))
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    engines = {"local": ["--engine", "local"], "ray": ["--engine", "ray", "--workers", str(options.workers)]}
-    bundle = Bundle.open(options.bundle)
+def run(items: int = 5_000, bundle: Path = Path("models/sample"), workers: int = 2, repeats: int = 2) -> Iterator[Row]:
+    """Rows in the order in which they are measured."""
+    opened, engines = Bundle.open(bundle), {"local": [], "ray": ["--workers", str(workers)]}
+    seconds: dict[str, list[float]] = {engine: [] for engine in engines}
+    differing = 0
     with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(options.repeats):
+        file = Path(folder) / "items.parquet"
+        write_items(file, "texts", items, width=0)
+        for repeat in range(repeats):
             filled = []
             for engine, more in engines.items():
                 url = f"embedded:{folder}/{engine}-{repeat}"
-                open_catalogue(url, bundle).close()
-                command = [sys.executable, "-m", "service.cli.main", "backfill", str(options.file), "--skip-bad"]
-                command += ["--domain", options.domain, "--bundle", str(options.bundle), "--store", url, *more]
-                started = time.perf_counter()
+                open_catalogue(url, opened).close()
+                command = [sys.executable, "-m", "service.cli.main", "backfill", str(file), "--skip-bad"]
+                command += ["--domain", "bench", "--bundle", str(bundle), "--store", url, "--engine", engine, *more]
                 done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-                report = json.loads(done.stdout)
-                shown = {name: report[name] for name in ("read", "created", "seconds", "items_per_second")}
-                whole = round(time.perf_counter() - started, 1)
-                print(json.dumps({"engine": engine, **shown, "command_seconds": whole, **machine()}), flush=True)
-                store = open_catalogue(url, bundle)
+                seconds[engine].append(float(json.loads(done.stdout)["seconds"]))
+                store = open_catalogue(url, opened)
                 filled.append({item.key: item for batch in store.scan() for item in batch})
                 store.close()
-            if filled[0] != filled[1]:
-                sys.exit("the engines stored different catalogues")
-
-
-if __name__ == "__main__":
-    main()
+            differing += sum(filled[0].get(key) != filled[1].get(key) for key in filled[0].keys() | filled[1].keys())
+    of = f"backfill of {items:,} texts into an embedded store"
+    local, ray = (statistics.median(seconds[engine]) for engine in engines)
+    yield Row(f"{of}, one process", local, "s", note=f"median of {repeats}")
+    yield Row(f"{of}, Ray with {workers} workers", ray, "s", local, "one process; starting the workers included")
+    yield Row(f"{of}, items that the two stored differently", differing, "count", goal=0)

@@ -89,6 +89,7 @@ BENCHMARKS = (
     Benchmark("generations", "generations:run", {"repeats": 3}, {"repeats": 20}),
     Benchmark("backfill-embeddings", "backfill:run", {}, {"items": MILLION}),
     Benchmark("backfill-texts", "backfill:run", None, {"kind": "texts", "items": MILLION}),
+    Benchmark("backfill-engines", "backfill_engines:run", None, {}),
     Benchmark("soak", "soak:run", None, {"bundle": "models/sample", "minutes": 30, "rate": 10}),
     Benchmark("store-embedded", "stores:embedded", None, {"items": MILLION}),
     Benchmark("store-redis", "stores:redis", None, {"items": MILLION}),
