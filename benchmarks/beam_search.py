@@ -16,15 +16,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.catalogues import random_items
+from benchmarks.catalogues import LAYOUT, random_items
 from benchmarks.limits import gemm_rate
 from benchmarks.recommenders import (
+    HISTORY,
     exported,
     multiply_adds,
     one_root,
     opened,
     random_histories,
     random_model,
+    random_model_of_items,
     searching,
 )
 from benchmarks.rows import CLOCKS, Row, medians
@@ -43,6 +45,7 @@ def run(
     beams: int = 20,
     batches: Sequence[int] = (1, 8),
     *,
+    reads: str = "tokens",
     repeats: int = 3,
     threads: int = 0,
     spin: int = 0,
@@ -55,6 +58,7 @@ def run(
     items : sizes of the catalogue
     beams : W
     batches : requests searched together
+    reads : what a position of the encoder is: "tokens", or "items", whose head then guides both sides
     repeats : of which the median is taken
     threads : of both sides; 0 takes every core
     spin : `spin_microseconds` of our side
@@ -62,12 +66,14 @@ def run(
     """
     threads = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    random, model = np.random.default_rng(0), random_model()
-    with tempfile.TemporaryDirectory() as folder:
-        recommender = opened(exported(model, Path(folder)), Runtime("cpu", threads, spin_microseconds=spin))
-    work = multiply_adds(model.config, beams)
+    random, runtime = np.random.default_rng(0), Runtime("cpu", threads, spin_microseconds=spin)
+    positions = HISTORY if reads == "tokens" else HISTORY // (LAYOUT.depth - 1)
     for count in items:
         tokens = random_items(count, random)
+        model = random_model() if reads == "tokens" else random_model_of_items(tokens)
+        with tempfile.TemporaryDirectory() as folder:
+            recommender = opened(exported(model, Path(folder)), runtime)
+        work = multiply_adds(model.config, beams, positions)
         index, allowed = one_root(tokens).arrays(), AllowedTokens(tokens)
         for batch in batches:
             asked = random_histories(batch, random)
@@ -80,7 +86,7 @@ def run(
                 raise ModelError(f"{len(different)} of {batch} ranked lists differ: {different[0]}")
             # The comparison has warmed both sides up.
             theirs, ours = medians(repeats, generate, search, clock=CLOCKS[clock], warm=0)
-            name = f"{count:,} items, {beams} beams, batch {batch}"
+            name = f"{count:,} items, {beams} beams, batch {batch}" + (", reading items" if reads == "items" else "")
             note = f"transformers' generate, equal lists, {threads} threads, {clock} clock"
             goal = GOALS.get((beams, batch))
             yield Row(f"constrained search, {name}", 1e3 * ours, "ms", 1e3 * theirs, note, goal)

@@ -15,13 +15,15 @@ import torch
 from numpy.typing import NDArray
 from transformers import T5Config, T5ForConditionalGeneration
 
-from benchmarks.catalogues import LAYOUT
+from benchmarks.catalogues import LAYOUT, random_items
 from service.bundle.manifest import RecommenderPart
 from service.engine.recommender import BeamResult, Recommender
 from service.engine.sessions import Runtime
 from service.index.trie import CodeTrie, TrieArrays
 from service.semantic_ids import IntArray
 from training.export.recommender import export_recommender
+from training.networks.known_ids import KnownIds
+from training.networks.semantic_t5 import HEAD_SCALE, SemanticT5
 from training.networks.t5 import T5Settings, build_t5
 
 HISTORY = 100
@@ -43,6 +45,20 @@ def random_model() -> T5ForConditionalGeneration:
     return build_t5(LAYOUT, T5Settings()).eval()
 
 
+def random_model_of_items(items: IntArray) -> SemanticT5:
+    """A network of the same size that reads and judges items, and knows these: int32 [n, depth] tokens."""
+    torch.manual_seed(0)
+    tokens = torch.from_numpy(items.astype(np.int64))
+    known = KnownIds.of(LAYOUT, tokens)
+    model = build_t5(LAYOUT, T5Settings(history="items", item_head=0.97), known.sizes).eval()
+    assert isinstance(model, SemanticT5)
+    model.know(known)
+    for own in (model.encoder.reader_own, model.item_own):
+        torch.nn.init.normal_(own.weight[1:], std=HEAD_SCALE)
+    model.look_ahead(tokens, torch.ones(len(tokens)))
+    return model
+
+
 def opened(path: Path, runtime: Runtime) -> Recommender:
     """The engine that serves, on a graph of this size."""
     return Recommender.open(path, PART, LAYOUT, runtime)
@@ -56,8 +72,9 @@ def exported(model: T5ForConditionalGeneration, folder: Path) -> Path:
 
 
 def random_histories(batch: int, random: np.random.Generator) -> Histories:
-    """Random codes, without padding."""
-    tokens = random.integers(3, 3 + LAYOUT.levels * LAYOUT.codes, (batch, HISTORY))
+    """Random items, without suffixes and padding."""
+    items = random_items(batch * HISTORY // (LAYOUT.depth - 1), random)
+    tokens = items[:, :-1].reshape(batch, HISTORY).astype(np.int64)
     return Histories(tokens, np.ones_like(tokens))
 
 
@@ -77,17 +94,18 @@ def searching(
     return partial(recommender.search, asked.tokens, asked.mask, index, roots, edges, beams)
 
 
-def multiply_adds(config: T5Config, beams: int) -> int:
+def multiply_adds(config: T5Config, beams: int, positions: int = HISTORY) -> int:
     """What one request takes, counted over the matrix products alone, with a look-up in place of the first layers'.
 
-    The decoder takes one state at the first position and one a beam at each that follows.
+    The decoder takes one state at the first position and one a beam at each that follows; the encoder reads
+    `positions`. What a head over items takes is left out: a hundredth.
     """
     inner, width = config.num_heads * config.d_kv, config.d_model
     forward = (3 if config.feed_forward_proj == "gated-gelu" else 2) * width * config.d_ff
     layers, decoder_layers, projection = config.num_layers, config.num_decoder_layers, width * inner
-    encoder = layers * (4 * projection + 2 * HISTORY * inner + forward) - 3 * projection
+    encoder = layers * (4 * projection + 2 * positions * inner + forward) - 3 * projection
     shared = decoder_layers * 2 * projection
-    state = decoder_layers * (6 * projection + 2 * HISTORY * inner + forward) - 3 * projection
+    state = decoder_layers * (6 * projection + 2 * positions * inner + forward) - 3 * projection
     states = 1 + (LAYOUT.depth - 1) * beams
-    total: int = HISTORY * (encoder + shared) + states * (state + width * LAYOUT.vocabulary)
+    total: int = positions * (encoder + shared) + states * (state + width * LAYOUT.vocabulary)
     return total

@@ -67,6 +67,12 @@ BENCHMARKS = (
         {"items": [200_000], "beams": 50, "batches": [1, 32], "repeats": 5},
     ),
     Benchmark(
+        "search-items",
+        "beam_search:run",
+        {"reads": "items", "batches": [1, 32], "repeats": 1},
+        {"reads": "items", "batches": [1, 8, 32], "repeats": 5},
+    ),
+    Benchmark(
         "search-costs",
         "search_costs:run",
         {"items": [10_000, 100_000, MILLION]},
