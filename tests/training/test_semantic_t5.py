@@ -19,7 +19,7 @@ from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.networks.known_ids import KnownIds, hash_parts, rows_in
-from training.networks.semantic_t5 import HEAD_SCALE, EncoderOfItems, SemanticT5, last_state
+from training.networks.semantic_t5 import HEAD_SCALE, SPREAD, EncoderOfItems, SemanticT5, last_state
 from training.networks.t5 import T5Settings, build_t5
 from training.networks.token_tables import rows_of_items, rows_of_sequences, table_rows
 from training.recommender.batches import Batch, collate
@@ -152,7 +152,7 @@ def test_a_history_of_nothing_is_one_position() -> None:
 
 
 @LAYOUTS
-def test_what_begins_an_id_has_the_mean_of_what_follows(layout: TokenLayout) -> None:
+def test_what_begins_an_id_has_mean_and_spread_of_what_follows(layout: TokenLayout) -> None:
     corpus = ring_corpus(items=40, layout=layout)
     model, items = built(corpus), tokens_of(corpus)
     weights, state = torch.rand(40) + 0.5, torch.randn(1, TINY.d_model)
@@ -164,10 +164,12 @@ def test_what_begins_an_id_has_the_mean_of_what_follows(layout: TokenLayout) -> 
                 below = [row for row in range(40) if tuple(items[row, :length].tolist()) == beginning]
                 tokens = torch.tensor(beginning)
                 left = vectors[below] - model.item_head(tokens).sum(dim=0)
-                mean = (weights[below, None] * left).sum(dim=0) / weights[below].sum()
+                share = weights[below, None] / weights[below].sum()
+                mean = (share * left).sum(dim=0)
+                expected = state @ mean + SPREAD * state.square() @ (share * (left - mean).square()).sum(dim=0)
                 hashed = model.hash_parts[tokens].sum()[None, None]
                 found = model.prospect(state, hashed, whole=False)
-                torch.testing.assert_close(found, 0.6 * (state @ mean)[None], rtol=1e-2, atol=1e-2)
+                torch.testing.assert_close(found, 0.6 * expected[None], rtol=1e-2, atol=1e-2)
 
 
 def test_an_item_that_came_later_is_its_tokens_alone() -> None:

@@ -25,7 +25,7 @@ class ItemTables:
     Attributes
     ----------
     tokens : float32 [R or V, M], of tokens
-    own : float32 or float16 [I + 1, M], of known IDs, or of what they begin with
+    own : float32 [I + 1, M], of known IDs, or float16 [beginnings + 1, 2 M], of what they begin with
     slots : int32 [slots], rows of `own`
     """
 
@@ -80,7 +80,7 @@ class ItemGraph:
 
         Parameters
         ----------
-        state : float32 [B, M]
+        state : float32 [B, M or 2 M], as wide as the vectors
         hashes : int64 [B, C]
 
         Returns

@@ -8,10 +8,12 @@ at an item knows the history up to there, so one pass over a user's items learns
 vectors in a table of the head's own, and of one more for the whole ID; its score is the product with the encoder's
 state at the last item.
 
-*Looking ahead.* The score guides every step of a beam search. What is written of an ID has a vector too: that of its
-tokens, and the mean of what the rest of the IDs that begin so adds, popular items counting more. A search thus keeps
-the beginnings behind which the head expects the best items, and ends with
-the head's own scores, mixed with the decoder's log-probabilities.
+*Looking ahead.* The score guides every step of a beam search. What is written of an ID has a score too: that of its
+tokens, and what the rest of the IDs that begin so is likely to add at best. Their mean alone would lose a good item
+among poor ones, so their spread counts as well: a state s expects `s m + c s^2 v` of vectors with mean m and variance
+v, popular items counting more. For c = 1/2 that is the logarithm of the mean of the exponentials of their scores, were
+they normal. A search thus keeps the beginnings behind which the head expects the best items, and ends with the head's
+own scores, mixed with the decoder's log-probabilities.
 
 All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
 or of training.
@@ -40,7 +42,9 @@ from training.networks.token_tables import rows_of_sequences, starts_item, table
 READER, READER_OWN, ITEM_SLOTS = "encoder.reader.weight", "encoder.reader_own.weight", "encoder.item_slots"
 """Tensors that only such a network has: float32 [R, M], R as `token_tables.table_rows`, [I + 1, M], int32 [slots]."""
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
-"""float32 [V, M] and [I + 1, M], float16 [beginnings + 1, M], int32 [slots]."""
+"""float32 [V, M] and [I + 1, M], float16 [beginnings + 1, 2 M], int32 [slots]."""
+SPREAD = 3.0
+"""Weight c of the variance in what a beginning is expected to lead to; measured, 2 to 4 lose least of the best items."""
 HEAD_SCALE = 0.1
 """Standard deviation of an item's vector in a fresh head, and in a fresh reader before it is scaled up again: Adam
 moves small numbers as fast as large ones."""
@@ -173,7 +177,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         nn.init.zeros_(self.item_head.weight[no_suffix_token(layout)])
         self.item_own = nn.Embedding(known.items + 1, width, padding_idx=0)
         nn.init.zeros_(self.item_own.weight)
-        self.register_buffer(AHEAD, torch.zeros(known.beginnings + 1, width, dtype=torch.float16))
+        self.register_buffer(AHEAD, torch.zeros(known.beginnings + 1, 2 * width, dtype=torch.float16))
         self.register_buffer(AHEAD_SLOTS, torch.zeros(known.beginning_slots, dtype=torch.int32))
         self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
 
@@ -242,7 +246,8 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
     @torch.no_grad()
     def look_ahead(self, items: Tensor, weights: Tensor) -> None:
-        """Learn what lies behind every beginning of an ID: the weighted mean of what its items' vectors have beyond it.
+        """Learn what lies behind every beginning of an ID: weighted mean and variance of what its items' vectors have
+        beyond it.
 
         Parameters
         ----------
@@ -250,14 +255,16 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         weights : float32 [I], above 0
         """
         left, hashes = self.item_vectors(items), torch.zeros_like(items[:, 0])
-        sums, counts = torch.zeros_like(self.item_ahead, dtype=left.dtype), left.new_zeros(len(self.item_ahead))
+        sums, counts = torch.zeros_like(self.item_ahead, dtype=left.dtype), left.new_zeros(len(self.item_ahead), 1)
         for tokens in items[:, :-1].T:
             left = left - self.item_head(tokens)
             hashes = hashes + self.hash_parts[tokens]
             rows = rows_in(self.ahead_slots, hashes)
-            sums.index_add_(0, rows, left * weights[:, None])
-            counts.index_add_(0, rows, weights)
-        self.item_ahead.copy_(sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)[:, None])
+            sums.index_add_(0, rows, torch.cat([left, left.square()], dim=1) * weights[:, None])
+            counts.index_add_(0, rows, weights[:, None])
+        means, squares = (sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)).chunk(2, dim=1)
+        variances = (squares - means.square()).clamp(min=0)
+        self.item_ahead.copy_(torch.cat([means, SPREAD * variances], dim=1))
 
     def guide(self, state: Tensor) -> Tensor:
         """What a token adds to the score of what is written: states float32 [B, M] -> [B, V]."""
@@ -276,9 +283,12 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         -------
         float32 [B, C]; what training did not see has nothing beyond its tokens
         """
-        slots = self.encoder.item_slots if whole else self.ahead_slots
-        vectors = (self.item_own.weight if whole else self.item_ahead)[rows_in(slots, hashes)].to(state.dtype)
-        found: Tensor = self.item_share * (vectors @ state[:, :, None]).squeeze(2)
+        if whole:
+            vectors, asked = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)], state
+        else:
+            vectors = self.item_ahead[rows_in(self.ahead_slots, hashes)].to(state.dtype)
+            asked = torch.cat([state, state.square()], dim=1)
+        found: Tensor = self.item_share * (vectors @ asked[:, :, None]).squeeze(2)
         return found
 
 

@@ -226,7 +226,8 @@ class T5Graph:
     def prospect(self, state: Value, hashes: Value, *, whole: bool) -> Value:
         """As `SemanticT5.prospect`: int64 [B, C] -> float32 [B, C]."""
         names = (HEAD, HEAD_OWN, ITEM_SLOTS) if whole else (HEAD, AHEAD, AHEAD_SLOTS)
-        return self._items.expected(self._tables(*names), state * self.item_share, hashes)
+        asked = state if whole else self._graph.op("Concat", state, state * state, axis=1)
+        return self._items.expected(self._tables(*names), asked * self.item_share, hashes)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash."""
