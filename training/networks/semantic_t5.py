@@ -44,7 +44,7 @@ READER, READER_OWN, ITEM_SLOTS = "encoder.reader.weight", "encoder.reader_own.we
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
 """float32 [V, M] and [I + 1, M], float16 [beginnings + 1, 2 M], int32 [slots]."""
 SPREAD = 3.0
-"""Weight c of the variance in what a beginning is expected to lead to; measured, 2 to 4 lose least of the best items."""
+"""Weight c of the variance in what a beginning is expected to lead to; 2 to 4 lose least of the best items."""
 HEAD_SCALE = 0.1
 """Standard deviation of an item's vector in a fresh head, and in a fresh reader before it is scaled up again: Adam
 moves small numbers as fast as large ones."""
