@@ -19,7 +19,7 @@ import polars as pl
 
 from benchmarks.catalogues import LAYOUT, random_items
 from benchmarks.invented import titles
-from benchmarks.recommenders import PART, exported, random_model
+from benchmarks.recommenders import PART, exported, random_model, random_model_of_items
 from service.bundle.files import Bundle, hash_files, write_manifest
 from service.bundle.manifest import MANIFEST, SCHEMA_VERSION, CataloguePart, Layout, Manifest
 from service.catalogue.columns import ItemColumns
@@ -28,6 +28,7 @@ from service.catalogue.live import LiveCatalogue
 from service.engine.sessions import Runtime
 from service.engine.text_encoder import TextEncoder
 from service.id_columns import to_lists
+from service.semantic_ids import IntArray
 from training.export.item_tokenizer import export_item_tokenizer
 from training.tokenizer.estimator import UniTok
 
@@ -40,9 +41,16 @@ BATCH = 100_000
 SAMPLE = Path("models/sample")
 
 
-def large_bundle(folder: Path) -> Path:
-    """The bundle in `folder`, made if it is not there: some minutes."""
-    bundle = folder / "bundle"
+KNOWN = 100_000
+"""Items that a recommender that reads items knows; the others are as if they had come after training."""
+
+
+def large_bundle(folder: Path, items: int | None = None) -> Path:
+    """The bundle in `folder`, made if it is not there: some minutes.
+
+    With a number of `items`, its recommender reads items, and knows the first `KNOWN` of a catalogue of so many.
+    """
+    bundle = folder / ("bundle" if items is None else f"bundle-reads-{items}-items")
     if (bundle / MANIFEST).is_file():
         return bundle
     shutil.rmtree(bundle, ignore_errors=True)
@@ -56,7 +64,7 @@ def large_bundle(folder: Path) -> Path:
     domains = [f"domain {number % LAYOUT.experts}" for number in range(LEARNED)]
     tokenizer = UniTok(levels=LAYOUT.levels, codes=LAYOUT.codes, warmup_epochs=2, epochs=2, seed=0)
     part = export_item_tokenizer(tokenizer.fit(vectors, domains), bundle / "item_tokenizer.onnx")
-    exported(random_model(), bundle)
+    exported(random_model() if items is None else random_model_of_items(drawn(items)[:KNOWN]), bundle)
     values = np.zeros((1, LAYOUT.depth), dtype=np.int32)
     first = {
         "item_id": ["the first"],
@@ -101,12 +109,17 @@ class _Drawn(EmbeddedStore):
 
     def columns(self) -> Iterator[ItemColumns]:
         """The drawn items."""
-        packed = LAYOUT.pack(LAYOUT.values(random_items(self._items, np.random.default_rng(0))))
+        packed = LAYOUT.pack(LAYOUT.values(drawn(self._items)))
         for first in range(0, self._items, BATCH):
             part = packed[first : first + BATCH]
             names = [item_id(first + row).encode() for row in range(len(part))]
             domain = np.zeros(len(part), dtype=np.int32)
             yield ItemColumns((DOMAIN,), domain, names, part, [TITLE] * len(part))
+
+
+def drawn(items: int) -> IntArray:
+    """Tokens of so many drawn items: int32 [items, depth]."""
+    return random_items(items, np.random.default_rng(0))
 
 
 def item_id(number: int) -> str:

@@ -94,13 +94,15 @@ def run(
     rates: Sequence[float] = (10, 20, 40, SUSTAINED, 80),
     seconds: float = 30.0,
     folder: Path = Path("work/large"),
+    reads: str = "tokens",
 ) -> Iterator[Row]:
-    """Rows in the order in which they are measured."""
+    """Rows in the order in which they are measured; `reads` is what a position of the encoder is, tokens or items."""
     plan = Plan(items, rates, seconds)
-    bundle, catalogue = large_bundle(folder), large_catalogue(folder, plan.items)
+    bundle = large_bundle(folder, None if reads == "tokens" else items)
+    catalogue = large_catalogue(folder, plan.items)
     asked = histories(plan.items, 1000)
     calls = [recommend(history) for history in asked]
-    of = f"{plan.items:,} items, {BEAMS} beams, history of {HISTORY}"
+    of = f"{plan.items:,} items, {BEAMS} beams, history of {HISTORY}, reading {reads}"
     engine = engine_alone(bundle, catalogue, asked[:ALONE])
     with service(bundle, catalogue.settings) as served:
         alone = measured(served.address, calls[:ALONE], max(1.0, 50 / engine))

@@ -91,6 +91,7 @@ BENCHMARKS = (
     Benchmark("http-layers", "http_layers:run", {}, {"rounds": 400}),
     Benchmark("http-load", "serving:load", {}, {"rates": [10, 20, 40, 60, 80, 100, 120], "seconds": 60.0}),
     Benchmark("http-large", "large_serving:run", None, {}),
+    Benchmark("http-large-items", "large_serving:run", None, {"reads": "items"}),
     Benchmark("overload", "overload:run", {"seconds": 6.0}, {"seconds": 60.0}),
     Benchmark("generations", "generations:run", {"repeats": 3}, {"repeats": 20}),
     Benchmark("backfill-embeddings", "backfill:run", {}, {"items": MILLION}),
