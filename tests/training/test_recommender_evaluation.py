@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -198,6 +199,8 @@ def test_a_head_is_also_measured_without_a_search(
     model = build_t5(LAYOUT, settings, ids.sizes)
     assert isinstance(model, SemanticT5)
     model.know(ids)
+    with torch.no_grad():
+        model.item_own.weight[1:].normal_(std=0.1)
     save_weights(tmp_path, model.state_dict())
     layout = LayoutRecord.of(LAYOUT)
     save_record(tmp_path, RecommenderRecord(t5=settings, layout=layout, max_history=20, trained_on=("ring",)))
@@ -208,6 +211,14 @@ def test_a_head_is_also_measured_without_a_search(
     subject = Subject({}, read_ids(trained[0]), (part,), lambda _: recommender, judged=judged)
     found = evaluate(subject, dataset, tmp_path / "out", EvaluationOptions(beams=24))["domains"]["ring"]
     assert found["head_over_all_items"] == found["item_level"]
+    with torch.no_grad():
+        model.item_own.weight.zero_()
+    save_weights(tmp_path, model.state_dict())
+    judged = partial(judged_ranks, load_recommender(tmp_path))
+    without = evaluate(replace(subject, judged=judged), dataset, tmp_path / "without", EvaluationOptions(beams=24))
+    figures = without["domains"]["ring"]
+    assert figures["head_over_all_items_target_as_new"] == figures["head_over_all_items"]
+    assert found["head_over_all_items_target_as_new"] != found["head_over_all_items"]
 
 
 def test_ids_of_another_tokenizer_are_refused(trained: tuple[Path, Path], dataset: Path, tmp_path: Path) -> None:

@@ -111,3 +111,13 @@ def sharing_share(groups: IntVector) -> float:
     if not len(groups):
         return 0.0
     return float((np.bincount(groups)[groups] > 1).mean())
+
+
+@dataclass(frozen=True)
+class JudgedRanks:
+    """How many items stand before each target, int64 [n]: `known` as it is, `new` if it had come after training, with
+    the vectors of its tokens alone. The latter is kinder than time: those vectors have learned from the target as well.
+    """
+
+    known: NDArray[np.int64]
+    new: NDArray[np.int64]

@@ -122,7 +122,12 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
 def _without_search(subject: Subject, domain: DomainData, values: IntArray, examples: Examples) -> dict[str, Any]:
     """Figures of a head over items alone, over all items; nothing where there is none. Items of the history stay."""
     ranks = subject.judged(domain, values, examples)
-    return {} if ranks is None else {"head_over_all_items": ranking_figures(ranks).as_dict()}
+    if ranks is None:
+        return {}
+    return {
+        "head_over_all_items": ranking_figures(ranks.known).as_dict(),
+        "head_over_all_items_target_as_new": ranking_figures(ranks.new).as_dict(),
+    }
 
 
 def _domains(wanted: Sequence[str] | None, data: Dataset, with_ids: Sequence[str]) -> list[str]:

@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from service.bundle.files import Bundle
 from service.bundle.manifest import RecommenderPart
 from service.engine.recommender import Recommender
@@ -22,6 +19,7 @@ from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import Examples
 from training.evaluation.protocol import catalogue_ids
+from training.evaluation.ranking import JudgedRanks
 from training.tokenizer.ids import DomainIds
 
 
@@ -42,7 +40,7 @@ class Subject:
     ids: Mapping[str, DomainIds]
     parts: Sequence[RecommenderPart]
     open: Callable[[RecommenderPart], Recommender]
-    judged: Callable[[DomainData, IntArray, Examples], NDArray[np.int64] | None] = field(
+    judged: Callable[[DomainData, IntArray, Examples], JudgedRanks | None] = field(
         default=lambda *_: None, kw_only=True
     )
 
