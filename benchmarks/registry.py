@@ -46,7 +46,7 @@ class Benchmark:
         known = inspect.signature(self.resolve(), eval_str=True).parameters
         if unknown := sorted(set(chosen) - set(known)):
             raise ValueError(f"{self.name}: takes no {', '.join(unknown)}; it takes {', '.join(known)}")
-        paths = {key for key in chosen if known[key].annotation is Path}
+        paths = {key for key in chosen if known[key].annotation in (Path, Path | None)}
         return {key: Path(value) if key in paths else value for key, value in chosen.items()}
 
     def resolve(self) -> Callable[..., Iterable[Row]]:
