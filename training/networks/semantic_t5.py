@@ -59,8 +59,8 @@ class EncodedItems(BaseModelOutput):  # type: ignore[misc]
 
 @dataclass
 class SemanticOutput(Seq2SeqLMOutput):  # type: ignore[misc]
-    """What the network returns; `item_vectors` float32 [2, I, M] are the head's, of the items asked about: as they are,
-    and as they would be if some were new."""
+    """What the network returns; `item_vectors` float32 [1 or 2, I, M] are the head's, of the items asked about: as they
+    are, and, where that is asked for, as they would be if some were new."""
 
     item_vectors: Tensor | None = None
 
@@ -199,8 +199,8 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         """As T5's own: histories int64 [B, S], or what the encoder made of them, and tokens int64 [B, D].
 
         With `rows` and `seen`, int64 [A], the tokens [A, D] go on after the first `seen` positions of history `rows`.
-        `items`, int64 [I, depth] tokens, are those whose vectors are asked for: twice, the second time as if those
-        where `known`, bool [I], says no had come after training. `read_as_known`: as the encoder takes it.
+        `items`, int64 [I, depth] tokens, are those whose vectors are asked for; with `known`, bool [I], also as if
+        those where it says no had come after training. `read_as_known`: as the encoder takes it.
         """
         encoded = encoder_outputs
         if encoded is None:
@@ -234,9 +234,11 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         return found
 
     def _vectors_known_or_not(self, items: Tensor, known: Tensor | None) -> Tensor:
-        """int64 [I, depth], bool [I] -> float32 [2, I, M]."""
+        """int64 [I, depth], bool [I] -> float32 [1 or 2, I, M]."""
+        if known is None:
+            return self.item_vectors(items)[None]
         shared, own = self.item_head(items).sum(dim=-2), self._own_vectors(items)
-        return torch.stack([shared + own, shared + (own if known is None else own * known[:, None])])
+        return torch.stack([shared + own, shared + own * known[:, None]])
 
     @torch.no_grad()
     def know(self, known: KnownIds) -> None:

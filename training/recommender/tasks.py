@@ -139,16 +139,18 @@ class NextItems:
             rows=owners[chosen].to(device),
             seen=(places[chosen] + 1 + self._lead).to(device),
             items=self._tokens[candidates].to(device),
-            known=~new.judged.to(device),
-            read_as_known=~new.read.to(device),
+            known=None if new is None else ~new.judged.to(device),
+            read_as_known=None if new is None else ~new.read.to(device),
         )
         states = found.encoder_last_hidden_state[owners.to(device), (places + self._lead).to(device)].float()
         answers = torch.searchsorted(candidates, targets).to(device)
-        items: Tensor = states.new_zeros(())
-        judged_new = new.windows[owners].to(device)
-        for vectors, which in zip(found.item_vectors.float(), (~judged_new, judged_new), strict=True):
-            if which.any():
-                items += full_softmax_loss(states[which], vectors, answers[which]) * which.float().mean()
+        if new is None:
+            items = full_softmax_loss(states, found.item_vectors[0].float(), answers)
+        else:
+            items, judged_new = states.new_zeros(()), new.windows[owners].to(device)
+            for vectors, which in zip(found.item_vectors.float(), (~judged_new, judged_new), strict=True):
+                if which.any():
+                    items += full_softmax_loss(states[which], vectors, answers[which]) * which.float().mean()
         return token_loss(found.logits, tokens, parameters) + parameters.item_loss * items
 
     def settle(self) -> None:
@@ -163,12 +165,12 @@ class NextItems:
         chosen: Tensor = (lengths.cumsum(0) - lengths + drawn).flatten()
         return chosen
 
-    def _drawn_as_new(self, lengths: Tensor, candidates: int) -> _New:
-        """Of windows so long; nothing is drawn where nothing is to be new, which leaves the other draws as they are."""
+    def _drawn_as_new(self, lengths: Tensor, candidates: int) -> _New | None:
+        """Of windows so long; None, and nothing drawn, where nothing is to be new."""
         share, chance = self._parameters.new_windows, self._parameters.new_items
-        size = (len(lengths), int(lengths.max()) + self._lead)
         if share == 0:
-            return _New(torch.zeros(size[0]) > 0, torch.zeros(size) > 0, torch.zeros(candidates) > 0)
+            return None
+        size = (len(lengths), int(lengths.max()) + self._lead)
         windows = torch.rand(size[0]) < share
         return _New(windows, windows[:, None] & (torch.rand(size) < chance), torch.rand(candidates) < chance)
 
