@@ -60,7 +60,7 @@ def _make(folder: Path, bundle: Path, dataset: Path) -> None:
     )
     embed_texts(Dataset.open(dataset), embeddings, "minilm", max_tokens=MAX_TOKENS)
     train_tokenizer(dataset, embeddings, tokenizer, TOKENIZER)
-    stage, layout = Stage("train-recommender", recommender), tokenizer_layout(tokenizer, ())
+    stage, layout = Stage("train-recommender", recommender), tokenizer_layout(tokenizer)
     torch.manual_seed(0)
     save_weights(recommender, build_t5(layout, T5).state_dict())
     record = RecommenderRecord(t5=T5, layout=LayoutRecord.of(layout), max_history=10, trained_on=(films.DOMAIN,))

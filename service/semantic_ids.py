@@ -2,7 +2,8 @@
 
 Symbols (those of the UniTok paper): B batch, L levels, T codes a level, K experts, N experts chosen an item.
 A semantic ID is L codes, N experts (paper, Eq. 7) and one suffix that keeps items of one domain apart. N is 0 for a
-tokenizer without a router, whose one set of codebooks needs no number.
+tokenizer without a router, whose one set of codebooks needs no number. That is the order of its values, everywhere;
+that of its tokens, as a recommender reads and writes them, may begin with the expert.
 
 Knows nothing of networks, stores or tries.
 """
@@ -49,6 +50,8 @@ class TokenLayout:
     levels, codes, experts, experts_per_item : L, T, K, N
     suffixes : how many items of one domain may share their codes and experts
     domains : domains with a token of their own, empty where the recommender uses none
+    expert_first : whether the token of the expert comes before those of the codes, which then mean one thing each;
+        of tokenizers with one expert an item
     """
 
     levels: int
@@ -57,6 +60,7 @@ class TokenLayout:
     experts_per_item: int
     suffixes: int
     domains: tuple[str, ...] = ()
+    expert_first: bool = False
 
     def __post_init__(self) -> None:
         for name, least in {"levels": 1, "codes": 1, "experts": 1, "experts_per_item": 0, "suffixes": 1}.items():
@@ -64,6 +68,10 @@ class TokenLayout:
                 raise InvalidInput(f"token layout: {name} is {getattr(self, name)}, but must be at least {least}")
         if self.experts_per_item > self.experts:
             raise InvalidInput(f"token layout: experts_per_item {self.experts_per_item} exceeds experts {self.experts}")
+        if self.expert_first and self.experts_per_item != 1:
+            raise InvalidInput(
+                f"token layout: expert_first goes with one expert an item, not with {self.experts_per_item}"
+            )
         if sum(self._bits) > 64:
             raise InvalidInput(f"token layout: a semantic ID needs {sum(self._bits)} bits, but at most 64 fit")
 
@@ -96,6 +104,14 @@ class TokenLayout:
         offsets += [experts_at + self._expert_tokens]
         return np.asarray(offsets, dtype=np.int32)
 
+    @cached_property
+    def _written(self) -> IntArray:
+        """int32 [L + N + 1]: the position of each token among the values."""
+        order = np.arange(self.depth, dtype=np.int32)
+        if self.expert_first:
+            order[:-1] = np.roll(order[:-1], 1)
+        return order
+
     @property
     def _expert_tokens(self) -> int:
         return self.experts if self.experts_per_item else 0
@@ -121,12 +137,14 @@ class TokenLayout:
         return np.concatenate([codes, experts, np.asarray(suffix)[:, None]], axis=1).astype(np.int32, copy=False)
 
     def tokens(self, values: IntArray) -> IntArray:
-        """Values int32 [B, L + N + 1] -> token numbers of the same shape."""
-        return (values + self.position_offsets).astype(np.int32, copy=False)
+        """Values int32 [B, L + N + 1] -> token numbers of the same shape, in the order of tokens."""
+        numbers = (values + self.position_offsets).astype(np.int32, copy=False)
+        return numbers[..., self._written] if self.expert_first else numbers
 
     def values(self, tokens: IntArray) -> IntArray:
         """Inverse of `tokens`."""
-        return (tokens - self.position_offsets).astype(np.int32, copy=False)
+        in_order = tokens[..., np.argsort(self._written)] if self.expert_first else tokens
+        return (in_order - self.position_offsets).astype(np.int32, copy=False)
 
     def pack(self, values: IntArray) -> NDArray[np.uint64]:
         """Values int32 [B, L + N + 1] -> uint64 [B]; order is kept (packed IDs sort as their tuples do).
@@ -165,7 +183,7 @@ class TokenLayout:
     def token_names(self, semantic_id: SemanticId) -> list[str]:
         """Tokens as people read them: `<a_12>` to `<d_88>`, `<e_3>`, and `<s_1>` where the suffix is not 0.
 
-        These are exactly the tokens that stand for the item in a history.
+        These are exactly the tokens that stand for the item in a history, in their order.
         """
         names = self.position_names(semantic_id)
         return names if semantic_id.suffix else names[:-1]
@@ -175,4 +193,5 @@ class TokenLayout:
         names = [f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(semantic_id.codes)]
         letter = chr(ord("a") + self.levels)
         names += [f"<{letter}_{expert}>" for expert in semantic_id.experts]
-        return [*names, f"<s_{semantic_id.suffix}>"]
+        names.append(f"<s_{semantic_id.suffix}>")
+        return [names[position] for position in self._written]

@@ -6,7 +6,7 @@ T = 16, K = 3, trained for a moment; a T5 with random, seeded weights. Nothing i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -146,7 +146,7 @@ def write_recommender(
 ) -> None:
     """A T5 with random weights that answers differently to different histories, saved as training saves it."""
     stage = Stage("train-recommender", folder)
-    layout = tokenizer_layout(tokenizer, domain_tokens)
+    layout = replace(tokenizer_layout(tokenizer), domains=domain_tokens)
     torch.manual_seed(seed)
     model = build_t5(layout, T5).eval()
     with torch.no_grad():

@@ -33,6 +33,7 @@ class Layout(Strict):
     experts: Annotated[int, Field(ge=1, le=4096)]
     experts_per_item: Annotated[int, Field(ge=0, le=4)]
     suffixes: Annotated[int, Field(ge=1, le=65536)]
+    expert_first: bool = False
 
 
 class TextEncoderPart(Strict):
@@ -120,13 +121,7 @@ class Manifest(Strict):
             raise ValueError(f"recommenders have equal names: {names}")
         return self
 
-    def token_layout(self, recommender: RecommenderPart) -> TokenLayout:
-        """Layout of the tokens that one recommender reads and writes."""
-        return TokenLayout(
-            levels=self.layout.levels,
-            codes=self.layout.codes,
-            experts=self.layout.experts,
-            experts_per_item=self.layout.experts_per_item,
-            suffixes=self.layout.suffixes,
-            domains=tuple(recommender.domain_tokens),
-        )
+    def token_layout(self, recommender: RecommenderPart | None = None) -> TokenLayout:
+        """Layout of the tokens that one recommender reads and writes; None: of those alone that stand for IDs."""
+        domains = () if recommender is None else tuple(recommender.domain_tokens)
+        return TokenLayout(**self.layout.model_dump(), domains=domains)

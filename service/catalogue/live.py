@@ -314,7 +314,8 @@ class LiveCatalogue:
         if identity is None:
             identity = secrets.token_hex(16)
             self._store.save_checkpoint(IDENTITY, identity)
-        return {"generation": status.generation, "layout": layout_of_ids(self._layout), "store": identity}
+        ids, expert_first = layout_of_ids(self._layout), self._layout.expert_first
+        return {"generation": status.generation, "layout": ids, "expert_first": expert_first, "store": identity}
 
     def _agrees(self, totals: Totals) -> bool:
         mine = (self._state.table.counts(), self._state.fingerprints.values())

@@ -30,8 +30,8 @@ SAVED_TABLE, SAVED_TRIE, SAVED_CENSUS = "table_", "trie_", "census_"
 
 
 def shared_levels(layout: TokenLayout) -> int:
-    """Levels at which items that are alone share what follows: the last code, the experts, the suffix."""
-    return layout.experts_per_item + 2
+    """Levels at which items that are alone share what follows: the last code, the experts behind it, the suffix."""
+    return 2 if layout.expert_first else layout.experts_per_item + 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)

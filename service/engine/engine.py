@@ -108,8 +108,7 @@ class Engine:
         self.text_encoder = text_encoder
         self.item_tokenizer = item_tokenizer
         self.recommenders = tuple(recommenders)
-        shape = bundle.manifest.layout
-        self.layout = TokenLayout(shape.levels, shape.codes, shape.experts, shape.experts_per_item, shape.suffixes)
+        self.layout = bundle.manifest.token_layout()
 
     @classmethod
     def open(cls, bundle: Bundle, provider: Provider = "cpu", threads: int = 0, spin_microseconds: int = 0) -> Engine:

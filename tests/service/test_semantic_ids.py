@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -16,13 +18,15 @@ from service.semantic_ids import SPECIAL_TOKENS, UNKNOWN_DOMAIN_TOKEN, SemanticI
 @st.composite
 def layouts(draw: st.DrawFn) -> TokenLayout:
     experts = draw(st.integers(1, 20))
+    experts_per_item = draw(st.integers(0, min(2, experts)))
     return TokenLayout(
         levels=draw(st.integers(1, 4)),
         codes=draw(st.integers(2, 300)),
         experts=experts,
-        experts_per_item=draw(st.integers(0, min(2, experts))),
+        experts_per_item=experts_per_item,
         suffixes=draw(st.integers(1, 1024)),
         domains=tuple(draw(st.lists(st.sampled_from("abcdef"), unique=True))),
+        expert_first=experts_per_item == 1 and draw(st.booleans()),
     )
 
 
@@ -79,6 +83,23 @@ def test_token_names_leave_out_a_zero_suffix() -> None:
 def test_every_position_has_a_name_also_a_zero_suffix() -> None:
     layout = TokenLayout(levels=2, codes=16, experts=3, experts_per_item=1, suffixes=8)
     assert layout.position_names(SemanticId((12, 7), (2,), 0)) == ["<a_12>", "<b_7>", "<c_2>", "<s_0>"]
+
+
+def test_the_expert_may_be_written_first() -> None:
+    plain = TokenLayout(levels=2, codes=16, experts=3, experts_per_item=1, suffixes=8)
+    layout, values = replace(plain, expert_first=True), np.asarray([[12, 7, 2, 0], [1, 2, 0, 5]], dtype=np.int32)
+    assert layout.tokens(values).tolist() == [[3 + 32 + 2, 3 + 12, 19 + 7, 38], [3 + 32, 3 + 1, 19 + 2, 38 + 5]]
+    assert layout.position_names(SemanticId((12, 7), (2,), 0)) == ["<c_2>", "<a_12>", "<b_7>", "<s_0>"]
+    assert layout.token_names(SemanticId((12, 7), (2,), 0)) == ["<c_2>", "<a_12>", "<b_7>"]
+    # What a store keeps does not depend on it.
+    assert (layout.pack(values) == plain.pack(values)).all()
+    assert layout.semantic_id(values[0]) == plain.semantic_id(values[0])
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_one_expert_can_be_written_first_not_none_or_two(count: int) -> None:
+    with pytest.raises(InvalidInput, match=f"one expert an item, not with {count}"):
+        TokenLayout(levels=2, codes=16, experts=3, experts_per_item=count, suffixes=8, expert_first=True)
 
 
 def test_a_value_out_of_range_is_named() -> None:

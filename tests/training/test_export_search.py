@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,21 +79,29 @@ def search(
     )
 
 
+EXPERT_FIRST = replace(LAYOUT, expert_first=True)
 ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6, "decoder_layers": 1})
 
 
 @pytest.mark.parametrize(
-    ("settings_of", "seed"),
-    [(SMALL, 1), (SMALL, 2), (GATED, 3), (ITEMS, 4), (ITEMS, 5)],
-    ids=["relu", "again", "gated", "items", "items again"],
+    ("settings_of", "seed", "layout"),
+    [
+        (SMALL, 1, LAYOUT),
+        (SMALL, 2, LAYOUT),
+        (GATED, 3, LAYOUT),
+        (SMALL, 6, EXPERT_FIRST),
+        (ITEMS, 4, LAYOUT),
+        (ITEMS, 5, EXPERT_FIRST),
+    ],
+    ids=["relu", "again", "gated", "expert first", "items", "items, expert first"],
 )
-def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, tmp_path: Path) -> None:
-    items = random_items(seed, (120,))
+def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, layout: TokenLayout, tmp_path: Path) -> None:
+    items = random_items(seed, (120,), layout)
     # Two thirds of the items were there when the network learned; the others came later.
     known = items.tokens[np.arange(120) % 3 > 0] if settings_of is ITEMS else None
-    model = random_model(seed, settings_of, known=known)
+    model = random_model(seed, settings_of, layout, known)
     history, mask = random_histories(seed, (11, 40, 5, 23))
-    recommender, allowed = exported(model, tmp_path), AllowedTokens(items.tokens)
+    recommender, allowed = exported(model, tmp_path, layout), AllowedTokens(items.tokens)
     for beams in (1, 5, 20):
         found = search(recommender, items, (history, mask), (0,), beams)
         expected = generate_lists(model, history, mask, allowed, beams)

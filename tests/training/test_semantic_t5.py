@@ -21,7 +21,13 @@ from training.export.reference import AllowedTokens, generate_lists, narrowest_c
 from training.networks.known_ids import KnownIds, hash_parts, rows_in
 from training.networks.semantic_t5 import HEAD_SCALE, SPREAD, EncoderOfItems, SemanticT5, last_state
 from training.networks.t5 import T5Settings, build_t5
-from training.networks.token_tables import rows_of_items, rows_of_sequences, table_rows
+from training.networks.token_tables import (
+    code_positions,
+    head_rows_of_items,
+    rows_of_items,
+    rows_of_sequences,
+    table_rows,
+)
 from training.recommender.batches import Batch, collate
 from training.recommender.content_start import row_vectors, start_from_content
 from training.recommender.corpus import Corpus
@@ -31,7 +37,10 @@ from training.recommender.validation import Validator, sample_users
 
 WITHOUT_EXPERTS = TokenLayout(levels=3, codes=5, experts=1, experts_per_item=0, suffixes=4)
 WITH_DOMAINS = TokenLayout(levels=2, codes=8, experts=3, experts_per_item=1, suffixes=4, domains=("ring", "other"))
-LAYOUTS = pytest.mark.parametrize("layout", [LAYOUT, WITHOUT_EXPERTS, WITH_DOMAINS], ids=["experts", "none", "domains"])
+EXPERT_FIRST = replace(WITH_DOMAINS, expert_first=True, codes=9)
+LAYOUTS = pytest.mark.parametrize(
+    "layout", [LAYOUT, WITHOUT_EXPERTS, WITH_DOMAINS, EXPERT_FIRST], ids=["experts", "none", "domains", "expert first"]
+)
 JUDGES = TINY.model_copy(update={"history": "items", "item_head": 0.6})
 
 
@@ -85,9 +94,11 @@ def test_a_code_has_a_row_for_each_expert(layout: TokenLayout) -> None:
     meanings: dict[object, int] = {}
     for value, found in zip(values.tolist(), rows_of_items(layout, items).tolist(), strict=True):
         expert = value[layout.levels] if layout.experts_per_item else None
+        order = [*value[layout.levels : -1], *value[: layout.levels], value[-1]] if layout.expert_first else value
+        codes = code_positions(layout)
         for position, row in enumerate(found):
-            told_apart = expert if position < layout.levels else None
-            assert meanings.setdefault((position, value[position], told_apart), row) == row
+            told_apart = expert if codes.start <= position < codes.stop else None
+            assert meanings.setdefault((position, order[position], told_apart), row) == row
     assert len(set(meanings.values())) == len(meanings)
     assert max(meanings.values()) < table_rows(layout)
 
@@ -157,19 +168,36 @@ def test_what_begins_an_id_has_mean_and_spread_of_what_follows(layout: TokenLayo
     model, items = built(corpus), tokens_of(corpus)
     weights, state = torch.rand(40) + 0.5, torch.randn(1, TINY.d_model)
     model.look_ahead(items, weights)
+    rows = head_rows_of_items(layout, items)
     with torch.inference_mode():
         vectors = model.item_vectors(items)
         for length in range(1, layout.depth):
             for beginning in {tuple(row[:length].tolist()) for row in items}:
                 below = [row for row in range(40) if tuple(items[row, :length].tolist()) == beginning]
-                tokens = torch.tensor(beginning)
-                left = vectors[below] - model.item_head(tokens).sum(dim=0)
+                left = vectors[below] - model.item_head(rows[below[0], :length]).sum(dim=0)
                 share = weights[below, None] / weights[below].sum()
                 mean = (share * left).sum(dim=0)
                 expected = state @ mean + SPREAD * state.square() @ (share * (left - mean).square()).sum(dim=0)
-                hashed = model.hash_parts[tokens].sum()[None, None]
-                found = model.prospect(state, hashed, whole=False)
+                hashed = model.hash_parts[torch.tensor(beginning)].sum()[None, None]
+                found = model.prospect(state, hashed, length - 1)
                 torch.testing.assert_close(found, 0.6 * expected[None], rtol=1e-2, atol=1e-2)
+
+
+@LAYOUTS
+def test_a_beginning_that_came_later_promises_what_the_tokens_of_all_items_add(layout: TokenLayout) -> None:
+    corpus = ring_corpus(items=40, layout=layout)
+    model, items = built(corpus), tokens_of(corpus)
+    weights, state, unknown = torch.rand(40) + 0.5, torch.randn(1, TINY.d_model), torch.tensor([[1]])
+    assert not (rows_in(model.ahead_slots, unknown) > 0).any()
+    model.look_ahead(items, weights)
+    share = weights[:, None] / weights.sum()
+    with torch.inference_mode():
+        for length in range(1, layout.depth):
+            left = model.item_head(head_rows_of_items(layout, items)[:, length:]).sum(dim=1)
+            mean = (share * left).sum(dim=0)
+            expected = state @ mean + SPREAD * state.square() @ (share * (left - mean).square()).sum(dim=0)
+            found = model.prospect(state, unknown, length - 1)
+            torch.testing.assert_close(found, 0.6 * expected[None], rtol=1e-2, atol=1e-2)
 
 
 def test_an_item_that_came_later_is_its_tokens_alone() -> None:
@@ -177,10 +205,10 @@ def test_an_item_that_came_later_is_its_tokens_alone() -> None:
     model, items = built(corpus, known=slice(0, 30)), tokens_of(corpus)
     new, state = items[30:], torch.randn(1, TINY.d_model)
     with torch.inference_mode():
-        torch.testing.assert_close(model.item_vectors(new), model.item_head(new).sum(dim=1))
-        assert not torch.equal(model.item_vectors(items[:30]), model.item_head(items[:30]).sum(dim=1))
+        torch.testing.assert_close(model.item_vectors(new), model.vectors_of_tokens(new))
+        assert not torch.equal(model.item_vectors(items[:30]), model.vectors_of_tokens(items[:30]))
         hashed = model.hash_parts[new].sum(dim=1)[None]
-        assert not model.prospect(state, hashed, whole=True).any()
+        assert not model.prospect(state, hashed, corpus.layout.depth - 1).any()
 
 
 def test_what_is_taken_for_new_is_read_and_judged_as_an_item_that_came_later() -> None:
@@ -221,8 +249,9 @@ def test_known_ids_have_rows_of_their_own() -> None:
     assert int((rows[10_000:] > 0).sum()) < 400
 
 
-def test_validation_finds_what_generate_finds() -> None:
-    corpus = ring_corpus(users=30)
+@LAYOUTS
+def test_validation_finds_what_generate_finds(layout: TokenLayout) -> None:
+    corpus = ring_corpus(users=30, layout=layout)
     model = built(corpus, seed=1, known=slice(0, 18))
     lists = Validator(corpus, users=20, beams=10, max_history=20, seed=0).ranked_lists(model)
     tokens = corpus.layout.tokens(corpus.values)
@@ -232,8 +261,9 @@ def test_validation_finds_what_generate_finds() -> None:
     np.testing.assert_array_equal(tokens[lists], expected.tokens)
 
 
-def test_a_found_item_has_the_score_of_decoder_and_head() -> None:
-    corpus = ring_corpus(users=10)
+@LAYOUTS
+def test_a_found_item_has_the_score_of_decoder_and_head(layout: TokenLayout) -> None:
+    corpus = ring_corpus(users=10, layout=layout)
     model, tokens = built(corpus, seed=2), corpus.layout.tokens(corpus.values)
     batch, beams = collate(corpus, corpus.validation, 20), len(corpus.values)
     found = generate_lists(model, batch.history, batch.mask, AllowedTokens(tokens), beams)
@@ -344,7 +374,7 @@ def test_rows_hold_the_mean_of_what_is_left(layout: TokenLayout) -> None:
     found = row_vectors(layout, tokens, content)
     left = content.clone().numpy()
     rows = rows_of_items(layout, tokens).numpy()
-    for level in range(layout.levels):
+    for level in range(layout.depth)[code_positions(layout)]:
         for row in set(rows[:, level].tolist()):
             own = rows[:, level] == row
             mean = left[own].sum(axis=0) / (own.sum() + 0.5)
@@ -352,9 +382,10 @@ def test_rows_hold_the_mean_of_what_is_left(layout: TokenLayout) -> None:
             left[own] -= mean
 
 
-def test_what_is_read_and_judged_can_begin_as_the_content() -> None:
-    corpus = ring_corpus()
-    tokens, layout = tokens_of(corpus), corpus.layout
+@LAYOUTS
+def test_what_is_read_and_judged_can_begin_as_the_content(layout: TokenLayout) -> None:
+    corpus = ring_corpus(layout=layout)
+    tokens = tokens_of(corpus)
     settings = JUDGES.model_copy(update={"d_model": 8})
     torch.manual_seed(0)
     ids = KnownIds.of(layout, tokens)
@@ -365,10 +396,11 @@ def test_what_is_read_and_judged_can_begin_as_the_content() -> None:
     embeddings = content_of(corpus, 8)
     start_from_content(model, layout, tokens, embeddings, share=1.0)
 
-    rows = rows_of_items(layout, tokens)
+    rows, judged_rows = rows_of_items(layout, tokens), head_rows_of_items(layout, tokens)
+    others = [position for position in range(layout.depth) if position not in range(layout.depth)[code_positions(layout)]]
     own = model.encoder.reader_own(rows_in(model.encoder.item_slots, model.hash_parts[tokens].sum(dim=1)))
-    judged = model.item_vectors(tokens) - head[tokens[:, layout.levels :]].sum(dim=1)
-    read = model.encoder.reader(rows).sum(dim=1) + own - reader[rows[:, layout.levels :]].sum(dim=1)
+    judged = model.item_vectors(tokens) - head[judged_rows[:, others]].sum(dim=1)
+    read = model.encoder.reader(rows).sum(dim=1) + own - reader[rows[:, others]].sum(dim=1)
     centred = embeddings - embeddings.mean(axis=0)
     for vectors in (judged, read):
         found = (vectors @ vectors.T).detach().numpy() / HEAD_SCALE**2 * centred.std() ** 2

@@ -33,7 +33,7 @@ def judged_ranks(
     if not isinstance(model, SemanticT5):
         return None
     tokens = torch.from_numpy(layout.tokens(values).astype(np.int64))
-    vectors, as_new = model.item_vectors(tokens), model.item_head(tokens).sum(dim=1)
+    vectors, as_new = model.item_vectors(tokens), model.vectors_of_tokens(tokens)
     ranks = JudgedRanks(*np.zeros((2, len(examples)), dtype=np.int64))
     for batch, history in batched_histories(
         layout, domain, values, examples, max_history=trained.max_history, size=BATCH

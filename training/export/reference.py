@@ -25,6 +25,7 @@ from transformers import (
 
 from service.semantic_ids import PAD_TOKEN, IntArray
 from training.networks.semantic_t5 import SemanticT5, last_state
+from training.networks.token_tables import head_rows_of_written, shift_after
 
 DEAD = -1e8
 """`generate` starts all beams but one at -1e9; what still has such a score at the end never existed."""
@@ -78,31 +79,30 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
     ----------
     model : with a head
     state : float32 [B, M], the encoder's at the last item
-    depth : tokens of an item
 
     Attributes
     ----------
     written_share : of the log-probabilities in the scores
     """
 
-    def __init__(self, model: SemanticT5, state: torch.Tensor, depth: int) -> None:
-        self._model, self._state, self._depth = model, state, depth
+    def __init__(self, model: SemanticT5, state: torch.Tensor) -> None:
+        self._model, self._state = model, state
         self._bias = model.guide(state)
         self.written_share = 1 - model.item_share
 
     @classmethod
     def of(
-        cls, model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64], depth: int
+        cls, model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64]
     ) -> Guide | None:
         """The guide of B histories [B, S]; None where the network has no head."""
         if not isinstance(model, SemanticT5):
             return None
         encoded = model.encoder(torch.from_numpy(history), torch.from_numpy(mask))
-        return cls(model, last_state(encoded.last_hidden_state, encoded.mask), depth)
+        return cls(model, last_state(encoded.last_hidden_state, encoded.mask))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores float32 [B * beams, V] of what may follow the tokens written, which the start token leads."""
-        batch, vocabulary = self._bias.shape
+        batch, vocabulary = len(self._bias), scores.shape[1]
         written = input_ids[:, 1:].reshape(batch, len(input_ids) // batch, input_ids.shape[1] - 1)
         return self.written_share * scores + self._added(written, torch.arange(vocabulary)).reshape(scores.shape)
 
@@ -117,14 +117,20 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
         """By tokens int64 [..., C] behind what is written, int64 [B, W, l]: float32 [B, W, C]."""
         model, length = self._model, written.shape[-1]
         tokens = tokens.expand(*written.shape[:2], tokens.shape[-1])
+        shift = torch.zeros_like(tokens[..., :1])
+        if length > 0:
+            shift = shift_after(model.layout, 0, written[..., :1], shift)
+        rows = head_rows_of_written(model.layout, length, tokens, shift)
+        # Of the tokens asked about only those matter that an item may have here; the others may have no row.
+        rows = rows.clamp(0, self._bias.shape[1] - 1)
         before = model.hash_parts[written].sum(dim=-1)
         after = before[..., None] + model.hash_parts[tokens]
         prospects = torch.stack(
-            [model.prospect(self._state, each, whole=length + 1 == self._depth) for each in after.unbind(1)], dim=1
+            [model.prospect(self._state, each, length) for each in after.unbind(1)], dim=1
         )
         if length > 0:
-            prospects = prospects - model.prospect(self._state, before, whole=False)[..., None]
-        return self._bias.gather(1, tokens.flatten(1)).reshape(tokens.shape) + prospects
+            prospects = prospects - model.prospect(self._state, before, length - 1)[..., None]
+        return self._bias.gather(1, rows.flatten(1)).reshape(tokens.shape) + prospects
 
 
 def generate_lists(
@@ -137,7 +143,7 @@ def generate_lists(
     """Ranked lists of B histories [B, S] by transformers; scores are summed, without a length penalty; a head over
     items adds its own."""
     with torch.inference_mode():
-        guide = Guide.of(model, history, mask, allowed.depth)
+        guide = Guide.of(model, history, mask)
         found = model.generate(
             **({} if guide is None else {"logits_processor": LogitsProcessorList([guide])}),
             input_ids=torch.from_numpy(history),
@@ -193,7 +199,7 @@ def narrowest_choice(
     tokens : int32 [n, depth]
     """
     exact = copy.deepcopy(model).double()
-    guide = Guide.of(exact, history[None], mask[None], tokens.shape[1])
+    guide = Guide.of(exact, history[None], mask[None])
     prefixes, scores, narrowest = np.zeros((1, 0), dtype=np.int32), np.zeros(1), float("inf")
     for length in range(1, tokens.shape[1] + 1):
         children, parent = _children(prefixes, np.unique(tokens[:, :length], axis=0))

@@ -5,8 +5,8 @@ Knows nothing of what is written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +97,7 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
     encoder_folder = folders.embeddings / ENCODER
     card = read_card(encoder_folder)
     tokenizer = load_tokenizer(folders.tokenizer)
-    layout = tokenizer_layout(folders.tokenizer, ())
+    layout = tokenizer_layout(folders.tokenizer)
     width = tokenizer.shape.embedding_width
     if card.width != width:
         raise ConfigError(
@@ -112,6 +112,7 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
         _require_layout(recommenders[name].layout, layout, folder)
     if not recommenders:
         raise ConfigError("no recommender; name at least one folder that `unitok train-recommender` wrote")
+    layout = replace(layout, expert_first=_expert_first(recommenders))
     dataset, ids = Dataset.open(folders.dataset), read_ids(folders.tokenizer)
     opened = [
         _open_domain(dataset[name], folders.embeddings, ids[name], layout, width)
@@ -131,6 +132,18 @@ def _require_layout(found: TokenLayout, layout: TokenLayout, folder: Path) -> No
             f"{folder}: trained on IDs with positions {found.position_sizes} and {found.experts} experts, but the "
             f"tokenizer's have {layout.position_sizes} and {layout.experts}"
         )
+
+
+def _expert_first(recommenders: Mapping[str, TrainedRecommender]) -> bool:
+    """The order of tokens of all recommenders, since they search one index."""
+    found = {name: recommender.layout.expert_first for name, recommender in recommenders.items()}
+    first = [name for name, is_first in found.items() if is_first]
+    if first and len(first) < len(found):
+        raise ConfigError(
+            f"{', '.join(first)}: trained with expert_first, the other recommenders without; those of a bundle search "
+            "one index, so train all of them alike"
+        )
+    return bool(first)
 
 
 def _chosen(domains: Sequence[str] | None, dataset: Dataset, ids: dict[str, DomainIds]) -> list[str]:

@@ -3,8 +3,7 @@
 Every step gathers the children of each beam's node from the constraint index, adds their log-probabilities to the
 beam's score, takes the best, and reorders the decoder's cache. The index is an input, so that items come and go
 without a new export. Scores are sums of log-probabilities over the whole vocabulary, masked after the log-softmax,
-with no length penalty; a head over items adds what it thinks of
-each beginning of an ID, and in the end of the ID.
+with no length penalty; a head over items adds what it thinks of each beginning of an ID, and in the end of the ID.
 Knows nothing of how the index is built.
 
 Symbols: B batch, W beams asked for, R roots, X blocked edges, C children looked at (at least the index's largest
@@ -22,6 +21,7 @@ import numpy as np
 from service.semantic_ids import PAD_TOKEN
 from training.networks.graph import Graph, Value
 from training.networks.t5_graph import EncodedHistory, KeysValues, T5Graph
+from training.networks.token_tables import head_rows_of_written, shift_after
 
 NOTHING = float("-inf")
 """Score of a beam that does not exist."""
@@ -80,12 +80,14 @@ class Written:
     ----------
     hashes : int64 [B, P]
     prospect : float32 [B, P], what the head expects beyond the tokens
-    guide : float32 [B, V], what it adds for each token
+    shift : int32 [B, P], where the rows of the codes to come begin, by the expert that was written
+    guide : float32 [B, H], what it adds for each row of its table
     state : float32 [B, M], what it judges by
     """
 
     hashes: Value
     prospect: Value
+    shift: Value
     guide: Value
     state: Value
 
@@ -159,7 +161,7 @@ class BeamSearch:
         written: Written | None = None
         if encoded.state is not None:
             places, guide = graph.op("Shape", node), self._network.guide(encoded.state)
-            nothing = graph.op("Expand", 0, places), graph.op("Expand", 0.0, places)
+            nothing = (graph.op("Expand", zero, places) for zero in (0, 0.0, ZERO))
             written = Written(*nothing, guide, encoded.state)
         for level in range(depth):
             step = self._network.step(tokens, past, level, encoded)
@@ -216,10 +218,11 @@ class BeamSearch:
         gained = log_prob.take_along(tokens.reshape(log_prob.size(0), -1), axis=1).reshape(shape)
         written = standing.written
         if written is not None:
-            flat, is_last = tokens.reshape(0, -1), level == len(inputs.child_slots) - 1
+            layout, shifts = self._network.layout, written.shift.unsqueeze(2)
+            rows = head_rows_of_written(layout, level, tokens, shifts).reshape(0, -1)
             hashes = (written.hashes.unsqueeze(2) + self._network.parts(tokens)).reshape(0, -1)
-            prospect = self._network.prospect(written.state, hashes, whole=is_last)
-            judged = (written.guide.take_along(flat, axis=1) + prospect).reshape(shape)
+            prospect = self._network.prospect(written.state, hashes, level)
+            judged = (written.guide.take_along(rows, axis=1) + prospect).reshape(shape)
             gained = gained * (1.0 - self._network.item_share) + judged - written.prospect.unsqueeze(2)
             written = replace(written, hashes=hashes, prospect=prospect)
         total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(0, -1)
@@ -239,6 +242,8 @@ class BeamSearch:
         nowhere = graph.op("Expand", 0, self._padding)
         edge = graph.concat([chosen, nowhere.cast("int32")], axis=1).take_along(rank, axis=1)
         parent = graph.concat([place // slots.size(0), nowhere], axis=1).take_along(rank, axis=1)
+        alive = kept > NOTHING
+        token = graph.where(alive, inputs.edge_token.take(edge), PAD)
         if written is not None:
             fillers = nowhere, nowhere.cast("float32")
             hashes, prospect = (
@@ -246,10 +251,13 @@ class BeamSearch:
                 for each, filler in zip((written.hashes, written.prospect), fillers, strict=True)
             )
             written = replace(written, hashes=hashes, prospect=prospect)
-        alive = kept > NOTHING
+            if self._network.layout.expert_first:
+                shift = shift_after(self._network.layout, level, token, written.shift.take_along(parent, axis=1))
+                # What a beam that does not exist reads is not used, but has to be there: nothing lies before row 0.
+                written = replace(written, shift=graph.op("Max", shift, ZERO))
         return Beams(
             score=kept,
-            token=graph.where(alive, inputs.edge_token.take(edge), PAD),
+            token=token,
             node=graph.where(alive, inputs.edge_child.take(edge), NONE),
             parent=parent,
             written=written,

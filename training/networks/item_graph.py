@@ -15,7 +15,7 @@ import numpy as np
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 from training.networks.graph import Graph, Value
 from training.networks.known_ids import hash_parts
-from training.networks.token_tables import other_rows_at
+from training.networks.token_tables import expert_place, experts_at, first_tokens, other_rows_at
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,15 @@ class ItemTables:
     Attributes
     ----------
     tokens : float32 [R or V, M], of tokens
-    own : float32 [I + 1, M], of known IDs, or float16 [beginnings + 1, 2 M], of what they begin with
+    own : float32 [I + 1, M], of known IDs, or float16 [depth + beginnings, 2 M], of what they begin with
     slots : int32 [slots], rows of `own`
+    unknown : row of what has none
     """
 
     tokens: Value
     own: Value
     slots: Value
+    unknown: int = 0
 
 
 class ItemGraph:
@@ -63,7 +65,7 @@ class ItemGraph:
         is_part = graph.op("Equal", places.unsqueeze(1), numbers) & is_read.unsqueeze(1)
         belongs = is_part.cast("float32")
         hashes = graph.op("ReduceSum", is_part.cast("int64") * self.parts(history).unsqueeze(1), np.asarray([2]))
-        own = tables.own.take(self.rows_in(tables.slots, graph.op("Squeeze", hashes, np.asarray([2]))))
+        own = tables.own.take(self.rows_in(tables, graph.op("Squeeze", hashes, np.asarray([2]))))
         vectors = belongs @ tables.tokens.take(self._rows_of_sequences(history, positions)) + own
         return vectors, graph.op("ReduceMax", belongs, np.asarray([2]), keepdims=0)
 
@@ -71,9 +73,10 @@ class ItemGraph:
         """What tokens add to a hash: int64 of the same shape."""
         return self._graph.constant(hash_parts(self._layout).numpy(), "hash_parts").take(tokens)
 
-    def rows_in(self, slots: Value, hashes: Value) -> Value:
+    def rows_in(self, tables: ItemTables, hashes: Value) -> Value:
         """As `known_ids.rows_in`."""
-        return slots.take(self._graph.op("Mod", hashes, slots.size(0)))
+        found = tables.slots.take(self._graph.op("Mod", hashes, tables.slots.size(0)))
+        return self._graph.op("Max", found, np.int32(tables.unknown)) if tables.unknown else found
 
     def expected(self, tables: ItemTables, state: Value, hashes: Value) -> Value:
         """Products of states with the vectors of what is written.
@@ -87,7 +90,7 @@ class ItemGraph:
         -------
         float32 [B, C]
         """
-        vectors = tables.own.take(self.rows_in(tables.slots, hashes)).cast("float32")
+        vectors = tables.own.take(self.rows_in(tables, hashes)).cast("float32")
         return self._graph.op("Squeeze", vectors @ state.unsqueeze(2), np.asarray([2]))
 
     def _positions(self, history: Value) -> Value:
@@ -97,7 +100,8 @@ class ItemGraph:
     def _starts_item(self, tokens: Value) -> Value:
         """As `token_tables.starts_item`."""
         layout = self._layout
-        is_first = (tokens >= np.int64(SPECIAL_TOKENS)) & (tokens < np.int64(SPECIAL_TOKENS + layout.codes))
+        first, end = first_tokens(layout)
+        is_first = (tokens >= np.int64(first)) & (tokens < np.int64(end))
         leads = tokens >= np.int64(layout.vocabulary - len(layout.domains))
         return self._graph.op("Or", is_first, leads)
 
@@ -106,7 +110,7 @@ class ItemGraph:
         graph, layout = self._graph, self._layout
         level = graph.op("Max", history - SPECIAL_TOKENS, 0) // layout.codes
         last = graph.op("Squeeze", history.size(1)) - 1
-        places = graph.op("Max", graph.op("Min", positions + layout.levels - level, last), 0)
+        places = graph.op("Max", graph.op("Min", positions + expert_place(layout) - level, last), 0)
         return self._rows(history, history.take_along(places, axis=1))
 
     def _rows(self, tokens: Value, expert_tokens: Value) -> Value:
@@ -114,7 +118,7 @@ class ItemGraph:
         graph, layout = self._graph, self._layout
         if not layout.experts_per_item:
             return tokens
+        expert = graph.op("Max", graph.op("Min", expert_tokens - experts_at(layout), layout.experts - 1), 0)
+        is_code = (tokens >= np.int64(SPECIAL_TOKENS)) & (tokens < np.int64(experts_at(layout)))
         codes = layout.levels * layout.codes
-        expert = graph.op("Max", graph.op("Min", expert_tokens - (SPECIAL_TOKENS + codes), layout.experts - 1), 0)
-        is_code = (tokens >= np.int64(SPECIAL_TOKENS)) & (tokens < np.int64(SPECIAL_TOKENS + codes))
         return graph.where(is_code, tokens + expert * codes, tokens + other_rows_at(layout))

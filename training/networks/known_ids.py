@@ -2,8 +2,9 @@
 
 A string of tokens falls into the slot that the sum of its tokens' hash parts says, and a slot holds the number of a
 row. Slots are many times as many as rows, so that what training did not know falls into an empty one almost always: row
-0, which is nothing. Two known strings rarely share a slot; then they share a row. A suffix of 0 has no part, since a
-history does not write it. All of this is arithmetic on tokens, so it can be done inside a graph.
+0, which is nothing; of beginnings, the row of their length, for what training did not know is not nothing there. Two
+known strings rarely share a slot; then they share a row. A suffix of 0 has no part, since a history does not write it.
+All of this is arithmetic on tokens, so it can be done inside a graph.
 
 Knows nothing of networks.
 
@@ -29,7 +30,7 @@ LEAST_SLOTS = 1 << 16
 
 @dataclass(frozen=True)
 class KnownSizes:
-    """Sizes of the tables: rows besides row 0, and slots."""
+    """Sizes of the tables: rows besides those of the unknown, and slots."""
 
     items: int
     item_slots: int
@@ -50,22 +51,22 @@ class KnownIds:
         """Rows for the IDs int64 [I, depth], in tokens, and for what they begin with."""
         hashes = hash_parts(layout).to(items.device)[items].cumsum(dim=1)
         beginnings = torch.unique(hashes[:, :-1])
-        by_item, by_beginning = _slots(hashes[:, -1]), _slots(beginnings)
+        by_item, by_beginning = _slots(hashes[:, -1], 1), _slots(beginnings, layout.depth - 1)
         sizes = KnownSizes(len(items), len(by_item), len(beginnings), len(by_beginning))
         return cls(by_item, by_beginning, sizes)
 
 
-def _slots(hashes: Tensor) -> Tensor:
-    """Row i + 1 for hash i."""
+def _slots(hashes: Tensor, first: int) -> Tensor:
+    """Row i + first for hash i."""
     count = max(LEAST_SLOTS, 1 << (SLOTS_A_ROW * len(hashes) - 1).bit_length())
     slots = torch.zeros(count, dtype=torch.int32, device=hashes.device)
-    slots[hashes % len(slots)] = torch.arange(1, len(hashes) + 1, dtype=torch.int32, device=hashes.device)
+    slots[hashes % len(slots)] = torch.arange(first, first + len(hashes), dtype=torch.int32, device=hashes.device)
     return slots
 
 
-def rows_in(slots: Tensor, hashes: Tensor) -> Tensor:
-    """Rows of sums of hash parts, int64 of the same shape."""
-    return slots[hashes % len(slots)].long()
+def rows_in(slots: Tensor, hashes: Tensor, unknown: int = 0) -> Tensor:
+    """Rows of sums of hash parts, int64 of the same shape; `unknown`, which comes before all others, for what has none."""
+    return slots[hashes % len(slots)].long().clamp(min=unknown)
 
 
 def no_suffix_token(layout: TokenLayout) -> int:

@@ -12,7 +12,7 @@ state at the last item.
 tokens, and what the rest of the IDs that begin so is likely to add at best. Their mean alone would lose a good item
 among poor ones, so their spread counts as well: a state s expects `s m + c s^2 v` of vectors with mean m and variance
 v, popular items counting more. For c = 1/2 that is the logarithm of the mean of the exponentials of their scores, were
-they normal. A search thus keeps the beginnings behind which the head expects the best items, and ends with the head's
+they normal. Of a beginning that came after training it expects what the tokens of all items add from there on. A search thus keeps the beginnings behind which the head expects the best items, and ends with the head's
 own scores, mixed with the decoder's log-probabilities.
 
 All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
@@ -37,12 +37,18 @@ from transformers.models.t5.modeling_t5 import T5Stack
 
 from service.semantic_ids import TokenLayout
 from training.networks.known_ids import KnownIds, KnownSizes, hash_parts, no_suffix_token, rows_in
-from training.networks.token_tables import rows_of_sequences, starts_item, table_rows
+from training.networks.token_tables import (
+    head_rows,
+    head_rows_of_items,
+    rows_of_sequences,
+    starts_item,
+    table_rows,
+)
 
 READER, READER_OWN, ITEM_SLOTS = "encoder.reader.weight", "encoder.reader_own.weight", "encoder.item_slots"
 """Tensors that only such a network has: float32 [R, M], R as `token_tables.table_rows`, [I + 1, M], int32 [slots]."""
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
-"""float32 [V, M] and [I + 1, M], float16 [beginnings + 1, 2 M], int32 [slots]."""
+"""float32 [H, M], H as `token_tables.head_rows`, and [I + 1, M], float16 [depth - 1 + beginnings, 2 M], int32 [slots]."""
 SPREAD = 3.0
 """Weight c of the variance in what a beginning is expected to lead to; 2 to 4 lose least of the best items."""
 HEAD_SCALE = 0.1
@@ -172,12 +178,15 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         encoder.set_input_embeddings(self.shared)
         self.encoder = encoder
         width, known = config.d_model, semantics.known
-        self.item_head = nn.Embedding(config.vocab_size, width, padding_idx=no_suffix_token(layout))
+        self.layout = layout
+        # A suffix of 0 says nothing: it is the row after those of codes and experts.
+        no_suffix = head_rows(layout) - (layout.vocabulary - no_suffix_token(layout))
+        self.item_head = nn.Embedding(head_rows(layout), width, padding_idx=no_suffix)
         nn.init.normal_(self.item_head.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
-        nn.init.zeros_(self.item_head.weight[no_suffix_token(layout)])
+        nn.init.zeros_(self.item_head.weight[no_suffix])
         self.item_own = nn.Embedding(known.items + 1, width, padding_idx=0)
         nn.init.zeros_(self.item_own.weight)
-        self.register_buffer(AHEAD, torch.zeros(known.beginnings + 1, 2 * width, dtype=torch.float16))
+        self.register_buffer(AHEAD, torch.zeros(layout.depth - 1 + known.beginnings, 2 * width, dtype=torch.float16))
         self.register_buffer(AHEAD_SLOTS, torch.zeros(known.beginning_slots, dtype=torch.int32))
         self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
 
@@ -226,7 +235,12 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
     def item_vectors(self, items: Tensor) -> Tensor:
         """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M]."""
-        vectors: Tensor = self.item_head(items).sum(dim=-2) + self._own_vectors(items)
+        vectors: Tensor = self.vectors_of_tokens(items) + self._own_vectors(items)
+        return vectors
+
+    def vectors_of_tokens(self, items: Tensor) -> Tensor:
+        """The same of items that came after training, which have no vector of their own."""
+        vectors: Tensor = self.item_head(head_rows_of_items(self.layout, items)).sum(dim=-2)
         return vectors
 
     def _own_vectors(self, items: Tensor) -> Tensor:
@@ -237,7 +251,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         """int64 [I, depth], bool [I] -> float32 [1 or 2, I, M]."""
         if known is None:
             return self.item_vectors(items)[None]
-        shared, own = self.item_head(items).sum(dim=-2), self._own_vectors(items)
+        shared, own = self.vectors_of_tokens(items), self._own_vectors(items)
         return torch.stack([shared + own, shared + own * known[:, None]])
 
     @torch.no_grad()
@@ -256,50 +270,54 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         items : int64 [I, depth] tokens of all items
         weights : float32 [I], above 0
         """
-        left, hashes = self.item_vectors(items), torch.zeros_like(items[:, 0])
-        sums, counts = torch.zeros_like(self.item_ahead, dtype=left.dtype), left.new_zeros(len(self.item_ahead), 1)
-        for tokens in items[:, :-1].T:
-            left = left - self.item_head(tokens)
-            hashes = hashes + self.hash_parts[tokens]
-            rows = rows_in(self.ahead_slots, hashes)
-            sums.index_add_(0, rows, torch.cat([left, left.square()], dim=1) * weights[:, None])
-            counts.index_add_(0, rows, weights[:, None])
+        tokens_left, own = self.vectors_of_tokens(items), self._own_vectors(items)
+        sums = torch.zeros_like(self.item_ahead, dtype=own.dtype)
+        counts, hashes = own.new_zeros(len(sums), 1), torch.zeros_like(items[:, 0])
+        each = weights[:, None]
+        for length, rows_of_tokens in enumerate(head_rows_of_items(self.layout, items)[:, :-1].T):
+            tokens_left = tokens_left - self.item_head(rows_of_tokens)
+            hashes = hashes + self.hash_parts[items[:, length]]
+            unknown = torch.full_like(hashes, length)
+            for rows, left in ((rows_in(self.ahead_slots, hashes), tokens_left + own), (unknown, tokens_left)):
+                sums.index_add_(0, rows, torch.cat([left, left.square()], dim=1) * each)
+                counts.index_add_(0, rows, each)
         means, squares = (sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)).chunk(2, dim=1)
         variances = (squares - means.square()).clamp(min=0)
         self.item_ahead.copy_(torch.cat([means, SPREAD * variances], dim=1))
 
     def guide(self, state: Tensor) -> Tensor:
-        """What a token adds to the score of what is written: states float32 [B, M] -> [B, V]."""
+        """What a row adds to the score of what is written: states float32 [B, M] -> [B, H]."""
         bias: Tensor = self.item_share * (state @ self.item_head.weight.T)
         return bias
 
-    def prospect(self, state: Tensor, hashes: Tensor, *, whole: bool) -> Tensor:
+    def prospect(self, state: Tensor, hashes: Tensor, position: int) -> Tensor:
         """What the head expects beyond the tokens of what is written; for whole IDs, what they have beyond them.
 
         Parameters
         ----------
         state : float32 [B, M], the encoder's at the last item
         hashes : int64 [B, C], sums of the hash parts of what is written
+        position : of the last token that is
 
         Returns
         -------
-        float32 [B, C]; what training did not see has nothing beyond its tokens
+        float32 [B, C]; IDs that training did not see have nothing beyond their tokens
         """
-        if whole:
+        if position == self.layout.depth - 1:
             vectors, asked = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)], state
         else:
-            vectors = self.item_ahead[rows_in(self.ahead_slots, hashes)].to(state.dtype)
+            vectors = self.item_ahead[rows_in(self.ahead_slots, hashes, position)].to(state.dtype)
             asked = torch.cat([state, state.square()], dim=1)
         found: Tensor = self.item_share * (vectors @ asked[:, :, None]).squeeze(2)
         return found
 
 
-def known_sizes(state: Mapping[str, Tensor]) -> KnownSizes | None:
+def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes | None:
     """How many IDs the network knows whose weights these are; None: they are of one that does not read items."""
     sizes = [len(state[name]) for name in (HEAD_OWN, ITEM_SLOTS, AHEAD, AHEAD_SLOTS) if name in state]
     if len(sizes) < 4:
         return None
-    return KnownSizes(sizes[0] - 1, sizes[1], sizes[2] - 1, sizes[3])
+    return KnownSizes(sizes[0] - 1, sizes[1], sizes[2] - layout.depth + 1, sizes[3])
 
 
 def last_state(states: Tensor, mask: Tensor) -> Tensor:

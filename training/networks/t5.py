@@ -105,18 +105,12 @@ class LayoutRecord(Strict):
     experts_per_item: int
     suffixes: int
     domains: tuple[str, ...]
+    expert_first: bool = False
 
     @classmethod
     def of(cls, layout: TokenLayout) -> LayoutRecord:
         """Record of a layout."""
-        return cls(
-            levels=layout.levels,
-            codes=layout.codes,
-            experts=layout.experts,
-            experts_per_item=layout.experts_per_item,
-            suffixes=layout.suffixes,
-            domains=layout.domains,
-        )
+        return cls(**{name: getattr(layout, name) for name in cls.model_fields})
 
     def layout(self) -> TokenLayout:
         """The layout itself, checked."""
@@ -218,7 +212,7 @@ def load_recommender(folder: Path) -> TrainedRecommender:
         raise ConfigError(f"{folder / RECORD}: {problems}") from None
     layout = record.layout.layout()
     weights = load_file(folder / WEIGHTS)
-    known = known_sizes(weights)
+    known = known_sizes(weights, layout)
     if known is None and record.t5.history == "items":
         raise ModelError(f"{folder / WEIGHTS}: not the weights that {RECORD} describes: no tables of items")
     model = build_t5(layout, record.t5, known)

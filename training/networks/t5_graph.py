@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -123,6 +123,7 @@ class T5Graph:
 
     Attributes
     ----------
+    layout : of its tokens
     judges : whether the network reads and judges items
 
     Raises
@@ -143,6 +144,7 @@ class T5Graph:
         self._graph = graph
         self._shape = shape
         self._state = state
+        self.layout = layout
         self._items = ItemGraph(graph, layout)
         self.judges = READER in state
         self.item_share = float(item_share)
@@ -220,14 +222,15 @@ class T5Graph:
         return Step(self._graph.op("LogSoftmax", x @ self._to_logits, axis=-1), present)
 
     def guide(self, state: Value) -> Value:
-        """As `SemanticT5.guide`: float32 [B, M] -> float32 [B, V]."""
+        """As `SemanticT5.guide`: float32 [B, M] -> float32 [B, H]."""
         return (state * self.item_share) @ self._graph.constant(self._state[HEAD].float().numpy().T, "item_head")
 
-    def prospect(self, state: Value, hashes: Value, *, whole: bool) -> Value:
+    def prospect(self, state: Value, hashes: Value, position: int) -> Value:
         """As `SemanticT5.prospect`: int64 [B, C] -> float32 [B, C]."""
-        names = (HEAD, HEAD_OWN, ITEM_SLOTS) if whole else (HEAD, AHEAD, AHEAD_SLOTS)
-        asked = state if whole else self._graph.op("Concat", state, state * state, axis=1)
-        return self._items.expected(self._tables(*names), asked * self.item_share, hashes)
+        if position == self.layout.depth - 1:
+            return self._items.expected(self._tables(HEAD, HEAD_OWN, ITEM_SLOTS), state * self.item_share, hashes)
+        asked = self._graph.op("Concat", state, state * state, axis=1) * self.item_share
+        return self._items.expected(replace(self._tables(HEAD, AHEAD, AHEAD_SLOTS), unknown=position), asked, hashes)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash."""

@@ -11,10 +11,17 @@ Symbols: S sequence, L levels, T codes a level, K experts; depth = L + N + 1.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
+from training.networks.graph import Value
+
+Tokens = TypeVar("Tokens", Tensor, Value)
+"""Token numbers in torch or in a graph."""
 
 
 def table_rows(layout: TokenLayout) -> int:
@@ -29,26 +36,77 @@ def other_rows_at(layout: TokenLayout) -> int:
 
 def rows_of_items(layout: TokenLayout, items: Tensor) -> Tensor:
     """Tokens of whole items, int64 [..., depth] -> rows of the same shape."""
-    return _rows(layout, items, items[..., layout.levels : layout.levels + 1])
+    at = 0 if layout.expert_first else layout.levels
+    return _rows(layout, items, items[..., at : at + 1])
 
 
 def rows_of_sequences(layout: TokenLayout, tokens: Tensor) -> Tensor:
-    """Tokens of histories, int64 [B, S] -> rows of the same shape; an item's expert follows its L codes."""
+    """Tokens of histories, int64 [B, S] -> rows of the same shape; an item's expert follows its L codes, or leads."""
     level = (tokens - SPECIAL_TOKENS).clamp(min=0) // layout.codes
-    places = torch.arange(tokens.shape[1], device=tokens.device) + layout.levels - level
+    places = torch.arange(tokens.shape[1], device=tokens.device) + expert_place(layout) - level
     return _rows(layout, tokens, tokens.gather(1, places.clamp(0, tokens.shape[1] - 1)))
+
+
+def expert_place(layout: TokenLayout) -> int:
+    """Where an item's first expert stands, counted from its first code."""
+    return -1 if layout.expert_first else layout.levels
 
 
 def _rows(layout: TokenLayout, tokens: Tensor, expert_tokens: Tensor) -> Tensor:
     if not layout.experts_per_item:
         return tokens
-    codes = layout.levels * layout.codes
-    expert = (expert_tokens - SPECIAL_TOKENS - codes).clamp(0, layout.experts - 1)
-    is_code = (tokens >= SPECIAL_TOKENS) & (tokens < SPECIAL_TOKENS + codes)
-    return torch.where(is_code, tokens + expert * codes, tokens + other_rows_at(layout))
+    expert = (expert_tokens - experts_at(layout)).clamp(0, layout.experts - 1)
+    is_code = (tokens >= SPECIAL_TOKENS) & (tokens < experts_at(layout))
+    return torch.where(is_code, tokens + expert * (layout.levels * layout.codes), tokens + other_rows_at(layout))
 
 
 def starts_item(layout: TokenLayout, tokens: Tensor) -> Tensor:
     """Whether a token is the first of an item, or leads a history: bool of the same shape."""
-    is_first = (tokens >= SPECIAL_TOKENS) & (tokens < SPECIAL_TOKENS + layout.codes)
-    return is_first | (tokens >= layout.vocabulary - len(layout.domains))
+    first, end = first_tokens(layout)
+    return ((tokens >= first) & (tokens < end)) | (tokens >= layout.vocabulary - len(layout.domains))
+
+
+def first_tokens(layout: TokenLayout) -> tuple[int, int]:
+    """Those with which an item may begin: from the one, below the other."""
+    if layout.expert_first:
+        return experts_at(layout), experts_at(layout) + layout.experts
+    return SPECIAL_TOKENS, SPECIAL_TOKENS + layout.codes
+
+
+def experts_at(layout: TokenLayout) -> int:
+    """Token of the first expert, behind all codes."""
+    return SPECIAL_TOKENS + layout.levels * layout.codes
+
+
+def head_rows(layout: TokenLayout) -> int:
+    """Number of rows of a table whose sums are built up as an ID is written: of all experts where that comes first."""
+    return table_rows(layout) if layout.expert_first else layout.vocabulary
+
+
+def head_rows_of_items(layout: TokenLayout, items: Tensor) -> Tensor:
+    """Tokens of whole items, int64 [..., depth] -> rows of the same shape in such a table."""
+    return rows_of_items(layout, items) if layout.expert_first else items
+
+
+def head_rows_of_written(layout: TokenLayout, position: int, tokens: Tokens, shift: Tokens) -> Tokens:
+    """The same of tokens at one position of IDs that are being written: integers of any kind, [..., C].
+
+    `shift`, of the same kind and [..., 1] or as `tokens`, is what `shift_after` said of what was written before.
+    """
+    if not layout.expert_first:
+        return tokens
+    codes = code_positions(layout)
+    return tokens + (shift if codes.start <= position < codes.stop else np.int32(other_rows_at(layout)))
+
+
+def shift_after(layout: TokenLayout, position: int, tokens: Tokens, shift: Tokens) -> Tokens:
+    """By how many rows the codes of an ID lie behind those of expert 0, once `tokens` are written at a position."""
+    if not layout.expert_first or position > 0:
+        return shift
+    return (tokens - np.int32(experts_at(layout))) * np.int32(layout.levels * layout.codes)
+
+
+def code_positions(layout: TokenLayout) -> slice:
+    """Where the codes stand among an item's tokens."""
+    first = 1 if layout.expert_first else 0
+    return slice(first, first + layout.levels)

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from service.index.trie import TrieArrays
 from service.semantic_ids import PAD_TOKEN, IntArray
 from training.networks.semantic_t5 import SemanticT5, last_state, read_mask
+from training.networks.token_tables import head_rows_of_written, shift_after
 
 NOTHING = float("-inf")
 
@@ -75,7 +76,7 @@ def beam_search(
     judge = model if isinstance(model, SemanticT5) else None
     state = torch.zeros(0) if judge is None else last_state(encoded, mask)
     bias = torch.zeros(0) if judge is None else judge.guide(state)
-    hashes, prospect = torch.zeros_like(node), torch.zeros_like(score)
+    hashes, shift, prospect = torch.zeros_like(node), torch.zeros_like(node), torch.zeros_like(score)
     for level, children in enumerate(trie.fanout):
         out = model(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
@@ -96,9 +97,9 @@ def beam_search(
         gained = log_prob.gather(2, written)
         if judge is not None:
             reached = hashes[..., None] + judge.hash_parts[written]
-            is_last = level == len(trie.fanout) - 1
-            expected = judge.prospect(state, reached.flatten(1), whole=is_last).reshape(edge.shape)
-            judged = bias.gather(1, written.flatten(1)).reshape(edge.shape) + expected - prospect[..., None]
+            rows = head_rows_of_written(judge.layout, level, written, shift[..., None]).flatten(1)
+            expected = judge.prospect(state, reached.flatten(1), level).reshape(edge.shape)
+            judged = bias.gather(1, rows).reshape(edge.shape) + expected - prospect[..., None]
             gained = (1 - judge.item_share) * gained + judged
         total = torch.where(exists, score[..., None] + gained, NOTHING).flatten(1)
         missing = max(0, beams - total.shape[1])
@@ -108,6 +109,9 @@ def beam_search(
         if judge is not None:
             hashes = F.pad(reached.flatten(1), (0, missing)).gather(1, place)
             prospect = F.pad(expected.flatten(1), (0, missing)).gather(1, place)
+            shift = shift.gather(1, (place // children).clamp(max=shift.shape[1] - 1))
+            # A beam that does not exist may have written anything.
+            shift = torch.where(node >= 0, shift_after(judge.layout, level, trie.edge_token[edge], shift), 0)
 
         if level == 0:  # from one decoder state a request to one a beam; the history stays with its request
             cache.batch_repeat_interleave(beams)

@@ -19,7 +19,7 @@ from transformers import T5ForConditionalGeneration
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 from training.networks.known_ids import rows_in
 from training.networks.semantic_t5 import HEAD_SCALE, SemanticT5
-from training.networks.token_tables import rows_of_items, table_rows
+from training.networks.token_tables import code_positions, head_rows_of_items, rows_of_items, table_rows
 
 PRIOR = 0.5
 """Items at the origin that every mean counts besides its own: a code of one item does not take all that it has."""
@@ -49,7 +49,7 @@ def row_vectors(layout: TokenLayout, tokens: Tensor, content: Tensor) -> Tensor:
     float32 [R, M]; zeros where no item has the row, and in rows that are no code's
     """
     vectors, left = torch.zeros(table_rows(layout), content.shape[1]), content.clone()
-    for rows in rows_of_items(layout, tokens)[:, : layout.levels].T:
+    for rows in rows_of_items(layout, tokens)[:, code_positions(layout)].T:
         counts = torch.zeros(len(vectors)).index_add(0, rows, torch.ones(len(rows)))
         sums = torch.zeros_like(vectors).index_add(0, rows, left)
         means = sums / (counts + PRIOR)[:, None]
@@ -83,15 +83,17 @@ def start_from_content(
             known = rows_in(encoder.item_slots, network.hash_parts[tokens].sum(dim=1))
             _mix(encoder.reader.weight, HEAD_SCALE * rows, share)
             encoder.reader_own.weight[known] = share * HEAD_SCALE * (content - read)
-            _mix(network.item_head.weight, HEAD_SCALE * vectors, share)
-            network.item_own.weight[known] = share * HEAD_SCALE * (content - vectors[tokens].sum(dim=1))
+            judged = rows if layout.expert_first else vectors
+            _mix(network.item_head.weight, HEAD_SCALE * judged, share)
+            summed = judged[head_rows_of_items(layout, tokens)].sum(dim=1)
+            network.item_own.weight[known] = share * HEAD_SCALE * (content - summed)
         _mix(network.shared.weight, _levelled(layout, vectors), share)
 
 
 def token_vectors(layout: TokenLayout, tokens: Tensor, rows: Tensor) -> Tensor:
     """Rows of all experts [R, M] -> their means by token, weighed by items: float32 [V, M]."""
-    row_of = rows_of_items(layout, tokens)[:, : layout.levels].flatten()
-    token_of = tokens[:, : layout.levels].flatten()
+    row_of = rows_of_items(layout, tokens)[:, code_positions(layout)].flatten()
+    token_of = tokens[:, code_positions(layout)].flatten()
     counts = torch.zeros(layout.vocabulary).index_add(0, token_of, torch.ones(len(token_of)))
     sums = torch.zeros(layout.vocabulary, rows.shape[1]).index_add(0, token_of, rows[row_of])
     return sums / counts.clamp(min=1)[:, None]

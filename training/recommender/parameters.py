@@ -26,6 +26,7 @@ class RecommenderParameters(BaseModel):
     network : shape of the T5, a table `[network]`
     domains : domains to learn from; None: all of the dataset
     domain_token : whether a history starts with a token of its domain
+    expert_first : whether the token of an item's expert comes before those of its codes; see `TokenLayout`
     domain_balance : a domain is drawn in proportion to its examples to this power: 1 takes every example once an
         epoch, 0 takes every domain equally often
     examples_per_user : examples of one user in an epoch, drawn anew each time; None: all
@@ -59,6 +60,7 @@ class RecommenderParameters(BaseModel):
 
     network: T5Settings = T5Settings()
     domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    expert_first: bool = False
     domain_token: bool = False
     domain_balance: Share = 1.0
     examples_per_user: Count | None = None

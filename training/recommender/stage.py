@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,14 @@ from training.stage import Stage, read_figures
 from training.tokenizer.ids import read_ids
 
 
-def tokenizer_layout(folder: Path, domain_tokens: tuple[str, ...]) -> TokenLayout:
-    """Layout of the tokens that stand for the IDs of a tokenizer.
+def tokenizer_layout(folder: Path) -> TokenLayout:
+    """Layout of the IDs of a tokenizer.
 
     Raises
     ------
     ConfigError : the folder holds no finished tokenizer
     """
-    figures = read_figures(folder)
-    layout = figures["layout"]
-    return TokenLayout(
-        levels=layout["levels"],
-        codes=layout["codes"],
-        experts=layout["experts"],
-        experts_per_item=layout["experts_per_item"],
-        suffixes=layout["suffixes"],
-        domains=domain_tokens,
-    )
+    return TokenLayout(**read_figures(folder)["layout"])
 
 
 def load_corpus(dataset: Dataset, tokenizer: Path, parameters: RecommenderParameters) -> Corpus:
@@ -59,7 +50,11 @@ def load_corpus(dataset: Dataset, tokenizer: Path, parameters: RecommenderParame
     without = [name for name in names if name not in ids]
     if without:
         raise ConfigError(f"{tokenizer}: no IDs for {', '.join(without)}; there are some for {', '.join(ids)}")
-    layout = tokenizer_layout(tokenizer, tuple(names) if parameters.domain_token else ())
+    layout = replace(
+        tokenizer_layout(tokenizer),
+        domains=tuple(names) if parameters.domain_token else (),
+        expert_first=parameters.expert_first,
+    )
     domains = [dataset[name] for name in names]
     values = {domain.name: item_values(ids[domain.name], domain, layout) for domain in domains}
     return build_corpus(domains, values, layout, parameters.max_history)
