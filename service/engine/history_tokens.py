@@ -1,7 +1,7 @@
 """Histories of items -> token sequences, the one way for training and serving.
 
-An item is its L code tokens and N expert tokens, in the layout's order, and its suffix token only where that is not 0. Sequences are
-chronological, right-padded, and hold the latest `max_history` items; a domain token may lead.
+An item is its L code tokens and N expert tokens, in the layout's order, and its suffix token only where that is not 0.
+Sequences are chronological, right-padded, and hold the latest `max_history` items; a domain token may lead.
 Knows nothing of networks or of where the items come from.
 """
 

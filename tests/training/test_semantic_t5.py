@@ -397,7 +397,7 @@ def test_what_is_read_and_judged_can_begin_as_the_content(layout: TokenLayout) -
     start_from_content(model, layout, tokens, embeddings, share=1.0)
 
     rows, judged_rows = rows_of_items(layout, tokens), head_rows_of_items(layout, tokens)
-    others = [position for position in range(layout.depth) if position not in range(layout.depth)[code_positions(layout)]]
+    others = np.delete(np.arange(layout.depth), code_positions(layout))
     own = model.encoder.reader_own(rows_in(model.encoder.item_slots, model.hash_parts[tokens].sum(dim=1)))
     judged = model.item_vectors(tokens) - head[judged_rows[:, others]].sum(dim=1)
     read = model.encoder.reader(rows).sum(dim=1) + own - reader[rows[:, others]].sum(dim=1)

@@ -91,9 +91,7 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
         self.written_share = 1 - model.item_share
 
     @classmethod
-    def of(
-        cls, model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64]
-    ) -> Guide | None:
+    def of(cls, model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64]) -> Guide | None:
         """The guide of B histories [B, S]; None where the network has no head."""
         if not isinstance(model, SemanticT5):
             return None
@@ -125,9 +123,7 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
         rows = rows.clamp(0, self._bias.shape[1] - 1)
         before = model.hash_parts[written].sum(dim=-1)
         after = before[..., None] + model.hash_parts[tokens]
-        prospects = torch.stack(
-            [model.prospect(self._state, each, length) for each in after.unbind(1)], dim=1
-        )
+        prospects = torch.stack([model.prospect(self._state, each, length) for each in after.unbind(1)], dim=1)
         if length > 0:
             prospects = prospects - model.prospect(self._state, before, length - 1)[..., None]
         return self._bias.gather(1, rows.flatten(1)).reshape(tokens.shape) + prospects

@@ -161,8 +161,8 @@ class BeamSearch:
         written: Written | None = None
         if encoded.state is not None:
             places, guide = graph.op("Shape", node), self._network.guide(encoded.state)
-            nothing = (graph.op("Expand", zero, places) for zero in (0, 0.0, ZERO))
-            written = Written(*nothing, guide, encoded.state)
+            hashes, prospect, shift = (graph.op("Expand", zero, places) for zero in (0, 0.0, ZERO))
+            written = Written(hashes, prospect, shift, guide, encoded.state)
         for level in range(depth):
             step = self._network.step(tokens, past, level, encoded)
             health = health + self._health(step.log_prob, encoded.batch)

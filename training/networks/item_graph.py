@@ -33,7 +33,7 @@ class ItemTables:
     tokens: Value
     own: Value
     slots: Value
-    unknown: int = 0
+    unknown: int
 
 
 class ItemGraph:

@@ -65,7 +65,7 @@ def _slots(hashes: Tensor, first: int) -> Tensor:
 
 
 def rows_in(slots: Tensor, hashes: Tensor, unknown: int = 0) -> Tensor:
-    """Rows of sums of hash parts, int64 of the same shape; `unknown`, which comes before all others, for what has none."""
+    """Rows of sums of hash parts, int64 of the same shape; for what has none `unknown`, which comes before all rows."""
     return slots[hashes % len(slots)].long().clamp(min=unknown)
 
 

@@ -12,8 +12,9 @@ state at the last item.
 tokens, and what the rest of the IDs that begin so is likely to add at best. Their mean alone would lose a good item
 among poor ones, so their spread counts as well: a state s expects `s m + c s^2 v` of vectors with mean m and variance
 v, popular items counting more. For c = 1/2 that is the logarithm of the mean of the exponentials of their scores, were
-they normal. Of a beginning that came after training it expects what the tokens of all items add from there on. A search thus keeps the beginnings behind which the head expects the best items, and ends with the head's
-own scores, mixed with the decoder's log-probabilities.
+they normal. Of a beginning that came after training it expects what the tokens of all items add from there on. A search
+thus keeps the beginnings behind which the head expects the best items, and ends with the head's own scores, mixed with
+the decoder's log-probabilities.
 
 All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
 or of training.
@@ -48,7 +49,7 @@ from training.networks.token_tables import (
 READER, READER_OWN, ITEM_SLOTS = "encoder.reader.weight", "encoder.reader_own.weight", "encoder.item_slots"
 """Tensors that only such a network has: float32 [R, M], R as `token_tables.table_rows`, [I + 1, M], int32 [slots]."""
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
-"""float32 [H, M], H as `token_tables.head_rows`, and [I + 1, M], float16 [depth - 1 + beginnings, 2 M], int32 [slots]."""
+"""float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [depth - 1 + beginnings, 2 M], int32 [slots]."""
 SPREAD = 3.0
 """Weight c of the variance in what a beginning is expected to lead to; 2 to 4 lose least of the best items."""
 HEAD_SCALE = 0.1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -230,14 +230,15 @@ class T5Graph:
         if position == self.layout.depth - 1:
             return self._items.expected(self._tables(HEAD, HEAD_OWN, ITEM_SLOTS), state * self.item_share, hashes)
         asked = self._graph.op("Concat", state, state * state, axis=1) * self.item_share
-        return self._items.expected(replace(self._tables(HEAD, AHEAD, AHEAD_SLOTS), unknown=position), asked, hashes)
+        return self._items.expected(self._tables(HEAD, AHEAD, AHEAD_SLOTS, unknown=position), asked, hashes)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash."""
         return self._items.parts(tokens)
 
-    def _tables(self, tokens: str, own: str, slots: str) -> ItemTables:
-        return ItemTables(*(self._graph.constant(self._state[name].numpy(), name) for name in (tokens, own, slots)))
+    def _tables(self, *names: str, unknown: int = 0) -> ItemTables:
+        tokens, own, slots = (self._graph.constant(self._state[name].numpy(), name) for name in names)
+        return ItemTables(tokens, own, slots, unknown)
 
     def _queries_keys_values(self, x: Value, layer: str, tokens: Value | None) -> tuple[Value, Value, Value]:
         """What self-attention needs of x float32 [..., M]: three float32 [..., H * d].

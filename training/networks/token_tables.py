@@ -11,7 +11,7 @@ Symbols: S sequence, L levels, T codes a level, K experts; depth = L + N + 1.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -96,14 +96,22 @@ def head_rows_of_written(layout: TokenLayout, position: int, tokens: Tokens, shi
     if not layout.expert_first:
         return tokens
     codes = code_positions(layout)
-    return tokens + (shift if codes.start <= position < codes.stop else np.int32(other_rows_at(layout)))
+    moved: Tokens = tokens + (shift if codes.start <= position < codes.stop else _constant(other_rows_at(layout)))
+    return moved
 
 
 def shift_after(layout: TokenLayout, position: int, tokens: Tokens, shift: Tokens) -> Tokens:
     """By how many rows the codes of an ID lie behind those of expert 0, once `tokens` are written at a position."""
     if not layout.expert_first or position > 0:
         return shift
-    return (tokens - np.int32(experts_at(layout))) * np.int32(layout.levels * layout.codes)
+    first, rows_an_expert = _constant(experts_at(layout)), _constant(layout.levels * layout.codes)
+    shifted: Tokens = (tokens - first) * rows_an_expert
+    return shifted
+
+
+def _constant(number: int) -> Any:
+    """What goes with tokens of a graph, which are int32, as well as with torch's."""
+    return np.int32(number)
 
 
 def code_positions(layout: TokenLayout) -> slice:
