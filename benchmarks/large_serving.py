@@ -9,12 +9,15 @@ Bundle and catalogue (`benchmarks/large_bundle.py`) are made once, in a few minu
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPConnection
+from itertools import cycle
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -23,7 +26,8 @@ from benchmarks.large_bundle import DOMAIN, LargeCatalogue, item_id, large_bundl
 from benchmarks.open_loop import Call, Outcome, offer
 from benchmarks.processes import service
 from benchmarks.recommenders import PART, opened
-from benchmarks.rows import Row
+from benchmarks.rows import Row, medians
+from benchmarks.serving import asking
 from service.catalogue.store import ItemKey
 from service.engine.history_tokens import history_tokens
 from service.engine.sessions import Runtime
@@ -36,10 +40,7 @@ ADDED = 3.0
 """Milliseconds that HTTP and batching may add to the engine, in the median."""
 
 ALONE = 50
-"""Requests made so far apart that hardly two of them meet."""
-
-PAUSE = 20
-"""Between those requests, in searches."""
+"""Requests made one at a time, in turns with the engine alone."""
 
 TOKENIZED = 20.0
 """Tokenize requests a second, alone and beside the storm."""
@@ -67,23 +68,23 @@ def recommend(history: Sequence[str]) -> Call:
     return Call.post("/recommend", body)
 
 
-def engine_alone(bundle: Path, catalogue: LargeCatalogue, asked: Sequence[Sequence[str]]) -> float:
-    """Median milliseconds of a search, without queue and HTTP, with the pauses that requests have between them: one
-    after another find all that they read in the processor's caches."""
-    recommender = opened(bundle / PART.model, Runtime("cpu", 0))
-    live = catalogue.live()
-    none, taken = np.zeros((1, 0), dtype=np.int32), []
-    with live.searching() as view:
-        roots = view.roots([DOMAIN])[None, :]
-        for history in asked:
-            entries = live.lookup([ItemKey(DOMAIN, name) for name in history])
-            values = np.stack([entry.values for entry in entries if entry is not None])
-            tokens = history_tokens(live.layout, values, np.array([0, len(values)]), PART.max_history)
-            started = time.perf_counter()
+def engine_alone(bundle: Path, catalogue: LargeCatalogue, asked: Sequence[Sequence[str]]) -> Callable[[], object]:
+    """A call that searches for the next history, without queue and HTTP."""
+    recommender, live = opened(bundle / PART.model, Runtime("cpu", 0)), catalogue.live()
+    none, laid = np.zeros((1, 0), dtype=np.int32), []
+    for history in asked:
+        entries = live.lookup([ItemKey(DOMAIN, name) for name in history])
+        values = np.stack([entry.values for entry in entries if entry is not None])
+        laid.append(history_tokens(live.layout, values, np.array([0, len(values)]), PART.max_history))
+    histories = cycle(laid)
+
+    def search() -> None:
+        tokens = next(histories)
+        with live.searching() as view:
+            roots = view.roots([DOMAIN])[None, :]
             recommender.search(tokens.tokens, tokens.mask, view.arrays, roots, none, BEAMS)
-            taken.append(1e3 * (time.perf_counter() - started))
-            time.sleep(PAUSE * taken[-1] / 1e3)
-    return statistics.median(taken)
+
+    return search
 
 
 def measured(address: str, calls: Sequence[Call], rate: float, name: str | None = None) -> Outcome:
@@ -108,11 +109,12 @@ def run(
     asked = histories(plan.items, 1000)
     calls = [recommend(history) for history in asked]
     of = f"{plan.items:,} items, {BEAMS} beams, history of {HISTORY}, reading {reads}"
-    engine = engine_alone(bundle, catalogue, asked[:ALONE])
     with service(bundle, catalogue.settings) as served:
-        alone = measured(served.address, calls[:ALONE], 1e3 / (PAUSE * engine))
-        note = f"the engine alone takes {engine:.1f} ms"
-        yield Row(f"/recommend on top of the engine, median, {of}", alone.median - engine, "ms", note=note, goal=ADDED)
+        with closing(HTTPConnection(urlsplit(served.address).netloc)) as client:
+            sides = asking(client, *calls[:ALONE]), engine_alone(bundle, catalogue, asked[:ALONE])
+            recommending, engine = (1e3 * taken for taken in medians(ALONE, *sides))
+        note = f"one at a time, in turns with the engine alone, which takes {engine:.1f} ms"
+        yield Row(f"/recommend on top of the engine, median, {of}", recommending - engine, "ms", note=note, goal=ADDED)
         for rate in plan.rates:
             found = measured(served.address, _repeated(calls, rate, plan.seconds), rate)
             note = f"median {found.median:.0f} ms, {found.rate:.1f} answers/s, {found.statuses}"

@@ -6,12 +6,12 @@ Loads are open loops, to loopback only, for a bounded time. Symbols: L levels, N
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http import HTTPStatus
 from http.client import HTTPConnection
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -61,16 +61,18 @@ def engine_alone(folder: Path, domain: str, values: IntArray) -> Callable[[], ob
     return lambda: recommender.search(asked.tokens, asked.mask, index, root, none, BEAMS)
 
 
-def asking(client: HTTPConnection, method: str, path: str, body: dict[str, Any] | None) -> Callable[[], object]:
-    """A call that asks and reads the answer, by the standard library's client: httpx takes 0.3 ms more."""
-    sent = None if body is None else json.dumps(body).encode()
+def asking(client: HTTPConnection, *calls: Call) -> Callable[[], object]:
+    """A call that asks the next of `calls`, round and round, and reads the answer; by the standard library's client,
+    since httpx takes 0.3 ms more."""
+    turns = cycle(calls)
 
     def ask() -> None:
-        client.request(method, path, sent, {"Content-Type": "application/json"})
+        call = next(turns)
+        client.request(call.method, call.path, call.body, {"Content-Type": "application/json"})
         response = client.getresponse()
         text = response.read()
         if response.status != HTTPStatus.OK:
-            raise RuntimeError(f"{method} {path}: {response.status} {text[:200]!r}")
+            raise RuntimeError(f"{call.method} {call.path}: {response.status} {text[:200]!r}")
 
     return ask
 
@@ -83,9 +85,9 @@ def run(bundle: Path = SAMPLE, count: int = 200) -> Iterator[Row]:
     alone = engine_alone(bundle, domain, values[:HISTORY])
     with service(bundle) as served, closing(HTTPConnection(urlsplit(served.address).netloc)) as client:
         sides: list[Callable[[], object]] = [
-            asking(client, "POST", "/recommend", recommend),
-            asking(client, "POST", "/tokenize", item),
-            asking(client, "GET", "/livez", None),
+            asking(client, Call.post("/recommend", recommend)),
+            asking(client, Call.post("/tokenize", item)),
+            asking(client, Call("/livez", "GET", "/livez")),
             alone,
         ]
         recommending, tokenizing, floor, engine = (1e3 * taken for taken in medians(count, *sides))
