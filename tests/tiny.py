@@ -142,11 +142,17 @@ def write_encoder(folder: Path, seed: int = 0) -> None:
 
 
 def write_recommender(
-    folder: Path, tokenizer: Path, trained_on: tuple[str, ...], seed: int = 0, domain_tokens: tuple[str, ...] = ()
+    folder: Path,
+    tokenizer: Path,
+    trained_on: tuple[str, ...],
+    seed: int = 0,
+    *,
+    domain_tokens: tuple[str, ...] = (),
+    expert_first: bool = False,
 ) -> None:
     """A T5 with random weights that answers differently to different histories, saved as training saves it."""
     stage = Stage("train-recommender", folder)
-    layout = replace(tokenizer_layout(tokenizer), domains=domain_tokens)
+    layout = replace(tokenizer_layout(tokenizer), domains=domain_tokens, expert_first=expert_first)
     torch.manual_seed(seed)
     model = build_t5(layout, T5).eval()
     with torch.no_grad():
