@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from urllib.parse import urlsplit
@@ -17,6 +19,13 @@ from service.serving import ACCEPTED_A_ROUND, DrainingServer
 from service.settings import Settings
 
 PATIENCE_SECONDS = 60
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """Gives the collector of garbage back what a server took from it."""
+    yield
+    gc.unfreeze()
 
 
 class Rounds(Starlette):
@@ -79,6 +88,21 @@ def test_connections_that_came_while_the_loop_was_busy_are_heard_of_together() -
         server.run()
         assert asked.result() == [b"HTTP/1.1 204 No Content\r\n"] * (ACCEPTED_A_ROUND + 1)
     assert max(app.heard) - min(app.heard) < ACCEPTED_A_ROUND / 4
+
+
+def test_what_there_is_at_the_start_is_not_looked_through_again() -> None:
+    """By the collector of garbage, which would stop every request meanwhile."""
+    there: list[Rounds] = []
+
+    def started(address: str) -> None:
+        there.extend(each for each in gc.get_objects() if isinstance(each, Rounds))
+        server.should_exit = True
+
+    server = DrainingServer(Rounds(), Settings(port=0), started)
+    assert any(isinstance(each, Rounds) for each in gc.get_objects())
+    server.run()
+    assert gc.get_freeze_count() > 0
+    assert not there
 
 
 def test_an_address_that_is_taken_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
