@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.networks.known_ids import KnownIds, hash_parts, rows_in
-from training.networks.semantic_t5 import HEAD_SCALE, SPREAD, EncoderOfItems, SemanticT5, last_state
+from training.networks.semantic_t5 import HEAD_SCALE, SPREAD, EncoderOfItems, SemanticT5, expected_maximum, last_state
 from training.networks.t5 import T5Settings, build_t5
 from training.networks.token_tables import (
     code_positions,
@@ -162,6 +163,20 @@ def test_a_history_of_nothing_is_one_position() -> None:
     assert torch.isfinite(found.last_hidden_state).all()
 
 
+def best_of(count: int) -> float:
+    """Blom's expected maximum of normal numbers."""
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
+
+
+def test_the_expected_maximum_is_that_of_drawn_numbers() -> None:
+    drawn = torch.randn(20_000, 100, generator=torch.Generator().manual_seed(0))
+    for count in (1, 2, 10, 100):
+        found = float(expected_maximum(torch.tensor([count])))
+        assert found == pytest.approx(best_of(count), abs=1e-5)
+        assert found == pytest.approx(float(drawn[:, :count].max(dim=1).values.mean()), abs=0.03)
+    assert float(expected_maximum(torch.tensor([0]))) == 0
+
+
 @LAYOUTS
 def test_what_begins_an_id_has_mean_and_spread_of_what_follows(layout: TokenLayout) -> None:
     corpus = ring_corpus(items=40, layout=layout)
@@ -177,7 +192,8 @@ def test_what_begins_an_id_has_mean_and_spread_of_what_follows(layout: TokenLayo
                 left = vectors[below] - model.item_head(rows[below[0], :length]).sum(dim=0)
                 share = weights[below, None] / weights[below].sum()
                 mean = (share * left).sum(dim=0)
-                expected = state @ mean + SPREAD * state.square() @ (share * (left - mean).square()).sum(dim=0)
+                variance = state.square() @ (share * (left - mean).square()).sum(dim=0)
+                expected = state @ mean + SPREAD * best_of(len(below)) * variance.sqrt()
                 hashed = model.hash_parts[torch.tensor(beginning)].sum()[None, None]
                 found = model.prospect(state, hashed, length - 1)
                 torch.testing.assert_close(found, 0.6 * expected[None], rtol=1e-2, atol=1e-2)
@@ -195,7 +211,8 @@ def test_a_beginning_that_came_later_promises_what_the_tokens_of_all_items_add(l
         for length in range(1, layout.depth):
             left = model.item_head(head_rows_of_items(layout, items)[:, length:]).sum(dim=1)
             mean = (share * left).sum(dim=0)
-            expected = state @ mean + SPREAD * state.square() @ (share * (left - mean).square()).sum(dim=0)
+            variance = state.square() @ (share * (left - mean).square()).sum(dim=0)
+            expected = state @ mean + SPREAD * best_of(2) * variance.sqrt()
             found = model.prospect(state, unknown, length - 1)
             torch.testing.assert_close(found, 0.6 * expected[None], rtol=1e-2, atol=1e-2)
 

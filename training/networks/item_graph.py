@@ -83,15 +83,30 @@ class ItemGraph:
 
         Parameters
         ----------
-        state : float32 [B, M or 2 M], as wide as the vectors
+        state : float32 [B, M]
         hashes : int64 [B, C]
 
         Returns
         -------
         float32 [B, C]
         """
-        vectors = tables.own.take(self.rows_in(tables, hashes)).cast("float32")
-        return self._graph.op("Squeeze", vectors @ state.unsqueeze(2), np.asarray([2]))
+        return self._graph.op("Squeeze", self._vectors(tables, hashes) @ state.unsqueeze(2), np.asarray([2]))
+
+    def expected_best(self, tables: ItemTables, state: Value, hashes: Value) -> Value:
+        """As `expected`, of vectors [..., 2 M] that hold means and scaled variances: the mean and the deviation."""
+        graph = self._graph
+        # One product gives both, as its two columns.
+        of_mean, of_variance = state.unsqueeze(2), (state * state).unsqueeze(2)
+        nothing = of_mean * 0.0
+        upper = graph.concat([of_mean, nothing], axis=2)
+        both = self._vectors(tables, hashes) @ graph.concat(
+            [upper, graph.concat([nothing, of_variance], axis=2)], axis=1
+        )
+        mean, variance = (both.take(graph.constant(np.int64(column)), axis=2) for column in (0, 1))
+        return mean + graph.op("Sqrt", variance)
+
+    def _vectors(self, tables: ItemTables, hashes: Value) -> Value:
+        return tables.own.take(self.rows_in(tables, hashes)).cast("float32")
 
     def _positions(self, history: Value) -> Value:
         """int64 [S], 0 to S - 1."""

@@ -10,11 +10,11 @@ state at the last item.
 
 *Looking ahead.* The score guides every step of a beam search. What is written of an ID has a score too: that of its
 tokens, and what the rest of the IDs that begin so is likely to add at best. Their mean alone would lose a good item
-among poor ones, so their spread counts as well: a state s expects `s m + c s^2 v` of vectors with mean m and variance
-v, popular items counting more. For c = 1/2 that is the logarithm of the mean of the exponentials of their scores, were
-they normal. Of a beginning that came after training it expects what the tokens of all items add from there on. A search
-thus keeps the beginnings behind which the head expects the best items, and ends with the head's own scores, mixed with
-the decoder's log-probabilities.
+among poor ones, so their spread and number count as well: of n vectors with mean m and variance v, popular items
+counting more, a state s expects `s m + c e(n) sqrt(s^2 v)`, e(n) being the expected maximum of n normal numbers. Of a
+beginning that came after training it expects what the tokens of all items add from there on. A search thus keeps the
+beginnings behind which the head expects the best items, and ends with the head's own scores, mixed with the decoder's
+log-probabilities.
 
 All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
 or of training.
@@ -50,8 +50,10 @@ READER, READER_OWN, ITEM_SLOTS = "encoder.reader.weight", "encoder.reader_own.we
 """Tensors that only such a network has: float32 [R, M], R as `token_tables.table_rows`, [I + 1, M], int32 [slots]."""
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
 """float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [depth - 1 + beginnings, 2 M], int32 [slots]."""
-SPREAD = 3.0
-"""Weight c of the variance in what a beginning is expected to lead to; 2 to 4 lose least of the best items."""
+SPREAD = 2.0
+"""Weight c of the spread in what a beginning is expected to lead to; 1.3 to 2.5 lose least of the best items."""
+UNKNOWN_ITEMS = 2.0
+"""How many items a beginning that came after training is taken to lead to."""
 HEAD_SCALE = 0.1
 """Standard deviation of an item's vector in a fresh head, and in a fresh reader before it is scaled up again: Adam
 moves small numbers as fast as large ones."""
@@ -263,8 +265,8 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
     @torch.no_grad()
     def look_ahead(self, items: Tensor, weights: Tensor) -> None:
-        """Learn what lies behind every beginning of an ID: weighted mean and variance of what its items' vectors have
-        beyond it.
+        """Learn what lies behind every beginning of an ID: weighted mean of what its items' vectors have beyond it, and
+        their variance times the square of how many deviations above it the best of them is expected.
 
         Parameters
         ----------
@@ -273,18 +275,20 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         """
         tokens_left, own = self.vectors_of_tokens(items), self._own_vectors(items)
         sums = torch.zeros_like(self.item_ahead, dtype=own.dtype)
-        counts, hashes = own.new_zeros(len(sums), 1), torch.zeros_like(items[:, 0])
-        each = weights[:, None]
+        counts, hashes = own.new_zeros(len(sums), 2), torch.zeros_like(items[:, 0])
+        each = torch.stack([weights, torch.ones_like(weights)], dim=1)
         for length, rows_of_tokens in enumerate(head_rows_of_items(self.layout, items)[:, :-1].T):
             tokens_left = tokens_left - self.item_head(rows_of_tokens)
             hashes = hashes + self.hash_parts[items[:, length]]
             unknown = torch.full_like(hashes, length)
             for rows, left in ((rows_in(self.ahead_slots, hashes), tokens_left + own), (unknown, tokens_left)):
-                sums.index_add_(0, rows, torch.cat([left, left.square()], dim=1) * each)
+                sums.index_add_(0, rows, torch.cat([left, left.square()], dim=1) * weights[:, None])
                 counts.index_add_(0, rows, each)
-        means, squares = (sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)).chunk(2, dim=1)
+        counts[: items.shape[1] - 1, 1] = UNKNOWN_ITEMS
+        means, squares = (sums / counts[:, :1].clamp(min=torch.finfo(counts.dtype).tiny)).chunk(2, dim=1)
         variances = (squares - means.square()).clamp(min=0)
-        self.item_ahead.copy_(torch.cat([means, SPREAD * variances], dim=1))
+        deviations = SPREAD * expected_maximum(counts[:, 1:])
+        self.item_ahead.copy_(torch.cat([means, deviations.square() * variances], dim=1))
 
     def guide(self, state: Tensor) -> Tensor:
         """What a row adds to the score of what is written: states float32 [B, M] -> [B, H]."""
@@ -305,12 +309,21 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         float32 [B, C]; IDs that training did not see have nothing beyond their tokens
         """
         if position == self.layout.depth - 1:
-            vectors, asked = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)], state
+            expected = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)] @ state[:, :, None]
         else:
             vectors = self.item_ahead[rows_in(self.ahead_slots, hashes, position)].to(state.dtype)
-            asked = torch.cat([state, state.square()], dim=1)
-        found: Tensor = self.item_share * (vectors @ asked[:, :, None]).squeeze(2)
+            means, variances = vectors.chunk(2, dim=2)
+            expected = means @ state[:, :, None] + (variances @ state.square()[:, :, None]).sqrt()
+        found: Tensor = self.item_share * expected.squeeze(2)
         return found
+
+
+def expected_maximum(counts: Tensor) -> Tensor:
+    """The greatest of so many standard normal numbers, on average, by Blom's formula: 0 for one, about 2.5 for a
+    hundred; float32 of the same shape, counts below one as one."""
+    counts = counts.clamp(min=1)
+    maximum: Tensor = torch.special.ndtri((counts - 0.375) / (counts + 0.25))
+    return maximum
 
 
 def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes | None:

@@ -227,10 +227,10 @@ class T5Graph:
 
     def prospect(self, state: Value, hashes: Value, position: int) -> Value:
         """As `SemanticT5.prospect`: int64 [B, C] -> float32 [B, C]."""
+        asked = state * self.item_share
         if position == self.layout.depth - 1:
-            return self._items.expected(self._tables(HEAD, HEAD_OWN, ITEM_SLOTS), state * self.item_share, hashes)
-        asked = self._graph.op("Concat", state, state * state, axis=1) * self.item_share
-        return self._items.expected(self._tables(HEAD, AHEAD, AHEAD_SLOTS, unknown=position), asked, hashes)
+            return self._items.expected(self._tables(HEAD, HEAD_OWN, ITEM_SLOTS), asked, hashes)
+        return self._items.expected_best(self._tables(HEAD, AHEAD, AHEAD_SLOTS, unknown=position), asked, hashes)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash."""
