@@ -14,9 +14,10 @@ import pytest
 from recommender_planted import LAYOUT, TINY, random_values, ring_domain, tiny_parameters
 
 from service.errors import ConfigError
-from training.data.dataset import write_domain, write_index
+from service.semantic_ids import TokenLayout
+from training.data.dataset import Dataset, write_domain, write_index
 from training.networks.t5 import load_recommender
-from training.recommender.stage import train_recommender
+from training.recommender.stage import load_corpus, train_recommender
 from training.stage import FIGURES, LOG, read_figures
 from training.tokenizer.ids import DomainIds, write_ids
 
@@ -59,11 +60,13 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("domain_token", [False, True])
+@pytest.mark.parametrize(("domain_token", "expert_first"), [(False, False), (True, False), (False, True)])
 def test_the_folder_holds_all_that_an_export_needs(
-    dataset: Path, tokenizer: Path, tmp_path: Path, domain_token: bool
+    dataset: Path, tokenizer: Path, tmp_path: Path, domain_token: bool, expert_first: bool
 ) -> None:
-    parameters = tiny_parameters(epochs=1, domains=["other", "ring"], domain_token=domain_token, threads=1)
+    parameters = tiny_parameters(
+        epochs=1, domains=["other", "ring"], domain_token=domain_token, expert_first=expert_first, threads=1
+    )
     figures = train_recommender(dataset, tokenizer, tmp_path, parameters)
     assert figures is not None
     assert figures == read_figures(tmp_path)
@@ -71,8 +74,29 @@ def test_the_folder_holds_all_that_an_export_needs(
     found = load_recommender(tmp_path)
     assert (found.trained_on, found.settings, found.max_history) == (("other", "ring"), TINY, 20)
     assert found.layout.domains == (("other", "ring") if domain_token else ())
+    assert found.layout.expert_first == expert_first
     assert found.model.config.vocab_size == found.layout.vocabulary == figures["vocabulary"]
     assert figures["parameters"] == sum(each.numel() for each in found.model.parameters())
+
+
+def test_where_there_is_no_expert_none_comes_first(dataset: Path, tmp_path: Path) -> None:
+    rng, layout = (
+        np.random.default_rng(1),
+        {"levels": 2, "codes": 8, "experts": 1, "experts_per_item": 0, "suffixes": 4},
+    )
+    values = {name: random_values(TokenLayout(**layout), 24, rng) for name in NAMES}
+    none = np.zeros((24, 0), dtype=np.int32)
+    (tmp_path / "tokenizer").mkdir()
+    write_ids(
+        tmp_path / "tokenizer",
+        [
+            DomainIds(name, [f"{name}-{row}" for row in range(24)], each[:, :2], none, each[:, 2])
+            for name, each in values.items()
+        ],
+    )
+    (tmp_path / "tokenizer" / FIGURES).write_text(json.dumps({"layout": layout}))
+    corpus = load_corpus(Dataset.open(dataset), tmp_path / "tokenizer", tiny_parameters(expert_first=True))
+    assert corpus.layout == TokenLayout(**layout)
 
 
 def test_domains_without_ids_or_histories_are_named(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ class RecommenderParameters(BaseModel):
     network : shape of the T5, a table `[network]`
     domains : domains to learn from; None: all of the dataset
     domain_token : whether a history starts with a token of its domain
-    expert_first : whether the token of an item's expert comes before those of its codes; see `TokenLayout`
+    expert_first : whether the token of an item's expert, where it has one, comes before those of its codes; see
+        `TokenLayout`
     domain_balance : a domain is drawn in proportion to its examples to this power: 1 takes every example once an
         epoch, 0 takes every domain equally often
     examples_per_user : examples of one user in an epoch, drawn anew each time; None: all

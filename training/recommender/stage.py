@@ -50,10 +50,12 @@ def load_corpus(dataset: Dataset, tokenizer: Path, parameters: RecommenderParame
     without = [name for name in names if name not in ids]
     if without:
         raise ConfigError(f"{tokenizer}: no IDs for {', '.join(without)}; there are some for {', '.join(ids)}")
+    plain = tokenizer_layout(tokenizer)
     layout = replace(
-        tokenizer_layout(tokenizer),
+        plain,
         domains=tuple(names) if parameters.domain_token else (),
-        expert_first=parameters.expert_first,
+        # A tokenizer without a router has no expert that could come first.
+        expert_first=parameters.expert_first and plain.experts_per_item > 0,
     )
     domains = [dataset[name] for name in names]
     values = {domain.name: item_values(ids[domain.name], domain, layout) for domain in domains}
