@@ -20,7 +20,15 @@ from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.networks.known_ids import KnownIds, hash_parts, rows_in
-from training.networks.semantic_t5 import HEAD_SCALE, SPREAD, EncoderOfItems, SemanticT5, expected_maximum, last_state
+from training.networks.semantic_t5 import (
+    HEAD_SCALE,
+    SPREAD,
+    EncoderOfItems,
+    SemanticT5,
+    expected_maximum,
+    known_sizes,
+    last_state,
+)
 from training.networks.t5 import T5Settings, build_t5
 from training.networks.token_tables import (
     code_positions,
@@ -253,6 +261,16 @@ def test_what_is_taken_for_new_is_read_and_judged_as_an_item_that_came_later() -
         expected = later(history, mask, decoder_input_ids=torch.zeros(12, 1, dtype=torch.long), items=items)
     torch.testing.assert_close(found.encoder_last_hidden_state, expected.encoder_last_hidden_state)
     torch.testing.assert_close(found.item_vectors, torch.stack([model.item_vectors(items), later.item_vectors(items)]))
+
+
+def test_weights_that_look_ahead_in_the_old_way_are_refused() -> None:
+    corpus = ring_corpus()
+    state = dict(built(corpus).state_dict())
+    assert known_sizes(state, corpus.layout) == KnownIds.of(corpus.layout, tokens_of(corpus)).sizes
+    slots = state["ahead_slots"]
+    state["ahead_slots"] = torch.where(slots > 0, slots - (corpus.layout.depth - 2), 0)
+    with pytest.raises(ModelError, match="train it anew"):
+        known_sizes(state, corpus.layout)
 
 
 def test_known_ids_have_rows_of_their_own() -> None:

@@ -36,6 +36,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
+from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.networks.known_ids import KnownIds, KnownSizes, hash_parts, no_suffix_token, rows_in
 from training.networks.token_tables import (
@@ -327,10 +328,18 @@ def expected_maximum(counts: Tensor) -> Tensor:
 
 
 def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes | None:
-    """How many IDs the network knows whose weights these are; None: they are of one that does not read items."""
+    """How many IDs the network knows whose weights these are; None: they are of one that does not read items.
+
+    Raises
+    ------
+    ModelError : they look ahead in another way, that of the time when unknown beginnings had no rows
+    """
     sizes = [len(state[name]) for name in (HEAD_OWN, ITEM_SLOTS, AHEAD, AHEAD_SLOTS) if name in state]
     if len(sizes) < 4:
         return None
+    slots = state[AHEAD_SLOTS]
+    if bool(((slots > 0) & (slots < layout.depth - 1)).any()):
+        raise ModelError("the recommender looks ahead in a way that is no longer known; train it anew")
     return KnownSizes(sizes[0] - 1, sizes[1], sizes[2] - layout.depth + 1, sizes[3])
 
 

@@ -212,7 +212,10 @@ def load_recommender(folder: Path) -> TrainedRecommender:
         raise ConfigError(f"{folder / RECORD}: {problems}") from None
     layout = record.layout.layout()
     weights = load_file(folder / WEIGHTS)
-    known = known_sizes(weights, layout)
+    try:
+        known = known_sizes(weights, layout)
+    except ModelError as error:
+        raise ModelError(f"{folder / WEIGHTS}: {error}") from None
     if known is None and record.t5.history == "items":
         raise ModelError(f"{folder / WEIGHTS}: not the weights that {RECORD} describes: no tables of items")
     model = build_t5(layout, record.t5, known)
