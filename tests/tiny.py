@@ -18,11 +18,14 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
+from service.engine.sessions import Runtime
 from training.data.dataset import Dataset, write_domain, write_index
 from training.embed import embed_texts
 from training.encoders.folder import MODEL, write_card, write_tokenizer
 from training.encoders.sentence_encoder import write_encoder_graph
 from training.encoders.static import StaticEncoder
+from training.evaluation.stage import EvaluationOptions, evaluate
+from training.evaluation.subject import bundle_subject
 from training.export.bundle import ExportOptions, export_bundle
 from training.export.sources import Folders
 from training.networks.t5 import (
@@ -86,6 +89,12 @@ def tiny_stages(folder: Path, parameters: StageParameters = TOKENIZER) -> TinySt
     write_recommender(recommender, tokenizer, tuple(NOUNS))
     options = ExportOptions(name="tiny", description="for tests", histories=60, beams=10, threads=1)
     return TinyStages(Folders(dataset, embeddings, tokenizer, (recommender,)), options)
+
+
+def evaluated_domains(bundle: Path, stages: TinyStages, out: Path) -> set[str]:
+    """Measure an exported bundle on the histories of its stages; the domains that were."""
+    subject = bundle_subject(bundle, Runtime(threads=1))
+    return set(evaluate(subject, stages.folders.dataset, out, EvaluationOptions(max_users=20))["domains"])
 
 
 def write_dataset(folder: Path, seed: int = 0) -> None:

@@ -9,17 +9,14 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from tiny import NOUNS, TinyStages, tiny_stages, write_recommender
+from tiny import NOUNS, TinyStages, evaluated_domains, tiny_stages, write_recommender
 
 from service.app import create_app
 from service.bundle.files import Bundle
-from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from service.opening import Opened, opened
 from service.settings import read_settings
 from service.verifying import verify
-from training.evaluation.stage import EvaluationOptions, evaluate
-from training.evaluation.subject import bundle_subject
 from training.export.bundle import export_bundle
 
 
@@ -73,13 +70,7 @@ def test_it_serves_like_any_other(stages: TinyStages, first: Path, tmp_path: Pat
             assert next(iter(gained)) == f"<{'abcdef'[levels]}_{identity['experts'][0]}>"
             assert list(gained)[1:-1] == [f"<{'abcdef'[level]}_{code}>" for level, code in enumerate(identity["codes"])]
             assert sum(gained.values()) == pytest.approx(one["score"], abs=1e-4)
-    judged = evaluate(
-        bundle_subject(bundle, Runtime(threads=1)),
-        stages.folders.dataset,
-        tmp_path / "evaluation",
-        EvaluationOptions(max_users=20),
-    )
-    assert set(judged["domains"]) == set(NOUNS)
+    assert evaluated_domains(bundle, stages, tmp_path / "evaluation") == set(NOUNS)
 
 
 def test_a_saved_index_of_the_other_order_is_not_searched(stages: TinyStages, first: Path, tmp_path: Path) -> None:

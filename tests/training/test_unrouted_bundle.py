@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastapi.testclient import TestClient
-from tiny import NOUNS, tiny_stages
+from tiny import NOUNS, evaluated_domains, tiny_stages
 
 from service.app import create_app
 from service.bundle.files import Bundle
-from service.engine.sessions import Runtime
 from service.opening import opened
 from service.settings import read_settings
 from service.verifying import verify
-from training.evaluation.stage import EvaluationOptions, evaluate
-from training.evaluation.subject import bundle_subject
 from training.export.bundle import export_bundle
 from training.tokenizer.configuration import stage_parameters
 
@@ -41,10 +38,4 @@ def test_a_tokenizer_without_a_router_serves_like_any_other(tmp_path: Path) -> N
         found = client.post("/recommend", json={"history": history, "k": 5, "domains": ["books", "tools"]}).json()
         assert found["unknown_history"] == []
         assert len({(one["domain"], one["item_id"]) for one in found["items"]}) == 5
-    judged = evaluate(
-        bundle_subject(bundle, Runtime(threads=1)),
-        stages.folders.dataset,
-        tmp_path / "evaluation",
-        EvaluationOptions(max_users=20),
-    )
-    assert set(judged["domains"]) == set(NOUNS)
+    assert evaluated_domains(bundle, stages, tmp_path / "evaluation") == set(NOUNS)
