@@ -19,8 +19,9 @@ from training.recommender.batches import collate
 from training.recommender.beam_search import TrieTensors, beam_search
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
 
-BATCH = 32
-"""Users searched together; small enough for the beams' caches to stay in the processor's."""
+BATCH = {"cpu": 32, "cuda": 256}
+"""Users searched together: on a processor few enough for the beams' caches to stay in its own, on a GPU enough to fill
+it."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ class Validator:
         """
         trie = TrieTensors.of(self._index, model.device)
         lists = np.zeros((len(self._examples), self._beams), dtype=np.int64)
-        for at in range(device * BATCH, len(lists), devices * BATCH):
-            rows = np.arange(at, min(at + BATCH, len(lists)))
+        size = BATCH[model.device.type]
+        for at in range(device * size, len(lists), devices * size):
+            rows = np.arange(at, min(at + size, len(lists)))
             examples = self._examples.take(rows)
             batch = collate(self._corpus, examples, self._max_history)
             arrays = (batch.history, batch.mask, examples.domain)
