@@ -1,6 +1,6 @@
 """A checkpoint of a network in training: one safetensors file, replaced in one step.
 
-Holds weights, AdamW's moments and, as JSON in the file's header, how far training is and what it has seen. Random
+Holds weights, AdamW's moments and what else lies beside them, and, as JSON in the file's header, how far training is and what it has seen. Random
 numbers need no place in it: every epoch or step draws from a generator of its own, seeded by its number. Knows nothing
 of what is being trained.
 """
@@ -21,6 +21,7 @@ from training.stage import replacing
 
 _WEIGHT = "weight."
 _MOMENT = "optimizer."
+_KEYS = ("step", "exp_avg", "exp_avg_sq", "average")
 
 
 def save_checkpoint(
@@ -66,7 +67,7 @@ def load_checkpoint(
         )
     network.load_state_dict({name: tensors[_WEIGHT + kept] for name, kept in _names_in_file(network).items()})
     for name, parameter in network.named_parameters():
-        keys = [key for key in ("step", "exp_avg", "exp_avg_sq") if f"{_MOMENT}{key}.{name}" in tensors]
+        keys = [key for key in _KEYS if f"{_MOMENT}{key}.{name}" in tensors]
         if keys:
             # On the parameter's device, as fused optimisers want it.
             moments = {key: tensors[f"{_MOMENT}{key}.{name}"].to(parameter.device) for key in keys}

@@ -97,6 +97,36 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
         assert mine["ndcg_10"] == pytest.approx(expected["ndcg_10"], abs=1e-3)
 
 
+def test_the_average_is_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the same average, reckoned of the weights after every step; also where the training was interrupted."""
+    parameters = with_dropout(epochs=2, average=0.9, checkpoint_seconds=0, validations_per_epoch=1)
+    step, expected = Trainer._step, dict[str, torch.Tensor]()
+
+    def noted(self: Trainer, *arguments: object) -> None:
+        if self.at.step == 5 and not interrupted:
+            interrupted.append(1)
+            raise Killed
+        step(self, *arguments)  # type: ignore[arg-type]
+        after = self.at.step
+        keep = min(0.9, (1 + after) / (10 + after))
+        for name, weight in self.network.named_parameters():
+            now = weight.detach().clone()
+            expected[name] = now if after == 1 else keep * expected[name] + (1 - keep) * now
+
+    interrupted: list[int] = []
+    monkeypatch.setattr(Trainer, "_step", noted)
+    with pytest.raises(Killed):
+        train(tmp_path, parameters)
+    trainer = Trainer(CORPUS, parameters, tmp_path, Accelerator(cpu=True))
+    best = trainer.run().best_step
+    assert best == trainer.at.step, "the planted ring is learned better with every step"
+    kept = load_file(tmp_path / WEIGHTS)
+    for name, weight in expected.items():
+        torch.testing.assert_close(kept[name], weight, rtol=1e-5, atol=1e-6)
+    moved = [name for name, weight in trainer.network.named_parameters() if (weight - kept[name]).abs().max() > 1e-5]
+    assert moved, "the weights themselves were kept"
+
+
 def _train_until_killed(folder: Path) -> None:
     """In a process of its own: kill -9 in the middle of writing the third checkpoint."""
     torch.set_num_threads(1)

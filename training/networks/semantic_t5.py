@@ -94,6 +94,24 @@ def item_places(layout: TokenLayout, tokens: Tensor, mask: Tensor) -> tuple[Tens
     return places, (items < counts).long()
 
 
+@dataclass(frozen=True)
+class Semantics:
+    """What a network has beyond T5.
+
+    Attributes
+    ----------
+    item_share : of the head in the scores of a search; the rest is the decoder's
+    known : how many IDs of training have vectors of their own, and how many beginnings of IDs
+    read_dropout : share dropped while training throughout the encoder, in place of T5's
+    item_dropout : share of items that the encoder reads as nothing while training
+    """
+
+    item_share: float
+    known: KnownSizes
+    read_dropout: float
+    item_dropout: float
+
+
 class EncoderOfItems(T5Stack):  # type: ignore[misc]
     """T5's encoder over items: tokens in, a state an item out, which has seen no later one.
 
@@ -101,12 +119,12 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
     ----------
     config : of T5's encoder
     layout : of the tokens
-    known : how many IDs have a vector of their own
+    semantics : how many IDs have a vector of their own, and what is dropped
     """
 
-    def __init__(self, config: T5Config, layout: TokenLayout, known: KnownSizes) -> None:
+    def __init__(self, config: T5Config, layout: TokenLayout, semantics: Semantics) -> None:
         super().__init__(config)
-        self.layout = layout
+        self.layout, self.item_dropout, known = layout, semantics.item_dropout, semantics.known
         self.reader = nn.Embedding(table_rows(layout), config.d_model)
         self.reader_own = nn.Embedding(known.items + 1, config.d_model, padding_idx=0)
         nn.init.normal_(self.reader.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
@@ -134,6 +152,8 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
         if read_as_known is not None:
             rows = rows * read_as_known.flatten()
         vectors = (summed + self.reader_own(rows)) / HEAD_SCALE
+        if self.training and self.item_dropout:
+            vectors = vectors * (torch.rand_like(vectors[:, :1]) >= self.item_dropout)
         lowest = torch.finfo(vectors.dtype).min
         # Padding stands behind every item, so what may not look ahead does not see it either.
         later = torch.full((items, items), lowest, device=mask.device, dtype=vectors.dtype).triu(1)
@@ -141,22 +161,6 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
             inputs_embeds=vectors.reshape(batch, items, -1), attention_mask=later.expand(batch, 1, items, items)
         )
         return EncodedItems(encoded.last_hidden_state, mask=mask)
-
-
-@dataclass(frozen=True)
-class Semantics:
-    """What a network has beyond T5.
-
-    Attributes
-    ----------
-    item_share : of the head in the scores of a search; the rest is the decoder's
-    known : how many IDs of training have vectors of their own, and how many beginnings of IDs
-    read_dropout : share dropped while training throughout the encoder, in place of T5's
-    """
-
-    item_share: float
-    known: KnownSizes
-    read_dropout: float
 
 
 class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
@@ -176,7 +180,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         self.item_share = semantics.item_share
         reading = copy.deepcopy(self.encoder.config)
         reading.dropout_rate = semantics.read_dropout
-        encoder = EncoderOfItems(reading, layout, semantics.known)
+        encoder = EncoderOfItems(reading, layout, semantics)
         # T5 initialises its layers as parts of a whole network only.
         encoder.load_state_dict(self.encoder.state_dict(), strict=False)
         encoder.set_input_embeddings(self.shared)

@@ -48,6 +48,7 @@ class RecommenderParameters(BaseModel):
     content_start : share of content in the token vectors that training begins with; above 0 it needs the items'
         embeddings
     clip_norm : largest norm of a gradient
+    average : decay of a moving average of the weights, which is then validated and kept in place of them; 0: none
     validations_per_epoch : how often NDCG@10 is measured, at the item level
     validation_users : users measured, spread evenly over the domains
     validation_beams : beams of that search
@@ -81,6 +82,7 @@ class RecommenderParameters(BaseModel):
     decoded_per_window: Count = 1
     content_start: Share = 0.0
     clip_norm: Positive = 1.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
     validations_per_epoch: Count = 1
     validation_users: Count = 2000
     validation_beams: Annotated[int, Field(ge=10)] = 20

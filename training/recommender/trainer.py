@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import build_t5, save_weights
+from training.recommender.averaging import WeightAverage
 from training.recommender.batches import epoch_batches, epoch_examples
 from training.recommender.content_start import start_from_content
 from training.recommender.corpus import Corpus, IntVector
@@ -114,6 +116,7 @@ class Trainer:
         found = load_checkpoint(folder / CHECKPOINT, network, optimizer, self.fingerprint)
         self.at = Progress(**found) if found else Progress()
         self.network = network
+        self.average = WeightAverage(optimizer, parameters.average) if parameters.average else None
         self.model, self.optimizer = accelerator.prepare(network, optimizer)
         self.validator = Validator(
             corpus,
@@ -207,6 +210,8 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.at.step += 1
+        if self.average is not None:
+            self.average.update(self.at.step)
         self._tally.losses.append(loss.detach())
         self._tally.examples += len(rows)
 
@@ -216,6 +221,12 @@ class Trainer:
         loss = float(torch.stack(tally.losses).mean()) if tally.losses else float("nan")
         if tally.losses and not math.isfinite(loss):
             raise ModelError(f"step {self.at.step}: the training loss is {loss}; lower learning_rate or clip_norm")
+        with nullcontext() if self.average is None else self.average.in_place():
+            self._measure(batches, loss, tally, advance)
+        self._tally.started = time.perf_counter()
+
+    def _measure(self, batches: int, loss: float, tally: Tally, advance: Advance) -> None:
+        """`_validate`, on the weights that are to be kept."""
         figures = self._figures()
         self.at.elapsed = self._elapsed()
         self.at.history.append(
@@ -238,7 +249,6 @@ class Trainer:
             if improved:
                 save_weights(self.folder, self.network.state_dict())
             write_log(self.folder, self.at.history)
-        self._tally.started = time.perf_counter()
 
     def _figures(self) -> ValidationFigures:
         """Search for the validation users, shared between the devices."""
