@@ -1,8 +1,8 @@
 """A checkpoint of a network in training: one safetensors file, replaced in one step.
 
-Holds weights, AdamW's moments and what else lies beside them, and, as JSON in the file's header, how far training is and what it has seen. Random
-numbers need no place in it: every epoch or step draws from a generator of its own, seeded by its number. Knows nothing
-of what is being trained.
+Holds weights, AdamW's moments, an average of the weights where there is one, and, as JSON in the file's header, how far
+training is and what it has seen. Random numbers need no place in it: every epoch or step draws from a generator of its
+own, seeded by its number. Knows nothing of what is being trained.
 """
 
 from __future__ import annotations
