@@ -155,7 +155,10 @@ class CodeTrie:
 
     def add_root(self) -> int:
         """Add a root without items; returns its number."""
-        self._show(np.concatenate([self._state.arrays.roots, self._new_roots(1)]))
+        state = self._state.arrays
+        # Nothing is left over, but what later changes leave over is not free before this state is.
+        self._garbage.append((weakref.ref(state), Garbage()))
+        self._show(np.concatenate([state.roots, self._new_roots(1)]))
         return len(self._state.arrays.roots) - 1
 
     def find(self, root: int, tokens: Sequence[int] | IntArray) -> int:
