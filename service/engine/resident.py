@@ -106,7 +106,7 @@ class _Copy:
         written = None if shown is None else journal.between(shown.version, index.version)
         if shown is None or written is None or not _fits(index, written, shown):
             return _Shown(index.version, {name: self._sent(array) for name, array in _arrays(index).items()})
-        places = {"nodes": written.nodes, "edges": written.edges}
+        places = {"nodes": written.nodes, "edges": written.edges()}
         arrays = _arrays(index)
         values = {name: arrays[name][places[group]] for group, names in COLUMNS.items() for name in names}
         self._writer.write(shown.arrays, places, values)
@@ -123,7 +123,7 @@ def _fits(index: TrieArrays, written: Written, shown: _Shown) -> bool:
     """Whether a copy has room for a state, and is quicker patched than sent again."""
     arrays = _arrays(index)
     room = all(len(array) <= shown.arrays[name].shape()[0] for name, array in arrays.items())
-    return room and written.count() <= LEAST_ROOM + PATCHED_SHARE * (len(index.node_start) + len(index.edge_token))
+    return room and written.slots() <= LEAST_ROOM + PATCHED_SHARE * (len(index.node_start) + len(index.edge_token))
 
 
 def _arrays(index: TrieArrays) -> dict[str, NDArray[np.int32]]:

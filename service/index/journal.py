@@ -15,25 +15,42 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_SLOTS = 1 << 20
-"""Slots that are remembered: 8 MB."""
+from service.index.storage import IndexArray, ranges
+
+MOST_NUMBERS = 1 << 20
+"""Numbers that are remembered: 8 MB, which is enough for 50,000 changes of one item."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """Slots that changes wrote: int64 [k] numbers of nodes, and int64 [m] places of edges; some perhaps twice."""
+    """What changes wrote; some of it perhaps twice.
 
-    nodes: NDArray[np.int64]
-    edges: NDArray[np.int64]
+    Attributes
+    ----------
+    nodes : int64 [k], numbers of nodes
+    starts, counts : int64 [b], blocks of edges, and how many edges of each
+    """
+
+    nodes: IndexArray
+    starts: IndexArray
+    counts: IndexArray
 
     @classmethod
-    def of(cls, nodes: Sequence[NDArray[np.integer]], edges: Sequence[NDArray[np.integer]]) -> Written:
+    def of(cls, nodes: Sequence[NDArray[np.integer]], blocks: Sequence[tuple[IndexArray, IndexArray]]) -> Written:
         """All these together."""
-        return cls(_joined(nodes), _joined(edges))
+        return cls(_joined(nodes), _joined([starts for starts, _ in blocks]), _joined([counts for _, counts in blocks]))
 
-    def count(self) -> int:
-        """Number of slots."""
-        return len(self.nodes) + len(self.edges)
+    def numbers(self) -> int:
+        """How many numbers say so."""
+        return len(self.nodes) + 2 * len(self.starts)
+
+    def slots(self) -> int:
+        """Nodes and edges."""
+        return len(self.nodes) + int(self.counts.sum())
+
+    def edges(self) -> IndexArray:
+        """Places of the edges, int64 [m]."""
+        return ranges(self.starts, self.counts)
 
 
 class Journal:
@@ -43,7 +60,7 @@ class Journal:
         self._readers: weakref.WeakSet[object] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._changes: deque[tuple[int, Written]] = deque()
-        self._slots = 0
+        self._numbers = 0
         # Changes up to this version are not in the journal; None: nothing is.
         self._after: int | None = None
 
@@ -59,16 +76,16 @@ class Journal:
         """Every change after this version is going to be noted; what was noted before does not count any more."""
         with self._lock:
             self._changes.clear()
-            self._slots, self._after = 0, version
+            self._numbers, self._after = 0, version
 
     def note(self, version: int, written: Written) -> None:
         """Remember what the change that led to a version wrote; to be called before the version is shown."""
         with self._lock:
             self._changes.append((version, written))
-            self._slots += written.count()
-            while self._slots > MOST_SLOTS:
+            self._numbers += written.numbers()
+            while self._numbers > MOST_NUMBERS:
                 self._after, forgotten = self._changes.popleft()
-                self._slots -= forgotten.count()
+                self._numbers -= forgotten.numbers()
 
     def between(self, version: int, later: int) -> Written | None:
         """What was written after a version was shown, up to a later one; None where that is not known."""
@@ -76,8 +93,8 @@ class Journal:
             if self._after is None or version < self._after:
                 return None
             parts = [written for number, written in self._changes if version < number <= later]
-        return Written.of([part.nodes for part in parts], [part.edges for part in parts])
+        return Written.of([part.nodes for part in parts], [(part.starts, part.counts) for part in parts])
 
 
-def _joined(parts: Sequence[NDArray[np.integer]]) -> NDArray[np.int64]:
+def _joined(parts: Sequence[NDArray[np.integer]]) -> IndexArray:
     return np.concatenate([np.zeros(0, dtype=np.int64), *parts]).astype(np.int64, copy=False)

@@ -101,13 +101,14 @@ class EdgeBlocks:
     token, child : of an edge
     leaf : the item's leaf where the edge leads to an end that items share, else -1
     used : slots that belong or once belonged to a block
-    handed : slots asked for and handed out, int64 [k] each, while somebody keeps count; None while nobody does
+    handed : first slots and numbers of slots asked for and handed out, int64 [k] each, while somebody keeps count;
+        None while nobody does
     """
 
     def __init__(self) -> None:
         self.token, self.child, self.leaf = Column(), Column(), Column()
         self.used = 0
-        self.handed: list[IndexArray] | None = None
+        self.handed: list[tuple[IndexArray, IndexArray]] | None = None
         self._free: list[list[int]] = [[] for _ in CAPACITIES]
 
     def allocate(self, counts: NDArray[np.integer]) -> IndexArray:
@@ -124,7 +125,7 @@ class EdgeBlocks:
         for column in (self.token, self.child, self.leaf):
             column.own()
         if self.handed is not None:
-            self.handed.append(ranges(starts, counts))
+            self.handed.append((starts, counts.astype(np.int64)))
         return starts
 
     def fit(self) -> None:

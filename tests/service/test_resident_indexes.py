@@ -173,7 +173,7 @@ def test_a_large_change_is_sent_as_a_whole(sent: list[int]) -> None:
 def test_a_copy_that_fell_behind_what_is_remembered_is_made_anew(
     sent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "MOST_SLOTS", 40)
+    monkeypatch.setattr(journal, "MOST_NUMBERS", 40)
     trie, indexes = built([(0, 1, 2, 3)]), ResidentIndexes(CPU)
     indexes.feeds(trie.arrays())
     indexes.feeds(trie.arrays())
