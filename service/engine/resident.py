@@ -106,7 +106,10 @@ class _Copy:
         written = None if shown is None else journal.between(shown.version, index.version)
         if shown is None or written is None or not _fits(index, written, shown):
             return _Shown(index.version, {name: self._sent(array) for name, array in _arrays(index).items()})
+        # Slot 0 in place of none: it may be written as long as it is given what the index has there.
+        nothing = np.zeros(1, dtype=np.int64)
         places = {"nodes": written.nodes, "edges": written.edges()}
+        places = {group: slots if len(slots) else nothing for group, slots in places.items()}
         arrays = _arrays(index)
         values = {name: arrays[name][places[group]] for group, names in COLUMNS.items() for name in names}
         self._writer.write(shown.arrays, places, values)
