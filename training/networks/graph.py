@@ -78,7 +78,7 @@ class Value:
         In place of ONNX's Equal and ReduceMax, as they are since opsets 19 and 20, which ONNX Runtime has for the CPU
         alone: on a GPU the search would stop for them at every level, to send a few numbers to the host and back.
         """
-        return (self - other).cast("bool")
+        return self.graph.op("Sub", self, other).cast("bool")
 
     def cast(self, dtype: str) -> Value:
         """The same numbers in another element type."""
