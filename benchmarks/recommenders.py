@@ -90,7 +90,7 @@ def searching(
     """A call that searches the one root for all requests; `blocked` int32 [X] are the edges none of them may take."""
     batch = len(asked.tokens)
     edges = np.zeros((batch, 0), np.int32) if blocked is None else np.tile(blocked, (batch, 1))
-    roots = np.zeros((batch, 1), dtype=np.int32)
+    roots = np.tile(index.roots[:1], (batch, 1))
     return partial(recommender.search, asked.tokens, asked.mask, index, roots, edges, beams)
 
 

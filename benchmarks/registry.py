@@ -79,6 +79,7 @@ BENCHMARKS = (
         {"items": [10_000, 100_000, MILLION, 10 * MILLION], "repeats": 15},
     ),
     Benchmark("search-int8", "search_int8:run", {"repeats": 3}, {"repeats": 9}),
+    Benchmark("search-gpu", "gpu:run", None, {}),
     Benchmark("index", "index:run", {"items": MILLION}, {"items": 10 * MILLION}),
     Benchmark("index-dictionaries", "index:dictionaries", {}, {}),
     Benchmark("index-searches", "index:searches_meanwhile", {}, {"items": 10 * MILLION}),

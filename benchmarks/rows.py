@@ -19,7 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from training.laboratory.provenance import commit
+from training.laboratory.checkout import commit
 from training.stage import write_atomically
 
 Clock = Callable[[], float]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import gpu
 from benchmarks.plots import draw
 from benchmarks.registry import BENCHMARKS, Benchmark, chosen, given
 from benchmarks.rows import Row, read_records, record, row_of, write_records
@@ -115,3 +116,25 @@ def test_points_of_a_curve_are_drawn_and_equal_rows_give_equal_files(tmp_path: P
     assert "search, 20 beams" in drawn.read_text()
     (again,) = draw(path, tmp_path / "two")
     assert again.read_bytes() == drawn.read_bytes()
+
+
+def test_the_benchmark_of_a_gpu_comes_to_its_end_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    """Small, so that no part fails for the first time where a GPU is rented by the minute."""
+    rows = list(
+        gpu.run("cpu", [300, 900], 5, [1, 3], known=200, bulk=50, twin_rows=2, repeats=1, seconds=0.0, threads=1)
+    )
+    assert capsys.readouterr().out == ""
+    lists = [row for row in rows if row.unit == "lists"]
+    assert [row.met for row in lists] == [True, True]
+    assert {"1 of 1", "3 of 3"} == {
+        row.note.split("; ")[1].split(" lists")[0] for row in rows if row.measure.startswith("search beside torch's")
+    }
+    assert len({row.measure for row in rows}) == len(rows)
+
+
+def test_without_a_gpu_its_benchmark_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert list(gpu.run()) == []
+    assert "search-gpu: skipped" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from service.bundle.files import Bundle
 from service.bundle.manifest import RecommenderPart
 from service.engine.item_tokenizer import ItemTokenizer, TokenizedItems
 from service.engine.recommender import BeamResult, Recommender
+from service.engine.resident import ResidentIndexes
 from service.engine.sessions import Provider, Runtime
 from service.engine.text_encoder import TextEncoder
 from service.errors import BundleError
@@ -136,8 +137,9 @@ class Engine:
             raise BundleError(
                 f"{bundle.path(manifest.item_tokenizer.model)}: writes L, K, N = {found}, but the manifest says {said}"
             )
+        resident = ResidentIndexes(runtime) if provider == "cuda" else None
         recommenders = [
-            Recommender.open(bundle.path(part.model), part, manifest.token_layout(part), runtime)
+            Recommender.open(bundle.path(part.model), part, manifest.token_layout(part), runtime, resident)
             for part in manifest.recommenders
         ]
         return cls(bundle, parts.text_encoder, item_tokenizer, recommenders)

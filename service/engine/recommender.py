@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import RecommenderPart
-from service.engine.sessions import Runtime, Session, Tensor, open_session
+from service.engine.resident import ResidentIndexes, sent_along
+from service.engine.sessions import Feed, Runtime, Session, Tensor, open_session
 from service.errors import InvalidInput, ModelError
 from service.index.trie import TrieArrays
 from service.semantic_ids import IntArray, TokenLayout
@@ -87,17 +87,33 @@ class Recommender:
     part: RecommenderPart
     layout: TokenLayout
     _session: Session
+    _resident: ResidentIndexes | None
 
     @classmethod
-    def open(cls, path: Path, part: RecommenderPart, layout: TokenLayout, runtime: Runtime) -> Recommender:
+    def open(
+        cls,
+        path: Path,
+        part: RecommenderPart,
+        layout: TokenLayout,
+        runtime: Runtime,
+        resident: ResidentIndexes | None = None,
+    ) -> Recommender:
         """Open the graph and check its signature.
+
+        Parameters
+        ----------
+        path : the file
+        part, layout : see the class
+        runtime : how it runs
+        resident : what the indexes that it searches are kept in, which several recommenders may share; None: they are
+            read where they lie, in the host's memory
 
         Raises
         ------
         BundleError : the file is not a recommender of this layout
         """
         session = open_session(path, runtime, recommender_inputs(layout.depth), recommender_outputs(layout.depth))
-        return cls(part, layout, session)
+        return cls(part, layout, session, resident)
 
     def search(  # noqa: PLR0917  the order of docs/architecture.md
         self,
@@ -113,7 +129,7 @@ class Recommender:
         Parameters
         ----------
         history, history_mask : int64 [B, S] tokens, right-padded, and 1 where a token is
-        index : the trie; read only between its nodes' start and start + count
+        index : the trie; read only between its nodes' start and start + count, and kept until the call returns
         roots : int32 [B, R], nodes at which a request's beams start, padded with -1
         blocked : int32 [B, X], positions of edges under which no leaf may come out, padded with -1; X may be 0
         beams : W
@@ -131,13 +147,10 @@ class Recommender:
         self._check_index(len(history), index, roots, blocked)
         if blocked.shape[1] == 0:
             blocked = np.full((len(blocked), 1), -1, dtype=np.int32)
-        feeds: dict[str, NDArray[Any]] = {
+        feeds: dict[str, Feed] = {
             "history": np.ascontiguousarray(history, dtype=np.int64),
             "history_mask": np.ascontiguousarray(history_mask, dtype=np.int64),
-            "node_start": _gatherable(index.node_start),
-            "node_count": _gatherable(index.node_count),
-            "edge_token": _gatherable(index.edge_token),
-            "edge_child": _gatherable(index.edge_child),
+            **(sent_along(index) if self._resident is None else self._resident.feeds(index)),
             "roots": np.ascontiguousarray(roots, dtype=np.int32),
             "blocked": np.ascontiguousarray(blocked, dtype=np.int32),
             "beam_slots": np.arange(beams, dtype=np.int32),
@@ -172,8 +185,3 @@ class Recommender:
             raise InvalidInput(
                 f"the index has {len(index.fanout)} levels, but the recommender writes {self.layout.depth}"
             )
-
-
-def _gatherable(array: IntArray) -> IntArray:
-    """A graph cannot gather from nothing: an empty array becomes one zero, to which no request leads."""
-    return array if len(array) else np.zeros(1, dtype=np.int32)

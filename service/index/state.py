@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from service.errors import InvalidInput
 from service.index.ends import roots_of_marks
+from service.index.journal import Journal
 
 IntArray = NDArray[np.int32]
 
@@ -36,6 +37,8 @@ class TrieArrays:
         slots outside every node's range hold leftovers
     fanout : largest number of children that a node of each level has, at least 1
     roots : int32 [roots], the node of each root
+    version : states of one index are numbered in the order in which they were shown
+    journal : of the index, for whoever keeps a copy of its arrays elsewhere; None: nobody can
     """
 
     node_start: IntArray
@@ -44,6 +47,8 @@ class TrieArrays:
     edge_child: IntArray
     fanout: tuple[int, ...]
     roots: IntArray
+    version: int = 0
+    journal: Journal | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -60,11 +60,13 @@ class NodeTable:
     leaves : number of leaves below
     kind : place in `CAPACITIES` of what the block gives back when it is freed
     used : rows handed out at any time
+    handed : what was handed out, int [k] each, while somebody keeps count; None while nobody does
     """
 
     def __init__(self) -> None:
         self.start, self.count, self.leaves, self.kind = Column(), Column(), Column(), Column()
         self.used = 0
+        self.handed: list[IntArray] | None = None
         self._free: list[int] = []
 
     def allocate(self, wanted: int) -> IntArray:
@@ -74,7 +76,10 @@ class NodeTable:
         for column in (self.start, self.count, self.leaves, self.kind):
             column.fit(first, self.used)
             column.own()
-        return np.concatenate([reused, np.arange(first, self.used)]).astype(np.int32)
+        fresh = np.concatenate([reused, np.arange(first, self.used)]).astype(np.int32)
+        if self.handed is not None:
+            self.handed.append(fresh)
+        return fresh
 
     def write(
         self, nodes: IntArray, start: NDArray[np.integer], count: NDArray[np.integer], leaves: NDArray[np.integer]
@@ -96,11 +101,14 @@ class EdgeBlocks:
     token, child : of an edge
     leaf : the item's leaf where the edge leads to an end that items share, else -1
     used : slots that belong or once belonged to a block
+    handed : first slots and numbers of slots asked for and handed out, int64 [k] each, while somebody keeps count;
+        None while nobody does
     """
 
     def __init__(self) -> None:
         self.token, self.child, self.leaf = Column(), Column(), Column()
         self.used = 0
+        self.handed: list[tuple[IndexArray, IndexArray]] | None = None
         self._free: list[list[int]] = [[] for _ in CAPACITIES]
 
     def allocate(self, counts: NDArray[np.integer]) -> IndexArray:
@@ -116,6 +124,8 @@ class EdgeBlocks:
         self.fit()
         for column in (self.token, self.child, self.leaf):
             column.own()
+        if self.handed is not None:
+            self.handed.append((starts, counts.astype(np.int64)))
         return starts
 
     def fit(self) -> None:

@@ -23,6 +23,7 @@ from service.errors import InvalidInput
 from service.index.building import Levels, build_levels, check_values, sorting
 from service.index.changing import Change, Garbage, Rows
 from service.index.ends import SharedEnds
+from service.index.journal import Journal, Written
 from service.index.state import NO_LEAF, TrieArrays, TrieState
 from service.index.storage import Column, EdgeBlocks, IndexArray, NodeTable, floor_kinds
 
@@ -51,6 +52,7 @@ class CodeTrie:
         # By level, how many nodes have so many children; kept up to date so that the fanout is exact.
         self._sizes: list[IndexArray] = [np.zeros(1, dtype=np.int64) for _ in range(depth)]
         self._garbage: deque[tuple[weakref.ref[TrieArrays], Garbage]] = deque()
+        self._journal, self._version = Journal(), 0
         self._show(self._new_roots(root_count))
 
     @classmethod
@@ -155,7 +157,11 @@ class CodeTrie:
 
     def add_root(self) -> int:
         """Add a root without items; returns its number."""
-        self._show(np.concatenate([self._state.arrays.roots, self._new_roots(1)]))
+        self._keep_count()
+        state = self._state.arrays
+        # Nothing is left over, but what later changes leave over is not free before this state is.
+        self._garbage.append((weakref.ref(state), Garbage()))
+        self._show(np.concatenate([state.roots, self._new_roots(1)]))
         return len(self._state.arrays.roots) - 1
 
     def find(self, root: int, tokens: Sequence[int] | IntArray) -> int:
@@ -215,6 +221,7 @@ class CodeTrie:
         kept = order[np.append(~same[1:], True)]
         rows = Rows(roots[kept].astype(np.int32), tokens[kept], before[kept], after[kept])
         self._reclaim()
+        self._keep_count()
         change = Change(self._nodes, self._edges, self._ends, self._sizes, self._shared_from)
         state = self._state.arrays
         root_nodes = change.apply(state.roots, rows)
@@ -276,6 +283,10 @@ class CodeTrie:
         """Make what was written the current state."""
         nodes, edges = self._nodes, self._edges
         used = max(edges.used, 1)
+        self._version += 1
+        if nodes.handed is not None and edges.handed is not None:
+            self._journal.note(self._version, Written.of(nodes.handed, edges.handed))
+            nodes.handed, edges.handed = [], []
         arrays = TrieArrays(
             node_start=nodes.start.values[: nodes.used],
             node_count=nodes.count.values[: nodes.used],
@@ -283,8 +294,20 @@ class CodeTrie:
             edge_child=edges.child.values[:used],
             fanout=tuple(_largest(sizes) for sizes in self._sizes),
             roots=root_nodes,
+            version=self._version,
+            journal=self._journal,
         )
         self._state = TrieState(self._depth, arrays, edges.leaf.values[:used], nodes.leaves.values[: nodes.used])
+
+    def _keep_count(self) -> None:
+        """Before a change: begin to note what is written, or stop, as there are or are no copies to be patched."""
+        if not self._journal.is_read():
+            self._nodes.handed = self._edges.handed = None
+            return
+        if self._nodes.handed is None:
+            self._journal.begin(self._version)
+        # What a change that failed was handed out is noted with the next.
+        self._nodes.handed, self._edges.handed = self._nodes.handed or [], self._edges.handed or []
 
     def _reclaim(self) -> None:
         """Use again what belonged to states that nobody keeps any more, oldest first."""

@@ -269,6 +269,17 @@ def test_a_new_root_is_a_new_domain() -> None:
     assert (trie.find(root, [1, 2, 3]), trie.find(0, [1, 2, 3]), trie.leaf_count(root)) == (8, 7, 1)
 
 
+def test_a_state_before_a_new_root_keeps_its_space() -> None:
+    """Regression: what changes left over was used again although a state before the new root could still see it."""
+    trie = built({(0, 1, 1, 1): 0, (0, 2, 2, 2): 1})
+    trie.insert(0, [3, 3, 3], 2)  # from here on there is room, and arrays are not replaced by larger ones
+    kept, before = trie.state, content(trie)
+    trie.add_root()
+    for number in range(5):
+        trie.insert(0, [2, 3, number], 10 + number)
+    assert content(kept) == before
+
+
 def test_an_empty_index_has_arrays_a_graph_can_gather_from() -> None:
     arrays = built({}).arrays()
     assert arrays.node_count.tolist() == [0, 0]

@@ -1,4 +1,4 @@
-"""What a figure or an artefact was made of: the commit of the code, and digests of the data that a stage reads.
+"""What a figure or an artefact was made of: digests of the data that a stage reads.
 
 Knows nothing of stages.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,32 +14,6 @@ from typing import Any
 from service.errors import ConfigError
 from training.data.dataset import INTERACTIONS, ITEMS
 from training.encoders.vectors import vectors_file
-
-ROOT = Path(__file__).parents[2]
-"""The checkout, where the code runs from one."""
-
-
-def commit() -> str:
-    """Short hash of the checkout's commit, with a `+` where its code differs from it; `unknown` outside a checkout."""
-    head = _git("rev-parse", "--short", "HEAD")
-    if not head:
-        return "unknown"
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "service", "training")
-    return head + ("+" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    try:
-        run = subprocess.run(  # noqa: S603
-            ["git", *arguments],  # noqa: S607
-            cwd=ROOT,
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-    except FileNotFoundError:
-        return ""
-    return run.stdout.strip() if run.returncode == 0 else ""
 
 
 def digest(value: Any) -> str:

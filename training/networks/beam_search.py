@@ -146,6 +146,7 @@ class BeamSearch:
         self._width = inputs.beam_slots.size(0)
         self._wanted = self._width + inputs.blocked.size(1)
         self._blocked = inputs.blocked.unsqueeze(1)
+        self._blocked_count = inputs.blocked.size(1).cast("int32")
         self._padding = graph.concat([inputs.roots.size(0), self._width], axis=0)
 
     def search(self, encoded: EncodedHistory) -> Found:
@@ -231,8 +232,8 @@ class BeamSearch:
         wanted = graph.op("Min", self._wanted, total.size(1))
         best, place = graph.top_k(total, wanted)
         chosen = edge.reshape(0, -1).take_along(place, axis=1)
-        hits = graph.op("Equal", chosen.unsqueeze(2), self._blocked).cast("int32")
-        is_blocked = graph.op("ReduceMax", hits, np.asarray([2]), keepdims=0) > ZERO
+        others = chosen.unsqueeze(2).differs(self._blocked).cast("int32")
+        is_blocked = graph.op("ReduceSum", others, np.asarray([2]), keepdims=0) < self._blocked_count
 
         # Beams that do not exist fill up to W where there are fewer candidates.
         allowed = graph.where(is_blocked, NOTHING, best)

@@ -24,6 +24,7 @@ _ELEMENT = {
     "float16": TensorProto.FLOAT16,
     "int32": TensorProto.INT32,
     "int64": TensorProto.INT64,
+    "bool": TensorProto.BOOL,
 }
 
 
@@ -70,6 +71,14 @@ class Value:
 
     def __and__(self, other: Any) -> Value:
         return self.graph.op("And", self, other)
+
+    def differs(self, other: Any) -> Value:
+        """Where two integers differ.
+
+        In place of ONNX's Equal and ReduceMax, as they are since opsets 19 and 20, which ONNX Runtime has for the CPU
+        alone: on a GPU the search would stop for them at every level, to send a few numbers to the host and back.
+        """
+        return self.graph.op("Sub", self, other).cast("bool")
 
     def cast(self, dtype: str) -> Value:
         """The same numbers in another element type."""

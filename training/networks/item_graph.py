@@ -55,19 +55,20 @@ class ItemGraph:
         float32 [B, n, M], and float32 [B, n], 1 where a history has an item
         """
         graph = self._graph
-        is_read = graph.op("Equal", history_mask, 1)
+        is_read = history_mask > 0
         positions = self._positions(history)
-        begins = graph.op("Or", self._starts_item(history) & is_read, graph.op("Equal", positions, 0))
+        begins = graph.op("Or", self._starts_item(history) & is_read, positions < 1)
         places = graph.op("CumSum", begins.cast("int64"), 1) - 1
-        last = graph.op("ReduceMax", places, np.asarray([0, 1]), keepdims=0)
-        numbers = graph.op("Range", 0, last + 1, 1).unsqueeze(1)
+        last, _ = graph.top_k(places.reshape(-1), graph.constant(np.asarray([1])))
+        numbers = graph.op("Range", 0, graph.op("Squeeze", last) + 1, 1).unsqueeze(1)
         # A product with zeros and ones sums the tokens of each item.
-        is_part = graph.op("Equal", places.unsqueeze(1), numbers) & is_read.unsqueeze(1)
+        is_part = graph.op("Not", places.unsqueeze(1).differs(numbers)) & is_read.unsqueeze(1)
         belongs = is_part.cast("float32")
         hashes = graph.op("ReduceSum", is_part.cast("int64") * self.parts(history).unsqueeze(1), np.asarray([2]))
         own = tables.own.take(self.rows_in(tables, graph.op("Squeeze", hashes, np.asarray([2]))))
         vectors = belongs @ tables.tokens.take(self._rows_of_sequences(history, positions)) + own
-        return vectors, graph.op("ReduceMax", belongs, np.asarray([2]), keepdims=0)
+        tokens_of_item = graph.op("ReduceSum", belongs, np.asarray([2]), keepdims=0)
+        return vectors, (tokens_of_item > 0.0).cast("float32")
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash: int64 of the same shape."""

@@ -1,0 +1,220 @@
+"""The search on a GPU: flat in the catalogue's size, the constraint's price, an index that stays there, and a peer.
+
+    python -m benchmarks --full search-gpu
+    python -m benchmarks.gpu                                                 # the same as lines of JSON, at once
+    python -m benchmarks.gpu provider=cpu 'items=[2000, 20000]' 'batches=[1, 4]' known=2000     # a rehearsal
+
+Random weights in TIGER's size, of a network that reads tokens and of one that reads and judges items; random items. A
+part that fails says so and takes none of the others with it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from transformers import T5ForConditionalGeneration
+
+from benchmarks.catalogues import LAYOUT, random_items
+from benchmarks.gpu_index import Changing, index_over
+from benchmarks.gpu_placement import placement, placement_rows
+from benchmarks.gpu_setting import Limits, Network, Setting
+from benchmarks.gpu_twin import twin_rows_of
+from benchmarks.recommenders import (
+    PART,
+    exported,
+    one_root,
+    random_histories,
+    random_model,
+    random_model_of_items,
+    searching,
+)
+from benchmarks.registry import given
+from benchmarks.rows import Row
+from benchmarks.unconstrained import export_unconstrained, unconstrained
+from service.engine.recommender import Recommender
+from service.engine.resident import ResidentIndexes
+from service.engine.sessions import Provider, Runtime
+from service.ranked_lists import compare_lists
+from service.semantic_ids import IntArray
+
+FLAT = 0.9
+"""Least share of the smallest catalogue's speed that the largest may have."""
+CONSTRAINT = 0.99
+"""The constraint may take 1 % of a search."""
+COMPARED = 8
+"""Requests whose lists are compared with the CPU's."""
+
+
+def run(
+    provider: Provider = "cuda",
+    items: Sequence[int] = (10_000, 1_000_000, 10_000_000),
+    beams: int = 50,
+    batches: Sequence[int] = (1, 32, 256),
+    *,
+    known: int = 100_000,
+    bulk: int = 10_000,
+    twin_items: int = 1_000_000,
+    twin_rows: int = 128,
+    repeats: int = 30,
+    seconds: float = 0.7,
+    threads: int = 0,
+) -> Iterator[Row]:
+    """All rows; none, with a word about it, where ONNX Runtime has no such provider.
+
+    Parameters
+    ----------
+    provider : where both sides run
+    items : sizes of the catalogue
+    beams : W
+    batches : requests searched together
+    known : items that the network that reads items has vectors of
+    bulk : items that come in one change
+    twin_items, twin_rows : what the peer searches, at most as many as the largest catalogue; requests it takes at once
+    repeats, seconds : of a measurement, whichever is reached first
+    threads : of an operator on the CPU
+    """
+    if provider == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        print("search-gpu: skipped, since this ONNX Runtime has no CUDA provider", file=sys.stderr, flush=True)
+        return
+    random, runtime = np.random.default_rng(0), Runtime(provider, threads)
+    with tempfile.TemporaryDirectory() as name:
+        setting = Setting(
+            runtime=runtime,
+            beams=beams,
+            batches=batches,
+            asked={batch: random_histories(batch, random) for batch in {*batches, COMPARED}},
+            indexes={count: index_over(random_items(count, random)) for count in sorted(items)},
+            resident=ResidentIndexes(runtime),
+            twin_index=one_root(random_items(min(twin_items, max(items)), random)),
+            twin_rows=twin_rows,
+            limits=Limits(repeats, seconds),
+            folder=Path(name),
+        )
+        yield from _guarded("reading tokens", _of_tokens(setting, bulk))
+        yield from _guarded("reading items", _of_items(setting, random_items(known, random)))
+
+
+def _of_tokens(setting: Setting, bulk: int) -> Iterator[Row]:
+    """All parts of the network that reads tokens, and what concerns the index alone."""
+    network = _opened(setting, "reading tokens", random_model())
+    yield from _common(setting, network)
+    yield from _guarded("constraint", _constraint(setting, network))
+    yield from _guarded("residence", _residence(setting, network.recommender))
+    largest = setting.indexes[max(setting.indexes)]
+    changing = Changing(largest, network.recommender, setting.resident, setting.beams, setting.limits.repeats)
+    yield from _guarded("patches", changing.rows(setting.runtime.provider, bulk))
+    yield from _guarded("twin", twin_rows_of(setting, network))
+
+
+def _of_items(setting: Setting, known: IntArray) -> Iterator[Row]:
+    """All parts of the network that reads items; `known` int32 [I, depth] tokens."""
+    network = _opened(setting, "reading items", random_model_of_items(known))
+    yield from _common(setting, network)
+    yield from _guarded("twin of a network that reads items", twin_rows_of(setting, network))
+
+
+def _opened(setting: Setting, reads: str, model: T5ForConditionalGeneration) -> Network:
+    folder = setting.folder / reads
+    folder.mkdir()
+    path = exported(model, folder)
+    return Network(reads, model, Recommender.open(path, PART, LAYOUT, setting.runtime, setting.resident))
+
+
+def _common(setting: Setting, network: Network) -> Iterator[Row]:
+    yield from _guarded(f"sizes, {network.reads}", _sizes(setting, network))
+    yield from _guarded(f"placement, {network.reads}", _placement(setting, network))
+    yield from _guarded(f"as the CPU, {network.reads}", _as_the_cpu(setting, network))
+
+
+def _guarded(part: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Rows up to where a part fails."""
+    try:
+        yield from rows
+    except Exception:
+        _say(part=part, failed=traceback.format_exc())
+
+
+def _sizes(setting: Setting, network: Network) -> Iterator[Row]:
+    """Milliseconds and requests a second by catalogue size."""
+    smallest = min(setting.indexes)
+    for batch in setting.batches:
+        first: float | None = None
+        for count, trie in setting.indexes.items():
+            search = searching(network.recommender, setting.asked[batch], trie.arrays(), setting.beams)
+            taken = setting.limits.milliseconds(search)
+            median, name = float(np.median(taken)), f"{setting.name(count, batch)}, {network.reads}"
+            first = first or median
+            note = f"the same with {smallest:,} items; {len(taken)} repeats"
+            curve = f"{setting.runtime.provider}, {setting.beams} beams, batch {batch}, {network.reads}"
+            yield Row(f"constrained search, {name}", median, "ms", first, note, FLAT, curve=curve, at=count)
+            yield Row(f"99th percentile, {name}", float(np.percentile(taken, 99)), "ms", note=f"{len(taken)} repeats")
+            yield Row(f"requests, {name}", 1e3 * batch / median, "requests/s")
+
+
+def _placement(setting: Setting, network: Network) -> Iterator[Row]:
+    """Which operators run where."""
+    count, trie = next(iter(setting.indexes.items()))
+    batch, provider = setting.batches[0], setting.runtime.provider
+    found = placement(network.recommender, provider, setting.asked[batch], trie.arrays(), setting.beams)
+    yield from placement_rows(found, f"{setting.name(count, batch)}, {network.reads}")
+
+
+def _as_the_cpu(setting: Setting, network: Network) -> Iterator[Row]:
+    """How many ranked lists are those of the CPU."""
+    count, trie = next(iter(setting.indexes.items()))
+    ours, asked = network.recommender, setting.asked[COMPARED]
+    cpu = Recommender.open(ours._session.path, PART, LAYOUT, Runtime("cpu", setting.runtime.threads))
+    expected, found = (searching(side, asked, trie.arrays(), setting.beams)() for side in (cpu, ours))
+    lists = zip(expected.tokens, expected.log_prob, found.tokens, found.log_prob, strict=True)
+    compared = [compare_lists(*each) for each in lists]
+    problems = [each.problem for each in compared if each.problem]
+    note = f"the CPU's; scores differ by {max(each.difference for each in compared):.1e} at most"
+    if problems:
+        note += f"; {problems[0]}"
+    equal, name = float(COMPARED - len(problems)), f"{setting.name(count, COMPARED)}, {network.reads}"
+    yield Row(f"equal lists, {name}", equal, "lists", COMPARED, note, 1.0)
+
+
+def _constraint(setting: Setting, network: Network) -> Iterator[Row]:
+    """The search beside one in which any token may follow any other."""
+    path, count = setting.folder / "unconstrained.onnx", max(setting.indexes)
+    export_unconstrained(network.model, path)
+    for batch in setting.batches:
+        asked, index = setting.asked[batch], setting.indexes[count].arrays()
+        off = setting.limits.median(unconstrained(path, setting.runtime, asked, setting.beams))
+        on = setting.limits.median(searching(network.recommender, asked, index, setting.beams))
+        note = f"constraint off; {100 * (on - off) / on:.1f} % of a search"
+        yield Row(f"constraint on, {setting.name(count, batch)}", on, "ms", off, note, CONSTRAINT)
+
+
+def _residence(setting: Setting, recommender: Recommender) -> Iterator[Row]:
+    """The index on the device beside one that is sent along with every call."""
+    for count, trie in setting.indexes.items():
+        for batch in setting.batches[:2]:
+            sides = (recommender, replace(recommender, _resident=None))
+            calls = [searching(side, setting.asked[batch], trie.arrays(), setting.beams) for side in sides]
+            kept, sent = map(setting.limits.median, calls)
+            yield Row(f"index kept there, {setting.name(count, batch)}", kept, "ms", sent, "sent with every call")
+
+
+def _say(**fields: Any) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+if __name__ == "__main__":
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    _say(onnxruntime=onnxruntime.__version__, torch=torch.__version__, numpy=np.__version__, gpu=gpu)
+    begun = time.perf_counter()
+    for each in run(**given(sys.argv[1:])):
+        _say(**asdict(each), ratio=each.ratio, met=each.met, since=round(time.perf_counter() - begun, 1))

@@ -1,0 +1,83 @@
+"""What all parts of the benchmark on a GPU share. Knows nothing of what they measure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import T5ForConditionalGeneration
+
+from benchmarks.recommenders import Histories
+from service.engine.recommender import Recommender
+from service.engine.resident import ResidentIndexes
+from service.engine.sessions import Runtime
+from service.index.trie import CodeTrie
+
+WARM = 3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A measurement ends after so many repeats, or seconds if that comes first, but not before the fifth."""
+
+    repeats: int
+    seconds: float
+
+    def milliseconds(self, call: Callable[[], object], warm: int = WARM) -> NDArray[np.float64]:
+        """What each call took."""
+        for _ in range(warm):
+            call()
+        taken: list[float] = []
+        until = time.perf_counter() + self.seconds
+        while len(taken) < self.repeats and (len(taken) < 5 or time.perf_counter() < until):
+            started = time.perf_counter()
+            call()
+            taken.append(1e3 * (time.perf_counter() - started))
+        return np.asarray(taken)
+
+    def median(self, call: Callable[[], object], warm: int = WARM) -> float:
+        """Median milliseconds of a call."""
+        return float(np.median(self.milliseconds(call, warm)))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where it runs and on what.
+
+    Attributes
+    ----------
+    beams, batches : W, and numbers of requests searched together
+    asked : requests, by their number
+    indexes : by number of items, the smallest first
+    resident : keeps them on the device
+    twin_index, twin_rows : what the peer searches, and how many requests it takes at once
+    folder : for graphs
+    """
+
+    runtime: Runtime
+    beams: int
+    batches: Sequence[int]
+    asked: dict[int, Histories]
+    indexes: dict[int, CodeTrie]
+    resident: ResidentIndexes
+    twin_index: CodeTrie
+    twin_rows: int
+    limits: Limits
+    folder: Path
+
+    def name(self, count: int, batch: int) -> str:
+        """Of a measurement."""
+        return f"{self.runtime.provider}, {count:,} items, {self.beams} beams, batch {batch}"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network, its graph in a session, and what it reads."""
+
+    reads: str
+    model: T5ForConditionalGeneration
+    recommender: Recommender
