@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from beam_twin import (
@@ -249,6 +252,35 @@ def test_a_request_without_results_leaves_the_others_of_its_batch_alone(recommen
     assert found.leaf[1].tolist() == [-1] * 50
     assert np.isneginf(found.log_prob[1]).all()
     assert sorted(found.leaf[2]) == [-1] * 19 + list(range(31))
+
+
+class Watched:
+    """A session of a graph whose rankings can be looked into."""
+
+    def __init__(self, path: Path) -> None:
+        graph = onnx.load(path)
+        self.ranked = [node.input[0] for node in graph.graph.node if node.op_type == "TopK"]
+        graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.ranked)
+        self._session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        self.seen: list[NDArray[np.float32]] = []
+
+    def run(self, names: list[str], feeds: dict[str, Any]) -> list[Any]:
+        values = self._session.run([*names, *self.ranked], feeds)
+        self.seen += values[len(names) :]
+        return values[: len(names)]
+
+
+def test_the_graph_ranks_finite_numbers_alone(recommender: Recommender) -> None:
+    """Also where there is less to be found than beams: the CUDA provider's TopK puts numbers of its own above -inf."""
+    watched = Watched(recommender._session.path)
+    looked_into = replace(recommender, _session=replace(recommender._session, _session=watched))
+    items = random_items(0, (1,))
+    found = search(looked_into, items, random_histories(0, (4, 2)), (0,), 6)
+    assert found.leaf.tolist() == [[0] + [-1] * 5] * 2
+    assert np.isneginf(found.log_prob[:, 1:]).all()
+    numbers = np.concatenate([each.ravel() for each in watched.seen])
+    assert np.isfinite(numbers).all()
+    assert np.finfo(np.float32).min < numbers.min() < -1e20, "nothing stood for a beam that does not exist"
 
 
 def test_two_experts_an_item_make_the_search_one_level_deeper(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_its_layers_begin_as_those_of_t5() -> None:
 def test_a_network_that_reads_items_is_told_how_many() -> None:
     with pytest.raises(ModelError, match="known IDs"):
         build_t5(LAYOUT, JUDGES)
-    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}, {"item_dropout": 0.1}):
+    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}):
         with pytest.raises(ValidationError, match="item_head"):
             T5Settings(**settings)
 
@@ -162,24 +162,6 @@ def test_a_state_does_not_know_what_comes_later() -> None:
             cut = replace(whole, stop=whole.start + end)
             found, mask = encoded(model, collate(corpus, cut, 20))
             torch.testing.assert_close(last_state(found, mask)[0], states[0, end - 1], rtol=1e-4, atol=1e-5)
-
-
-def test_items_are_read_as_nothing_while_training_alone() -> None:
-    corpus = ring_corpus(users=200)
-    model, batch = built(corpus), collate(corpus, corpus.validation, 20)
-    model.encoder.item_dropout = 0.5
-    read: list[torch.Tensor] = []
-    # What the first layer gets, before anything else is dropped.
-    model.encoder.dropout.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    with torch.no_grad():
-        for mode in (True, False):
-            model.train(mode)
-            _, mask = encoded(model, batch)
-    learning, serving = (each[mask == 1] for each in read[::2])
-    hidden = (learning == 0).all(dim=1)
-    assert 0.4 < float(hidden.float().mean()) < 0.6
-    torch.testing.assert_close(learning[~hidden], serving[~hidden])
-    assert not (serving == 0).all(dim=1).any()
 
 
 def test_a_history_of_nothing_is_one_position() -> None:

@@ -23,8 +23,11 @@ from training.networks.graph import Graph, Value
 from training.networks.t5_graph import EncodedHistory, KeysValues, T5Graph
 from training.networks.token_tables import head_rows_of_written, shift_after
 
-NOTHING = float("-inf")
-"""Score of a beam that does not exist."""
+NOTHING = -1e30
+"""Score of a beam that does not exist, below any that does. Inside the graph it is not -inf: the CUDA provider's TopK
+fills its blocks up with the lowest finite number, which would be taken for a beam in its place."""
+NO_SCORE = float("-inf")
+"""What comes out for such a beam."""
 
 ZERO, NONE, PAD = np.int32(0), np.int32(-1), np.int32(PAD_TOKEN)
 
@@ -98,7 +101,7 @@ class Beams:
 
     Attributes
     ----------
-    score : float32 [B, W], -inf where there is no beam
+    score : float32 [B, W], `NOTHING` where there is no beam
     token : int32 [B, W], the newest token; `PAD_TOKEN` where there is no beam
     node : int32 [B, W], where in the index it stands (after the last step: its leaf); -1 where there is no beam
     parent : int64 [B, W], the beam before this step that it comes from
@@ -173,8 +176,9 @@ class BeamSearch:
             if level < depth - 1:
                 rows = self._state_rows(level, beams)
                 past = [(keys.take(rows), values.take(rows)) for keys, values in step.keys_values]
+        score = graph.where(score > NOTHING, score, NO_SCORE)
         score = graph.where(graph.op("IsNaN", health), float("nan"), score)
-        paths, alive = self._paths(steps), (score > NOTHING).unsqueeze(2)
+        paths, alive = self._paths(steps), (score > NO_SCORE).unsqueeze(2)
         tokens = graph.where(alive, graph.concat(paths.tokens, axis=2), PAD)
         gained = [paths.scores[0], *(after - before for before, after in pairwise(paths.scores))]
         levels = graph.where(alive, graph.concat(gained, axis=2), score.unsqueeze(2))

@@ -103,13 +103,11 @@ class Semantics:
     item_share : of the head in the scores of a search; the rest is the decoder's
     known : how many IDs of training have vectors of their own, and how many beginnings of IDs
     read_dropout : share dropped while training throughout the encoder, in place of T5's
-    item_dropout : share of items that the encoder reads as nothing while training
     """
 
     item_share: float
     known: KnownSizes
     read_dropout: float
-    item_dropout: float
 
 
 class EncoderOfItems(T5Stack):  # type: ignore[misc]
@@ -119,12 +117,12 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
     ----------
     config : of T5's encoder
     layout : of the tokens
-    semantics : how many IDs have a vector of their own, and what is dropped
+    semantics : how many IDs have a vector of their own
     """
 
     def __init__(self, config: T5Config, layout: TokenLayout, semantics: Semantics) -> None:
         super().__init__(config)
-        self.layout, self.item_dropout, known = layout, semantics.item_dropout, semantics.known
+        self.layout, known = layout, semantics.known
         self.reader = nn.Embedding(table_rows(layout), config.d_model)
         self.reader_own = nn.Embedding(known.items + 1, config.d_model, padding_idx=0)
         nn.init.normal_(self.reader.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
@@ -152,8 +150,6 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
         if read_as_known is not None:
             rows = rows * read_as_known.flatten()
         vectors = (summed + self.reader_own(rows)) / HEAD_SCALE
-        if self.training and self.item_dropout:
-            vectors = vectors * (torch.rand_like(vectors[:, :1]) >= self.item_dropout)
         lowest = torch.finfo(vectors.dtype).min
         # Padding stands behind every item, so what may not look ahead does not see it either.
         later = torch.full((items, items), lowest, device=mask.device, dtype=vectors.dtype).triu(1)
