@@ -36,6 +36,7 @@ from service.ranked_lists import compare_lists
 from service.semantic_ids import TokenLayout
 from training.export.recommender import export_recommender
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
+from training.networks.semantic_t5 import SemanticT5, last_state
 from training.networks.t5 import T5Settings
 from training.networks.t5_graph import distance_buckets
 
@@ -84,6 +85,7 @@ def search(
 
 EXPERT_FIRST = replace(LAYOUT, expert_first=True)
 ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6, "decoder_layers": 1})
+HEAD_ALONE = ITEMS.model_copy(update={"item_head": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -95,13 +97,14 @@ ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6, "decoder_
         (SMALL, 6, EXPERT_FIRST),
         (ITEMS, 4, LAYOUT),
         (ITEMS, 5, EXPERT_FIRST),
+        (HEAD_ALONE, 7, EXPERT_FIRST),
     ],
-    ids=["relu", "again", "gated", "expert first", "items", "items, expert first"],
+    ids=["relu", "again", "gated", "expert first", "items", "items, expert first", "head alone"],
 )
 def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, layout: TokenLayout, tmp_path: Path) -> None:
     items = random_items(seed, (120,), layout)
     # Two thirds of the items were there when the network learned; the others came later.
-    known = items.tokens[np.arange(120) % 3 > 0] if settings_of is ITEMS else None
+    known = items.tokens[np.arange(120) % 3 > 0] if settings_of.history == "items" else None
     model = random_model(seed, settings_of, layout, known)
     history, mask = random_histories(seed, (11, 40, 5, 23))
     recommender, allowed = exported(model, tmp_path, layout), AllowedTokens(items.tokens)
@@ -118,6 +121,32 @@ def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, layout:
             same = (expected.tokens[row] == found.tokens[row]).all(axis=1)
             levels = found.log_prob_by_level[row, same]
             np.testing.assert_allclose(levels, expected.log_prob_by_level[row, same], atol=1e-4)
+
+
+def test_a_head_that_judges_alone_needs_no_decoder(tmp_path: Path) -> None:
+    """Nothing of the decoder is in the graph; and what is found is what the head finds over all items."""
+    items = random_items(8, (60,), EXPERT_FIRST)
+    model = random_model(8, HEAD_ALONE, EXPERT_FIRST, items.tokens)
+    history, mask = random_histories(8, (11, 23))
+    found = search(exported(model, tmp_path, EXPERT_FIRST), items, (history, mask), (0,), 60)
+    names = {tensor.name for tensor in onnx.load(tmp_path / "recommender.onnx").graph.initializer}
+    assert "item_head" in names and not any(name.startswith(("decoder", "shared", "to_logits")) for name in names)
+    assert isinstance(model, SemanticT5)
+    with torch.inference_mode():
+        encoded = model.encoder(torch.from_numpy(history), torch.from_numpy(mask))
+        state = last_state(encoded.last_hidden_state, encoded.mask)
+        scores = (state @ model.item_vectors(torch.from_numpy(items.tokens.astype(np.int64))).T).numpy()
+    np.testing.assert_array_equal(found.leaf, np.argsort(-scores, axis=1))
+    np.testing.assert_allclose(found.log_prob, -np.sort(-scores, axis=1), rtol=1e-4, atol=1e-4)
+
+
+def test_broken_weights_are_found_where_the_head_judges_alone(tmp_path: Path) -> None:
+    items = random_items(9, (30,), EXPERT_FIRST)
+    model = random_model(9, HEAD_ALONE, EXPERT_FIRST, items.tokens)
+    with torch.no_grad():
+        model.encoder.final_layer_norm.weight.fill_(torch.nan)
+    with pytest.raises(ModelError, match="NaN"):
+        search(exported(model, tmp_path, EXPERT_FIRST), items, random_histories(9, (5,)), (0,), 4)
 
 
 def test_a_history_longer_than_the_last_bucket_and_a_single_token(

@@ -102,7 +102,9 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
         """Scores float32 [B * beams, V] of what may follow the tokens written, which the start token leads."""
         batch, vocabulary = len(self._bias), scores.shape[1]
         written = input_ids[:, 1:].reshape(batch, len(input_ids) // batch, input_ids.shape[1] - 1)
-        return self.written_share * scores + self._added(written, torch.arange(vocabulary)).reshape(scores.shape)
+        # What may not be written has -inf, and keeps it also where the decoder has no word.
+        own = torch.where(scores.isinf(), scores, self.written_share * scores)
+        return own + self._added(written, torch.arange(vocabulary)).reshape(scores.shape)
 
     def by_level(self, items: torch.Tensor) -> torch.Tensor:
         """What each token of items adds, or of their beginnings: int64 [B, W, l] -> float32 [B, W, l]."""

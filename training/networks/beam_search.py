@@ -167,13 +167,15 @@ class BeamSearch:
             places, guide = graph.op("Shape", node), self._network.guide(encoded.state)
             hashes, prospect, shift = (graph.op("Expand", zero, places) for zero in (0, 0.0, ZERO))
             written = Written(hashes, prospect, shift, guide, encoded.state)
+            health = self._health(guide, encoded.batch)
         for level in range(depth):
-            step = self._network.step(tokens, past, level, encoded)
-            health = health + self._health(step.log_prob, encoded.batch)
-            beams = self._advance(level, step.log_prob, Standing(node, score, written))
+            step = self._network.step(tokens, past, level, encoded) if self._network.writes else None
+            if step is not None:
+                health = health + self._health(step.log_prob, encoded.batch)
+            beams = self._advance(level, None if step is None else step.log_prob, Standing(node, score, written))
             steps.append(beams)
             node, score, tokens, written = beams.node, beams.score, beams.token.reshape(-1, 1), beams.written
-            if level < depth - 1:
+            if step is not None and level < depth - 1:
                 rows = self._state_rows(level, beams)
                 past = [(keys.take(rows), values.take(rows)) for keys, values in step.keys_values]
         score = graph.where(score > NOTHING, score, NO_SCORE)
@@ -198,18 +200,18 @@ class BeamSearch:
     def _health(self, log_prob: Value, batch: Value) -> Value:
         """float32 [B, 1]: NaN if the network returned NaN to any beam of a request.
 
-        Such beams compare false with everything, so the search would drop them and look merely empty. Behind a
-        log-softmax one NaN fills its row, so one column tells.
+        Such beams compare false with everything, so the search would drop them and look merely empty. One NaN fills its
+        row, behind a log-softmax as behind a product with a state, so one column tells.
         """
         first = log_prob.take(self._graph.constant(np.asarray([0])), axis=1).reshape(batch, -1)
         return self._graph.op("ReduceSum", first, np.asarray([1]), keepdims=1)
 
-    def _advance(self, level: int, log_prob: Value, standing: Standing) -> Beams:
+    def _advance(self, level: int, log_prob: Value | None, standing: Standing) -> Beams:
         """One level down: the best W children, not blocked, of all nodes at which a request stands.
 
         Parameters
         ----------
-        log_prob : float32 [B or B * W, V], of what may follow each decoder state
+        log_prob : float32 [B or B * W, V], of what may follow each decoder state; None where the head judges alone
         """
         graph, inputs, slots = self._graph, self._inputs, self._inputs.child_slots[level]
         node, score = standing.node, standing.score
@@ -218,9 +220,11 @@ class BeamSearch:
         exists = (slots < inputs.node_count.take(here).unsqueeze(2)) & alive.unsqueeze(2)
         # Never read outside the arrays, nor in their slack: what does not exist reads edge 0 and scores nothing.
         edge = graph.where(exists, inputs.node_start.take(here).unsqueeze(2) + slots, ZERO)
-        # As many rows as there are decoder states: the roots of a request share one.
         tokens, shape = inputs.edge_token.take(edge), graph.op("Shape", edge)
-        gained = log_prob.take_along(tokens.reshape(log_prob.size(0), -1), axis=1).reshape(shape)
+        gained = graph.constant(0.0)
+        if log_prob is not None:
+            # As many rows as there are decoder states: the roots of a request share one.
+            gained = log_prob.take_along(tokens.reshape(log_prob.size(0), -1), axis=1).reshape(shape)
         written = standing.written
         if written is not None:
             layout, shifts = self._network.layout, written.shift.unsqueeze(2)

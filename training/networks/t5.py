@@ -48,7 +48,8 @@ class T5Settings(Strict):
     relative_buckets, relative_max_distance : how relative positions are binned
     history : what a position of the encoder is: a token, or an item (see `training.networks.semantic_t5`)
     item_head : share of the head over items in the scores of a search, which comes with reading items; the rest is the
-        decoder's
+        decoder's. With 1 it learns like any other, for what the encoder makes of its errors, but has no word in the
+        search, which then does without it
     read_dropout : share dropped while training in an encoder of items; `dropout` is then the decoder's alone
     """
 
@@ -63,7 +64,7 @@ class T5Settings(Strict):
     relative_buckets: Annotated[int, Field(ge=4)] = 32
     relative_max_distance: Annotated[int, Field(ge=4)] = 128
     history: Literal["tokens", "items"] = "tokens"
-    item_head: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    item_head: Annotated[float, Field(ge=0, le=1)] = 0.0
     read_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     @model_validator(mode="after")

@@ -125,6 +125,7 @@ class T5Graph:
     ----------
     layout : of its tokens
     judges : whether the network reads and judges items
+    writes : whether the decoder has a word in the search; without one it is not there
 
     Raises
     ------
@@ -148,12 +149,7 @@ class T5Graph:
         self._items = ItemGraph(graph, layout)
         self.judges = READER in state
         self.item_share = float(item_share)
-        self._embedding = self._weight("shared.weight")
-        # Tied embeddings: transformers scales the decoder's output before it meets the matrix.
-        self._scale = shape.d_model**-0.5 if shape.scale_decoder_outputs else 1.0
-        self._to_logits = graph.constant(
-            state["shared.weight"].float().numpy().T * np.float32(self._scale), "to_logits"
-        )
+        self.writes = self.item_share < 1
 
     def encode(self, history: Value, history_mask: Value) -> EncodedHistory:
         """history, history_mask int64 [B, S] -> what the decoder needs of it; S is the positions that it reads."""
@@ -163,7 +159,7 @@ class T5Graph:
             x, is_read = self._items.read(reader, history, history_mask)
             x, tokens = x * (1.0 / HEAD_SCALE), None
         else:
-            x, is_read = self._embedding.take(history), history_mask.cast("float32")
+            x, is_read = self._weight("shared.weight").take(history), history_mask.cast("float32")
         mask = (1.0 - is_read).unsqueeze(1, 2) * MASKED
         bias = self._encoder_bias(x) + (self._later(x) if self.judges else mask)
         for number in range(self._shape.num_layers):
@@ -176,7 +172,9 @@ class T5Graph:
         crosses = [
             f"decoder.block.{number}.layer.1.EncDecAttention" for number in range(self._shape.num_decoder_layers)
         ]
-        keys_values = [(self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses]
+        keys_values = [
+            (self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses if self.writes
+        ]
         state = None
         if self.judges:
             # Every history has an item at least: the last is the one before the first that is not read.
@@ -199,7 +197,7 @@ class T5Graph:
         # The operator wants a row of the mask for every beam of a request.
         rows = self._graph.shape(1, 1, tokens.size(0) // encoded.batch, 1)
         mask = self._graph.op("Expand", encoded.mask, rows)
-        x = self._embedding.take(tokens)
+        x = self._weight("shared.weight").take(tokens)
         for number in range(shape.num_decoder_layers):
             block = f"decoder.block.{number}.layer"
             q, k, v = self._queries_keys_values(x, f"{block}.0", tokens if number == 0 else None)
@@ -219,7 +217,10 @@ class T5Graph:
             x = x + self._linear(attended, f"{cross}.o").reshape(-1, 1, shape.d_model)
             x = x + self._feed_forward(x, f"{block}.2")
         x = self._norm(x, "decoder.final_layer_norm").reshape(-1, shape.d_model)
-        return Step(self._graph.op("LogSoftmax", x @ self._to_logits, axis=-1), present)
+        # Tied embeddings: transformers scales the decoder's output before it meets the matrix.
+        scale = np.float32(shape.d_model**-0.5 if shape.scale_decoder_outputs else 1.0)
+        to_logits = self._graph.constant(self._state["shared.weight"].float().numpy().T * scale, "to_logits")
+        return Step(self._graph.op("LogSoftmax", x @ to_logits, axis=-1), present)
 
     def guide(self, state: Value) -> Value:
         """As `SemanticT5.guide`: float32 [B, M] -> float32 [B, H]."""

@@ -77,24 +77,26 @@ def beam_search(
     state = torch.zeros(0) if judge is None else last_state(encoded, mask)
     bias = torch.zeros(0) if judge is None else judge.guide(state)
     hashes, shift, prospect = torch.zeros_like(node), torch.zeros_like(node), torch.zeros_like(score)
+    writes = judge is None or judge.item_share < 1
     for level, children in enumerate(trie.fanout):
-        out = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
-            attention_mask=mask,
-            decoder_input_ids=tokens,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        # One row a request at the first level, where its roots share a state; one a beam later.
-        log_prob = torch.log_softmax(out.logits[:, -1].float(), dim=-1).reshape(batch, -1, model.config.vocab_size)
-
         # A beam that does not exist stands at node -1: it reads node 0, and its children score nothing.
         here = node.clamp(min=0)
         slots = torch.arange(children, device=device)
         exists = (slots < trie.node_count[here][..., None]) & (node >= 0)[..., None]
         edge = torch.where(exists, trie.node_start[here][..., None] + slots, 0)
         written = trie.edge_token[edge]
-        gained = log_prob.gather(2, written)
+        gained = torch.zeros(edge.shape, device=device)
+        if writes:
+            out = model(
+                encoder_outputs=BaseModelOutput(last_hidden_state=encoded),
+                attention_mask=mask,
+                decoder_input_ids=tokens,
+                past_key_values=cache,
+                use_cache=True,
+            )
+            # One row a request at the first level, where its roots share a state; one a beam later.
+            log_prob = torch.log_softmax(out.logits[:, -1].float(), dim=-1).reshape(batch, -1, model.config.vocab_size)
+            gained = log_prob.gather(2, written)
         if judge is not None:
             reached = hashes[..., None] + judge.hash_parts[written]
             rows = head_rows_of_written(judge.layout, level, written, shift[..., None]).flatten(1)
@@ -113,6 +115,8 @@ def beam_search(
             # A beam that does not exist may have written anything.
             shift = torch.where(node >= 0, shift_after(judge.layout, level, trie.edge_token[edge], shift), 0)
 
+        if not writes:
+            continue
         if level == 0:  # from one decoder state a request to one a beam; the history stays with its request
             cache.batch_repeat_interleave(beams)
             encoded, mask = encoded.repeat_interleave(beams, 0), mask.repeat_interleave(beams, 0)
