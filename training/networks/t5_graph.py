@@ -169,12 +169,9 @@ class T5Graph:
             x = x + self._linear(attended, f"{block}.0.SelfAttention.o")
             x = x + self._feed_forward(x, f"{block}.1")
         x = self._norm(x, "encoder.final_layer_norm")
-        crosses = [
-            f"decoder.block.{number}.layer.1.EncDecAttention" for number in range(self._shape.num_decoder_layers)
-        ]
-        keys_values = [
-            (self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses if self.writes
-        ]
+        layers = self._shape.num_decoder_layers if self.writes else 0
+        crosses = [f"decoder.block.{number}.layer.1.EncDecAttention" for number in range(layers)]
+        keys_values = [(self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses]
         state = None
         if self.judges:
             # Every history has an item at least: the last is the one before the first that is not read.
