@@ -19,6 +19,7 @@ import torch
 from benchmarks.catalogues import LAYOUT, random_items
 from benchmarks.limits import gemm_rate
 from benchmarks.recommenders import (
+    HEAD,
     HISTORY,
     exported,
     multiply_adds,
@@ -27,6 +28,7 @@ from benchmarks.recommenders import (
     random_histories,
     random_model,
     random_model_of_items,
+    reading,
     searching,
 )
 from benchmarks.rows import CLOCKS, Row, medians
@@ -46,6 +48,7 @@ def run(
     batches: Sequence[int] = (1, 8),
     *,
     reads: str = "tokens",
+    head: float = HEAD,
     repeats: int = 3,
     threads: int = 0,
     spin: int = 0,
@@ -59,6 +62,7 @@ def run(
     beams : W
     batches : requests searched together
     reads : what a position of the encoder is: "tokens", or "items", whose head then guides both sides
+    head : share of that head in the scores; with 1 our side has no decoder to run, and the peer cannot leave its out
     repeats : of which the median is taken
     threads : of both sides; 0 takes every core
     spin : `spin_microseconds` of our side
@@ -70,7 +74,7 @@ def run(
     positions = HISTORY if reads == "tokens" else HISTORY // (LAYOUT.depth - 1)
     for count in items:
         tokens = random_items(count, random)
-        model = random_model() if reads == "tokens" else random_model_of_items(tokens)
+        model = random_model() if reads == "tokens" else random_model_of_items(tokens, head)
         with tempfile.TemporaryDirectory() as folder:
             recommender = opened(exported(model, Path(folder)), runtime)
         work = multiply_adds(model.config, beams, positions)
@@ -86,10 +90,12 @@ def run(
                 raise ModelError(f"{len(different)} of {batch} ranked lists differ: {different[0]}")
             # The comparison has warmed both sides up.
             theirs, ours = medians(repeats, generate, search, clock=CLOCKS[clock], warm=0)
-            name = f"{count:,} items, {beams} beams, batch {batch}" + (", reading items" if reads == "items" else "")
+            name = f"{count:,} items, {beams} beams, batch {batch}" + (reading(reads, head) if reads == "items" else "")
             note = f"transformers' generate, equal lists, {threads} threads, {clock} clock"
             goal = GOALS.get((beams, batch))
             yield Row(f"constrained search, {name}", 1e3 * ours, "ms", 1e3 * theirs, note, goal)
+            if head == 1:
+                continue  # next to nothing is left that is a matrix product
             rate, limit = work * batch / ours, gemm_rate(clock=CLOCKS[clock])
             note = "limit: rate of a large matrix product"
             goal = SHARE_OF_GEMM if batch == 32 else None

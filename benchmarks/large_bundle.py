@@ -19,7 +19,7 @@ import polars as pl
 
 from benchmarks.catalogues import LAYOUT, random_items
 from benchmarks.invented import titles
-from benchmarks.recommenders import PART, exported, random_model, random_model_of_items
+from benchmarks.recommenders import HEAD, PART, exported, random_model, random_model_of_items
 from service.bundle.files import Bundle, hash_files, write_manifest
 from service.bundle.manifest import MANIFEST, SCHEMA_VERSION, CataloguePart, Layout, Manifest
 from service.catalogue.columns import ItemColumns
@@ -45,12 +45,13 @@ KNOWN = 100_000
 """Items that a recommender that reads items knows; the others are as if they had come after training."""
 
 
-def large_bundle(folder: Path, items: int | None = None) -> Path:
+def large_bundle(folder: Path, items: int | None = None, head: float = HEAD) -> Path:
     """The bundle in `folder`, made if it is not there: some minutes.
 
-    With a number of `items`, its recommender reads items, and knows the first `KNOWN` of a catalogue of so many.
+    With a number of `items`, its recommender reads items, and knows the first `KNOWN` of a catalogue of so many;
+    `head` is the share of its head in the scores.
     """
-    bundle = folder / ("bundle" if items is None else f"bundle-reads-{items}-items")
+    bundle = folder / ("bundle" if items is None else f"bundle-reads-{items}-items{'-head' if head == 1 else ''}")
     if (bundle / MANIFEST).is_file():
         return bundle
     shutil.rmtree(bundle, ignore_errors=True)
@@ -64,7 +65,7 @@ def large_bundle(folder: Path, items: int | None = None) -> Path:
     domains = [f"domain {number % LAYOUT.experts}" for number in range(LEARNED)]
     tokenizer = UniTok(levels=LAYOUT.levels, codes=LAYOUT.codes, warmup_epochs=2, epochs=2, seed=0)
     part = export_item_tokenizer(tokenizer.fit(vectors, domains), bundle / "item_tokenizer.onnx")
-    exported(random_model() if items is None else random_model_of_items(drawn(items)[:KNOWN]), bundle)
+    exported(random_model() if items is None else random_model_of_items(drawn(items)[:KNOWN], head), bundle)
     values = np.zeros((1, LAYOUT.depth), dtype=np.int32)
     first = {
         "item_id": ["the first"],

@@ -25,7 +25,7 @@ from benchmarks.invented import titles
 from benchmarks.large_bundle import DOMAIN, LargeCatalogue, item_id, large_bundle, large_catalogue
 from benchmarks.open_loop import Call, Outcome, offer
 from benchmarks.processes import service
-from benchmarks.recommenders import PART, opened
+from benchmarks.recommenders import HEAD, PART, opened, reading
 from benchmarks.rows import Row, medians
 from benchmarks.serving import asking
 from service.catalogue.store import ItemKey
@@ -100,15 +100,18 @@ def run(
     rates: Sequence[float] = (10, 20, 40, SUSTAINED, 80),
     seconds: float = 30.0,
     folder: Path = Path("work/large"),
+    *,
     reads: str = "tokens",
+    head: float = HEAD,
 ) -> Iterator[Row]:
-    """Rows in the order in which they are measured; `reads` is what a position of the encoder is, tokens or items."""
+    """Rows in the order in which they are measured; `reads` is what a position of the encoder is, tokens or items, and
+    `head` the share in the scores of the head that judges items."""
     plan = Plan(items, rates, seconds)
-    bundle = large_bundle(folder, None if reads == "tokens" else items)
+    bundle = large_bundle(folder, None if reads == "tokens" else items, head)
     catalogue = large_catalogue(folder, plan.items)
     asked = histories(plan.items, 1000)
     calls = [recommend(history) for history in asked]
-    of = f"{plan.items:,} items, {BEAMS} beams, history of {HISTORY}, reading {reads}"
+    of = f"{plan.items:,} items, {BEAMS} beams, history of {HISTORY}{reading(reads, head)}"
     with service(bundle, catalogue.settings) as served:
         with closing(HTTPConnection(urlsplit(served.address).netloc)) as client:
             sides = asking(client, *calls[:ALONE]), engine_alone(bundle, catalogue, asked[:ALONE])

@@ -26,6 +26,8 @@ from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import HEAD_SCALE, SemanticT5
 from training.networks.t5 import T5Settings, build_t5
 
+HEAD = 0.97
+"""Share of the head over items in scores in which the decoder has a word as well."""
 HISTORY = 100
 """Tokens of a history: 20 items."""
 PART = RecommenderPart(name="all", model="recommender.onnx", domains=[], domain_tokens=[], max_history=20)
@@ -45,18 +47,24 @@ def random_model() -> T5ForConditionalGeneration:
     return build_t5(LAYOUT, T5Settings()).eval()
 
 
-def random_model_of_items(items: IntArray) -> SemanticT5:
-    """A network of the same size that reads and judges items, and knows these: int32 [n, depth] tokens."""
+def random_model_of_items(items: IntArray, head: float = HEAD) -> SemanticT5:
+    """A network of the same size that reads and judges items, and knows these: int32 [n, depth] tokens; `head` is the
+    share of the head in the scores, 1 for all."""
     torch.manual_seed(0)
     tokens = torch.from_numpy(items.astype(np.int64))
     known = KnownIds.of(LAYOUT, tokens)
-    model = build_t5(LAYOUT, T5Settings(history="items", item_head=0.97), known.sizes).eval()
+    model = build_t5(LAYOUT, T5Settings(history="items", item_head=head), known.sizes).eval()
     assert isinstance(model, SemanticT5)
     model.know(known)
     for own in (model.encoder.reader_own, model.item_own):
         torch.nn.init.normal_(own.weight[1:], std=HEAD_SCALE)
     model.look_ahead(tokens, torch.ones(len(tokens)))
     return model
+
+
+def reading(reads: str, head: float) -> str:
+    """What the name of a row says of a recommender."""
+    return f", reading {reads}" + (", the head alone" if head == 1 and reads == "items" else "")
 
 
 def opened(path: Path, runtime: Runtime) -> Recommender:

@@ -73,6 +73,12 @@ BENCHMARKS = (
         {"reads": "items", "batches": [1, 8, 32], "repeats": 5},
     ),
     Benchmark(
+        "search-head",
+        "beam_search:run",
+        {"reads": "items", "head": 1.0, "batches": [1, 32], "repeats": 1},
+        {"reads": "items", "head": 1.0, "batches": [1, 8, 32], "repeats": 5},
+    ),
+    Benchmark(
         "search-costs",
         "search_costs:run",
         {"items": [10_000, 100_000, MILLION]},
@@ -93,6 +99,7 @@ BENCHMARKS = (
     Benchmark("http-load", "serving:load", {}, {"rates": [10, 20, 40, 60, 80, 100, 120], "seconds": 60.0}),
     Benchmark("http-large", "large_serving:run", None, {}),
     Benchmark("http-large-items", "large_serving:run", None, {"reads": "items"}),
+    Benchmark("http-large-head", "large_serving:run", None, {"reads": "items", "head": 1.0}),
     Benchmark("overload", "overload:run", {"seconds": 6.0}, {"seconds": 60.0}),
     Benchmark("generations", "generations:run", {"repeats": 3}, {"repeats": 20}),
     Benchmark("backfill-embeddings", "backfill:run", {}, {"items": MILLION}),
