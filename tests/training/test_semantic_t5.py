@@ -19,16 +19,9 @@ from torch.nn import functional as F
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
+from training.networks.item_encoder import HEAD_SCALE, EncoderOfItems, last_state
 from training.networks.known_ids import KnownIds, hash_parts, rows_in
-from training.networks.semantic_t5 import (
-    HEAD_SCALE,
-    SPREAD,
-    EncoderOfItems,
-    SemanticT5,
-    expected_maximum,
-    known_sizes,
-    last_state,
-)
+from training.networks.semantic_t5 import SPREAD, SemanticT5, expected_maximum, known_sizes
 from training.networks.t5 import T5Settings, build_t5
 from training.networks.token_tables import (
     code_positions,

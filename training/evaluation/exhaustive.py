@@ -13,7 +13,8 @@ from training.data.dataset import DomainData
 from training.data.split import Examples
 from training.evaluation.protocol import batched_histories
 from training.evaluation.ranking import JudgedRanks
-from training.networks.semantic_t5 import SemanticT5, last_state
+from training.networks.item_encoder import last_state
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 
 BATCH = 256

@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from service.semantic_ids import PAD_TOKEN, IntArray
-from training.networks.semantic_t5 import SemanticT5, last_state
+from training.networks.item_encoder import last_state
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.token_tables import head_rows_of_written, shift_after
 
 DEAD = -1e8

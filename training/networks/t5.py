@@ -17,8 +17,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import EOS_TOKEN, PAD_TOKEN, TokenLayout
+from training.networks.item_encoder import Semantics
 from training.networks.known_ids import KnownSizes
-from training.networks.semantic_t5 import Semantics, SemanticT5, known_sizes
+from training.networks.semantic_t5 import SemanticT5, known_sizes
 from training.stage import replacing, write_atomically
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from service.index.trie import TrieArrays
 from service.semantic_ids import PAD_TOKEN, IntArray
-from training.networks.semantic_t5 import SemanticT5, last_state, read_mask
+from training.networks.item_encoder import last_state, read_mask
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.token_tables import head_rows_of_written, shift_after
 
 NOTHING = float("-inf")
