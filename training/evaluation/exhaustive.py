@@ -13,7 +13,6 @@ from training.data.dataset import DomainData
 from training.data.split import Examples
 from training.evaluation.protocol import batched_histories
 from training.evaluation.ranking import JudgedRanks
-from training.networks.item_encoder import last_state
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 
@@ -39,8 +38,8 @@ def judged_ranks(
     for batch, history in batched_histories(
         layout, domain, values, examples, max_history=trained.max_history, size=BATCH
     ):
-        encoded = model.encoder(torch.from_numpy(history.tokens), torch.from_numpy(history.mask))
-        states = last_state(encoded.last_hidden_state, encoded.mask)
+        read, mask = torch.from_numpy(history.tokens), torch.from_numpy(history.mask)
+        states = model.judging_state(model.encoder(read, mask), read, mask)
         targets = torch.from_numpy(examples.targets[batch].astype(np.int64))[:, None]
         scores = states @ vectors.T
         ranks.known[batch] = (scores > scores.gather(1, targets)).sum(dim=1).numpy()

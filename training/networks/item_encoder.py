@@ -62,11 +62,13 @@ class Semantics:
     item_share : of the head in the scores of a search; the rest is the decoder's
     known : how many IDs of training have vectors of their own, and how many beginnings of IDs
     read_dropout : share dropped while training throughout the encoder, in place of T5's
+    likeness : numbers that say what a token stands for, see `semantic_t5`; 0: none
     """
 
     item_share: float
     known: KnownSizes
     read_dropout: float
+    likeness: int = 0
 
 
 class EncoderOfItems(T5Stack):  # type: ignore[misc]

@@ -2,8 +2,8 @@
 
 Knows nothing of attention and of searching.
 
-Symbols: B batch, S sequence of tokens, n items of the longest history, I items known, V vocabulary, M model width, R
-rows of a table.
+Symbols: B batch, S sequence of tokens, n items of the longest history, I items known, V vocabulary, M model width, m
+likeness, R rows of a table.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 from training.networks.graph import Graph, Value
 from training.networks.known_ids import hash_parts
+from training.networks.semantic_t5 import ALIKE, STATE_OF_NEW
 from training.networks.token_tables import expert_place, experts_at, first_tokens, other_rows_at
 
 
@@ -25,7 +26,7 @@ class ItemTables:
     Attributes
     ----------
     tokens : float32 [R or V, M], of tokens
-    own : float32 [I + 1, M], of known IDs, or float16 [depth + beginnings, 2 M], of what they begin with
+    own : float32 [I + 1, M], of known IDs, or float16 [depth + beginnings, 2 (M + m)], of what they begin with
     slots : int32 [slots], rows of `own`
     unknown : row of what has none
     """
@@ -36,6 +37,24 @@ class ItemTables:
     unknown: int
 
 
+@dataclass(frozen=True)
+class ReadItems:
+    """Items of histories.
+
+    Attributes
+    ----------
+    vectors : float32 [B, n, M]
+    is_read : float32 [B, n], 1 where a history has an item
+    belongs : float32 [B, n, S], 1 where a token is of an item
+    known : int32 [B, n], row of an ID, 0 where it has none
+    """
+
+    vectors: Value
+    is_read: Value
+    belongs: Value
+    known: Value
+
+
 class ItemGraph:
     """Adds operations on items to a graph."""
 
@@ -43,16 +62,12 @@ class ItemGraph:
         self._graph = graph
         self._layout = layout
 
-    def read(self, tables: ItemTables, history: Value, history_mask: Value) -> tuple[Value, Value]:
+    def read(self, tables: ItemTables, history: Value, history_mask: Value) -> ReadItems:
         """One vector an item.
 
         Parameters
         ----------
         history, history_mask : int64 [B, S], right-padded
-
-        Returns
-        -------
-        float32 [B, n, M], and float32 [B, n], 1 where a history has an item
         """
         graph = self._graph
         is_read = history_mask > 0
@@ -65,10 +80,36 @@ class ItemGraph:
         is_part = graph.op("Not", places.unsqueeze(1).differs(numbers)) & is_read.unsqueeze(1)
         belongs = is_part.cast("float32")
         hashes = graph.op("ReduceSum", is_part.cast("int64") * self.parts(history).unsqueeze(1), np.asarray([2]))
-        own = tables.own.take(self.rows_in(tables, graph.op("Squeeze", hashes, np.asarray([2]))))
-        vectors = belongs @ tables.tokens.take(self._rows_of_sequences(history, positions)) + own
+        known = self.rows_in(tables, graph.op("Squeeze", hashes, np.asarray([2])))
+        vectors = belongs @ tables.tokens.take(self._rows_of_sequences(history, positions)) + tables.own.take(known)
         tokens_of_item = graph.op("ReduceSum", belongs, np.asarray([2]), keepdims=0)
-        return vectors, (tokens_of_item > 0.0).cast("float32")
+        return ReadItems(vectors, (tokens_of_item > 0.0).cast("float32"), belongs, known)
+
+    def judging_state(self, likeness: Value, state: Value, history: Value, read: ReadItems, last: Value) -> Value:
+        """As `SemanticT5.judging_state`.
+
+        Parameters
+        ----------
+        likeness : float32 [H, m]
+        state : float32 [B, M], the encoder's at the last item
+        history : int64 [B, S]
+        last : int64 [B, 1], place of the last item
+
+        Returns
+        -------
+        float32 [B, M + m]
+        """
+        graph, rows = self._graph, history
+        if self._layout.expert_first:
+            rows = self._rows_of_sequences(history, self._positions(history))
+        is_part = graph.op("GatherND", read.belongs, last, batch_dims=1).unsqueeze(1)
+        alike = graph.op("Squeeze", is_part @ likeness.take(rows), np.asarray([1]))
+        length = graph.op("Sqrt", graph.op("ReduceSum", alike * alike, np.asarray([1])))
+        known = graph.op("GatherND", read.known, last, batch_dims=1).unsqueeze(1)
+        is_new = (known < np.int32(1)) & (length > 0.0)
+        alike = alike / graph.op("Max", length, float(np.finfo(np.float32).tiny)) * ALIKE
+        kept = graph.where(is_new, state * STATE_OF_NEW, state)
+        return graph.concat([kept, graph.where(is_new, alike, 0.0)], axis=1)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash: int64 of the same shape."""
@@ -84,7 +125,7 @@ class ItemGraph:
 
         Parameters
         ----------
-        state : float32 [B, M]
+        state : float32 [B, M], or as wide as the vectors
         hashes : int64 [B, C]
 
         Returns

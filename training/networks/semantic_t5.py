@@ -16,11 +16,16 @@ beginning that came after training it expects what the tokens of all items add f
 beginnings behind which the head expects the best items, and ends with the head's own scores, mixed with the decoder's
 log-probabilities.
 
+*What nobody has met is followed by its like.* Transitions say little of a history whose last item came after training.
+Its state is then taken less seriously, and extended by m numbers: the direction of what the item's tokens stand for.
+Every row of the head is extended by what its token stands for, which is never trained; so an item gains by its
+likeness to the last one, and a beginning by what it promises of that. Behind an item of training the m numbers are 0.
+
 All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
 or of training.
 
-Symbols: B batch, S sequence of tokens, n items of the longest history, V vocabulary, M model width, D decoder
-positions, I items, W beams; depth = L + N + 1.
+Symbols: B batch, S sequence of tokens, n items of the longest history, V vocabulary, M model width, m likeness, D
+decoder positions, I items, W beams; depth = L + N + 1.
 """
 
 from __future__ import annotations
@@ -32,21 +37,37 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
-from training.networks.item_encoder import HEAD_SCALE, ITEM_SLOTS, EncoderOfItems, Semantics, read_mask
+from training.networks.item_encoder import (
+    HEAD_SCALE,
+    ITEM_SLOTS,
+    EncodedItems,
+    EncoderOfItems,
+    Semantics,
+    item_places,
+    last_state,
+    read_mask,
+)
 from training.networks.known_ids import KnownIds, KnownSizes, hash_parts, no_suffix_token, rows_in
-from training.networks.token_tables import head_rows, head_rows_of_items
+from training.networks.token_tables import head_rows, head_rows_of_items, head_rows_of_sequences
 
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
-"""float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [depth - 1 + beginnings, 2 M], int32 [slots]."""
+"""float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [depth - 1 + beginnings, 2 (M + m)], int32
+[slots]."""
+LIKENESS = "item_likeness"
+"""float32 [H, m], where m is not 0; sums of items have a mean square of 1."""
 SPREAD = 2.0
 """Weight c of the spread in what a beginning is expected to lead to; 1.3 to 2.5 lose least of the best items."""
 UNKNOWN_ITEMS = 2.0
 """How many items a beginning that came after training is taken to lead to."""
+ALIKE, STATE_OF_NEW = 20.0, 0.25
+"""What likeness counts behind a new item, and what the encoder's state does. Only their ratio matters to a list; scores
+stay as small as those of other lists, or rounding would decide between beams."""
 
 
 @dataclass
@@ -88,7 +109,10 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         nn.init.zeros_(self.item_head.weight[no_suffix])
         self.item_own = nn.Embedding(known.items + 1, width, padding_idx=0)
         nn.init.zeros_(self.item_own.weight)
-        self.register_buffer(AHEAD, torch.zeros(layout.depth - 1 + known.beginnings, 2 * width, dtype=torch.float16))
+        alike = semantics.likeness
+        self.register_buffer(LIKENESS, torch.zeros(head_rows(layout), alike), persistent=alike > 0)
+        ahead = torch.zeros(layout.depth - 1 + known.beginnings, 2 * (width + alike), dtype=torch.float16)
+        self.register_buffer(AHEAD, ahead)
         self.register_buffer(AHEAD_SLOTS, torch.zeros(known.beginning_slots, dtype=torch.int32))
         self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
 
@@ -136,24 +160,32 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         )
 
     def item_vectors(self, items: Tensor) -> Tensor:
-        """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M]."""
-        vectors: Tensor = self.vectors_of_tokens(items) + self._own_vectors(items)
+        """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M + m]."""
+        vectors: Tensor = self.vectors_of_tokens(items) + self._extended(self._own_vectors(items))
         return vectors
 
     def vectors_of_tokens(self, items: Tensor) -> Tensor:
         """The same of items that came after training, which have no vector of their own."""
-        vectors: Tensor = self.item_head(head_rows_of_items(self.layout, items)).sum(dim=-2)
+        vectors: Tensor = self._of_rows(head_rows_of_items(self.layout, items)).sum(dim=-2)
         return vectors
+
+    def _of_rows(self, rows: Tensor) -> Tensor:
+        """int64 [...] -> float32 [..., M + m]."""
+        return torch.cat([self.item_head(rows), self.item_likeness[rows]], dim=-1)
+
+    def _extended(self, vectors: Tensor) -> Tensor:
+        """float32 [..., M] -> [..., M + m], with zeros."""
+        return F.pad(vectors, (0, self.item_likeness.shape[1]))
 
     def _own_vectors(self, items: Tensor) -> Tensor:
         found: Tensor = self.item_own(rows_in(self.encoder.item_slots, self.hash_parts[items].sum(dim=-1)))
         return found
 
     def _vectors_known_or_not(self, items: Tensor, known: Tensor | None) -> Tensor:
-        """int64 [I, depth], bool [I] -> float32 [1 or 2, I, M]."""
+        """int64 [I, depth], bool [I] -> float32 [1 or 2, I, M]: likeness is nothing to learn."""
+        shared, own = self.item_head(head_rows_of_items(self.layout, items)).sum(dim=-2), self._own_vectors(items)
         if known is None:
-            return self.item_vectors(items)[None]
-        shared, own = self.vectors_of_tokens(items), self._own_vectors(items)
+            return (shared + own)[None]
         return torch.stack([shared + own, shared + own * known[:, None]])
 
     @torch.no_grad()
@@ -172,12 +204,12 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         items : int64 [I, depth] tokens of all items
         weights : float32 [I], above 0
         """
-        tokens_left, own = self.vectors_of_tokens(items), self._own_vectors(items)
+        tokens_left, own = self.vectors_of_tokens(items), self._extended(self._own_vectors(items))
         sums = torch.zeros_like(self.item_ahead, dtype=own.dtype)
         counts, hashes = own.new_zeros(len(sums), 2), torch.zeros_like(items[:, 0])
         each = torch.stack([weights, torch.ones_like(weights)], dim=1)
         for length, rows_of_tokens in enumerate(head_rows_of_items(self.layout, items)[:, :-1].T):
-            tokens_left = tokens_left - self.item_head(rows_of_tokens)
+            tokens_left = tokens_left - self._of_rows(rows_of_tokens)
             hashes = hashes + self.hash_parts[items[:, length]]
             unknown = torch.full_like(hashes, length)
             for rows, left in ((rows_in(self.ahead_slots, hashes), tokens_left + own), (unknown, tokens_left)):
@@ -189,9 +221,34 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         deviations = SPREAD * expected_maximum(counts[:, 1:])
         self.item_ahead.copy_(torch.cat([means, deviations.square() * variances], dim=1))
 
+    def judging_state(self, encoded: EncodedItems, history: Tensor, mask: Tensor) -> Tensor:
+        """What items are judged by: the encoder's state at the last one, and likeness to it if it is new.
+
+        Parameters
+        ----------
+        encoded : what the encoder made of the histories
+        history, mask : int64 [B, S]
+
+        Returns
+        -------
+        float32 [B, M + m]
+        """
+        state = last_state(encoded.last_hidden_state, read_mask(encoded, mask))
+        if not self.item_likeness.shape[1]:
+            return state
+        places, _ = item_places(self.layout, history, mask)
+        is_part = (places == places[:, -1:]) & (mask == 1)
+        alike = self.item_likeness[head_rows_of_sequences(self.layout, history)] * is_part[..., None]
+        alike = alike.sum(dim=1)
+        length = alike.norm(dim=1, keepdim=True)
+        rows = rows_in(self.encoder.item_slots, (self.hash_parts[history] * is_part).sum(dim=1, keepdim=True))
+        is_new = (rows == 0) & (length > 0)
+        alike = torch.where(is_new, alike / length.clamp(min=torch.finfo(length.dtype).tiny) * ALIKE, 0.0)
+        return torch.cat([torch.where(is_new, state * STATE_OF_NEW, state), alike], dim=1)
+
     def guide(self, state: Tensor) -> Tensor:
-        """What a row adds to the score of what is written: states float32 [B, M] -> [B, H]."""
-        bias: Tensor = self.item_share * (state @ self.item_head.weight.T)
+        """What a row adds to the score of what is written: states float32 [B, M + m] -> [B, H]."""
+        bias: Tensor = self.item_share * (state @ torch.cat([self.item_head.weight, self.item_likeness], dim=1).T)
         return bias
 
     def prospect(self, state: Tensor, hashes: Tensor, position: int) -> Tensor:
@@ -199,7 +256,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
         Parameters
         ----------
-        state : float32 [B, M], the encoder's at the last item
+        state : float32 [B, M + m], what items are judged by
         hashes : int64 [B, C], sums of the hash parts of what is written
         position : of the last token that is
 
@@ -208,7 +265,8 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         float32 [B, C]; IDs that training did not see have nothing beyond their tokens
         """
         if position == self.layout.depth - 1:
-            expected = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)] @ state[:, :, None]
+            own = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)]
+            expected = own @ state[:, : own.shape[2], None]
         else:
             vectors = self.item_ahead[rows_in(self.ahead_slots, hashes, position)].to(state.dtype)
             means, variances = vectors.chunk(2, dim=2)

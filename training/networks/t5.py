@@ -51,6 +51,8 @@ class T5Settings(Strict):
     item_head : share of the head over items in the scores of a search, which comes with reading items; the rest is the
         decoder's
     read_dropout : share dropped while training in an encoder of items; `dropout` is then the decoder's alone
+    likeness : numbers that say what a token stands for, by which a network that reads items finds what is like the last
+        item where that came after training; 0: none
     """
 
     d_model: Annotated[int, Field(ge=1)] = 128
@@ -66,14 +68,15 @@ class T5Settings(Strict):
     history: Literal["tokens", "items"] = "tokens"
     item_head: Annotated[float, Field(ge=0, lt=1)] = 0.0
     read_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    likeness: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _reads_and_judges(self) -> Self:
         reads = self.history == "items"
-        if (self.item_head > 0) != reads or (self.read_dropout and not reads):
+        if (self.item_head > 0) != reads or ((self.read_dropout or self.likeness) and not reads):
             raise ValueError(
                 'history = "items" needs an item_head above 0; history = "tokens" has neither item_head nor '
-                "read_dropout"
+                "read_dropout nor likeness"
             )
         return self
 
@@ -157,7 +160,7 @@ def build_t5(layout: TokenLayout, settings: T5Settings, known: KnownSizes | None
     if settings.history == "items":
         if known is None:
             raise ModelError("a network that reads items is built for a number of known IDs, and none was given")
-        semantics = Semantics(settings.item_head, known, settings.read_dropout)
+        semantics = Semantics(settings.item_head, known, settings.read_dropout, settings.likeness)
         model = SemanticT5(config, layout, semantics)
     else:
         model = T5ForConditionalGeneration(config)
