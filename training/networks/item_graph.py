@@ -15,7 +15,7 @@ import numpy as np
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 from training.networks.graph import Graph, Value
 from training.networks.known_ids import hash_parts
-from training.networks.semantic_t5 import ALIKE, STATE_OF_NEW
+from training.networks.likeness import ALIKE, STATE_OF_NEW
 from training.networks.token_tables import expert_place, experts_at, first_tokens, other_rows_at
 
 

@@ -54,20 +54,13 @@ from training.networks.item_encoder import (
     read_mask,
 )
 from training.networks.known_ids import KnownIds, KnownSizes, hash_parts, no_suffix_token, rows_in
+from training.networks.likeness import LIKENESS, drawn_to_likes
+from training.networks.looking_ahead import UNKNOWN_ITEMS, means_and_spreads
 from training.networks.token_tables import head_rows, head_rows_of_items, head_rows_of_sequences
 
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
 """float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [depth - 1 + beginnings, 2 (M + m)], int32
 [slots]."""
-LIKENESS = "item_likeness"
-"""float32 [H, m], where m is not 0; sums of items have a mean square of 1."""
-SPREAD = 2.0
-"""Weight c of the spread in what a beginning is expected to lead to; 1.3 to 2.5 lose least of the best items."""
-UNKNOWN_ITEMS = 2.0
-"""How many items a beginning that came after training is taken to lead to."""
-ALIKE, STATE_OF_NEW = 20.0, 0.25
-"""What likeness counts behind a new item, and what the encoder's state does. Only their ratio matters to a list; scores
-stay as small as those of other lists, or rounding would decide between beams."""
 
 
 @dataclass
@@ -185,7 +178,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         """int64 [I, depth], bool [I] -> float32 [1 or 2, I, M]: likeness is nothing to learn."""
         shared, own = self.item_head(head_rows_of_items(self.layout, items)).sum(dim=-2), self._own_vectors(items)
         if known is None:
-            return (shared + own)[None]
+            return torch.stack([shared + own])
         return torch.stack([shared + own, shared + own * known[:, None]])
 
     @torch.no_grad()
@@ -216,10 +209,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
                 sums.index_add_(0, rows, torch.cat([left, left.square()], dim=1) * weights[:, None])
                 counts.index_add_(0, rows, each)
         counts[: items.shape[1] - 1, 1] = UNKNOWN_ITEMS
-        means, squares = (sums / counts[:, :1].clamp(min=torch.finfo(counts.dtype).tiny)).chunk(2, dim=1)
-        variances = (squares - means.square()).clamp(min=0)
-        deviations = SPREAD * expected_maximum(counts[:, 1:])
-        self.item_ahead.copy_(torch.cat([means, deviations.square() * variances], dim=1))
+        self.item_ahead.copy_(means_and_spreads(sums, counts))
 
     def judging_state(self, encoded: EncodedItems, history: Tensor, mask: Tensor) -> Tensor:
         """What items are judged by: the encoder's state at the last one, and likeness to it if it is new.
@@ -238,13 +228,9 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
             return state
         places, _ = item_places(self.layout, history, mask)
         is_part = (places == places[:, -1:]) & (mask == 1)
-        alike = self.item_likeness[head_rows_of_sequences(self.layout, history)] * is_part[..., None]
-        alike = alike.sum(dim=1)
-        length = alike.norm(dim=1, keepdim=True)
-        rows = rows_in(self.encoder.item_slots, (self.hash_parts[history] * is_part).sum(dim=1, keepdim=True))
-        is_new = (rows == 0) & (length > 0)
-        alike = torch.where(is_new, alike / length.clamp(min=torch.finfo(length.dtype).tiny) * ALIKE, 0.0)
-        return torch.cat([torch.where(is_new, state * STATE_OF_NEW, state), alike], dim=1)
+        content = self.item_likeness[head_rows_of_sequences(self.layout, history)] * is_part[..., None]
+        rows = rows_in(self.encoder.item_slots, (self.hash_parts[history] * is_part).sum(dim=1))
+        return drawn_to_likes(state, content.sum(dim=1), rows)
 
     def guide(self, state: Tensor) -> Tensor:
         """What a row adds to the score of what is written: states float32 [B, M + m] -> [B, H]."""
@@ -273,14 +259,6 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
             expected = means @ state[:, :, None] + (variances @ state.square()[:, :, None]).sqrt()
         found: Tensor = self.item_share * expected.squeeze(2)
         return found
-
-
-def expected_maximum(counts: Tensor) -> Tensor:
-    """The greatest of so many standard normal numbers, on average, by Blom's formula: 0 for one, about 2.5 for a
-    hundred; float32 of the same shape, counts below one as one."""
-    counts = counts.clamp(min=1)
-    maximum: Tensor = torch.special.ndtri((counts - 0.375) / (counts + 0.25))
-    return maximum
 
 
 def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes | None:

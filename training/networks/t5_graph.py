@@ -23,7 +23,8 @@ from service.semantic_ids import TokenLayout
 from training.networks.graph import Graph, Value
 from training.networks.item_encoder import HEAD_SCALE, ITEM_SLOTS, READER, READER_OWN
 from training.networks.item_graph import ItemGraph, ItemTables, ReadItems
-from training.networks.semantic_t5 import AHEAD, AHEAD_SLOTS, HEAD, HEAD_OWN, LIKENESS
+from training.networks.likeness import LIKENESS
+from training.networks.semantic_t5 import AHEAD, AHEAD_SLOTS, HEAD, HEAD_OWN
 
 MASKED = float(np.finfo(np.float32).min)
 """Added to the attention score of a masked position, as transformers does (a finite number keeps a fully masked row
