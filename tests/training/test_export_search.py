@@ -84,6 +84,7 @@ def search(
 
 EXPERT_FIRST = replace(LAYOUT, expert_first=True)
 ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6, "decoder_layers": 1})
+ALIKE = ITEMS.model_copy(update={"likeness": 5})
 
 
 @pytest.mark.parametrize(
@@ -95,13 +96,15 @@ ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6, "decoder_
         (SMALL, 6, EXPERT_FIRST),
         (ITEMS, 4, LAYOUT),
         (ITEMS, 5, EXPERT_FIRST),
+        (ALIKE, 7, LAYOUT),
+        (ALIKE, 8, EXPERT_FIRST),
     ],
-    ids=["relu", "again", "gated", "expert first", "items", "items, expert first"],
+    ids=["relu", "again", "gated", "expert first", "items", "items, expert first", "likes", "likes, expert first"],
 )
 def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, layout: TokenLayout, tmp_path: Path) -> None:
     items = random_items(seed, (120,), layout)
     # Two thirds of the items were there when the network learned; the others came later.
-    known = items.tokens[np.arange(120) % 3 > 0] if settings_of is ITEMS else None
+    known = items.tokens[np.arange(120) % 3 > 0] if settings_of.history == "items" else None
     model = random_model(seed, settings_of, layout, known)
     history, mask = random_histories(seed, (11, 40, 5, 23))
     recommender, allowed = exported(model, tmp_path, layout), AllowedTokens(items.tokens)
