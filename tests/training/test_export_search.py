@@ -84,7 +84,7 @@ def search(
 
 EXPERT_FIRST = replace(LAYOUT, expert_first=True)
 ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6, "decoder_layers": 1})
-ALIKE = ITEMS.model_copy(update={"likeness": 5})
+ALIKE = ITEMS.model_copy(update={"likeness": True})
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_training_begins_from_content_only_where_it_is_given(dataset: Path, toke
 
 
 def test_likeness_is_made_of_content_and_stays_as_it_was_made(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
-    network = {**TINY.model_dump(), "history": "items", "item_head": 0.6, "likeness": 4}
+    network = {**TINY.model_dump(), "history": "items", "item_head": 0.6, "likeness": True}
     parameters = tiny_parameters(epochs=1, domains=["other", "ring"], network=network, average=0.9)
     with pytest.raises(ConfigError, match="give --embeddings the folder"):
         train_recommender(dataset, tokenizer, tmp_path, parameters)
@@ -135,10 +135,10 @@ def test_likeness_is_made_of_content_and_stays_as_it_was_made(dataset: Path, tok
     train_recommender(dataset, tokenizer, tmp_path / "out", parameters, tmp_path)
     corpus, trained = load_corpus(Dataset.open(dataset), tokenizer, parameters), load_recommender(tmp_path / "out")
     tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
-    expected = likeness_rows(corpus.layout, tokens, vectors, 4)
+    expected = likeness_rows(corpus.layout, tokens, vectors, TINY.d_model)
     assert isinstance(trained.model, SemanticT5)
     torch.testing.assert_close(trained.model.item_likeness, expected, rtol=0, atol=0)
-    assert trained.settings.likeness == 4
+    assert trained.settings.likeness
 
 
 def test_two_processes_train_one_recommender(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def tokens_of(corpus: Corpus) -> torch.Tensor:
     return torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
 
 
-def built(corpus: Corpus, seed: int = 0, known: slice = slice(None), likeness: int = 0) -> SemanticT5:
+def built(corpus: Corpus, seed: int = 0, known: slice = slice(None), likeness: bool = False) -> SemanticT5:
     """A network with vectors for some of a corpus' IDs, none of them zero."""
     torch.manual_seed(seed)
     items = tokens_of(corpus)[known]
@@ -91,7 +91,7 @@ def test_its_layers_begin_as_those_of_t5() -> None:
 def test_a_network_that_reads_items_is_told_how_many() -> None:
     with pytest.raises(ModelError, match="known IDs"):
         build_t5(LAYOUT, JUDGES)
-    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}, {"likeness": 4}):
+    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}, {"likeness": True}):
         with pytest.raises(ValidationError, match="item_head"):
             T5Settings(**settings)
 
@@ -285,10 +285,10 @@ def test_known_ids_have_rows_of_their_own() -> None:
 
 
 @LAYOUTS
-@pytest.mark.parametrize("likeness", [0, 5])
-def test_validation_finds_what_generate_finds(layout: TokenLayout, likeness: int) -> None:
+@pytest.mark.parametrize("likeness", [False, True])
+def test_validation_finds_what_generate_finds(layout: TokenLayout, likeness: bool) -> None:
     corpus = ring_corpus(users=30, layout=layout)
-    model = built(corpus, seed=1, known=slice(0, 18), likeness=likeness)
+    model = built(corpus, seed=1, known=slice(0, 8), likeness=likeness)
     lists = Validator(corpus, users=20, beams=10, max_history=20, seed=0).ranked_lists(model)
     tokens = corpus.layout.tokens(corpus.values)
     examples = corpus.validation.take(sample_users(corpus.validation, 1, 20, seed=0))
@@ -298,10 +298,10 @@ def test_validation_finds_what_generate_finds(layout: TokenLayout, likeness: int
 
 
 @LAYOUTS
-@pytest.mark.parametrize("likeness", [0, 5])
-def test_a_found_item_has_the_score_of_decoder_and_head(layout: TokenLayout, likeness: int) -> None:
+@pytest.mark.parametrize("likeness", [False, True])
+def test_a_found_item_has_the_score_of_decoder_and_head(layout: TokenLayout, likeness: bool) -> None:
     corpus = ring_corpus(users=10, layout=layout)
-    model = built(corpus, seed=2, known=slice(0, 12), likeness=likeness)
+    model = built(corpus, seed=2, known=slice(0, 8), likeness=likeness)
     tokens = corpus.layout.tokens(corpus.values)
     batch, beams = collate(corpus, corpus.validation, 20), len(corpus.values)
     found = generate_lists(model, batch.history, batch.mask, AllowedTokens(tokens), beams)

@@ -78,7 +78,7 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
     Parameters
     ----------
     model : with a head
-    state : float32 [B, M + m], what it judges by
+    state : float32 [B, M or 2 M], what it judges by
 
     Attributes
     ----------

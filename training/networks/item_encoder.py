@@ -29,9 +29,11 @@ moves small numbers as fast as large ones."""
 
 @dataclass
 class EncodedItems(BaseModelOutput):  # type: ignore[misc]
-    """What the encoder returns; `mask` is int64 [B, n], 1 where the output is to be read."""
+    """What the encoder returns; `mask` is int64 [B, n], 1 where the output is to be read; `rows`, of the same shape, of
+    items that it knows, 0 for others."""
 
     mask: Tensor | None = None
+    rows: Tensor | None = None
 
 
 def item_places(layout: TokenLayout, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,13 +64,13 @@ class Semantics:
     item_share : of the head in the scores of a search; the rest is the decoder's
     known : how many IDs of training have vectors of their own, and how many beginnings of IDs
     read_dropout : share dropped while training throughout the encoder, in place of T5's
-    likeness : numbers that say what a token stands for, see `semantic_t5`; 0: none
+    likeness : whether a history that nobody has met is followed by what is like its last item
     """
 
     item_share: float
     known: KnownSizes
     read_dropout: float
-    likeness: int = 0
+    likeness: bool = False
 
 
 class EncoderOfItems(T5Stack):  # type: ignore[misc]
@@ -117,7 +119,7 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
         encoded = super().forward(
             inputs_embeds=vectors.reshape(batch, items, -1), attention_mask=later.expand(batch, 1, items, items)
         )
-        return EncodedItems(encoded.last_hidden_state, mask=mask)
+        return EncodedItems(encoded.last_hidden_state, mask=mask, rows=rows.reshape(batch, items) * mask)
 
 
 def last_state(states: Tensor, mask: Tensor) -> Tensor:

@@ -2,8 +2,8 @@
 
 Knows nothing of attention and of searching.
 
-Symbols: B batch, S sequence of tokens, n items of the longest history, I items known, V vocabulary, M model width, m
-likeness, R rows of a table.
+Symbols: B batch, S sequence of tokens, n items of the longest history, I items known, V vocabulary, M model width, R
+rows of a table, H of the head's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 from training.networks.graph import Graph, Value
 from training.networks.known_ids import hash_parts
-from training.networks.likeness import ALIKE, STATE_OF_NEW
+from training.networks.likeness import ALIKE, MET
 from training.networks.token_tables import expert_place, experts_at, first_tokens, other_rows_at
 
 
@@ -26,7 +26,7 @@ class ItemTables:
     Attributes
     ----------
     tokens : float32 [R or V, M], of tokens
-    own : float32 [I + 1, M], of known IDs, or float16 [depth + beginnings, 2 (M + m)], of what they begin with
+    own : float32 [I + 1, M], of known IDs, or float16 [depth + beginnings, 2 M], of what they begin with
     slots : int32 [slots], rows of `own`
     unknown : row of what has none
     """
@@ -90,14 +90,14 @@ class ItemGraph:
 
         Parameters
         ----------
-        likeness : float32 [H, m]
+        likeness : float32 [H, M]
         state : float32 [B, M], the encoder's at the last item
         history : int64 [B, S]
         last : int64 [B, 1], place of the last item
 
         Returns
         -------
-        float32 [B, M + m]
+        float32 [B, 2 M]
         """
         graph, rows = self._graph, history
         if self._layout.expert_first:
@@ -105,11 +105,12 @@ class ItemGraph:
         is_part = graph.op("GatherND", read.belongs, last, batch_dims=1).unsqueeze(1)
         alike = graph.op("Squeeze", is_part @ likeness.take(rows), np.asarray([1]))
         length = graph.op("Sqrt", graph.op("ReduceSum", alike * alike, np.asarray([1])))
-        known = graph.op("GatherND", read.known, last, batch_dims=1).unsqueeze(1)
-        is_new = (known < np.int32(1)) & (length > 0.0)
+        is_known = (read.known > np.int32(0)).cast("float32") * read.is_read
+        met, counts = (graph.op("ReduceSum", each, np.asarray([1])) for each in (is_known, read.is_read))
+        last_is_new = graph.op("GatherND", is_known, last, batch_dims=1).unsqueeze(1) < 1.0
+        judges = last_is_new & (counts * MET >= met) & (length > 0.0)
         alike = alike / graph.op("Max", length, float(np.finfo(np.float32).tiny)) * ALIKE
-        kept = graph.where(is_new, state * STATE_OF_NEW, state)
-        return graph.concat([kept, graph.where(is_new, alike, 0.0)], axis=1)
+        return graph.concat([graph.where(judges, 0.0, state), graph.where(judges, alike, 0.0)], axis=1)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash: int64 of the same shape."""
@@ -125,30 +126,34 @@ class ItemGraph:
 
         Parameters
         ----------
-        state : float32 [B, M], or as wide as the vectors
+        state : float32 [B, M]
         hashes : int64 [B, C]
 
         Returns
         -------
         float32 [B, C]
         """
-        return self._graph.op("Squeeze", self._vectors(tables, hashes) @ state.unsqueeze(2), np.asarray([2]))
+        return self._graph.op("Squeeze", self._vectors(tables, hashes, None) @ state.unsqueeze(2), np.asarray([2]))
 
-    def expected_best(self, tables: ItemTables, state: Value, hashes: Value) -> Value:
-        """As `expected`, of vectors [..., 2 M] that hold means and scaled variances: the mean and the deviation."""
+    def expected_best(self, tables: ItemTables, state: Value, hashes: Value, further: Value | None) -> Value:
+        """As `expected`, of vectors [..., 2 M] that hold means and scaled variances: the mean and the deviation.
+
+        `further`, int32 [B, 1], says by how many rows the vectors of a request lie further on; None: by none.
+        """
         graph = self._graph
         # One product gives both, as its two columns.
         of_mean, of_variance = state.unsqueeze(2), (state * state).unsqueeze(2)
         nothing = of_mean * 0.0
         upper = graph.concat([of_mean, nothing], axis=2)
-        both = self._vectors(tables, hashes) @ graph.concat(
+        both = self._vectors(tables, hashes, further) @ graph.concat(
             [upper, graph.concat([nothing, of_variance], axis=2)], axis=1
         )
         mean, variance = (both.take(graph.constant(np.int64(column)), axis=2) for column in (0, 1))
         return mean + graph.op("Sqrt", variance)
 
-    def _vectors(self, tables: ItemTables, hashes: Value) -> Value:
-        return tables.own.take(self.rows_in(tables, hashes)).cast("float32")
+    def _vectors(self, tables: ItemTables, hashes: Value, further: Value | None) -> Value:
+        rows = self.rows_in(tables, hashes)
+        return tables.own.take(rows if further is None else rows + further).cast("float32")
 
     def _positions(self, history: Value) -> Value:
         """int64 [S], 0 to S - 1."""

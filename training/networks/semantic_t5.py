@@ -16,16 +16,16 @@ beginning that came after training it expects what the tokens of all items add f
 beginnings behind which the head expects the best items, and ends with the head's own scores, mixed with the decoder's
 log-probabilities.
 
-*What nobody has met is followed by its like.* Transitions say little of a history whose last item came after training.
-Its state is then taken less seriously, and extended by m numbers: the direction of what the item's tokens stand for.
-Every row of the head is extended by what its token stands for, which is never trained; so an item gains by its
-likeness to the last one, and a beginning by what it promises of that. Behind an item of training the m numbers are 0.
+*What nobody has met is followed by its like.* Transitions say little of a history whose items came after training, such
+as one of a domain that is new. What judges is then not the encoder's state but what the tokens of the last item stand
+for, by tables of M numbers that are never trained: what each row of the head stands for, and what lies behind every
+beginning. So both kinds of state have 2 M numbers, of which one half is 0; a search multiplies by the other alone.
 
 All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
 or of training.
 
-Symbols: B batch, S sequence of tokens, n items of the longest history, V vocabulary, M model width, m likeness, D
-decoder positions, I items, W beams; depth = L + N + 1.
+Symbols: B batch, S sequence of tokens, n items of the longest history, V vocabulary, M model width, D decoder
+positions, I items, W beams; depth = L + N + 1.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ from training.networks.item_encoder import (
     read_mask,
 )
 from training.networks.known_ids import KnownIds, KnownSizes, hash_parts, no_suffix_token, rows_in
-from training.networks.likeness import LIKENESS, drawn_to_likes
+from training.networks.likeness import LIKENESS, state_or_likeness
 from training.networks.looking_ahead import UNKNOWN_ITEMS, means_and_spreads
 from training.networks.token_tables import head_rows, head_rows_of_items, head_rows_of_sequences
 
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
-"""float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [depth - 1 + beginnings, 2 (M + m)], int32
-[slots]."""
+"""float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [beginnings + depth - 1, 2 M], int32
+[slots]. With likeness, as many rows more of what lies behind beginnings, of that."""
 
 
 @dataclass
@@ -102,10 +102,10 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         nn.init.zeros_(self.item_head.weight[no_suffix])
         self.item_own = nn.Embedding(known.items + 1, width, padding_idx=0)
         nn.init.zeros_(self.item_own.weight)
-        alike = semantics.likeness
+        alike = width if semantics.likeness else 0
         self.register_buffer(LIKENESS, torch.zeros(head_rows(layout), alike), persistent=alike > 0)
-        ahead = torch.zeros(layout.depth - 1 + known.beginnings, 2 * (width + alike), dtype=torch.float16)
-        self.register_buffer(AHEAD, ahead)
+        rows = (layout.depth - 1 + known.beginnings) * (2 if semantics.likeness else 1)
+        self.register_buffer(AHEAD, torch.zeros(rows, 2 * width, dtype=torch.float16))
         self.register_buffer(AHEAD_SLOTS, torch.zeros(known.beginning_slots, dtype=torch.int32))
         self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
 
@@ -153,7 +153,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         )
 
     def item_vectors(self, items: Tensor) -> Tensor:
-        """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M + m]."""
+        """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M or 2 M]."""
         vectors: Tensor = self.vectors_of_tokens(items) + self._extended(self._own_vectors(items))
         return vectors
 
@@ -163,11 +163,11 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         return vectors
 
     def _of_rows(self, rows: Tensor) -> Tensor:
-        """int64 [...] -> float32 [..., M + m]."""
+        """int64 [...] -> float32 [..., M or 2 M]."""
         return torch.cat([self.item_head(rows), self.item_likeness[rows]], dim=-1)
 
     def _extended(self, vectors: Tensor) -> Tensor:
-        """float32 [..., M] -> [..., M + m], with zeros."""
+        """float32 [..., M] -> [..., M or 2 M], the rest zeros."""
         return F.pad(vectors, (0, self.item_likeness.shape[1]))
 
     def _own_vectors(self, items: Tensor) -> Tensor:
@@ -197,22 +197,34 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         items : int64 [I, depth] tokens of all items
         weights : float32 [I], above 0
         """
-        tokens_left, own = self.vectors_of_tokens(items), self._extended(self._own_vectors(items))
-        sums = torch.zeros_like(self.item_ahead, dtype=own.dtype)
+        own = self._own_vectors(items)
+        tables = [self._ahead(self.item_head.weight, own, items, weights)]
+        if self.item_likeness.shape[1]:
+            tables.append(self._ahead(self.item_likeness, torch.zeros_like(own), items, weights))
+        self.item_ahead.copy_(torch.cat(tables))
+
+    def _ahead(self, table: Tensor, own: Tensor, items: Tensor, weights: Tensor) -> Tensor:
+        """`look_ahead` by the rows float32 [H, M], and what items have beyond them, [I, M]."""
+        tokens_left = table[head_rows_of_items(self.layout, items)].sum(dim=1)
+        sums = own.new_zeros(self._beginnings(), 2 * own.shape[1])
         counts, hashes = own.new_zeros(len(sums), 2), torch.zeros_like(items[:, 0])
         each = torch.stack([weights, torch.ones_like(weights)], dim=1)
         for length, rows_of_tokens in enumerate(head_rows_of_items(self.layout, items)[:, :-1].T):
-            tokens_left = tokens_left - self._of_rows(rows_of_tokens)
+            tokens_left = tokens_left - table[rows_of_tokens]
             hashes = hashes + self.hash_parts[items[:, length]]
             unknown = torch.full_like(hashes, length)
             for rows, left in ((rows_in(self.ahead_slots, hashes), tokens_left + own), (unknown, tokens_left)):
                 sums.index_add_(0, rows, torch.cat([left, left.square()], dim=1) * weights[:, None])
                 counts.index_add_(0, rows, each)
         counts[: items.shape[1] - 1, 1] = UNKNOWN_ITEMS
-        self.item_ahead.copy_(means_and_spreads(sums, counts))
+        return means_and_spreads(sums, counts)
+
+    def _beginnings(self) -> int:
+        """Rows of `item_ahead` by the head."""
+        return len(self.item_ahead) // (2 if self.item_likeness.shape[1] else 1)
 
     def judging_state(self, encoded: EncodedItems, history: Tensor, mask: Tensor) -> Tensor:
-        """What items are judged by: the encoder's state at the last one, and likeness to it if it is new.
+        """What items are judged by: the encoder's state at the last one, or likeness to it if the history is new.
 
         Parameters
         ----------
@@ -221,7 +233,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
         Returns
         -------
-        float32 [B, M + m]
+        float32 [B, M or 2 M]
         """
         state = last_state(encoded.last_hidden_state, read_mask(encoded, mask))
         if not self.item_likeness.shape[1]:
@@ -229,11 +241,10 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         places, _ = item_places(self.layout, history, mask)
         is_part = (places == places[:, -1:]) & (mask == 1)
         content = self.item_likeness[head_rows_of_sequences(self.layout, history)] * is_part[..., None]
-        rows = rows_in(self.encoder.item_slots, (self.hash_parts[history] * is_part).sum(dim=1))
-        return drawn_to_likes(state, content.sum(dim=1), rows)
+        return state_or_likeness(state, content.sum(dim=1), encoded.rows, encoded.mask)
 
     def guide(self, state: Tensor) -> Tensor:
-        """What a row adds to the score of what is written: states float32 [B, M + m] -> [B, H]."""
+        """What a row adds to the score of what is written: states float32 [B, M or 2 M] -> [B, H]."""
         bias: Tensor = self.item_share * (state @ torch.cat([self.item_head.weight, self.item_likeness], dim=1).T)
         return bias
 
@@ -242,7 +253,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
         Parameters
         ----------
-        state : float32 [B, M + m], what items are judged by
+        state : float32 [B, M or 2 M], what items are judged by
         hashes : int64 [B, C], sums of the hash parts of what is written
         position : of the last token that is
 
@@ -250,11 +261,16 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         -------
         float32 [B, C]; IDs that training did not see have nothing beyond their tokens
         """
+        by_head = state[:, : self.item_head.embedding_dim]
         if position == self.layout.depth - 1:
-            own = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)]
-            expected = own @ state[:, : own.shape[2], None]
+            expected = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)] @ by_head[:, :, None]
         else:
-            vectors = self.item_ahead[rows_in(self.ahead_slots, hashes, position)].to(state.dtype)
+            rows = rows_in(self.ahead_slots, hashes, position)
+            if state.shape[1] > by_head.shape[1]:
+                by_likeness = state[:, by_head.shape[1] :]
+                rows = rows + self._beginnings() * (by_likeness != 0).any(dim=1, keepdim=True)
+                state = by_head + by_likeness
+            vectors = self.item_ahead[rows].to(state.dtype)
             means, variances = vectors.chunk(2, dim=2)
             expected = means @ state[:, :, None] + (variances @ state.square()[:, :, None]).sqrt()
         found: Tensor = self.item_share * expected.squeeze(2)
@@ -274,4 +290,5 @@ def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes 
     slots = state[AHEAD_SLOTS]
     if bool(((slots > 0) & (slots < layout.depth - 1)).any()):
         raise ModelError("the recommender looks ahead in a way that is no longer known; train it anew")
-    return KnownSizes(sizes[0] - 1, sizes[1], sizes[2] - layout.depth + 1, sizes[3])
+    beginnings = sizes[2] // (2 if LIKENESS in state else 1)
+    return KnownSizes(sizes[0] - 1, sizes[1], beginnings - layout.depth + 1, sizes[3])

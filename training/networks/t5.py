@@ -51,8 +51,7 @@ class T5Settings(Strict):
     item_head : share of the head over items in the scores of a search, which comes with reading items; the rest is the
         decoder's
     read_dropout : share dropped while training in an encoder of items; `dropout` is then the decoder's alone
-    likeness : numbers that say what a token stands for, by which a network that reads items finds what is like the last
-        item where that came after training; 0: none
+    likeness : whether a network that reads items finds what is like the last item where a history came after training
     """
 
     d_model: Annotated[int, Field(ge=1)] = 128
@@ -68,7 +67,7 @@ class T5Settings(Strict):
     history: Literal["tokens", "items"] = "tokens"
     item_head: Annotated[float, Field(ge=0, lt=1)] = 0.0
     read_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    likeness: Annotated[int, Field(ge=0)] = 0
+    likeness: bool = False
 
     @model_validator(mode="after")
     def _reads_and_judges(self) -> Self:

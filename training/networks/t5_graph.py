@@ -58,7 +58,7 @@ class EncodedHistory:
     keys_values : by decoder layer, two float32 [B, S, H * d]
     mask : float32 [B, 1, 1, S], 0 where a token is and `MASKED` where padding is
     batch : int64 [1], B
-    state : float32 [B, M + m], what items are judged by, where the encoder reads items
+    state : float32 [B, M or 2 M], what items are judged by, where the encoder reads items
     """
 
     keys_values: list[KeysValues]
@@ -219,7 +219,7 @@ class T5Graph:
         return Step(self._graph.op("LogSoftmax", x @ self._to_logits, axis=-1), present)
 
     def guide(self, state: Value) -> Value:
-        """As `SemanticT5.guide`: float32 [B, M + m] -> float32 [B, H]."""
+        """As `SemanticT5.guide`: float32 [B, M or 2 M] -> float32 [B, H]."""
         rows = self._state[HEAD].float().numpy()
         if self._likeness is not None:
             rows = np.concatenate([rows, self._likeness], axis=1)
@@ -227,14 +227,21 @@ class T5Graph:
 
     def prospect(self, state: Value, hashes: Value, position: int) -> Value:
         """As `SemanticT5.prospect`: int64 [B, C] -> float32 [B, C]."""
-        asked = state * self.item_share
+        graph, width, further = self._graph, self._shape.d_model, None
+        asked = by_head = state * self.item_share
+        if self._likeness is not None:
+            by_head, alike = (
+                graph.op("Slice", asked, np.asarray([at]), np.asarray([at + width]), np.asarray([1]))
+                for at in (0, width)
+            )
+            # One of the two is nothing.
+            asked = by_head + alike
+            judges = graph.op("ReduceSum", alike * alike, np.asarray([1])) > 0.0
+            further = judges.cast("int32") * np.int32(len(self._state[AHEAD]) // 2)
         if position == self.layout.depth - 1:
-            if self._likeness is not None:
-                asked = self._graph.op(
-                    "Slice", asked, np.asarray([0]), np.asarray([self._shape.d_model]), np.asarray([1])
-                )
-            return self._items.expected(self._tables(HEAD, HEAD_OWN, ITEM_SLOTS), asked, hashes)
-        return self._items.expected_best(self._tables(HEAD, AHEAD, AHEAD_SLOTS, unknown=position), asked, hashes)
+            return self._items.expected(self._tables(HEAD, HEAD_OWN, ITEM_SLOTS), by_head, hashes)
+        tables = self._tables(HEAD, AHEAD, AHEAD_SLOTS, unknown=position)
+        return self._items.expected_best(tables, asked, hashes, further)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash."""

@@ -4,7 +4,7 @@ Content is the items' embeddings by their principal components, the weaker ones 
 domain apart. A row holds what its token says of that beyond the tokens before it, as `content_start` has it. Any kind
 of tokenizer will do. Knows nothing of files.
 
-Symbols: I items, D width of an embedding, m likeness, H rows of the head's table (`token_tables.head_rows`).
+Symbols: I items, D width of an embedding, M width of the rows, H rows of the head's table (`token_tables.head_rows`).
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def likeness_rows(layout: TokenLayout, tokens: Tensor, embeddings: NDArray[np.fl
     ----------
     tokens : int64 [I, L + N + 1]
     embeddings : float32 [I, D]
-    width : m
+    width : M
 
     Returns
     -------
-    float32 [H, m], whose sums of the items have a mean square length of 1; zeros where no item has the row
+    float32 [H, M], whose sums of the items have a mean square length of 1; zeros where no item has the row
     """
     content = torch.from_numpy(principal_components(embeddings, width))
     deviations = content.std(dim=0, correction=0)

@@ -107,7 +107,7 @@ class Trainer:
         if embeddings is not None and parameters.content_start:
             start_from_content(network, corpus.layout, tokens, embeddings, parameters.content_start)
         if embeddings is not None and isinstance(network, SemanticT5) and parameters.network.likeness:
-            network.item_likeness.copy_(likeness_rows(corpus.layout, tokens, embeddings, parameters.network.likeness))
+            network.item_likeness.copy_(likeness_rows(corpus.layout, tokens, embeddings, network.model_dim))
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
