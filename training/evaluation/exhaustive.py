@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
@@ -23,7 +25,7 @@ BATCH = 256
 def judged_ranks(
     trained: TrainedRecommender, domain: DomainData, values: IntArray, examples: Examples
 ) -> JudgedRanks | None:
-    """Where a recommender's head ranks each target; None where it has no head.
+    """Where a recommender's head ranks each target, in the middle of those with the same score; None where it has none.
 
     Parameters
     ----------
@@ -42,8 +44,15 @@ def judged_ranks(
         states = model.judging_state(model.encoder(read, mask), read, mask)
         targets = torch.from_numpy(examples.targets[batch].astype(np.int64))[:, None]
         scores = states @ vectors.T
-        ranks.known[batch] = (scores > scores.gather(1, targets)).sum(dim=1).numpy()
+        of_known = scores.gather(1, targets)
         scores.scatter_(1, targets, -torch.inf)
+        ranks.known[batch] = _places(scores, of_known)
         of_new = (states * as_new[targets[:, 0]]).sum(dim=1, keepdim=True)
-        ranks.new[batch] = (scores > of_new).sum(dim=1).numpy()
+        ranks.new[batch] = _places(scores, of_new)
     return ranks
+
+
+def _places(scores: Tensor, wanted: Tensor) -> NDArray[np.int64]:
+    """How many of the others come first, half of those with the same score too: float32 [B, I], [B, 1] -> [B]."""
+    places: NDArray[np.int64] = ((scores > wanted).sum(dim=1) + (scores == wanted).sum(dim=1) // 2).numpy()
+    return places
