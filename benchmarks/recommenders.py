@@ -22,8 +22,9 @@ from service.engine.sessions import Runtime
 from service.index.trie import CodeTrie, TrieArrays
 from service.semantic_ids import IntArray
 from training.export.recommender import export_recommender
+from training.networks.item_encoder import HEAD_SCALE
 from training.networks.known_ids import KnownIds
-from training.networks.semantic_t5 import HEAD_SCALE, SemanticT5
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import T5Settings, build_t5
 
 HEAD = 0.97

@@ -56,6 +56,7 @@ def random_model(
         model.shared.weight.normal_(std=1.5)
     if isinstance(model, SemanticT5) and items is not None and ids is not None:
         model.know(ids)
+        model.item_likeness.normal_()
         model.look_ahead(items, torch.rand(len(items)) + 0.5)
     return model
 

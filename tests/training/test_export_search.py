@@ -36,7 +36,8 @@ from service.ranked_lists import compare_lists
 from service.semantic_ids import TokenLayout
 from training.export.recommender import export_recommender
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
-from training.networks.semantic_t5 import SemanticT5, last_state
+from training.networks.item_encoder import last_state
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import T5Settings
 from training.networks.t5_graph import distance_buckets
 
@@ -86,6 +87,8 @@ def search(
 EXPERT_FIRST = replace(LAYOUT, expert_first=True)
 ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6, "decoder_layers": 1})
 HEAD_ALONE = ITEMS.model_copy(update={"item_head": 1.0})
+ALIKE = ITEMS.model_copy(update={"likeness": True})
+ALIKE_ALONE = ALIKE.model_copy(update={"item_head": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -98,8 +101,14 @@ HEAD_ALONE = ITEMS.model_copy(update={"item_head": 1.0})
         (ITEMS, 4, LAYOUT),
         (ITEMS, 5, EXPERT_FIRST),
         (HEAD_ALONE, 7, EXPERT_FIRST),
+        (ALIKE, 7, LAYOUT),
+        (ALIKE, 8, EXPERT_FIRST),
+        (ALIKE_ALONE, 9, EXPERT_FIRST),
     ],
-    ids=["relu", "again", "gated", "expert first", "items", "items, expert first", "head alone"],
+    ids=[
+        *("relu", "again", "gated", "expert first", "items", "items, expert first", "head alone"),
+        *("likes", "likes, expert first", "likes, head alone"),
+    ],
 )
 def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, layout: TokenLayout, tmp_path: Path) -> None:
     items = random_items(seed, (120,), layout)

@@ -188,17 +188,20 @@ def test_items_of_the_history_can_be_removed(
     assert figures["history_items_removed"] is True
 
 
+@pytest.mark.parametrize("likeness", [False, True])
 def test_a_head_is_also_measured_without_a_search(
-    trained: tuple[Path, Path], dataset: Path, values: np.ndarray, tmp_path: Path
+    trained: tuple[Path, Path], dataset: Path, values: np.ndarray, tmp_path: Path, likeness: bool
 ) -> None:
     """With beams for everything and hardly a word from the decoder, both find the same."""
-    settings = TINY.model_copy(update={"history": "items", "item_head": 1 - 1e-6})
+    settings = TINY.model_copy(update={"history": "items", "item_head": 1 - 1e-6, "likeness": likeness})
     tokens = torch.from_numpy(LAYOUT.tokens(values).astype(np.int64))
     torch.manual_seed(1)
-    ids = KnownIds.of(LAYOUT, tokens)
+    # With most of the items new, most of the histories are.
+    ids = KnownIds.of(LAYOUT, tokens[: len(tokens) // 4] if likeness else tokens)
     model = build_t5(LAYOUT, settings, ids.sizes)
     assert isinstance(model, SemanticT5)
     model.know(ids)
+    model.item_likeness.normal_()
     with torch.no_grad():
         model.item_own.weight[1:].normal_(std=0.1)
     save_weights(tmp_path, model.state_dict())

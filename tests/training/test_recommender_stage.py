@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from recommender_planted import LAYOUT, TINY, random_values, ring_domain, tiny_parameters
 
 from service.errors import ConfigError
 from service.semantic_ids import TokenLayout
 from training.data.dataset import Dataset, write_domain, write_index
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import load_recommender
+from training.recommender.likeness import likeness_rows
 from training.recommender.stage import load_corpus, train_recommender
 from training.stage import FIGURES, LOG, read_figures
 from training.tokenizer.ids import DomainIds, write_ids
@@ -119,6 +122,23 @@ def test_training_begins_from_content_only_where_it_is_given(dataset: Path, toke
         train_recommender(dataset, tokenizer, out, parameters.model_copy(update={"content_start": share}), tmp_path)
         losses.append(json.loads((out / LOG).read_text().splitlines()[0])["loss"])
     assert losses[0] != losses[1]
+
+
+def test_likeness_is_made_of_content_and_stays_as_it_was_made(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
+    network = {**TINY.model_dump(), "history": "items", "item_head": 0.6, "likeness": True}
+    parameters = tiny_parameters(epochs=1, domains=["other", "ring"], network=network, average=0.9)
+    with pytest.raises(ConfigError, match="give --embeddings the folder"):
+        train_recommender(dataset, tokenizer, tmp_path, parameters)
+    vectors = np.random.default_rng(0).normal(size=(48, 6)).astype(np.float32)
+    for name, part in zip(("other", "ring"), np.split(vectors, 2), strict=True):
+        np.save(tmp_path / f"{name}.npy", part)
+    train_recommender(dataset, tokenizer, tmp_path / "out", parameters, tmp_path)
+    corpus, trained = load_corpus(Dataset.open(dataset), tokenizer, parameters), load_recommender(tmp_path / "out")
+    tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
+    expected = likeness_rows(corpus.layout, tokens, vectors, TINY.d_model)
+    assert isinstance(trained.model, SemanticT5)
+    torch.testing.assert_close(trained.model.item_likeness, expected, rtol=0, atol=0)
+    assert trained.settings.likeness
 
 
 def test_two_processes_train_one_recommender(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:

@@ -19,16 +19,10 @@ from torch.nn import functional as F
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
+from training.networks.item_encoder import HEAD_SCALE, EncoderOfItems, last_state
 from training.networks.known_ids import KnownIds, hash_parts, rows_in
-from training.networks.semantic_t5 import (
-    HEAD_SCALE,
-    SPREAD,
-    EncoderOfItems,
-    SemanticT5,
-    expected_maximum,
-    known_sizes,
-    last_state,
-)
+from training.networks.looking_ahead import SPREAD, expected_maximum
+from training.networks.semantic_t5 import SemanticT5, known_sizes
 from training.networks.t5 import T5Settings, build_t5
 from training.networks.token_tables import (
     code_positions,
@@ -57,17 +51,18 @@ def tokens_of(corpus: Corpus) -> torch.Tensor:
     return torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
 
 
-def built(corpus: Corpus, seed: int = 0, known: slice = slice(None)) -> SemanticT5:
+def built(corpus: Corpus, seed: int = 0, known: slice = slice(None), likeness: bool = False) -> SemanticT5:
     """A network with vectors for some of a corpus' IDs, none of them zero."""
     torch.manual_seed(seed)
     items = tokens_of(corpus)[known]
     ids = KnownIds.of(corpus.layout, items)
-    model = build_t5(corpus.layout, JUDGES, ids.sizes).eval()
+    model = build_t5(corpus.layout, JUDGES.model_copy(update={"likeness": likeness}), ids.sizes).eval()
     assert isinstance(model, SemanticT5)
     with torch.no_grad():
         model.encoder.reader_own.weight[1:].normal_(std=0.1)
         model.item_own.weight[1:].normal_(std=0.3)
     model.know(ids)
+    model.item_likeness.normal_(generator=torch.Generator().manual_seed(seed))
     model.look_ahead(items, torch.rand(len(items)) + 0.5)
     return model
 
@@ -76,6 +71,11 @@ def encoded(model: SemanticT5, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
     found = model.encoder(torch.from_numpy(batch.history), torch.from_numpy(batch.mask))
     assert found.mask is not None
     return found.last_hidden_state, found.mask
+
+
+def judging_state(model: SemanticT5, batch: Batch) -> torch.Tensor:
+    history, mask = torch.from_numpy(batch.history), torch.from_numpy(batch.mask)
+    return model.judging_state(model.encoder(history, mask), history, mask)
 
 
 def test_its_layers_begin_as_those_of_t5() -> None:
@@ -91,7 +91,7 @@ def test_its_layers_begin_as_those_of_t5() -> None:
 def test_a_network_that_reads_items_is_told_how_many() -> None:
     with pytest.raises(ModelError, match="known IDs"):
         build_t5(LAYOUT, JUDGES)
-    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}):
+    for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}, {"likeness": True}):
         with pytest.raises(ValidationError, match="item_head"):
             T5Settings(**settings)
 
@@ -285,9 +285,10 @@ def test_known_ids_have_rows_of_their_own() -> None:
 
 
 @LAYOUTS
-def test_validation_finds_what_generate_finds(layout: TokenLayout) -> None:
+@pytest.mark.parametrize("likeness", [False, True])
+def test_validation_finds_what_generate_finds(layout: TokenLayout, likeness: bool) -> None:
     corpus = ring_corpus(users=30, layout=layout)
-    model = built(corpus, seed=1, known=slice(0, 18))
+    model = built(corpus, seed=1, known=slice(0, 8), likeness=likeness)
     lists = Validator(corpus, users=20, beams=10, max_history=20, seed=0).ranked_lists(model)
     tokens = corpus.layout.tokens(corpus.values)
     examples = corpus.validation.take(sample_users(corpus.validation, 1, 20, seed=0))
@@ -297,13 +298,15 @@ def test_validation_finds_what_generate_finds(layout: TokenLayout) -> None:
 
 
 @LAYOUTS
-def test_a_found_item_has_the_score_of_decoder_and_head(layout: TokenLayout) -> None:
+@pytest.mark.parametrize("likeness", [False, True])
+def test_a_found_item_has_the_score_of_decoder_and_head(layout: TokenLayout, likeness: bool) -> None:
     corpus = ring_corpus(users=10, layout=layout)
-    model, tokens = built(corpus, seed=2), corpus.layout.tokens(corpus.values)
+    model = built(corpus, seed=2, known=slice(0, 8), likeness=likeness)
+    tokens = corpus.layout.tokens(corpus.values)
     batch, beams = collate(corpus, corpus.validation, 20), len(corpus.values)
     found = generate_lists(model, batch.history, batch.mask, AllowedTokens(tokens), beams)
     with torch.inference_mode():
-        judged = 0.6 * last_state(*encoded(model, batch)) @ model.item_vectors(tokens_of(corpus)).T
+        judged = 0.6 * judging_state(model, batch) @ model.item_vectors(tokens_of(corpus)).T
     for row in range(len(batch.history)):
         written = score_every_item(model, batch.history[row], batch.mask[row], tokens)
         expected = 0.4 * written + judged[row].numpy()

@@ -31,7 +31,8 @@ def train_recommender(
     embeddings: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that `unitok embed` wrote; needed where the configuration's `content_start` is above 0.",
+            help="Folder that `unitok embed` wrote; needed where the configuration has a `content_start` above 0 or "
+            "`likeness`.",
             show_default=False,
         ),
     ] = None,

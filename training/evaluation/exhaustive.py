@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import Examples
 from training.evaluation.protocol import batched_histories
 from training.evaluation.ranking import JudgedRanks
-from training.networks.semantic_t5 import SemanticT5, last_state
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 
 BATCH = 256
@@ -23,7 +25,7 @@ BATCH = 256
 def judged_ranks(
     trained: TrainedRecommender, domain: DomainData, values: IntArray, examples: Examples
 ) -> JudgedRanks | None:
-    """Where a recommender's head ranks each target; None where it has no head.
+    """Where a recommender's head ranks each target, in the middle of those with the same score; None where it has none.
 
     Parameters
     ----------
@@ -38,12 +40,19 @@ def judged_ranks(
     for batch, history in batched_histories(
         layout, domain, values, examples, max_history=trained.max_history, size=BATCH
     ):
-        encoded = model.encoder(torch.from_numpy(history.tokens), torch.from_numpy(history.mask))
-        states = last_state(encoded.last_hidden_state, encoded.mask)
+        read, mask = torch.from_numpy(history.tokens), torch.from_numpy(history.mask)
+        states = model.judging_state(model.encoder(read, mask), read, mask)
         targets = torch.from_numpy(examples.targets[batch].astype(np.int64))[:, None]
         scores = states @ vectors.T
-        ranks.known[batch] = (scores > scores.gather(1, targets)).sum(dim=1).numpy()
+        of_known = scores.gather(1, targets)
         scores.scatter_(1, targets, -torch.inf)
+        ranks.known[batch] = _places(scores, of_known)
         of_new = (states * as_new[targets[:, 0]]).sum(dim=1, keepdim=True)
-        ranks.new[batch] = (scores > of_new).sum(dim=1).numpy()
+        ranks.new[batch] = _places(scores, of_new)
     return ranks
+
+
+def _places(scores: Tensor, wanted: Tensor) -> NDArray[np.int64]:
+    """How many of the others come first, half of those with the same score too: float32 [B, I], [B, 1] -> [B]."""
+    places: NDArray[np.int64] = ((scores > wanted).sum(dim=1) + (scores == wanted).sum(dim=1) // 2).numpy()
+    return places

@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from service.semantic_ids import PAD_TOKEN, IntArray
-from training.networks.semantic_t5 import SemanticT5, last_state
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.token_tables import head_rows_of_written, shift_after
 
 DEAD = -1e8
@@ -78,7 +78,7 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
     Parameters
     ----------
     model : with a head
-    state : float32 [B, M], the encoder's at the last item
+    state : float32 [B, M or 2 M], what it judges by
 
     Attributes
     ----------
@@ -95,8 +95,8 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
         """The guide of B histories [B, S]; None where the network has no head."""
         if not isinstance(model, SemanticT5):
             return None
-        encoded = model.encoder(torch.from_numpy(history), torch.from_numpy(mask))
-        return cls(model, last_state(encoded.last_hidden_state, encoded.mask))
+        read, there = torch.from_numpy(history), torch.from_numpy(mask)
+        return cls(model, model.judging_state(model.encoder(read, there), read, there))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores float32 [B * beams, V] of what may follow the tokens written, which the start token leads."""

@@ -85,7 +85,7 @@ class Written:
     prospect : float32 [B, P], what the head expects beyond the tokens
     shift : int32 [B, P], where the rows of the codes to come begin, by the expert that was written
     guide : float32 [B, H], what it adds for each row of its table
-    state : float32 [B, M], what it judges by
+    state : float32 [B, M or 2 M], what it judges by
     """
 
     hashes: Value

@@ -3,7 +3,7 @@
 Knows nothing of attention and of searching.
 
 Symbols: B batch, S sequence of tokens, n items of the longest history, I items known, V vocabulary, M model width, R
-rows of a table.
+rows of a table, H of the head's.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 from training.networks.graph import Graph, Value
 from training.networks.known_ids import hash_parts
+from training.networks.likeness import ALIKE, MET
 from training.networks.token_tables import expert_place, experts_at, first_tokens, other_rows_at
 
 
@@ -36,6 +37,24 @@ class ItemTables:
     unknown: int
 
 
+@dataclass(frozen=True)
+class ReadItems:
+    """Items of histories.
+
+    Attributes
+    ----------
+    vectors : float32 [B, n, M]
+    is_read : float32 [B, n], 1 where a history has an item
+    belongs : float32 [B, n, S], 1 where a token is of an item
+    known : int32 [B, n], row of an ID, 0 where it has none
+    """
+
+    vectors: Value
+    is_read: Value
+    belongs: Value
+    known: Value
+
+
 class ItemGraph:
     """Adds operations on items to a graph."""
 
@@ -43,16 +62,12 @@ class ItemGraph:
         self._graph = graph
         self._layout = layout
 
-    def read(self, tables: ItemTables, history: Value, history_mask: Value) -> tuple[Value, Value]:
+    def read(self, tables: ItemTables, history: Value, history_mask: Value) -> ReadItems:
         """One vector an item.
 
         Parameters
         ----------
         history, history_mask : int64 [B, S], right-padded
-
-        Returns
-        -------
-        float32 [B, n, M], and float32 [B, n], 1 where a history has an item
         """
         graph = self._graph
         is_read = history_mask > 0
@@ -65,10 +80,37 @@ class ItemGraph:
         is_part = graph.op("Not", places.unsqueeze(1).differs(numbers)) & is_read.unsqueeze(1)
         belongs = is_part.cast("float32")
         hashes = graph.op("ReduceSum", is_part.cast("int64") * self.parts(history).unsqueeze(1), np.asarray([2]))
-        own = tables.own.take(self.rows_in(tables, graph.op("Squeeze", hashes, np.asarray([2]))))
-        vectors = belongs @ tables.tokens.take(self._rows_of_sequences(history, positions)) + own
+        known = self.rows_in(tables, graph.op("Squeeze", hashes, np.asarray([2])))
+        vectors = belongs @ tables.tokens.take(self._rows_of_sequences(history, positions)) + tables.own.take(known)
         tokens_of_item = graph.op("ReduceSum", belongs, np.asarray([2]), keepdims=0)
-        return vectors, (tokens_of_item > 0.0).cast("float32")
+        return ReadItems(vectors, (tokens_of_item > 0.0).cast("float32"), belongs, known)
+
+    def judging_state(self, likeness: Value, state: Value, history: Value, read: ReadItems, last: Value) -> Value:
+        """As `SemanticT5.judging_state`.
+
+        Parameters
+        ----------
+        likeness : float32 [H, M]
+        state : float32 [B, M], the encoder's at the last item
+        history : int64 [B, S]
+        last : int64 [B, 1], place of the last item
+
+        Returns
+        -------
+        float32 [B, 2 M]
+        """
+        graph, rows = self._graph, history
+        if self._layout.expert_first:
+            rows = self._rows_of_sequences(history, self._positions(history))
+        is_part = graph.op("GatherND", read.belongs, last, batch_dims=1).unsqueeze(1)
+        alike = graph.op("Squeeze", is_part @ likeness.take(rows), np.asarray([1]))
+        length = graph.op("Sqrt", graph.op("ReduceSum", alike * alike, np.asarray([1])))
+        is_known = (read.known > np.int32(0)).cast("float32") * read.is_read
+        met, counts = (graph.op("ReduceSum", each, np.asarray([1])) for each in (is_known, read.is_read))
+        last_is_new = graph.op("GatherND", is_known, last, batch_dims=1).unsqueeze(1) < 1.0
+        judges = last_is_new & (counts * MET >= met) & (length > 0.0)
+        alike = alike / graph.op("Max", length, float(np.finfo(np.float32).tiny)) * ALIKE
+        return graph.concat([graph.where(judges, 0.0, state), graph.where(judges, alike, 0.0)], axis=1)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash: int64 of the same shape."""
@@ -91,23 +133,27 @@ class ItemGraph:
         -------
         float32 [B, C]
         """
-        return self._graph.op("Squeeze", self._vectors(tables, hashes) @ state.unsqueeze(2), np.asarray([2]))
+        return self._graph.op("Squeeze", self._vectors(tables, hashes, None) @ state.unsqueeze(2), np.asarray([2]))
 
-    def expected_best(self, tables: ItemTables, state: Value, hashes: Value) -> Value:
-        """As `expected`, of vectors [..., 2 M] that hold means and scaled variances: the mean and the deviation."""
+    def expected_best(self, tables: ItemTables, state: Value, hashes: Value, further: Value | None) -> Value:
+        """As `expected`, of vectors [..., 2 M] that hold means and scaled variances: the mean and the deviation.
+
+        `further`, int32 [B, 1], says by how many rows the vectors of a request lie further on; None: by none.
+        """
         graph = self._graph
         # One product gives both, as its two columns.
         of_mean, of_variance = state.unsqueeze(2), (state * state).unsqueeze(2)
         nothing = of_mean * 0.0
         upper = graph.concat([of_mean, nothing], axis=2)
-        both = self._vectors(tables, hashes) @ graph.concat(
+        both = self._vectors(tables, hashes, further) @ graph.concat(
             [upper, graph.concat([nothing, of_variance], axis=2)], axis=1
         )
         mean, variance = (both.take(graph.constant(np.int64(column)), axis=2) for column in (0, 1))
         return mean + graph.op("Sqrt", variance)
 
-    def _vectors(self, tables: ItemTables, hashes: Value) -> Value:
-        return tables.own.take(self.rows_in(tables, hashes)).cast("float32")
+    def _vectors(self, tables: ItemTables, hashes: Value, further: Value | None) -> Value:
+        rows = self.rows_in(tables, hashes)
+        return tables.own.take(rows if further is None else rows + further).cast("float32")
 
     def _positions(self, history: Value) -> Value:
         """int64 [S], 0 to S - 1."""

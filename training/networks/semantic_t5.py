@@ -16,6 +16,11 @@ beginning that came after training it expects what the tokens of all items add f
 beginnings behind which the head expects the best items, and ends with the head's own scores, mixed with the decoder's
 log-probabilities.
 
+*What nobody has met is followed by its like.* Transitions say little of a history whose items came after training, such
+as one of a domain that is new. What judges is then not the encoder's state but what the tokens of the last item stand
+for, by tables of M numbers that are never trained: what each row of the head stands for, and what lies behind every
+beginning. So both kinds of state have 2 M numbers, of which one half is 0; a search multiplies by the other alone.
+
 All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
 or of training.
 
@@ -32,39 +37,30 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
-from transformers.models.t5.modeling_t5 import T5Stack
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
-from training.networks.known_ids import KnownIds, KnownSizes, hash_parts, no_suffix_token, rows_in
-from training.networks.token_tables import (
-    head_rows,
-    head_rows_of_items,
-    rows_of_sequences,
-    starts_item,
-    table_rows,
+from training.networks.item_encoder import (
+    HEAD_SCALE,
+    ITEM_SLOTS,
+    EncodedItems,
+    EncoderOfItems,
+    Semantics,
+    item_places,
+    last_state,
+    read_mask,
 )
+from training.networks.known_ids import KnownIds, KnownSizes, hash_parts, no_suffix_token, rows_in
+from training.networks.likeness import LIKENESS, state_or_likeness
+from training.networks.looking_ahead import UNKNOWN_ITEMS, means_and_spreads
+from training.networks.token_tables import head_rows, head_rows_of_items, head_rows_of_sequences
 
-READER, READER_OWN, ITEM_SLOTS = "encoder.reader.weight", "encoder.reader_own.weight", "encoder.item_slots"
-"""Tensors that only such a network has: float32 [R, M], R as `token_tables.table_rows`, [I + 1, M], int32 [slots]."""
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
-"""float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [depth - 1 + beginnings, 2 M], int32 [slots]."""
-SPREAD = 2.0
-"""Weight c of the spread in what a beginning is expected to lead to; 1.3 to 2.5 lose least of the best items."""
-UNKNOWN_ITEMS = 2.0
-"""How many items a beginning that came after training is taken to lead to."""
-HEAD_SCALE = 0.1
-"""Standard deviation of an item's vector in a fresh head, and in a fresh reader before it is scaled up again: Adam
-moves small numbers as fast as large ones."""
-
-
-@dataclass
-class EncodedItems(BaseModelOutput):  # type: ignore[misc]
-    """What the encoder returns; `mask` is int64 [B, n], 1 where the output is to be read."""
-
-    mask: Tensor | None = None
+"""float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [beginnings + depth - 1, 2 M], int32
+[slots]. With likeness, as many rows more of what lies behind beginnings, of that."""
 
 
 @dataclass
@@ -73,90 +69,6 @@ class SemanticOutput(Seq2SeqLMOutput):  # type: ignore[misc]
     are, and, where that is asked for, as they would be if some were new."""
 
     item_vectors: Tensor | None = None
-
-
-def item_places(layout: TokenLayout, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """To which item of its history each token belongs.
-
-    Parameters
-    ----------
-    tokens, mask : int64 [B, S], right-padded
-
-    Returns
-    -------
-    int64 [B, S], from 0 (padding: the last item); int64 [B, n], 1 where a history has an item
-    """
-    begins = starts_item(layout, tokens) & (mask == 1)
-    begins[:, 0] = True  # also of a history of nothing, which is one padding token
-    places = begins.long().cumsum(dim=1) - 1
-    counts = places[:, -1:] + 1
-    items = torch.arange(int(counts.max()), device=tokens.device)
-    return places, (items < counts).long()
-
-
-@dataclass(frozen=True)
-class Semantics:
-    """What a network has beyond T5.
-
-    Attributes
-    ----------
-    item_share : of the head in the scores of a search; the rest is the decoder's
-    known : how many IDs of training have vectors of their own, and how many beginnings of IDs
-    read_dropout : share dropped while training throughout the encoder, in place of T5's
-    """
-
-    item_share: float
-    known: KnownSizes
-    read_dropout: float
-
-
-class EncoderOfItems(T5Stack):  # type: ignore[misc]
-    """T5's encoder over items: tokens in, a state an item out, which has seen no later one.
-
-    Parameters
-    ----------
-    config : of T5's encoder
-    layout : of the tokens
-    semantics : how many IDs have a vector of their own
-    """
-
-    def __init__(self, config: T5Config, layout: TokenLayout, semantics: Semantics) -> None:
-        super().__init__(config)
-        self.layout, known = layout, semantics.known
-        self.reader = nn.Embedding(table_rows(layout), config.d_model)
-        self.reader_own = nn.Embedding(known.items + 1, config.d_model, padding_idx=0)
-        nn.init.normal_(self.reader.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
-        nn.init.zeros_(self.reader_own.weight)
-        self.register_buffer("item_slots", torch.zeros(known.item_slots, dtype=torch.int32))
-        self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, read_as_known: Tensor | None = None, **_: Any
-    ) -> EncodedItems:
-        """input_ids, attention_mask int64 [B, S] -> float32 [B, n, M].
-
-        Items where `read_as_known`, bool [B, n], says no are read as if they had come after training.
-        """
-        places, mask = item_places(self.layout, input_ids, attention_mask)
-        batch, items = mask.shape
-        there = attention_mask == 1
-        owners = (torch.arange(batch, device=mask.device)[:, None] * items + places)[there]
-        read = self.reader(rows_of_sequences(self.layout, input_ids)[there])
-        summed = torch.zeros(batch * items, read.shape[1], device=read.device, dtype=read.dtype)
-        summed = summed.index_add(0, owners, read)
-        hashes = torch.zeros(batch * items, device=mask.device, dtype=torch.long)
-        hashes = hashes.index_add(0, owners, self.hash_parts[input_ids[there]])
-        rows = rows_in(self.item_slots, hashes)
-        if read_as_known is not None:
-            rows = rows * read_as_known.flatten()
-        vectors = (summed + self.reader_own(rows)) / HEAD_SCALE
-        lowest = torch.finfo(vectors.dtype).min
-        # Padding stands behind every item, so what may not look ahead does not see it either.
-        later = torch.full((items, items), lowest, device=mask.device, dtype=vectors.dtype).triu(1)
-        encoded = super().forward(
-            inputs_embeds=vectors.reshape(batch, items, -1), attention_mask=later.expand(batch, 1, items, items)
-        )
-        return EncodedItems(encoded.last_hidden_state, mask=mask)
 
 
 class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
@@ -190,7 +102,10 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         nn.init.zeros_(self.item_head.weight[no_suffix])
         self.item_own = nn.Embedding(known.items + 1, width, padding_idx=0)
         nn.init.zeros_(self.item_own.weight)
-        self.register_buffer(AHEAD, torch.zeros(layout.depth - 1 + known.beginnings, 2 * width, dtype=torch.float16))
+        alike = width if semantics.likeness else 0
+        self.register_buffer(LIKENESS, torch.zeros(head_rows(layout), alike), persistent=alike > 0)
+        rows = (layout.depth - 1 + known.beginnings) * (2 if semantics.likeness else 1)
+        self.register_buffer(AHEAD, torch.zeros(rows, 2 * width, dtype=torch.float16))
         self.register_buffer(AHEAD_SLOTS, torch.zeros(known.beginning_slots, dtype=torch.int32))
         self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
 
@@ -238,24 +153,32 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         )
 
     def item_vectors(self, items: Tensor) -> Tensor:
-        """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M]."""
-        vectors: Tensor = self.vectors_of_tokens(items) + self._own_vectors(items)
+        """The head's vectors of items: tokens int64 [..., depth] -> float32 [..., M or 2 M]."""
+        vectors: Tensor = self.vectors_of_tokens(items) + self._extended(self._own_vectors(items))
         return vectors
 
     def vectors_of_tokens(self, items: Tensor) -> Tensor:
         """The same of items that came after training, which have no vector of their own."""
-        vectors: Tensor = self.item_head(head_rows_of_items(self.layout, items)).sum(dim=-2)
+        vectors: Tensor = self._of_rows(head_rows_of_items(self.layout, items)).sum(dim=-2)
         return vectors
+
+    def _of_rows(self, rows: Tensor) -> Tensor:
+        """int64 [...] -> float32 [..., M or 2 M]."""
+        return torch.cat([self.item_head(rows), self.item_likeness[rows]], dim=-1)
+
+    def _extended(self, vectors: Tensor) -> Tensor:
+        """float32 [..., M] -> [..., M or 2 M], the rest zeros."""
+        return F.pad(vectors, (0, self.item_likeness.shape[1]))
 
     def _own_vectors(self, items: Tensor) -> Tensor:
         found: Tensor = self.item_own(rows_in(self.encoder.item_slots, self.hash_parts[items].sum(dim=-1)))
         return found
 
     def _vectors_known_or_not(self, items: Tensor, known: Tensor | None) -> Tensor:
-        """int64 [I, depth], bool [I] -> float32 [1 or 2, I, M]."""
+        """int64 [I, depth], bool [I] -> float32 [1 or 2, I, M]: likeness is nothing to learn."""
+        shared, own = self.item_head(head_rows_of_items(self.layout, items)).sum(dim=-2), self._own_vectors(items)
         if known is None:
-            return self.item_vectors(items)[None]
-        shared, own = self.vectors_of_tokens(items), self._own_vectors(items)
+            return torch.stack([shared + own])
         return torch.stack([shared + own, shared + own * known[:, None]])
 
     @torch.no_grad()
@@ -274,26 +197,55 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         items : int64 [I, depth] tokens of all items
         weights : float32 [I], above 0
         """
-        tokens_left, own = self.vectors_of_tokens(items), self._own_vectors(items)
-        sums = torch.zeros_like(self.item_ahead, dtype=own.dtype)
+        own = self._own_vectors(items)
+        tables = [self._ahead(self.item_head.weight, own, items, weights)]
+        if self.item_likeness.shape[1]:
+            tables.append(self._ahead(self.item_likeness, torch.zeros_like(own), items, weights))
+        self.item_ahead.copy_(torch.cat(tables))
+
+    def _ahead(self, table: Tensor, own: Tensor, items: Tensor, weights: Tensor) -> Tensor:
+        """`look_ahead` by the rows float32 [H, M], and what items have beyond them, [I, M]."""
+        tokens_left = table[head_rows_of_items(self.layout, items)].sum(dim=1)
+        sums = own.new_zeros(self._beginnings(), 2 * own.shape[1])
         counts, hashes = own.new_zeros(len(sums), 2), torch.zeros_like(items[:, 0])
         each = torch.stack([weights, torch.ones_like(weights)], dim=1)
         for length, rows_of_tokens in enumerate(head_rows_of_items(self.layout, items)[:, :-1].T):
-            tokens_left = tokens_left - self.item_head(rows_of_tokens)
+            tokens_left = tokens_left - table[rows_of_tokens]
             hashes = hashes + self.hash_parts[items[:, length]]
             unknown = torch.full_like(hashes, length)
             for rows, left in ((rows_in(self.ahead_slots, hashes), tokens_left + own), (unknown, tokens_left)):
                 sums.index_add_(0, rows, torch.cat([left, left.square()], dim=1) * weights[:, None])
                 counts.index_add_(0, rows, each)
         counts[: items.shape[1] - 1, 1] = UNKNOWN_ITEMS
-        means, squares = (sums / counts[:, :1].clamp(min=torch.finfo(counts.dtype).tiny)).chunk(2, dim=1)
-        variances = (squares - means.square()).clamp(min=0)
-        deviations = SPREAD * expected_maximum(counts[:, 1:])
-        self.item_ahead.copy_(torch.cat([means, deviations.square() * variances], dim=1))
+        return means_and_spreads(sums, counts)
+
+    def _beginnings(self) -> int:
+        """Rows of `item_ahead` by the head."""
+        return len(self.item_ahead) // (2 if self.item_likeness.shape[1] else 1)
+
+    def judging_state(self, encoded: EncodedItems, history: Tensor, mask: Tensor) -> Tensor:
+        """What items are judged by: the encoder's state at the last one, or likeness to it if the history is new.
+
+        Parameters
+        ----------
+        encoded : what the encoder made of the histories
+        history, mask : int64 [B, S]
+
+        Returns
+        -------
+        float32 [B, M or 2 M]
+        """
+        state = last_state(encoded.last_hidden_state, read_mask(encoded, mask))
+        if not self.item_likeness.shape[1]:
+            return state
+        places, _ = item_places(self.layout, history, mask)
+        is_part = (places == places[:, -1:]) & (mask == 1)
+        content = self.item_likeness[head_rows_of_sequences(self.layout, history)] * is_part[..., None]
+        return state_or_likeness(state, content.sum(dim=1), encoded.rows, encoded.mask)
 
     def guide(self, state: Tensor) -> Tensor:
-        """What a row adds to the score of what is written: states float32 [B, M] -> [B, H]."""
-        bias: Tensor = self.item_share * (state @ self.item_head.weight.T)
+        """What a row adds to the score of what is written: states float32 [B, M or 2 M] -> [B, H]."""
+        bias: Tensor = self.item_share * (state @ torch.cat([self.item_head.weight, self.item_likeness], dim=1).T)
         return bias
 
     def prospect(self, state: Tensor, hashes: Tensor, position: int) -> Tensor:
@@ -301,7 +253,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
         Parameters
         ----------
-        state : float32 [B, M], the encoder's at the last item
+        state : float32 [B, M or 2 M], what items are judged by
         hashes : int64 [B, C], sums of the hash parts of what is written
         position : of the last token that is
 
@@ -309,22 +261,20 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         -------
         float32 [B, C]; IDs that training did not see have nothing beyond their tokens
         """
+        by_head = state[:, : self.item_head.embedding_dim]
         if position == self.layout.depth - 1:
-            expected = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)] @ state[:, :, None]
+            expected = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)] @ by_head[:, :, None]
         else:
-            vectors = self.item_ahead[rows_in(self.ahead_slots, hashes, position)].to(state.dtype)
+            rows = rows_in(self.ahead_slots, hashes, position)
+            if state.shape[1] > by_head.shape[1]:
+                by_likeness = state[:, by_head.shape[1] :]
+                rows = rows + self._beginnings() * (by_likeness != 0).any(dim=1, keepdim=True)
+                state = by_head + by_likeness
+            vectors = self.item_ahead[rows].to(state.dtype)
             means, variances = vectors.chunk(2, dim=2)
             expected = means @ state[:, :, None] + (variances @ state.square()[:, :, None]).sqrt()
         found: Tensor = self.item_share * expected.squeeze(2)
         return found
-
-
-def expected_maximum(counts: Tensor) -> Tensor:
-    """The greatest of so many standard normal numbers, on average, by Blom's formula: 0 for one, about 2.5 for a
-    hundred; float32 of the same shape, counts below one as one."""
-    counts = counts.clamp(min=1)
-    maximum: Tensor = torch.special.ndtri((counts - 0.375) / (counts + 0.25))
-    return maximum
 
 
 def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes | None:
@@ -340,15 +290,5 @@ def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes 
     slots = state[AHEAD_SLOTS]
     if bool(((slots > 0) & (slots < layout.depth - 1)).any()):
         raise ModelError("the recommender looks ahead in a way that is no longer known; train it anew")
-    return KnownSizes(sizes[0] - 1, sizes[1], sizes[2] - layout.depth + 1, sizes[3])
-
-
-def last_state(states: Tensor, mask: Tensor) -> Tensor:
-    """The encoder's state at the last item: states float32 [B, n, M], mask int64 [B, n] -> float32 [B, M]."""
-    found: Tensor = states[torch.arange(len(states), device=states.device), mask.sum(dim=1) - 1]
-    return found
-
-
-def read_mask(encoded: Any, attention_mask: Any) -> Any:
-    """Mask of an encoder's output: its own where it reads items, else that of its input."""
-    return encoded.mask if isinstance(encoded, EncodedItems) else attention_mask
+    beginnings = sizes[2] // (2 if LIKENESS in state else 1)
+    return KnownSizes(sizes[0] - 1, sizes[1], beginnings - layout.depth + 1, sizes[3])

@@ -17,8 +17,9 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import EOS_TOKEN, PAD_TOKEN, TokenLayout
+from training.networks.item_encoder import Semantics
 from training.networks.known_ids import KnownSizes
-from training.networks.semantic_t5 import Semantics, SemanticT5, known_sizes
+from training.networks.semantic_t5 import SemanticT5, known_sizes
 from training.stage import replacing, write_atomically
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class T5Settings(Strict):
         decoder's. With 1 it learns like any other, for what the encoder makes of its errors, but has no word in the
         search, which then does without it
     read_dropout : share dropped while training in an encoder of items; `dropout` is then the decoder's alone
+    likeness : whether a network that reads items finds what is like the last item where a history came after training
     """
 
     d_model: Annotated[int, Field(ge=1)] = 128
@@ -66,14 +68,15 @@ class T5Settings(Strict):
     history: Literal["tokens", "items"] = "tokens"
     item_head: Annotated[float, Field(ge=0, le=1)] = 0.0
     read_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    likeness: bool = False
 
     @model_validator(mode="after")
     def _reads_and_judges(self) -> Self:
         reads = self.history == "items"
-        if (self.item_head > 0) != reads or (self.read_dropout and not reads):
+        if (self.item_head > 0) != reads or ((self.read_dropout or self.likeness) and not reads):
             raise ValueError(
                 'history = "items" needs an item_head above 0; history = "tokens" has neither item_head nor '
-                "read_dropout"
+                "read_dropout nor likeness"
             )
         return self
 
@@ -157,7 +160,7 @@ def build_t5(layout: TokenLayout, settings: T5Settings, known: KnownSizes | None
     if settings.history == "items":
         if known is None:
             raise ModelError("a network that reads items is built for a number of known IDs, and none was given")
-        semantics = Semantics(settings.item_head, known, settings.read_dropout)
+        semantics = Semantics(settings.item_head, known, settings.read_dropout, settings.likeness)
         model = SemanticT5(config, layout, semantics)
     else:
         model = T5ForConditionalGeneration(config)

@@ -21,17 +21,10 @@ import torch
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.networks.graph import Graph, Value
-from training.networks.item_graph import ItemGraph, ItemTables
-from training.networks.semantic_t5 import (
-    AHEAD,
-    AHEAD_SLOTS,
-    HEAD,
-    HEAD_OWN,
-    HEAD_SCALE,
-    ITEM_SLOTS,
-    READER,
-    READER_OWN,
-)
+from training.networks.item_encoder import HEAD_SCALE, ITEM_SLOTS, READER, READER_OWN
+from training.networks.item_graph import ItemGraph, ItemTables, ReadItems
+from training.networks.likeness import LIKENESS
+from training.networks.semantic_t5 import AHEAD, AHEAD_SLOTS, HEAD, HEAD_OWN
 
 MASKED = float(np.finfo(np.float32).min)
 """Added to the attention score of a masked position, as transformers does (a finite number keeps a fully masked row
@@ -65,7 +58,7 @@ class EncodedHistory:
     keys_values : by decoder layer, two float32 [B, S, H * d]
     mask : float32 [B, 1, 1, S], 0 where a token is and `MASKED` where padding is
     batch : int64 [1], B
-    state : float32 [B, M], the encoder's at the last item, where it reads items
+    state : float32 [B, M or 2 M], what items are judged by, where the encoder reads items
     """
 
     keys_values: list[KeysValues]
@@ -147,6 +140,7 @@ class T5Graph:
         self._state = state
         self.layout = layout
         self._items = ItemGraph(graph, layout)
+        self._likeness = state[LIKENESS].float().numpy() if LIKENESS in state else None
         self.judges = READER in state
         self.item_share = float(item_share)
         self.writes = self.item_share < 1
@@ -154,10 +148,10 @@ class T5Graph:
     def encode(self, history: Value, history_mask: Value) -> EncodedHistory:
         """history, history_mask int64 [B, S] -> what the decoder needs of it; S is the positions that it reads."""
         tokens: Value | None = history
+        read: ReadItems | None = None
         if self.judges:
-            reader = self._tables(READER, READER_OWN, ITEM_SLOTS)
-            x, is_read = self._items.read(reader, history, history_mask)
-            x, tokens = x * (1.0 / HEAD_SCALE), None
+            read = self._items.read(self._tables(READER, READER_OWN, ITEM_SLOTS), history, history_mask)
+            x, is_read, tokens = read.vectors * (1.0 / HEAD_SCALE), read.is_read, None
         else:
             x, is_read = self._weight("shared.weight").take(history), history_mask.cast("float32")
         mask = (1.0 - is_read).unsqueeze(1, 2) * MASKED
@@ -173,10 +167,13 @@ class T5Graph:
         crosses = [f"decoder.block.{number}.layer.1.EncDecAttention" for number in range(layers)]
         keys_values = [(self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses]
         state = None
-        if self.judges:
+        if read is not None:
             # Every history has an item at least: the last is the one before the first that is not read.
             last = self._graph.op("ReduceSum", is_read, np.asarray([1])).cast("int64") - 1
             state = self._graph.op("GatherND", x, last, batch_dims=1)
+            if self._likeness is not None:
+                likeness = self._graph.constant(self._likeness, LIKENESS)
+                state = self._items.judging_state(likeness, state, history, read, last)
         return EncodedHistory(keys_values, mask, history.size(0), state)
 
     def step(self, tokens: Value, past: list[KeysValues], t: int, encoded: EncodedHistory) -> Step:
@@ -220,15 +217,29 @@ class T5Graph:
         return Step(self._graph.op("LogSoftmax", x @ to_logits, axis=-1), present)
 
     def guide(self, state: Value) -> Value:
-        """As `SemanticT5.guide`: float32 [B, M] -> float32 [B, H]."""
-        return (state * self.item_share) @ self._graph.constant(self._state[HEAD].float().numpy().T, "item_head")
+        """As `SemanticT5.guide`: float32 [B, M or 2 M] -> float32 [B, H]."""
+        rows = self._state[HEAD].float().numpy()
+        if self._likeness is not None:
+            rows = np.concatenate([rows, self._likeness], axis=1)
+        return (state * self.item_share) @ self._graph.constant(rows.T, "item_head")
 
     def prospect(self, state: Value, hashes: Value, position: int) -> Value:
         """As `SemanticT5.prospect`: int64 [B, C] -> float32 [B, C]."""
-        asked = state * self.item_share
+        graph, width, further = self._graph, self._shape.d_model, None
+        asked = by_head = state * self.item_share
+        if self._likeness is not None:
+            by_head, alike = (
+                graph.op("Slice", asked, np.asarray([at]), np.asarray([at + width]), np.asarray([1]))
+                for at in (0, width)
+            )
+            # One of the two is nothing.
+            asked = by_head + alike
+            judges = graph.op("ReduceSum", alike * alike, np.asarray([1])) > 0.0
+            further = judges.cast("int32") * np.int32(len(self._state[AHEAD]) // 2)
         if position == self.layout.depth - 1:
-            return self._items.expected(self._tables(HEAD, HEAD_OWN, ITEM_SLOTS), asked, hashes)
-        return self._items.expected_best(self._tables(HEAD, AHEAD, AHEAD_SLOTS, unknown=position), asked, hashes)
+            return self._items.expected(self._tables(HEAD, HEAD_OWN, ITEM_SLOTS), by_head, hashes)
+        tables = self._tables(HEAD, AHEAD, AHEAD_SLOTS, unknown=position)
+        return self._items.expected_best(tables, asked, hashes, further)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash."""

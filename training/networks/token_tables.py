@@ -88,6 +88,11 @@ def head_rows_of_items(layout: TokenLayout, items: Tensor) -> Tensor:
     return rows_of_items(layout, items) if layout.expert_first else items
 
 
+def head_rows_of_sequences(layout: TokenLayout, tokens: Tensor) -> Tensor:
+    """The same of tokens of histories, int64 [B, S]."""
+    return rows_of_sequences(layout, tokens) if layout.expert_first else tokens
+
+
 def head_rows_of_written(layout: TokenLayout, position: int, tokens: Tokens, shift: Tokens) -> Tokens:
     """The same of tokens at one position of IDs that are being written: integers of any kind, [..., C].
 

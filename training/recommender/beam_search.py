@@ -19,7 +19,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from service.index.trie import TrieArrays
 from service.semantic_ids import PAD_TOKEN, IntArray
-from training.networks.semantic_t5 import SemanticT5, last_state, read_mask
+from training.networks.item_encoder import read_mask
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.token_tables import head_rows_of_written, shift_after
 
 NOTHING = float("-inf")
@@ -68,13 +69,13 @@ def beam_search(
     """
     batch, device = len(history), history.device
     whole = model.encoder(input_ids=history, attention_mask=mask)
+    judge = model if isinstance(model, SemanticT5) else None
+    state = torch.zeros(0) if judge is None else judge.judging_state(whole, history, mask)
     encoded, mask = whole.last_hidden_state, read_mask(whole, mask)
     # The decoder has a configuration of its own, for it may have another number of layers than the encoder.
     cache = EncoderDecoderCache(DynamicCache(config=model.decoder.config), DynamicCache(config=model.decoder.config))
     node, score = roots[:, None], torch.zeros(batch, 1, device=device)
     tokens = torch.full((batch, 1), PAD_TOKEN, device=device)
-    judge = model if isinstance(model, SemanticT5) else None
-    state = torch.zeros(0) if judge is None else last_state(encoded, mask)
     bias = torch.zeros(0) if judge is None else judge.guide(state)
     hashes, shift, prospect = torch.zeros_like(node), torch.zeros_like(node), torch.zeros_like(score)
     writes = judge is None or judge.item_share < 1

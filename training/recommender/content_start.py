@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
+from training.networks.item_encoder import HEAD_SCALE
 from training.networks.known_ids import rows_in
-from training.networks.semantic_t5 import HEAD_SCALE, SemanticT5
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.token_tables import code_positions, head_rows_of_items, rows_of_items, table_rows
 
 PRIOR = 0.5

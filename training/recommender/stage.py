@@ -77,8 +77,8 @@ def read_embeddings(dataset: Dataset, embeddings: Path | None, corpus: Corpus) -
     """
     if embeddings is None:
         raise ConfigError(
-            "content_start is above 0, so token vectors begin from what items are about; give --embeddings the folder "
-            "that `unitok embed` wrote"
+            "content_start is above 0, or likeness is asked for, so the recommender has to know what items are about; "
+            "give --embeddings the folder that `unitok embed` wrote"
         )
     vectors = [read_vectors(vectors_file(embeddings, name), dataset[name].item_ids) for name in corpus.domains]
     return np.concatenate(vectors)
@@ -93,7 +93,7 @@ def train_recommender(
 
     Parameters
     ----------
-    embeddings : what `embed` wrote; needed where training begins from content
+    embeddings : what `embed` wrote; needed where training begins from content, or likeness is asked for
 
     Returns
     -------
@@ -104,7 +104,8 @@ def train_recommender(
     accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
     opened = Dataset.open(dataset)
     corpus = load_corpus(opened, tokenizer, parameters)
-    content = read_embeddings(opened, embeddings, corpus) if parameters.content_start else None
+    needs_content = parameters.content_start > 0 or parameters.network.likeness
+    content = read_embeddings(opened, embeddings, corpus) if needs_content else None
     stage = Stage("train-recommender", out) if accelerator.is_main_process else None
     if stage is not None:
         record = RecommenderRecord(

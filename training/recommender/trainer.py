@@ -31,6 +31,7 @@ from training.recommender.averaging import WeightAverage
 from training.recommender.batches import epoch_batches, epoch_examples
 from training.recommender.content_start import start_from_content
 from training.recommender.corpus import Corpus, IntVector
+from training.recommender.likeness import likeness_rows
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.progress import Progress
 from training.recommender.schedule import finished_share, rate_factor
@@ -81,7 +82,8 @@ class Trainer:
     parameters : every knob
     folder : `model.safetensors` (best so far), `training.jsonl` and a checkpoint go here
     accelerator : the devices; several share the batches of a step and average their gradients
-    embeddings : float32 [M, D] of the corpus' items, which token vectors begin from; None: they begin at random
+    embeddings : float32 [M, D] of the corpus' items, which token vectors begin from and likeness is made of; None: they
+        begin at random, and nothing is alike
     """
 
     def __init__(
@@ -102,8 +104,10 @@ class Trainer:
             self._task: Task = NextItems(corpus, parameters, network)
         else:
             self._task = NextTokens(corpus, parameters)
-        if embeddings is not None:
+        if embeddings is not None and parameters.content_start:
             start_from_content(network, corpus.layout, tokens, embeddings, parameters.content_start)
+        if embeddings is not None and isinstance(network, SemanticT5) and parameters.network.likeness:
+            network.item_likeness.copy_(likeness_rows(corpus.layout, tokens, embeddings, network.model_dim))
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
