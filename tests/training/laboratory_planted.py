@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def planted(folder: Path) -> Workplace:
 
 def experiment_file(folder: Path) -> Path:
     """The experiment as a file."""
-    network = ", ".join(f"{name} = {value!r}" for name, value in TINY.model_dump().items()).replace("'", '"')
+    # Strings, numbers and truths are written alike in JSON and TOML.
+    network = ", ".join(f"{name} = {json.dumps(value)}" for name, value in TINY.model_dump().items())
     path = folder / "planted.toml"
     path.write_text(EXPERIMENT.replace("{network}", f"{{ {network} }}"), encoding="utf-8")
     return path
