@@ -77,7 +77,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 @settings(max_examples=150, deadline=None)
 def test_tokenize_never_fails(client: httpx.Client, body: Any) -> None:
     response = client.post("/tokenize", json=body)
-    assert response.status_code in {200, 409, 422}
+    # 429: where other programs hold the processor, the service says that it cannot keep up.
+    assert response.status_code in {200, 409, 422, 429}
     if response.status_code == 200:
         assert [answer["domain"] for answer in response.json()["items"]] == [item["domain"] for item in body["items"]]
     else:
