@@ -65,7 +65,9 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     engine = DummyEngine()
     store = EmbeddedStore(tmp_path_factory.mktemp("fuzz"), "dummy", 3, engine.layout)
     store.finish_seed()
-    with running(create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))) as client:
+    # Overload has tests of its own; here a processor that other programs hold must not look like it.
+    patient = Settings(max_wait_seconds=600, overload_patience=1000)
+    with running(create_app(patient, engine=engine, catalogue=LiveCatalogue(store))) as client:
         wait_until_ready(client)
         for path in ("films/a", "films/b", "games/a"):
             client.put(f"/items/{path}", json={"title": path})
@@ -77,8 +79,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 @settings(max_examples=150, deadline=None)
 def test_tokenize_never_fails(client: httpx.Client, body: Any) -> None:
     response = client.post("/tokenize", json=body)
-    # 429: where other programs hold the processor, the service says that it cannot keep up.
-    assert response.status_code in {200, 409, 422, 429}
+    assert response.status_code in {200, 409, 422}
     if response.status_code == 200:
         assert [answer["domain"] for answer in response.json()["items"]] == [item["domain"] for item in body["items"]]
     else:
