@@ -5,7 +5,6 @@ Finds the capacity by rising rates, then offers five times as much: `python -m b
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import random
 import statistics
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from benchmarks.open_loop import Answer, Call, Outcome, offer
+from benchmarks.open_loop import Answer, Call, Outcome, glancing, offer
 from benchmarks.processes import Served, processor_seconds, resident_bytes, service
 from benchmarks.rows import Row
 
@@ -64,7 +63,7 @@ def offered(served: Served, source: Iterator[Call], rate: float, seconds: float)
     """Offer calls at a rate for some time."""
     chosen = list(itertools.islice(source, max(1, round(rate * seconds))))
     began, used = time.perf_counter(), time.process_time()
-    answers = asyncio.run(offer(served.address, chosen, rate))
+    answers = glancing(offer(served.address, chosen, rate))
     return Load(answers, time.perf_counter() - began, time.process_time() - used)
 
 

@@ -20,7 +20,7 @@ from service.access import ApiKeys
 from service.browsers import InertAnswers, allow_origins
 from service.catalogue.live import LiveCatalogue
 from service.deadline import Deadline
-from service.door import Door
+from service.door import Door, Doorkeeper
 from service.edge import QUIET_PATHS, BodyGuard, RequestContext
 from service.engine.engine import Engine
 from service.errors import UnitokError
@@ -137,6 +137,8 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
         ("PUT", "items"): service.tokenize_line,
         ("POST", "recommend"): service.recommend_line,
     }
-    app.add_middleware(Door, lines=lines, metrics=metrics)
+    doorkeeper = Doorkeeper(lines, metrics)
+    app.state.turn_away = doorkeeper.turn_away
+    app.add_middleware(Door, doorkeeper=doorkeeper)
     allow_origins(app, settings.cors_origins)
     return app

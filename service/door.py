@@ -1,10 +1,12 @@
 """Sends requests away before they are read, while the service has more to do than it can.
 
-The outermost layer, in plain ASGI: such a request is neither routed nor parsed, its body is thrown away by the server
-as it arrives, its key is not looked at, and its connection stays open. The answer is the one that a request gets which
-is refused later. All are counted; the log says once a second how many there were.
+Such a request is neither routed nor parsed, its body is thrown away by the server as it arrives, its key is not looked
+at, and its connection stays open. The answer is the one that a request gets which is refused later. All are counted;
+the log says once a second how many there were.
 
-Knows nothing of what the operations do, nor of when there is too much (see `service/line.py`).
+The doorkeeper is asked where HTTP is parsed (see `service/shedding.py`), and by the outermost layer of the application
+about the requests that were not, all of them under a server of another kind. Knows nothing of what the operations do,
+nor of when there is too much (see `service/line.py`).
 """
 
 from __future__ import annotations
@@ -17,21 +19,29 @@ from collections.abc import Callable, Mapping
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.browsers import INERT
+from service.browsers import INERT_RAW
 from service.edge import REQUEST_ID, request_id_of
 from service.errors import Overloaded
-from service.line import Line
+from service.line import Line, Reading
 from service.logs import get_logger
 from service.metrics import Metrics
-from service.problems import error_response
+from service.problems import CONTENT_TYPE, TABLE, problem_body
+from service.shedding import Refusal
 
 LOG_SECONDS = 1.0
 
 BODY_SECONDS = 0.02
 """Most bodies come with their heads; a request whose body takes longer is not counted until it is there."""
 
+LET_IN = "let_in"
+"""Where the state of a request that was let in keeps its `Reading`, until the application has it."""
 
-class Door:
+KIND = TABLE[Overloaded]
+ALWAYS = ((b"content-type", CONTENT_TYPE.encode()), *INERT_RAW)
+REQUEST_ID_RAW = REQUEST_ID.lower().encode()
+
+
+class Doorkeeper:
     """Asks the line of an operation about each of its requests, by the head alone.
 
     Parameters
@@ -39,50 +49,87 @@ class Door:
     lines : by method and first part of the path; what is not there always passes
     """
 
-    def __init__(self, app: ASGIApp, lines: Mapping[tuple[str, str], Line], metrics: Metrics) -> None:
-        self._app = app
+    def __init__(self, lines: Mapping[tuple[str, str], Line], metrics: Metrics) -> None:
         self._lines = lines
-        self._metrics = metrics
-        self._refused: Counter[str] = Counter()
+        self._counts = {
+            (method, operation): metrics.turned_away(method, f"/{operation}", KIND.name) for method, operation in lines
+        }
+        self._refused: Counter[tuple[str, str]] = Counter()
         self._log = get_logger("unitok.http")
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        operation = scope["path"].partition("/")[2].partition("/")[0] if scope["type"] == "http" else ""
-        line = self._lines.get((scope["method"], operation)) if operation else None
+    def turn_away(self, scope: Scope) -> Refusal | None:
+        """The answer to a request that finds no room; None for one that is let in, which counts as being read."""
+        operation = (scope["method"], scope["path"].partition("/")[2].partition("/")[0])
+        line = self._lines.get(operation)
         if line is None:
-            await self._app(scope, receive, send)
-            return
+            return None
         started = time.perf_counter()
+        state = scope.setdefault("state", {})
         try:
             line.look()
         except Overloaded as error:
-            await self._refuse(scope, send, error)
-            self._count(scope["method"], operation, started)
-            return
-        with line.reading() as count:
-            await self._app(scope, _counted_body(receive, count), send)
+            state["request_id"] = request_id_of(scope)
+            refusal = _refusal(scope, error)
+            self._count(operation, time.perf_counter() - started)
+            return refusal
+        state[LET_IN] = line.reading()
+        return None
 
-    async def _refuse(self, scope: Scope, send: Send, error: Overloaded) -> None:
-        scope["state"] = {"request_id": request_id_of(scope)}
-        response = error_response(scope, error)
-        response.headers.update({**INERT, REQUEST_ID: scope["state"]["request_id"]})
-        if "expect" in Headers(scope=scope):
-            # A client that asked whether to send its body may now leave it away; nobody could tell where it ends.
-            response.headers["Connection"] = "close"
-        await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
-        await send({"type": "http.response.body", "body": response.body})
-
-    def _count(self, method: str, operation: str, started: float) -> None:
+    def _count(self, operation: tuple[str, str], seconds: float) -> None:
         """Count a refusal, under the operation's name: its route is not known."""
-        self._metrics.request(method, f"/{operation}", 429, time.perf_counter() - started)
-        self._metrics.problem("overloaded")
+        self._counts[operation](seconds)
         if not self._refused:
             asyncio.get_running_loop().call_later(LOG_SECONDS, self._say)
-        self._refused[f"{method} /{operation}"] += 1
+        self._refused[operation] += 1
 
     def _say(self) -> None:
-        self._log.info("requests refused unread", requests=dict(self._refused), seconds=LOG_SECONDS)
+        requests = {f"{method} /{operation}": count for (method, operation), count in self._refused.items()}
+        self._log.info("requests refused unread", requests=requests, seconds=LOG_SECONDS)
         self._refused.clear()
+
+
+class Door:
+    """The outermost layer, in plain ASGI: asks the doorkeeper about those of whom nobody has asked yet."""
+
+    def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
+        self._app = app
+        self._doorkeeper = doorkeeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if LET_IN not in scope.get("state", {}):
+            refusal = self._doorkeeper.turn_away(scope)
+            if refusal is not None:
+                await _send(refusal, scope, send)
+                return
+        reading: Reading | None = scope.get("state", {}).pop(LET_IN, None)
+        if reading is None:
+            await self._app(scope, receive, send)
+            return
+        with reading:
+            await self._app(scope, _counted_body(receive, reading.count), send)
+
+
+def _refusal(scope: Scope, error: Overloaded) -> Refusal:
+    body = problem_body(scope, KIND, str(error))
+    headers = (
+        (b"content-length", b"%d" % len(body)),
+        (b"retry-after", b"%d" % error.retry_after),
+        (REQUEST_ID_RAW, scope["state"]["request_id"].encode()),
+        *ALWAYS,
+    )
+    return Refusal(int(KIND.status), headers, body)
+
+
+async def _send(refusal: Refusal, scope: Scope, send: Send) -> None:
+    headers = list(refusal.headers)
+    if "expect" in Headers(scope=scope):
+        # A client that asked whether to send its body may now leave it away; nobody could tell where it ends.
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": refusal.body})
 
 
 def _counted_body(receive: Receive, count: Callable[[bool], None]) -> Receive:

@@ -24,6 +24,7 @@ from service.errors import ConfigError, StoreUnavailable, UnknownGeneration
 from service.lifecycle import Service, State
 from service.logs import get_logger
 from service.problems import error_response
+from service.shedding import Refusal, TurnAway
 
 PIN = "X-Unitok-Generation"
 
@@ -53,6 +54,7 @@ class Generations(Starlette):
         self._log = get_logger("unitok.generations")
         self._current = services[0].manifest.generation
         self.state.service = self
+        self.state.turn_away = self.turn_away
         for service in services:
             service.metrics.watch("unitok_current_generation", "ID generation that is current.", lambda: self._current)
 
@@ -66,10 +68,18 @@ class Generations(Starlette):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
+        await self._meant(scope)(scope, receive, send)
+
+    def turn_away(self, scope: Scope) -> Refusal | None:
+        """Ask the doorkeeper of a request's generation; see `service/door.py`."""
+        turn_away: TurnAway = self._meant(scope).state.turn_away
+        return turn_away(scope)
+
+    def _meant(self, scope: Scope) -> FastAPI:
         pin = Headers(scope=scope).get(PIN)
         current = self._apps[self._current]
         # A pin that none serves goes to the current one too, which asks for the key, counts and refuses it.
-        await (current if pin is None else self._apps.get(_number(pin), current))(scope, receive, send)
+        return current if pin is None else self._apps.get(_number(pin), current)
 
     async def drain(self) -> None:
         """Drain every generation; see `Service.drain`."""

@@ -26,6 +26,34 @@ SMOOTHING = 0.1
 """Weight of the newest request in the running mean of their sizes."""
 
 
+class Reading:
+    """A request that the event loop works on until the block ends.
+
+    Tell it when the loop does not, and does again: a client that takes its time to send a body must keep nobody from
+    coming in.
+
+    Parameters
+    ----------
+    line : where it counts, from now on
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._counted = False
+        self.count(True)
+
+    def count(self, here: bool) -> None:
+        """Count it, or leave it out."""
+        self._line.count_read(here - self._counted)
+        self._counted = here
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.count(False)
+
+
 class Line:
     """Requests of one operation, on their way to `Admission`.
 
@@ -70,24 +98,13 @@ class Line:
         undecided = max(0, self._read - self._admitted)
         self._admission.check(1, replace(one, wait=one.wait + undecided * one.work + self._behind()))
 
-    @contextmanager
-    def reading(self) -> Iterator[Callable[[bool], None]]:
-        """Let a request pass that the event loop now works on; tell what this yields when it does not, and does again.
+    def reading(self) -> Reading:
+        """Let a request pass, which counts as being read from now on."""
+        return Reading(self)
 
-        A client that takes its time to send a body must keep nobody from coming in.
-        """
-        counted = True
-        self._read += 1
-
-        def count(here: bool) -> None:
-            nonlocal counted
-            self._read += here - counted
-            counted = here
-
-        try:
-            yield count
-        finally:
-            count(False)
+    def count_read(self, more: int) -> None:
+        """So many more requests are being read, or fewer."""
+        self._read += more
 
     @contextmanager
     def enter(self, items: int, expected: Expected = NO_WAIT) -> Iterator[None]:

@@ -105,6 +105,18 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._request_seconds.labels(method, route).observe(seconds)
 
+    def turned_away(self, method: str, route: str, kind: str) -> Callable[[float], None]:
+        """What counts requests that are refused unread, told the seconds that each took; looked up once."""
+        requests = self._requests.labels(method, route, "429")
+        seconds, problems = self._request_seconds.labels(method, route), self._problems.labels(kind)
+
+        def count(taken: float) -> None:
+            requests.inc()
+            seconds.observe(taken)
+            problems.inc()
+
+        return count
+
     def problem(self, kind: str) -> None:
         """Count one request that was answered with a problem."""
         self._problems.labels(kind).inc()

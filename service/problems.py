@@ -138,6 +138,12 @@ def problem_response(
 ) -> Response:
     """Make the answer to a request that failed; the kind is noted for the log."""
     scope["state"]["problem"] = kind.name
+    body = problem_body(scope, kind, detail, fields)
+    return Response(body, int(kind.status), headers, media_type=CONTENT_TYPE)
+
+
+def problem_body(scope: Scope, kind: Kind, detail: str, fields: Sequence[FieldProblem] = ()) -> bytes:
+    """The problem details of a request that failed, as JSON."""
     problem = {
         "type": TYPE_PREFIX + kind.name,
         "title": kind.title,
@@ -148,7 +154,7 @@ def problem_response(
     }
     if fields:
         problem["errors"] = [{"field": field.field, "message": field.message} for field in fields[:MOST_FIELDS]]
-    return Response(orjson.dumps(problem), int(kind.status), headers, media_type=CONTENT_TYPE)
+    return orjson.dumps(problem)
 
 
 def error_response(scope: Scope, error: BaseException) -> Response:

@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 import uvicorn
@@ -20,6 +21,7 @@ from starlette.applications import Starlette
 
 from service.logs import get_logger
 from service.settings import Settings
+from service.shedding import SheddingProtocol
 
 STARTUP_FAILURE = 3
 """Exit status of a server that could not start, as uvicorn's."""
@@ -57,7 +59,8 @@ class DrainingServer(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                # Typed as a class, but only ever called.
+                http=partial(SheddingProtocol, turn_away=app.state.turn_away),  # type: ignore[arg-type]
                 lifespan="on",
                 log_config=None,
                 access_log=False,

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -15,20 +16,33 @@ import uvicorn
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
+from service.shedding import SheddingProtocol
+
 PATIENCE_SECONDS = 60.0
 
 Event = MutableMapping[str, Any]
 
 
 @contextmanager
-def running(app: FastAPI, log: list[Event] | None = None) -> Iterator[httpx.Client]:
-    """Serve `app` and yield a client of it; what it logs goes to `log`, if anywhere."""
+def running(
+    app: FastAPI, log: list[Event] | None = None, shed: bool = True, idle_seconds: int = 5
+) -> Iterator[httpx.Client]:
+    """Serve `app` and yield a client of it; what it logs goes to `log`, if anywhere.
+
+    With uvicorn's own protocol in place of ours where nothing is to be shed.
+    """
     with (
         capture_logs(processors=[structlog.contextvars.merge_contextvars]) as events,
         socket.create_server(("127.0.0.1", 0)) as listener,
     ):
         config = uvicorn.Config(
-            app, loop="uvloop", http="httptools", lifespan="on", log_config=None, timeout_graceful_shutdown=5
+            app,
+            loop="uvloop",
+            http=partial(SheddingProtocol, turn_away=app.state.turn_away) if shed else "httptools",  # type: ignore[arg-type]
+            lifespan="on",
+            log_config=None,
+            timeout_keep_alive=idle_seconds,
+            timeout_graceful_shutdown=5,
         )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

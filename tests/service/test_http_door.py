@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from collections import Counter
@@ -28,19 +29,23 @@ from service.settings import Settings
 PLACES = 8
 CLIENTS = 48
 SEARCH_SECONDS = 0.01
+IDLE_SECONDS = 1
 ITEMS = [{"item_id": str(number), "domain": "films", "title": f"film {number}"} for number in range(5)]
 KNOWN = {"history": [{"item_id": "1", "domain": "films"}], "k": 3}
 KEY = new_key("shop", [KeyScope.READ, KeyScope.REGISTER])
 
 
 @contextmanager
-def serve(folder: Path, engine: DummyEngine, log: list[Event] | None = None, **more: Any) -> Iterator[httpx.Client]:
+def serve(
+    folder: Path, engine: DummyEngine, log: list[Event] | None = None, shed: bool = True, **more: Any
+) -> Iterator[httpx.Client]:
     settings = Settings(
         max_items_per_request=PLACES, max_history=PLACES - 1, max_body_bytes=64 * 1024, drain_seconds=5, **more
     )
     store = EmbeddedStore(folder, "dummy", 3, engine.layout)
     store.finish_seed()
-    with running(create_app(settings, engine=engine, catalogue=LiveCatalogue(store)), log) as client:
+    app = create_app(settings, engine=engine, catalogue=LiveCatalogue(store))
+    with running(app, log, shed, IDLE_SECONDS) as client:
         client.headers["Authorization"] = f"Bearer {KEY.secret}"
         wait_until_ready(client)
         assert client.post("/tokenize", json={"items": ITEMS, "register": True}).status_code == 200
@@ -49,13 +54,13 @@ def serve(folder: Path, engine: DummyEngine, log: list[Event] | None = None, **m
     store.close()
 
 
-@pytest.fixture
-def full(tmp_path: Path) -> Iterator[httpx.Client]:
+@pytest.fixture(params=[True, False], ids=["shed where parsed", "refused by the application"])
+def full(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[httpx.Client]:
     """A service whose every place is taken, with keys and an origin that may read its answers."""
     engine = DummyEngine()
     origins = ("https://shop.example",)
     settings: dict[str, Any] = {"max_concurrent_items": PLACES, "api_keys": KEY.entry, "cors_origins": origins}
-    with serve(tmp_path / "store", engine, **settings) as client, ThreadPoolExecutor(1) as pool:
+    with serve(tmp_path / "store", engine, shed=request.param, **settings) as client, ThreadPoolExecutor(1) as pool:
         held = hold(engine, client, pool)
         yield client
         engine.text_encoder.go_on.set()
@@ -148,6 +153,28 @@ def test_the_answer_comes_before_the_body_and_the_connection_is_used_again(full:
         assert answers.read().startswith(b"HTTP/1.1 200 OK")
 
 
+def test_pipelined_requests_are_answered_in_their_order(full: httpx.Client) -> None:
+    refused = b"POST /recommend HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"
+    probe = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+    last = probe.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+    with socket.create_connection((full.base_url.host, full.base_url.port or 0), timeout=20) as connection:
+        connection.sendall(refused + refused + probe + refused + probe + last)
+        answers = connection.makefile("rb").read()
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"429", b"429", b"200", b"429", b"200", b"200"]
+
+
+@pytest.mark.parametrize("full", [True], indirect=True)
+@pytest.mark.parametrize(("sent", "rest"), [(b"", b"{}"), (b"{", b"}"), (b"", b"{"), (b"", b"")])
+def test_a_connection_that_falls_silent_after_a_refusal_is_closed(full: httpx.Client, sent: bytes, rest: bytes) -> None:
+    """Whether its body came in full or not."""
+    head = b"POST /recommend HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n"
+    with socket.create_connection((full.base_url.host, full.base_url.port or 0), timeout=20) as connection:
+        connection.sendall(head + sent)
+        assert connection.recv(12) == b"HTTP/1.1 429"
+        connection.sendall(rest)
+        assert connection.makefile("rb").read().endswith(b"}"), "ends when the server hangs up"
+
+
 def test_who_asks_before_sending_a_body_is_told_not_to(full: httpx.Client) -> None:
     head = b"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
     with socket.create_connection((full.base_url.host, full.base_url.port or 0), timeout=20) as connection:
@@ -171,10 +198,13 @@ class SlowEngine(DummyEngine):
         self.recommenders[0].search = slow  # type: ignore[method-assign]
 
 
-def test_a_flood_gets_200_or_429_and_probes_get_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("shed", [True, False])
+def test_a_flood_gets_200_or_429_and_probes_get_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shed: bool
+) -> None:
     monkeypatch.setattr(door, "LOG_SECONDS", 0.01)
     log: list[Event] = []
-    with serve(tmp_path, SlowEngine(), log, max_wait_seconds=0.02, search_batch_beams=50) as client:
+    with serve(tmp_path, SlowEngine(), log, shed, max_wait_seconds=0.02, search_batch_beams=50) as client:
         answers, probed = asyncio.run(flood(str(client.base_url), rounds=8))
         statuses = Counter(answer.status_code for answer in answers)
         assert set(statuses) == {200, 429}

@@ -60,15 +60,15 @@ def test_a_request_is_sent_away_when_one_like_it_would_be_refused() -> None:
 def test_those_that_are_read_but_not_decided_count_as_waiting() -> None:
     operation = Operation()
     with ExitStack() as stack:
-        counts = [stack.enter_context(operation.line.reading()) for _ in range(11)]
+        held = [stack.enter_context(operation.line.reading()) for _ in range(11)]
         assert not operation.passes(), "11 times a tenth of a second is too long for a burst"
         operation.now += 10
-        counts[0](False)
+        held[0].count(False)
         assert operation.passes(), "one whose body does not come keeps nobody out"
-        counts[0](False)
+        held[0].count(False)
         assert operation.passes(), "it is taken off once"
-        counts[0](True)
-        counts[0](True)
+        held[0].count(True)
+        held[0].count(True)
         assert not operation.passes()
         operation.now += 10
         with operation.line.enter(1):

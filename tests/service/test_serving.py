@@ -34,6 +34,7 @@ class Rounds(Starlette):
     def __init__(self) -> None:
         super().__init__()
         self.state.service = self
+        self.state.turn_away = lambda scope: None
         self.held, self.go_on = threading.Event(), threading.Event()
         self.heard: list[int] = []
         self._round = 0

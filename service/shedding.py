@@ -1,0 +1,93 @@
+"""Sheds load where HTTP is parsed: a request that is turned away by its head costs no task and no message.
+
+uvicorn's own protocol with one question more, asked when a head is complete. What is not plain goes the usual way, and
+is asked about there. Knows nothing of who is turned away, nor why (see `service/door.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
+
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+PARTICULAR = frozenset({b"expect", b"origin"})
+"""Headers whose answer is more than a refusal: whether to send a body, and whether a page may read it."""
+
+
+class Refusal(NamedTuple):
+    """The whole answer to a request that is turned away."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+    body: bytes
+
+
+TurnAway: TypeAlias = Callable[[Scope], Refusal | None]
+"""Asked with method, path, headers and state of a request; None lets it in."""
+
+
+class SheddingProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Parameters
+    ----------
+    turn_away : asked about each plain request
+    arguments : uvicorn's
+    """
+
+    def __init__(self, *, turn_away: TurnAway, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._turn_away = turn_away
+        self._turned_away = False
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is there; called by the parser."""
+        refusal = self._refusal() if self._is_plain() else None
+        self._turned_away = refusal is not None
+        if refusal is None:
+            super().on_headers_complete()
+            return
+        headers = (*self.server_state.default_headers, *refusal.headers)
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self.transport.write(b"".join((STATUS_LINE[refusal.status], *lines, b"\r\n", refusal.body)))
+        self.on_response_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of a body is there; that of a request which was turned away is thrown away."""
+        if self._turned_away:
+            self._wait_on()
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is there in full."""
+        if self._turned_away:
+            self._wait_on()
+        else:
+            super().on_message_complete()
+
+    def _wait_on(self) -> None:
+        """Let the clock run by which a silent connection is closed; uvicorn stops it whenever something arrives."""
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _is_plain(self) -> bool:
+        """Whether the answer may be written at once, and the connection used again."""
+        return (
+            (self.cycle is None or self.cycle.response_complete)
+            and self.parser.get_http_version() == "1.1"
+            and self.parser.should_keep_alive()
+            and not self.parser.should_upgrade()
+            and b"%" not in self.url
+            and not any(name in PARTICULAR for name, _ in self.headers)
+        )
+
+    def _refusal(self) -> Refusal | None:
+        scope = cast(Scope, self.scope)
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["path"] = self.url.partition(b"?")[0].decode("latin-1")
+        return self._turn_away(scope)
