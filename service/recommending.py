@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.catalogue.live import CatalogueEntry, LiveCatalogue
+from service.catalogue.live import LiveCatalogue
 from service.catalogue.store import ItemKey
 from service.encoding import Encoding
 from service.engine.engine import Engine
@@ -48,11 +48,11 @@ class Recommendations:
 
 @dataclass(frozen=True, slots=True)
 class _Readable:
-    """A history entry that can be read: from the catalogue, or raw with its place in the request."""
+    """A history entry that can be read: raw, or by its published ID, int32 [L + N + 1]."""
 
     position: int
     item: ItemInput
-    entry: CatalogueEntry | None
+    published: IntArray | None
 
 
 class Recommending:
@@ -106,21 +106,22 @@ class Recommending:
         domains = self._domains(query, readable, known)
         recommender = self._engine.recommender_for(domains)
         recent = readable[-recommender.part.max_history :]
-        raw = [entry for entry in recent if entry.entry is None]
+        raw = [entry for entry in recent if entry.published is None]
         expected = self._searching.expected()
         if raw:
             expected += self._encoding.expected(len(raw))
         with self._line.enter(1 + len(raw), expected):
             history = await self._history(recent, raw)
-            excluded = list(query.exclude)
-            if query.exclude_history:
-                excluded += [_key(entry.item) for entry in readable if entry.entry is not None]
+            read = readable if query.exclude_history else ()
             job = SearchJob(
                 recommender=recommender,
                 history=history,
                 domains=domains,
                 leading_domain=_leading_domain(recent, domains),
-                excluded=tuple(dict.fromkeys(excluded)),
+                excluded=tuple(dict.fromkeys(query.exclude)),
+                excluded_ids=tuple(
+                    (entry.item.domain, entry.published) for entry in read if entry.published is not None
+                ),
                 allowed=query.allow,
                 k=query.k,
                 beams=beams,
@@ -158,12 +159,12 @@ class Recommending:
 
     def _read(self, history: Sequence[ItemInput]) -> tuple[list[_Readable], tuple[ItemKey, ...]]:
         """Split a history into entries that can be read and names that nobody knows."""
-        found = self._catalogue.lookup([_key(item) for item in history])
+        found = self._catalogue.ids([_key(item) for item in history])
         readable: list[_Readable] = []
         unknown: list[ItemKey] = []
-        for position, (item, entry) in enumerate(zip(history, found, strict=True)):
-            if entry is not None or item.has_content:
-                readable.append(_Readable(position, item, entry))
+        for position, (item, published) in enumerate(zip(history, found, strict=True)):
+            if published is not None or item.has_content:
+                readable.append(_Readable(position, item, published))
             elif item.item_id is not None:
                 unknown.append(_key(item))
             else:
@@ -194,7 +195,7 @@ class Recommending:
             [entry.item for entry in raw], [f"history[{entry.position}]" for entry in raw]
         )
         computed = iter(np.concatenate([said.codes, said.experts, np.zeros(1, dtype=np.int32)]) for said in encoded)
-        return np.stack([next(computed) if entry.entry is None else entry.entry.values for entry in recent]).astype(
+        return np.stack([next(computed) if entry.published is None else entry.published for entry in recent]).astype(
             np.int32, copy=False
         )
 

@@ -17,6 +17,7 @@ import numpy as np
 from service.batching import Batcher
 from service.catalogue.live import CatalogueView, LiveCatalogue
 from service.catalogue.store import ItemKey
+from service.catalogue.view import PublishedId
 from service.engine.engine import SearchesItems
 from service.engine.history_tokens import HistoryTokens, history_tokens
 from service.engine.recommender import BeamResult
@@ -37,6 +38,7 @@ class SearchJob:
     domains : where to search
     leading_domain : whose token leads the history, for recommenders that read one
     excluded : items that must not come out; unknown ones are harmless
+    excluded_ids : further ones, by their published IDs
     allowed : the only items that may come out, None for all
     k, beams : results wanted, and W >= k
     explain : say what each token of a result adds to its score
@@ -47,6 +49,7 @@ class SearchJob:
     domains: tuple[str, ...]
     leading_domain: str | None
     excluded: tuple[ItemKey, ...]
+    excluded_ids: tuple[PublishedId, ...]
     allowed: tuple[ItemKey, ...] | None
     k: int
     beams: int
@@ -56,7 +59,8 @@ class SearchJob:
         """What jobs of one batch have in common; a job with an allow list has an index of its own."""
         if self.allowed is not None:
             return id(self)
-        return self.recommender.part.name, self.beams, len(self.excluded).bit_length() // 4
+        excluded = len(self.excluded) + len(self.excluded_ids)
+        return self.recommender.part.name, self.beams, excluded.bit_length() // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +127,7 @@ class Searching:
         with self._catalogue.searching() as whole:
             view = whole if first.allowed is None else whole.restricted(first.allowed)
             roots = _padded([view.roots(job.domains) for job in jobs])
-            blocked = _padded([view.blocked(job.excluded) for job in jobs])
+            blocked = _padded([view.blocked(job.excluded, job.excluded_ids) for job in jobs])
             with self._metrics.phase("beam"):
                 found = first.recommender.search(
                     history=tokens.tokens,

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.catalogue.census import Census
 from service.catalogue.live_state import LiveState
@@ -144,6 +145,10 @@ class LiveCatalogue:
     def lookup(self, keys: Sequence[ItemKey]) -> list[CatalogueEntry | None]:
         """Items by key, None where there is none; never waits."""
         return self._state.table.entries(keys)
+
+    def ids(self, keys: Sequence[ItemKey]) -> list[NDArray[np.int32] | None]:
+        """Published semantic IDs by key, int32 [L + N + 1], None where there is no item; never waits."""
+        return self._state.table.ids(keys)
 
     def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
         """Items with their content, read from the store."""

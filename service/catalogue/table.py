@@ -146,6 +146,12 @@ class CatalogueTable:
         found = iter(self.entries_at([ordinal for ordinal in ordinals if ordinal is not None]))
         return [None if ordinal is None else next(found) for ordinal in ordinals]
 
+    def ids(self, keys: Sequence[ItemKey]) -> list[IntArray | None]:
+        """Semantic IDs of live items in the order asked for, int32 [L + N + 1], None where there is none."""
+        ordinals = [self.ordinal(key) for key in keys]
+        found = iter(self.values([ordinal for ordinal in ordinals if ordinal is not None]))
+        return [None if ordinal is None else next(found) for ordinal in ordinals]
+
     def entries_at(self, ordinals: Sequence[int]) -> list[CatalogueEntry]:
         """Items of rows, those deleted meanwhile included."""
         rows, columns = np.asarray(ordinals, dtype=np.int64), self._columns

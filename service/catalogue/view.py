@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from service.index.trie import NO_LEAF, CodeTrie, TrieArrays, TrieState
 from service.semantic_ids import TokenLayout
 
 IntArray = NDArray[np.int32]
+
+PublishedId: TypeAlias = tuple[str, IntArray]
+"""Domain and semantic ID of an item, int32 [L + N + 1]; no other item of the domain ever has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +67,20 @@ class CatalogueView:
                 raise UnknownDomain(f"domain {domain!r} holds no item; known are {sorted(self.domains)}")
         return self.arrays.roots[[self.domains[domain] for domain in dict.fromkeys(domains)]]
 
-    def blocked(self, keys: Sequence[ItemKey]) -> IntArray:
-        """Edges that cut exactly these items off, int32 [X]; items that are not there are passed over."""
-        return self.state.blocked_edges(*self._paths(keys))
+    def blocked(self, keys: Sequence[ItemKey], ids: Sequence[PublishedId] = ()) -> IntArray:
+        """Edges that cut exactly these items off, int32 [X]; items that are not there are passed over.
+
+        Parameters
+        ----------
+        keys : some of them
+        ids : the published IDs of others, which need not be looked up
+        """
+        roots, tokens = self._paths(keys)
+        there = [(self.domains[domain], values) for domain, values in ids if domain in self.domains]
+        if there:
+            roots = np.concatenate([roots, np.array([root for root, _ in there], dtype=np.int32)])
+            tokens = np.concatenate([tokens, self.layout.tokens(np.stack([values for _, values in there]))])
+        return self.state.blocked_edges(roots, tokens)
 
     def items(self, leaves: IntArray, tokens: IntArray) -> list[CatalogueEntry]:
         """The items that a search came to.

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +119,7 @@ class TrieState:
         """
         edges = self.edges_of(roots, tokens)
         edges = edges[edges[:, -1] >= 0]
-        blocked = self._cut_each(edges.tolist()) if len(edges) <= FEW else self._cut(edges)
+        blocked = self._cut_each(edges) if len(edges) <= FEW else self._cut(edges)
         return np.sort(blocked).astype(np.int32, copy=False)
 
     def _cut(self, edges: IntArray) -> IntArray:
@@ -136,22 +137,19 @@ class TrieState:
             ways = ways[~full[way]]
         return np.concatenate(blocked)
 
-    def _cut_each(self, ways: Sequence[list[int]]) -> IntArray:
-        """`_cut` for few ways."""
-        leaf, child, leaves = self.edge_leaf.data, self.arrays.edge_child.data, self.node_leaves.data
-        last = self.depth - 1
-        distinct = {next((edge for edge in way if leaf[edge] >= 0), way[last]): way for way in ways}
-        left, blocked = list(distinct.values()), list[int]()
-        for level in range(self.depth):
-            named = Counter(way[level] for way in left)
-            full = {
-                edge
-                for edge, count in named.items()
-                if count == (1 if level == last or leaf[edge] >= 0 else leaves[child[edge]])
-            }
-            blocked += full
-            left = [way for way in left if way[level] not in full]
-        return np.array(blocked, dtype=np.int32)
+    def _cut_each(self, edges: IntArray) -> IntArray:
+        """`_cut` for few ways, each from its end upwards: where an edge is not full, none above it is."""
+        child, leaves = self.arrays.edge_child.data, self.node_leaves.data
+        shared = self.edge_leaf[edges] >= 0
+        length = np.where(shared.any(axis=1), shared.argmax(axis=1) + 1, self.depth).tolist()
+        ways = [way[:end] for way, end in zip(edges.tolist(), length, strict=True)]
+        distinct = {way[-1]: way for way in ways}
+        named = Counter(chain.from_iterable(distinct.values()))
+        blocked = set()
+        for way in distinct.values():
+            full = takewhile(lambda edge: named[edge] == leaves[child[edge]], way[-2::-1])
+            blocked.add(way[-1 - sum(1 for _ in full)])
+        return np.array(list(blocked), dtype=np.int32)
 
     def edges_of(self, roots: IntArray, tokens: IntArray) -> IntArray:
         """Edge positions along each tuple, int32 [n, depth]; -1 from where a tuple leaves the trie."""
