@@ -2,8 +2,12 @@
 
 Counted in items, not in requests, because a request of 500 items costs 500 times one of one; and in time, because what
 is admitted should also be answered soon. A burst may wait for a while. Once something was refused, the service is
-overloaded; until that is over a request is admitted only if it waits about as long as its own work takes, so that those
-who are let in are served nearly as fast as when it is idle.
+overloaded; until that is over a request is admitted only if it waits for a part of the time that its own work takes, so
+that those who are let in are served nearly as fast as when it is idle.
+
+Short waits make small batches, and so fewer answers than could be given. Where most of what comes is let in all the
+same, too little would be had for that: patience grows with the share that is let in. So a service that is slightly
+overloaded does nearly all that it can, later, and one that was overloaded and is not any more finds out.
 
 Overload is over when a second's work, and all that has come since, refused or not, could have been done in the time
 that has passed. So it lasts as long as more comes than can be done, and ends by itself as soon as less does, although
@@ -31,8 +35,17 @@ LONGEST_RETRY_SECONDS = 30.0
 CALM_SECONDS = 1.0
 """Work that is counted as left over when a request is refused, and at most while there is overload."""
 
-LEAST_WAIT_SECONDS = 0.005
+LEAST_WAIT_SECONDS = 0.001
 """A wait that matters to nobody."""
+
+LET_IN_SMOOTHING = 0.005
+"""Weight of the newest decision in the running share of those that are let in."""
+
+GROWTH = 4
+"""Power of the share of those refused by which patience is divided."""
+
+LEAST_REFUSED = 0.01
+"""Share of those refused below which patience grows no more."""
 
 NO_WAIT = Expected()
 
@@ -44,7 +57,8 @@ class Admission:
     ----------
     capacity : most items admitted at once
     most_wait : seconds that a request may be expected to wait, or as long as its own work takes, if that is more
-    patience : while overloaded: how many times the time of its own work it may wait
+    patience : while overloaded: how many times the time of its own work it may wait, divided by the fourth power of the
+        share of requests that are refused
     refused : told of each request that is refused
     clock : seconds, monotonic
 
@@ -72,6 +86,7 @@ class Admission:
         self._patience = patience
         self._refused = refused
         self._overloaded = False
+        self._let_in = 0.0
         self._left_over = 0.0
         self._left_over_at = clock()
         self._clock = clock
@@ -105,6 +120,7 @@ class Admission:
         """
         self.check(items, expected)
         self._came(expected.share)
+        self._decided(let_in=True)
         self.items += items
         self.requests += 1
         self.idle.clear()
@@ -127,7 +143,8 @@ class Admission:
         """
         self._came(share)
         if not self._overloaded:
-            self._overloaded, self._left_over = True, CALM_SECONDS
+            self._overloaded, self._left_over, self._let_in = True, CALM_SECONDS, 0.0
+        self._decided(let_in=False)
         self._refused()
         retry_after = min(LONGEST_RETRY_SECONDS, max(1.0, math.ceil(self._mean_stay)))
         raise Overloaded(f"{reason}; try again in {retry_after:.0f} s", retry_after)
@@ -135,9 +152,15 @@ class Admission:
     def _longest_wait(self, work: float) -> float:
         """Seconds that a request whose own work takes `work` may wait now."""
         self._came(0.0)
-        if self._overloaded:
-            return max(LEAST_WAIT_SECONDS, work * self._patience)
-        return max(self._most_wait, work)
+        longest = max(self._most_wait, work)
+        if not self._overloaded:
+            return longest
+        patience = self._patience / max(1.0 - self._let_in, LEAST_REFUSED) ** GROWTH
+        return min(longest, max(LEAST_WAIT_SECONDS, work * patience))
+
+    def _decided(self, *, let_in: bool) -> None:
+        """Count a request in the running share of those that are let in."""
+        self._let_in += LET_IN_SMOOTHING * (let_in - self._let_in)
 
     def _came(self, share: float) -> None:
         """Count work that has come, and take off what could be done since the last."""

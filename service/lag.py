@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-UNNOTICED_SECONDS = 0.005
+UNNOTICED_SECONDS = 0.001
 """A round that long is nothing to speak of."""
 
 

@@ -129,11 +129,11 @@ class Settings(BaseSettings):
         "whose own work takes longer may wait as long as that.",
     )
     overload_patience: float = Field(
-        default=1.5,
+        default=0.25,
         ge=0,
         le=1000,
         description="How many times the time of its own work a request may be expected to wait while there is "
-        "overload.",
+        "overload and nearly all are refused; more, the more are let in.",
     )
 
     overload_refusals_per_second: float = Field(

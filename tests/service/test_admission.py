@@ -104,6 +104,35 @@ def test_overload_ends_once_less_comes_than_can_be_done_though_some_are_still_re
     assert 90 <= refused <= 110, "a second of work, with a fifth of each second to spare"
 
 
+def test_patience_grows_with_the_share_that_is_let_in() -> None:
+    admission = Admission(100, most_wait=10.0, patience=1.0, clock=lambda: 0.0)
+
+    def admitted(wait: float) -> bool:
+        try:
+            with admission.enter(1, Expected(wait, 0.1)):
+                return True
+        except Overloaded:
+            return False
+
+    def longest() -> float:
+        """Halved until it is known to a millisecond, so that few decisions are made."""
+        low, high = 0.0, 11.0
+        while high - low > 0.001:
+            middle = (low + high) / 2
+            low, high = (middle, high) if admitted(middle) else (low, middle)
+        return low
+
+    assert not admitted(11.0)
+    assert longest() == pytest.approx(0.1, rel=0.4)
+    for _ in range(2000):
+        for wait in (0.0, 11.0):
+            admitted(wait)
+    assert longest() == pytest.approx(1.6, rel=0.4), "half are refused, so sixteen times as long"
+    for _ in range(2000):
+        assert admitted(0.0)
+    assert longest() == pytest.approx(10.0, rel=0.2), "nearly all are let in, up to what a burst may wait"
+
+
 def test_the_count_of_items_is_refused_whatever_the_wait() -> None:
     admission = Admission(1)
     with admission.enter(1, Expected(9.0, 9.0)), pytest.raises(Overloaded), admission.enter(1):

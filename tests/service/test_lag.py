@@ -70,7 +70,7 @@ def test_a_round_counts_for_as_long_again() -> None:
 def test_a_short_round_is_not_noticed() -> None:
     def play(lag: Lag, clock: Clock) -> None:
         lag.seconds()
-        clock.now += UNNOTICED_SECONDS
+        clock.now += UNNOTICED_SECONDS / 2
 
     lag, _ = played(play)
     assert seconds(lag) == 0

@@ -210,13 +210,21 @@ def test_a_load_within_capacity_is_not_refused() -> None:
         assert not Service(base, each, 3, http).play(0.7 * full(base, each), seconds=30).refused
 
 
-def test_all_are_let_in_again_once_it_is_calm() -> None:
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.6])
+def test_all_are_let_in_again_once_it_is_calm(share: float) -> None:
+    """Also where small batches, which short waits make, could not keep up with what comes."""
     base, each = 0.0115, 0.0067
     service = Service(base, each, 4, REAL)
     assert service.play(5 * full(base, each), seconds=5).refused
-    # With half the time to spare, the second that counts as left over is over after two, give or take.
-    service.play(0.5 * full(base, each), seconds=5)
-    assert not service.play(0.5 * full(base, each), seconds=10).refused
+    service.play(share * full(base, each), seconds=15)
+    assert not service.play(share * full(base, each), seconds=10).refused
+
+
+def test_slight_overload_is_answered_nearly_as_often_as_can_be() -> None:
+    base, each = 0.0115, 0.0067
+    loaded = Service(base, each, 6, REAL).play(1.2 * full(base, each), seconds=30)
+    assert loaded.accepted.total() > 0.7 * 30 * full(base, each)
+    assert loaded.late < 2 * Settings().max_wait_seconds + full(base, each) ** -1 * BATCH
 
 
 @pytest.mark.parametrize("http", [FREE, REAL])
