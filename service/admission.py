@@ -9,9 +9,9 @@ Short waits make small batches, and so fewer answers than could be given. Where 
 same, too little would be had for that: patience grows with the share that is let in. So a service that is slightly
 overloaded does nearly all that it can, later, and one that was overloaded and is not any more finds out.
 
-Overload is over when a second's work, and all that has come since, refused or not, could have been done in the time
-that has passed. So it lasts as long as more comes than can be done, and ends by itself as soon as less does, although
-single requests are refused by chance up to the end.
+Overload is over when most requests are let in, and a second's work, and all that has come since, refused or not, could
+have been done in the time that has passed. So it lasts as long as more comes than can be done, and ends by itself when
+less does, although single requests are refused by chance up to the end.
 
 Knows nothing of what is done with the items. Belongs to one event loop and needs no lock.
 """
@@ -35,6 +35,12 @@ LONGEST_RETRY_SECONDS = 30.0
 CALM_SECONDS = 1.0
 """Work that is counted as left over when a request is refused, and at most while there is overload."""
 
+CALM_SHARE = 0.9
+"""Share of those let in from which overload may end, as it may when nobody was refused for `CALM_SECONDS`."""
+
+LONGEST_SECONDS = 30.0
+"""After which it may end whatever that share is, since it may be others that are let in."""
+
 LEAST_WAIT_SECONDS = 0.001
 """A wait that matters to nobody."""
 
@@ -44,7 +50,7 @@ LET_IN_SMOOTHING = 0.005
 GROWTH = 4
 """Power of the share of those refused by which patience is divided."""
 
-LEAST_REFUSED = 0.01
+LEAST_REFUSED = 0.35
 """Share of those refused below which patience grows no more."""
 
 NO_WAIT = Expected()
@@ -86,6 +92,7 @@ class Admission:
         self._patience = patience
         self._refused = refused
         self._overloaded = False
+        self._overloaded_at = self._refused_at = 0.0
         self._let_in = 0.0
         self._left_over = 0.0
         self._left_over_at = clock()
@@ -143,8 +150,10 @@ class Admission:
         """
         self._came(share)
         if not self._overloaded:
-            self._overloaded, self._left_over, self._let_in = True, CALM_SECONDS, 0.0
+            self._overloaded, self._overloaded_at = True, self._clock()
+            self._left_over, self._let_in = CALM_SECONDS, 0.0
         self._decided(let_in=False)
+        self._refused_at = self._left_over_at
         self._refused()
         retry_after = min(LONGEST_RETRY_SECONDS, max(1.0, math.ceil(self._mean_stay)))
         raise Overloaded(f"{reason}; try again in {retry_after:.0f} s", retry_after)
@@ -167,5 +176,7 @@ class Admission:
         now = self._clock()
         self._left_over = max(0.0, self._left_over - (now - self._left_over_at))
         self._left_over_at = now
-        self._overloaded = self._overloaded and self._left_over > 0
+        refusing = now - self._refused_at < CALM_SECONDS and now - self._overloaded_at < LONGEST_SECONDS
+        many_refused = refusing and self._let_in < CALM_SHARE
+        self._overloaded = self._overloaded and (self._left_over > 0 or many_refused)
         self._left_over = min(CALM_SECONDS, self._left_over + share)
