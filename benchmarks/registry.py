@@ -101,6 +101,7 @@ BENCHMARKS = (
     Benchmark("http-large-items", "large_serving:run", None, {"reads": "items"}),
     Benchmark("http-large-head", "large_serving:run", None, {"reads": "items", "head": 1.0}),
     Benchmark("overload", "overload:run", {"seconds": 6.0}, {"seconds": 60.0}),
+    Benchmark("replicas", "replicas:run", {"count": 20}, {"count": 200}),
     Benchmark("generations", "generations:run", {"repeats": 3}, {"repeats": 20}),
     Benchmark("backfill-embeddings", "backfill:run", {}, {"items": MILLION}),
     Benchmark("backfill-texts", "backfill:run", None, {"kind": "texts", "items": MILLION}),
