@@ -3,12 +3,13 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
 PEERS := .venv-peers
+AUDIT := .venv-audit
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BUNDLE ?= models/sample
 PORT ?= 8000
 
-.PHONY: help run test sample lint format bench bench-full bench-plots peers fuzz clean
+.PHONY: help run test sample lint format bench bench-full bench-plots peers fuzz audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -46,8 +47,14 @@ peers: $(PEERS)/.all ## install the peers of the benchmarks, in an environment o
 fuzz: $(VENV)/.all ## ten thousand requests made from the OpenAPI document; up to an hour
 	@$(BIN)/python -m benchmarks.fuzzing
 
+# In an environment of its own, since it is no part of the product; strict, since a package that nobody knows is no good sign.
+audit: ## ask PyPI for known vulnerabilities of everything that is pinned
+	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) \
+	  && $(AUDIT)/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@$(AUDIT)/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
 clean: ## remove the virtual environment and caches; never data or bundles
-	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(PEERS) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
