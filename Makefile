@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PEERS := .venv-peers
 AUDIT := .venv-audit
+AUDIT_FLAGS ?= --strict
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 BUNDLE ?= models/sample
@@ -51,7 +52,7 @@ fuzz: $(VENV)/.all ## ten thousand requests made from the OpenAPI document; up t
 audit: ## ask PyPI for known vulnerabilities of everything that is pinned
 	@test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) \
 	  && $(AUDIT)/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
-	@$(AUDIT)/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+	@$(AUDIT)/bin/pip-audit $(AUDIT_FLAGS) --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove the virtual environment and caches; never data or bundles
 	rm -rf $(VENV) $(PEERS) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import sysconfig
 import tomllib
 from importlib.metadata import Distribution, PackageNotFoundError, distributions
@@ -83,3 +86,31 @@ def _is_installed(requirement: str) -> bool:
     except PackageNotFoundError:
         return False
     return "extra ==" not in requirement
+
+
+VULNERABLE = {"name": "leaky", "version": "1.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1"]}]}
+HARMLESS = {"name": "sound", "version": "2.0", "vulns": []}
+UNKNOWN = {"name": "private", "skip_reason": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "status", "said"),
+    [
+        (
+            [VULNERABLE, HARMLESS, UNKNOWN],
+            1,
+            ("leaky 1.0: PYSEC-1, mended in 1.1", "1 known vulnerabilities in 2 of 3"),
+        ),
+        ([HARMLESS, UNKNOWN], 0, ("0 known vulnerabilities in 1 of 2", "advisories of 1 could not be reached")),
+        (None, 0, ("nothing was audited",)),
+    ],
+)
+def test_ci_fails_for_a_known_vulnerability_and_says_what_nobody_looked_at(
+    packages: list[dict[str, object]] | None, status: int, said: tuple[str, ...], tmp_path: Path
+) -> None:
+    report = tmp_path / "report.json"
+    if packages is not None:
+        report.write_text(json.dumps({"dependencies": packages}))
+    done = subprocess.run([sys.executable, ROOT / ".ci" / "audit", report], capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    assert all(text in done.stdout for text in said), done.stdout
