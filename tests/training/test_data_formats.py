@@ -251,6 +251,17 @@ def test_without_either_the_order_of_the_file_counts(tmp_path: Path) -> None:
     assert [data.item_ids[row] for row in data.history_items] == ["B03", "B01", "B02", "B01", "B01", "B02"]
 
 
+def test_categories_are_sorted_where_their_order_means_nothing(tmp_path: Path) -> None:
+    tags = [["a", ["Food", "Coffee & Tea"]], ["b", ["Coffee & Tea", "Food"]], ["c", None]]
+    items = pl.DataFrame(tags, schema={"item_id": pl.String, "categories": pl.List(pl.String)}, orient="row")
+    items.with_columns(title=pl.lit("Starbucks")).write_parquet(tmp_path / "items.parquet")
+    config = {"format": "parquet", "items": str(tmp_path / "items.parquet")}
+    as_they_are = prepared(config, tmp_path / "as_they_are").contents()
+    sorted_ones = prepared(config | {"sort_categories": True}, tmp_path / "sorted").contents()
+    assert [item.categories for item in as_they_are] == [("Food", "Coffee & Tea"), ("Coffee & Tea", "Food"), ()]
+    assert [item.categories for item in sorted_ones] == [("Coffee & Tea", "Food"), ("Coffee & Tea", "Food"), ()]
+
+
 def test_a_catalogue_without_interactions_is_a_domain(tmp_path: Path) -> None:
     config = {key: value for key, value in as_json_lines(tmp_path).items() if key in ("format", "items")}
     data = prepared(config, tmp_path / "out")

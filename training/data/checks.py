@@ -136,6 +136,8 @@ def _check_items(listed: Sieve, config: DomainConfig) -> pl.Series:
     listed.drop(again, Kind.DUPLICATE_ITEM, "item_id", reason)
     if config.cleans_text:
         listed.frame = _cleaned(listed.frame)
+    if config.sort_categories:
+        listed.frame = listed.frame.with_columns(pl.col("categories").list.sort())
     if config.needs_text:
         reason = pl.format("item {} has no title, brand, categories or description; one is needed", "item_id")
         listed.drop(~_has_text(listed.frame), Kind.ITEM_WITHOUT_TEXT, "item_id", reason)

@@ -99,6 +99,8 @@ class DomainConfig(Strict):
     k_core : drop users and items with fewer interactions, again and again until none is left; 0: keep all.
         5 for the raw Amazon formats unless given
     category_separator : between categories where they are one string
+    sort_categories : put them in alphabetical order, where theirs means nothing, as that of tags: items that differ in
+        it alone are then of equal content
     timestamp_unit : of timestamps that are numbers: seconds or milliseconds
     clean_text : unescape entities, strip tags, drop placeholder titles; on for all but parquet unless given
     needs_text : an item without any text is a problem; switch it off where embeddings come from elsewhere
@@ -111,6 +113,7 @@ class DomainConfig(Strict):
     map: ColumnMap = ColumnMap()
     k_core: Annotated[int, Field(ge=0)] | None = None
     category_separator: Annotated[str, Field(min_length=1)] = "|"
+    sort_categories: bool = False
     timestamp_unit: Literal["s", "ms"] = "s"
     clean_text: bool | None = None
     needs_text: bool = True
