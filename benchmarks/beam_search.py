@@ -51,7 +51,7 @@ def run(
     head: float = HEAD,
     repeats: int = 3,
     threads: int = 0,
-    spin: int = 0,
+    spin: int = 20,
     clock: str = "wall",
 ) -> Iterator[Row]:
     """Two rows for every catalogue size and batch: beside the peer and beside the limit; fails if a list differs.
@@ -65,7 +65,7 @@ def run(
     head : share of that head in the scores; with 1 our side has no decoder to run, and the peer cannot leave its out
     repeats : of which the median is taken
     threads : of both sides; 0 takes every core
-    spin : `spin_microseconds` of our side
+    spin : `spin_microseconds` of our side; torch's threads, on the other, spin between two operators by themselves
     clock : which seconds are counted, a name of `CLOCKS`
     """
     threads = threads or len(os.sched_getaffinity(0))
@@ -88,10 +88,9 @@ def run(
             different = [comparison.problem for pair in pairs if (comparison := compare_lists(*pair)).problem]
             if different:
                 raise ModelError(f"{len(different)} of {batch} ranked lists differ: {different[0]}")
-            # The comparison has warmed both sides up.
-            theirs, ours = medians(repeats, generate, search, clock=CLOCKS[clock], warm=0)
+            theirs, ours = medians(repeats, generate, search, clock=CLOCKS[clock], warm=0, twice=True)
             name = f"{count:,} items, {beams} beams, batch {batch}" + (reading(reads, head) if reads == "items" else "")
-            note = f"transformers' generate, equal lists, {threads} threads, {clock} clock"
+            note = f"transformers' generate, equal lists, {threads} threads, {clock} clock; ours spins {spin} us"
             # The goals are for a search that runs what its peer runs.
             goal = GOALS.get((beams, batch)) if head < 1 else None
             note += "" if head < 1 else ", whose decoder runs although it has no say"

@@ -77,11 +77,27 @@ def row_of(record: dict[str, Any]) -> Row:
     return Row(**{field.name: record[field.name] for field in fields(Row) if field.name in record})
 
 
-def medians(repeats: int, *sides: Callable[[], object], clock: Clock = time.perf_counter, warm: int = 1) -> list[float]:
-    """Median seconds of each side, called in turns so that other load hits all; the first `warm` calls do not count."""
+def medians(
+    repeats: int,
+    *sides: Callable[[], object],
+    clock: Clock = time.perf_counter,
+    warm: int = 1,
+    twice: bool = False,
+) -> list[float]:
+    """Median seconds of each side, called in turns so that other load hits all.
+
+    Parameters
+    ----------
+    repeats : calls of each side that count
+    warm : calls before them that do not
+    twice : let a second call count in each turn, where a side would pay for what the one before it left: threads that
+        still spin on a core that this one needs
+    """
     taken: list[list[float]] = [[] for _ in sides]
     for repeat in range(repeats + warm):
         for side, times in zip(sides, taken, strict=True):
+            if twice:
+                side()
             started = clock()
             side()
             if repeat >= warm:

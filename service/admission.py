@@ -1,7 +1,7 @@
 """Admission: how much work may be under way at once, decided before any of it starts.
 
 Counted in items, not in requests, because a request of 500 items costs 500 times one of one; and in time, because what
-is admitted should also be answered soon. A burst may wait for a while. Once something was refused, the service is
+is admitted should also be answered soon. A burst may wait for a while, longer where answers take longer. Once something was refused, the service is
 overloaded; until that is over a request is admitted only if it waits for a part of the time that its own work takes, so
 that those who are let in are served nearly as fast as when it is idle.
 
@@ -41,6 +41,12 @@ CALM_SHARE = 0.9
 LONGEST_SECONDS = 30.0
 """After which it may end whatever that share is, since it may be others that are let in."""
 
+BURST = 25
+"""How many times the time of its own work a request may wait while nothing is refused."""
+
+LEAST_BURST_SECONDS = 0.1
+"""Which it may wait in any case; pages ask for several things at once."""
+
 LEAST_WAIT_SECONDS = 0.001
 """A wait that matters to nobody."""
 
@@ -62,7 +68,8 @@ class Admission:
     Parameters
     ----------
     capacity : most items admitted at once
-    most_wait : seconds that a request may be expected to wait, or as long as its own work takes, if that is more
+    most_wait : most seconds that a request may be expected to wait, if they are no more than `BURST` times those of its
+        own work, or `LEAST_BURST_SECONDS`; and it may wait as long as its own work takes, if that is more
     patience : while overloaded: how many times the time of its own work it may wait, divided by the fourth power of the
         share of requests that are refused
     refused : told of each request that is refused
@@ -161,7 +168,7 @@ class Admission:
     def _longest_wait(self, work: float) -> float:
         """Seconds that a request whose own work takes `work` may wait now."""
         self._came(0.0)
-        longest = max(self._most_wait, work)
+        longest = max(min(self._most_wait, max(BURST * work, LEAST_BURST_SECONDS)), work)
         if not self._overloaded:
             return longest
         patience = self._patience / max(1.0 - self._let_in, LEAST_REFUSED) ** GROWTH

@@ -125,8 +125,9 @@ class Settings(BaseSettings):
         default=0.25,
         gt=0,
         le=3600,
-        description="Longest that a request may be expected to wait in a queue before it is answered 429 at once; one "
-        "whose own work takes longer may wait as long as that.",
+        description="Longest that a request may be expected to wait in a queue before it is answered 429 at once; less "
+        "where its own work is quick: 25 times as long as that takes, but 0.1 s. One whose work takes longer may wait "
+        "as long as that.",
     )
     overload_patience: float = Field(
         default=0.25,
