@@ -1,9 +1,9 @@
 """Admission: how much work may be under way at once, decided before any of it starts.
 
 Counted in items, not in requests, because a request of 500 items costs 500 times one of one; and in time, because what
-is admitted should also be answered soon. A burst may wait for a while, longer where answers take longer. Once something was refused, the service is
-overloaded; until that is over a request is admitted only if it waits for a part of the time that its own work takes, so
-that those who are let in are served nearly as fast as when it is idle.
+is admitted should also be answered soon. A burst may wait for a while, longer where answers take longer. Once something
+was refused, the service is overloaded; until that is over a request is admitted only if it waits for a part of the time
+that its own work takes, so that those who are let in are served nearly as fast as when it is idle.
 
 Short waits make small batches, and so fewer answers than could be given. Where most of what comes is let in all the
 same, too little would be had for that: patience grows with the share that is let in. So a service that is slightly
