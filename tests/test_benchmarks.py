@@ -9,6 +9,7 @@ import inspect
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from benchmarks import gpu
 from benchmarks.plots import draw
 from benchmarks.registry import BENCHMARKS, Benchmark, chosen, given
-from benchmarks.rows import Row, read_records, record, row_of, write_records
+from benchmarks.rows import Row, medians, read_records, record, row_of, write_records
 from benchmarks.running import run_apart
 
 DICTIONARIES = next(each for each in BENCHMARKS if each.name == "index-dictionaries")
@@ -138,3 +139,21 @@ def test_without_a_gpu_its_benchmark_says_so(
     monkeypatch.setattr(gpu.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert list(gpu.run()) == []
     assert "search-gpu: skipped" in capsys.readouterr().err
+
+
+def test_sides_run_in_turns_and_only_the_second_call_of_a_turn_counts_where_it_is_asked_for() -> None:
+    now, called = [0.0], list[str]()
+
+    def side(name: str, first: float, again: float) -> Callable[[], None]:
+        def call() -> None:
+            now[0] += again if called[-1:] == [name] else first
+            called.append(name)
+
+        return call
+
+    sides = side("a", 5.0, 1.0), side("b", 7.0, 2.0)
+    assert medians(3, *sides, clock=lambda: now[0], warm=0, twice=True) == [1.0, 2.0]
+    assert "".join(called) == "aabb" * 3
+    called.clear()
+    assert medians(3, *sides, clock=lambda: now[0], warm=1) == [5.0, 7.0]
+    assert "".join(called) == "ab" * 4
