@@ -9,6 +9,8 @@ Rules, where the contract leaves a choice:
   tokenized. Excluding the history excludes all of it.
 - Domains default to those of the allow list; without one to those of the history that hold items; if none does, to all.
 - The beam width defaults to the configured one, raised to k.
+- Items of the history that are not excluded are raised, or lowered, by what the recommender has learned of repeats in
+  their domain; they are then searched apart from the others.
 - A recommender that reads a domain token gets that of the most recent history entry whose domain is searched, else of
   the first domain searched.
 
@@ -18,7 +20,7 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +33,7 @@ from service.limits import Limits
 from service.line import Line
 from service.metrics import Metrics
 from service.queries import ItemInput, RecommendQuery
+from service.repeats import merged
 from service.searching import Recommendation, Searching, SearchJob
 from service.semantic_ids import IntArray
 
@@ -107,12 +110,16 @@ class Recommending:
         recommender = self._engine.recommender_for(domains)
         recent = readable[-recommender.part.max_history :]
         raw = [entry for entry in recent if entry.published is None]
-        expected = self._searching.expected()
+        read = [entry for entry in readable if entry.published is not None]
+        repeats = recommender.part.repeats
+        again = (
+            [] if query.exclude_history else _again(read, query.allow, [name for name in domains if name in repeats])
+        )
+        expected = self._searching.expected(2 if again else 1)
         if raw:
             expected += self._encoding.expected(len(raw))
         with self._line.enter(1 + len(raw), expected):
             history = await self._history(recent, raw)
-            read = readable if query.exclude_history else ()
             job = SearchJob(
                 recommender=recommender,
                 history=history,
@@ -120,14 +127,22 @@ class Recommending:
                 leading_domain=_leading_domain(recent, domains),
                 excluded=tuple(dict.fromkeys(query.exclude)),
                 excluded_ids=tuple(
-                    (entry.item.domain, entry.published) for entry in read if entry.published is not None
+                    (entry.item.domain, entry.published)
+                    for entry in (read if query.exclude_history else again)
+                    if entry.published is not None
                 ),
                 allowed=query.allow,
                 k=query.k,
                 beams=beams,
                 explain=query.explain,
             )
-            items = await self._searching.search(job)
+            jobs = [job]
+            if again:
+                keys = tuple(dict.fromkeys(_key(entry.item) for entry in again))
+                jobs.append(replace(job, allowed=keys, excluded_ids=()))
+            items, *repeated = await self._searching.search(jobs)
+            if repeated:
+                items = merged(items, repeated[0], repeats, query.k)
         self._metrics.items("recommended", len(items))
         return Recommendations(tuple(items), unknown)
 
@@ -204,6 +219,12 @@ def _leading_domain(recent: Sequence[_Readable], domains: Sequence[str]) -> str 
     """Whose token leads the history; None where nothing is searched."""
     searched = (entry.item.domain for entry in reversed(recent) if entry.item.domain in domains)
     return next(searched, domains[0] if domains else None)
+
+
+def _again(read: Sequence[_Readable], allowed: Sequence[ItemKey] | None, domains: Sequence[str]) -> list[_Readable]:
+    """Known entries of a history that may come out once more and whose domain is one of these."""
+    wanted = None if allowed is None else frozenset(allowed)
+    return [entry for entry in read if entry.item.domain in domains and (wanted is None or _key(entry.item) in wanted)]
 
 
 def _key(item: ItemInput) -> ItemKey:

@@ -183,7 +183,11 @@ class RecommendRequest(Body):
     beam_width: int | None = Field(
         default=None, ge=1, le=limits.BEAMS, description="At least k. Default: the server's, raised to k."
     )
-    exclude_history: bool = Field(default=True, description="Recommend no item of the history, old ones included.")
+    exclude_history: bool = Field(
+        default=True,
+        description="Recommend no item of the history, old ones included. Without it, they are as likely as the "
+        "recommender has learned that items come again in their domain.",
+    )
     exclude: list[ItemReference] = Field(
         default=[], max_length=limits.REFERENCES, description="Never recommend these; unknown items exclude nothing."
     )

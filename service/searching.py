@@ -112,13 +112,13 @@ class Searching:
             tracing=metrics.tracing,
         )
 
-    def expected(self) -> Expected:
-        """How long a search would wait, and then take."""
-        return self.batcher.expected(1)
+    def expected(self, searches: int = 1) -> Expected:
+        """How long so many searches would wait, and then take."""
+        return self.batcher.expected(searches)
 
-    async def search(self, job: SearchJob) -> list[Recommendation]:
-        """At most k results, best first, each once; fewer only if fewer items qualify."""
-        return (await self.batcher.submit([job]))[0]
+    async def search(self, jobs: Sequence[SearchJob]) -> list[list[Recommendation]]:
+        """At most k results of each, best first, each once; fewer only if fewer items qualify."""
+        return await self.batcher.submit(jobs)
 
     def _run(self, jobs: Sequence[SearchJob]) -> list[list[Recommendation]]:
         """One batch, on the batcher's thread, on one state of the catalogue."""

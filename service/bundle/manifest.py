@@ -60,13 +60,20 @@ class ItemTokenizerPart(Strict):
 
 
 class RecommenderPart(Strict):
-    """One `recommender.onnx`; `domains` it was trained on (an empty list: every domain)."""
+    """One `recommender.onnx`.
+
+    Attributes
+    ----------
+    domains : it was trained on; an empty list: every domain
+    repeats : by domain, what the score of an item gains, or loses, where the history holds it and it is not excluded
+    """
 
     name: Name
     model: str
     domains: list[str]
     domain_tokens: list[str]
     max_history: Annotated[int, Field(ge=1, le=1024)]
+    repeats: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
 
 
 class CataloguePart(Strict):

@@ -34,6 +34,7 @@ from training.evaluation.ranking import (
     tuple_groups,
     tuple_ranks,
 )
+from training.evaluation.repeated import with_repeats
 from training.tokenizer.ids import DomainIds, ids_of
 
 BATCH = 32
@@ -121,7 +122,8 @@ def ranked_lists(
 ) -> NDArray[np.int64]:
     """Item rows that the serving engine recommends, best first, -1 where there is none: int64 [n, W].
 
-    Users are batched by the length of their history; the order of the result is that of `examples`.
+    Users are batched by the length of their history; the order of the result is that of `examples`. Items of a history
+    that are not removed stand where the recommender has learned that they belong, if it has.
 
     Parameters
     ----------
@@ -136,18 +138,23 @@ def ranked_lists(
     index = trie.arrays()
     lists = np.full((len(examples), beams), -1, dtype=np.int64)
     max_history = recommender.part.max_history
+    bonus = None if remove_history else recommender.part.repeats.get(domain.name)
     for batch, history in batched_histories(layout, domain, read, examples, max_history=max_history, size=BATCH):
         roots = np.zeros((len(batch), 1), dtype=np.int32)
         blocked = np.full((len(batch), 1), -1, dtype=np.int32)
-        if remove_history:
+        items_of = [domain.history_items[examples.starts[user] : examples.stops[user]] for user in batch]
+        if remove_history or bonus is not None:
             root = roots[0]
-            history_of = [domain.history_items[examples.starts[user] : examples.stops[user]] for user in batch]
-            edges = [trie.blocked_edges(root.repeat(len(items)), layout.tokens(values[items])) for items in history_of]
+            edges = [trie.blocked_edges(root.repeat(len(items)), layout.tokens(values[items])) for items in items_of]
             blocked = np.full((len(batch), max(len(each) for each in edges)), -1, dtype=np.int32)
             for row, each in enumerate(edges):
                 blocked[row, : len(each)] = each
         found = recommender.search(history.tokens, history.mask, index, roots, blocked, beams)
-        lists[batch] = found.leaf
+        lists[batch] = (
+            found.leaf
+            if bonus is None
+            else with_repeats(recommender, values, history, items_of, others=found, bonus=bonus)
+        )
         advance(len(batch))
     return lists
 

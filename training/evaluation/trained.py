@@ -53,6 +53,7 @@ def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path
         domains=list(trained.trained_on),
         domain_tokens=list(trained.layout.domains),
         max_history=trained.max_history,
+        repeats=dict(trained.repeats),
     )
     opened = Recommender.open(out / GRAPH, part, trained.layout, runtime)
     coded = [CodedDomain(data[name], item_values(ids[name], data[name], trained.layout)) for name in part.domains]

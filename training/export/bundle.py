@@ -111,6 +111,7 @@ def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Mani
                     domains=list(trained.trained_on),
                     domain_tokens=list(trained.layout.domains),
                     max_history=trained.max_history,
+                    repeats=dict(trained.repeats),
                 )
             )
             advance(1, "catalogue")

@@ -6,7 +6,7 @@ needed to build the network around it. Knows nothing of data sets or of training
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -129,12 +129,14 @@ class RecommenderRecord(Strict):
     t5, layout : shape of the network and of its vocabulary
     max_history : items of a history that the network reads, the latest
     trained_on : domains of its training examples
+    repeats : by domain, what the score of an item of the history gains (see `training.recommender.repeats`)
     """
 
     t5: T5Settings
     layout: LayoutRecord
     max_history: Annotated[int, Field(ge=1)]
     trained_on: tuple[str, ...]
+    repeats: dict[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class TrainedRecommender:
     settings: T5Settings
     max_history: int
     trained_on: tuple[str, ...]
+    repeats: Mapping[str, float] = field(default_factory=dict)
 
 
 def build_t5(layout: TokenLayout, settings: T5Settings, known: KnownSizes | None = None) -> T5ForConditionalGeneration:
@@ -224,4 +227,4 @@ def load_recommender(folder: Path) -> TrainedRecommender:
         raise ModelError(f"{folder / WEIGHTS}: not the weights that {RECORD} describes: no tables of items")
     model = build_t5(layout, record.t5, known)
     load_weights(model, weights, str(folder / WEIGHTS))
-    return TrainedRecommender(model.eval(), layout, record.t5, record.max_history, record.trained_on)
+    return TrainedRecommender(model.eval(), layout, record.t5, record.max_history, record.trained_on, record.repeats)

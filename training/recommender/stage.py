@@ -20,9 +20,10 @@ from service.errors import ConfigError
 from service.semantic_ids import TokenLayout
 from training.data.dataset import Dataset
 from training.encoders.vectors import read_vectors, vectors_file
-from training.networks.t5 import LayoutRecord, RecommenderRecord, save_record
+from training.networks.t5 import LayoutRecord, RecommenderRecord, load_recommender, save_record
 from training.recommender.corpus import Corpus, build_corpus, item_values
 from training.recommender.parameters import RecommenderParameters
+from training.recommender.repeats import learned_bonus
 from training.recommender.trainer import Trainer
 from training.stage import Stage, read_figures
 from training.tokenizer.ids import read_ids
@@ -107,18 +108,23 @@ def train_recommender(
     needs_content = parameters.content_start > 0 or parameters.network.likeness
     content = read_embeddings(opened, embeddings, corpus) if needs_content else None
     stage = Stage("train-recommender", out) if accelerator.is_main_process else None
+    record = RecommenderRecord(
+        t5=parameters.network,
+        layout=LayoutRecord.of(corpus.layout),
+        max_history=parameters.max_history,
+        trained_on=corpus.domains,
+    )
     if stage is not None:
-        record = RecommenderRecord(
-            t5=parameters.network,
-            layout=LayoutRecord.of(corpus.layout),
-            max_history=parameters.max_history,
-            trained_on=corpus.domains,
-        )
         save_record(out, record)
     accelerator.wait_for_everyone()
     result = Trainer(corpus, parameters, out, accelerator, content).run()
+    if stage is None:
+        return None
+    repeats = learn_repeats(out, opened, tokenizer)
+    save_record(out, record.model_copy(update={"repeats": repeats}))
     figures = {
         **asdict(result),
+        "repeats": repeats,
         "domains": list(corpus.domains),
         "training_examples": len(corpus.training),
         "items": len(corpus.values),
@@ -127,4 +133,15 @@ def train_recommender(
         "devices": accelerator.num_processes,
         "configuration": json.loads(parameters.model_dump_json()),
     }
-    return stage.finish(figures) if stage is not None else None
+    return stage.finish(figures)
+
+
+def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, float]:
+    """What the scores of an item of the history gain, by domain that a trained recommender with a head learned from."""
+    trained, ids = load_recommender(recommender), read_ids(tokenizer)
+    domains = [dataset[name] for name in trained.trained_on if dataset[name].users]
+    found = {
+        domain.name: learned_bonus(trained, domain, item_values(ids[domain.name], domain, trained.layout))
+        for domain in domains
+    }
+    return {name: bonus for name, bonus in found.items() if bonus is not None}

@@ -1,0 +1,94 @@
+"""Items of the history among the results: raised by what a recommender has learned of repeats, and else as without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dummy_engine import ONE_FOR_ALL, DummyEngine
+from http_server import running, wait_until_ready
+
+from service.app import create_app
+from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.live import LiveCatalogue
+from service.settings import Settings
+
+NAMES = [f"{domain}-{number}" for domain in ("films", "games") for number in range(20)]
+HISTORY = ["films-0", "films-3", "games-2", "films-3", "films-11", "games-7", "films-19"]
+"""Longer than the five items that the recommender reads."""
+
+
+@contextmanager
+def serving(folder: Path, repeats: dict[str, float]) -> Iterator[httpx.Client]:
+    """A service that knows all of NAMES, by a recommender that has learned this."""
+    engine = DummyEngine([part | {"repeats": repeats} for part in ONE_FOR_ALL])
+    store = EmbeddedStore(folder, "dummy", 3, engine.layout)
+    store.finish_seed()
+    with running(create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))) as client:
+        wait_until_ready(client)
+        items = [reference(name) | {"title": name} for name in NAMES]
+        assert client.post("/tokenize", json={"items": items, "register": True}).status_code == 200
+        yield client
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[float, httpx.Client]]:
+    """Services by what repeated films gain; 0: they have learned nothing."""
+    with ExitStack() as stack:
+        yield {
+            bonus: stack.enter_context(serving(tmp_path_factory.mktemp("store"), {"films": bonus} if bonus else {}))
+            for bonus in (0.0, 1.25, 100.0, -100.0)
+        }
+
+
+def reference(name: str) -> dict[str, str]:
+    return {"domain": name.partition("-")[0], "item_id": name}
+
+
+def recommended(client: httpx.Client, **changes: Any) -> list[dict[str, Any]]:
+    body = {"history": [reference(name) for name in HISTORY], "exclude_history": False, "k": 60} | changes
+    answer = client.post("/recommend", json=body)
+    assert answer.status_code == 200, answer.text
+    return list(answer.json()["items"])
+
+
+@pytest.mark.parametrize("bonus", [1.25, 100.0, -100.0])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"domains": ["films"]},
+        {"domains": ["games"]},
+        {"k": 5},
+        {"k": 1, "beam_width": 1},
+        {"exclude": [reference(name) for name in ("films-3", "films-4", "games-2")]},
+        {"allow": [reference(name) for name in ("films-3", "films-5", "games-2", "games-3")]},
+        {"allow": [reference("films-5")]},
+        {"explain": True},
+    ],
+    ids=lambda changes: ",".join(changes) or "plain",
+)
+def test_repeated_items_gain_what_was_learned(
+    knowing: dict[float, httpx.Client], bonus: float, changes: dict[str, Any]
+) -> None:
+    plain = recommended(knowing[0.0], **changes | {"k": 60, "beam_width": 60})
+    for item in plain:
+        item["score"] += bonus * (item["item_id"] in HISTORY and item["domain"] == "films")
+    expected = sorted(plain, key=lambda item: -item["score"])[: changes.get("k", 60)]
+    found = recommended(knowing[bonus], **changes)
+    assert [item["item_id"] for item in found] == [item["item_id"] for item in expected]
+    assert [item["score"] for item in found] == pytest.approx([item["score"] for item in expected])
+    for item in found:
+        levels = item.get("score_by_level", [{"log_prob": item["score"]}])
+        assert sum(level["log_prob"] for level in levels) == pytest.approx(item["score"])
+
+
+def test_excluded_the_history_stays_away_whatever_was_learned(knowing: dict[float, httpx.Client]) -> None:
+    lists = [[item["item_id"] for item in recommended(client, exclude_history=True)] for client in knowing.values()]
+    assert all(names == lists[0] for names in lists)
+    assert set(lists[0]) == set(NAMES) - set(HISTORY)

@@ -1,0 +1,115 @@
+"""What a recommender learns of repeats, and what it then does with them, against slow and obvious twins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from recommender_planted import LAYOUT, TINY, random_values, ring_domain
+
+from service.bundle.manifest import RecommenderPart
+from service.engine.recommender import Recommender
+from service.engine.sessions import Runtime
+from training.data.dataset import DomainData
+from training.data.split import leave_one_out
+from training.evaluation.protocol import ranked_lists
+from training.export.recommender import export_recommender
+from training.networks.known_ids import KnownIds
+from training.networks.semantic_t5 import SemanticT5
+from training.networks.t5 import TrainedRecommender, build_t5
+from training.recommender.repeats import BONUSES, learned_bonus, places
+
+ITEMS, SHARE = 24, 1 - 1e-6
+"""With hardly a word from the decoder, a search with beams for everything says what the head says."""
+
+
+@given(st.data())
+def test_places_equal_the_slow_twin(data: st.DataObject) -> None:
+    scores = np.array(data.draw(st.lists(st.integers(-9, 9), min_size=2, max_size=12)), dtype=np.float32)
+    rows = st.integers(0, len(scores) - 1)
+    target, history = data.draw(rows), np.array(sorted(data.draw(st.sets(rows, min_size=1))), dtype=np.int32)
+    bonuses = np.array([-4.0, -0.5, 0.0, 1.0, 7.5])
+    for bonus, found in zip(bonuses, places(scores, target, history, bonuses), strict=True):
+        raised = scores + bonus * np.isin(np.arange(len(scores)), history)
+        assert found == (raised > raised[target]).sum()
+
+
+@pytest.fixture(scope="module")
+def values() -> np.ndarray:
+    return random_values(LAYOUT, ITEMS, np.random.default_rng(6))
+
+
+@pytest.fixture(scope="module")
+def trained(values: np.ndarray) -> TrainedRecommender:
+    """A network that has learned nothing, with a head over all items."""
+    settings = TINY.model_copy(update={"history": "items", "item_head": SHARE})
+    torch.manual_seed(1)
+    ids = KnownIds.of(LAYOUT, torch.from_numpy(LAYOUT.tokens(values).astype(np.int64)))
+    model = build_t5(LAYOUT, settings, ids.sizes)
+    assert isinstance(model, SemanticT5)
+    model.know(ids)
+    with torch.no_grad():
+        model.item_own.weight[1:].normal_(std=0.1)
+    return TrainedRecommender(model.eval(), LAYOUT, settings, 20, ("ring",))
+
+
+def domain_of(next_items: str) -> DomainData:
+    """Histories of four items whose fifth and sixth are of the history, or are not."""
+    domain, random = ring_domain("ring", ITEMS, 60, np.random.default_rng(5)), np.random.default_rng(7)
+    histories = [random.permutation(ITEMS)[:6] for _ in range(60)]
+    if next_items == "repeated":
+        histories = [np.concatenate([items[:4], items[[1, 2]]]) for items in histories]
+    return replace(
+        domain,
+        history_items=np.concatenate(histories).astype(domain.history_items.dtype),
+        history_starts=np.arange(0, 6 * 61, 6).astype(domain.history_starts.dtype),
+    )
+
+
+def test_it_is_learned_whether_items_come_again(trained: TrainedRecommender, values: np.ndarray) -> None:
+    never, always = (learned_bonus(trained, domain_of(kind), values) for kind in ("new", "repeated"))
+    assert never is not None
+    assert always is not None
+    assert never < 0 < always
+    assert min(abs(never), always) < SHARE * BONUSES[-1], "no further from zero than it takes"
+    tokens = TrainedRecommender(build_t5(LAYOUT, TINY).eval(), LAYOUT, TINY, 20, ("ring",))
+    assert learned_bonus(tokens, domain_of("new"), values) is None, "there is no head to learn of"
+
+
+@pytest.mark.parametrize("bonus", [-30.0, -0.3, 0.4, 30.0])
+def test_lists_hold_repeated_items_where_the_bonus_puts_them(
+    trained: TrainedRecommender, values: np.ndarray, tmp_path: Path, bonus: float
+) -> None:
+    domain = domain_of("repeated")
+    export_recommender(trained.model, LAYOUT, tmp_path / "recommender.onnx")
+    part = RecommenderPart(
+        name="a", model="m", domains=["ring"], domain_tokens=[], max_history=20, repeats={"ring": bonus}
+    )
+    raised, plain, unknown = (
+        Recommender.open(tmp_path / "recommender.onnx", part.model_copy(update={"repeats": repeats}), LAYOUT, Runtime())
+        for repeats in ({"ring": bonus}, {"ring": 0.0}, {"other": bonus})
+    )
+    test = leave_one_out(domain.history_items, domain.history_starts).test
+
+    def lists(recommender: Recommender, *, remove: bool = False) -> np.ndarray:
+        return ranked_lists(
+            recommender, domain, values, test, beams=ITEMS, advance=lambda *_: None, remove_history=remove
+        )
+
+    found, whole, without = lists(raised), lists(unknown), lists(raised, remove=True)
+    assert (lists(plain) == whole).all(), "a bonus of nothing changes nothing"
+    for row, order in enumerate(found.tolist()):
+        history = set(domain.history_items[test.starts[row] : test.stops[row]].tolist())
+        assert sorted(order) == list(range(ITEMS))
+        assert [item for item in order if item not in history] == [item for item in without[row].tolist() if item >= 0]
+        again = [item for item in whole[row].tolist() if item in history]
+        assert [item for item in order if item in history] == again, "their own order stays"
+        if abs(bonus) > 1:
+            at = slice(None, len(history)) if bonus > 0 else slice(-len(history), None)
+            assert order[at] == again
+    assert (found != whole).any()
