@@ -49,7 +49,8 @@ def running(
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            with httpx.Client(base_url=address, timeout=30) as client:
+            # Connections that idle are given up well before the server closes them, after 5 s: no request meets that.
+            with httpx.Client(base_url=address, timeout=30, limits=httpx.Limits(keepalive_expiry=2)) as client:
                 yield client
         finally:
             server.should_exit = True

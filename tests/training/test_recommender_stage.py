@@ -168,3 +168,16 @@ def test_two_processes_train_one_recommender(dataset: Path, tokenizer: Path, tmp
     assert figures == read_figures(out)
     assert figures["devices"] == 2
     assert figures["best"]["recall_10"] > 0.6
+
+
+def test_what_is_learned_of_repeats_is_in_the_folder(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """A walk around a ring of 24 comes to no item twice."""
+    network = {**TINY.model_dump(), "history": "items", "item_head": 0.6}
+    parameters = tiny_parameters(epochs=3, domains=["other", "ring"], network=network, threads=1)
+    figures = train_recommender(dataset, tokenizer, tmp_path, parameters)
+    assert figures is not None
+    assert load_recommender(tmp_path).repeats == figures["repeats"]
+    assert set(figures["repeats"]) == {"other", "ring"}
+    assert all(bonus <= 0 for bonus in figures["repeats"].values())
+    assert min(figures["repeats"].values()) < 0
+    assert load_recommender(tmp_path).model.item_share == 0.6

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from service.errors import ConfigError
+from service.progress import progress
 from service.semantic_ids import TokenLayout
 from training.data.dataset import Dataset
 from training.encoders.vectors import read_vectors, vectors_file
@@ -139,9 +140,12 @@ def train_recommender(
 def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, float]:
     """What the scores of an item of the history gain, by domain that a trained recommender with a head learned from."""
     trained, ids = load_recommender(recommender), read_ids(tokenizer)
-    domains = [dataset[name] for name in trained.trained_on if dataset[name].users]
-    found = {
-        domain.name: learned_bonus(trained, domain, item_values(ids[domain.name], domain, trained.layout))
-        for domain in domains
-    }
-    return {name: bonus for name, bonus in found.items() if bonus is not None}
+    repeats = {}
+    with progress("learning whether items come again", len(trained.trained_on)) as advance:
+        for name in trained.trained_on:
+            domain = dataset[name]
+            bonus = learned_bonus(trained, domain, item_values(ids[name], domain, trained.layout))
+            if bonus is not None:
+                repeats[name] = bonus
+            advance(1, name)
+    return repeats
