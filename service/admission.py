@@ -106,12 +106,14 @@ class Admission:
         self._clock = clock
         self._mean_stay = 0.0
 
-    def check(self, items: int, expected: Expected) -> None:
+    def check(self, items: int, expected: Expected, behind: float = 0.0) -> None:
         """Refuse a request of so many items if there is no room for it now.
 
         Parameters
         ----------
         expected : how long they would wait, and then take
+        behind : seconds that the request may have waited already, because the event loop was held up; while nothing is
+            refused only `most_wait` bounds them, or a machine that falters would be taken for a flood
 
         Raises
         ------
@@ -120,8 +122,10 @@ class Admission:
         if self.items + items > self.capacity:
             reason = f"{self.items} items are being worked on and {items} more would exceed {self.capacity}"
             self.refuse(reason, expected.share)
-        if expected.wait > self._longest_wait(expected.work):
-            reason = f"the request would wait for {expected.wait:.2f} s behind {self.items} items"
+        longest = self._longest_wait(expected.work)
+        at_all = longest if self._overloaded else max(self._most_wait, expected.work)
+        if expected.wait > longest or expected.wait + behind > at_all:
+            reason = f"the request would wait for {expected.wait + behind:.2f} s behind {self.items} items"
             self.refuse(reason, expected.share)
 
     @contextmanager

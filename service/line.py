@@ -96,7 +96,7 @@ class Line:
         if self._lately() >= self._most_declined:
             self._admission.refuse("too many requests had to be refused after they were read", one.share)
         undecided = max(0, self._read - self._admitted)
-        self._admission.check(1, replace(one, wait=one.wait + undecided * one.work + self._behind()))
+        self._admission.check(1, replace(one, wait=one.wait + undecided * one.work), self._behind())
 
     def reading(self) -> Reading:
         """Let a request pass, which counts as being read from now on."""

@@ -117,6 +117,16 @@ def test_a_burst_may_wait_as_suits_what_an_answer_takes(work: float, most_wait: 
     assert not admitted(1.001 * longest)
 
 
+def test_a_loop_that_is_held_up_is_no_flood_until_there_is_one() -> None:
+    admission, quick = Admission(100, most_wait=0.25, patience=1.0, clock=lambda: 0.0), Expected(0.05, 0.004)
+    admission.check(1, quick, behind=0.19)
+    with pytest.raises(Overloaded, match=r"wait for 0\.26 s"):
+        admission.check(1, quick, behind=0.21)
+    with pytest.raises(Overloaded, match=r"wait for 0\.01 s"):
+        admission.check(1, Expected(0.0, 0.004), behind=0.01)
+    admission.check(1, Expected(0.0, 0.004), behind=0.003)
+
+
 def test_overload_ends_once_less_comes_than_can_be_done_though_nobody_was_let_in() -> None:
     now = [0.0]
     admission = Admission(100, most_wait=1.0, patience=1.0, clock=lambda: now[0])
