@@ -5,6 +5,8 @@ Symbols: n users, B batch.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +21,22 @@ from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 
 BATCH = 256
+
+
+def judging_states(
+    trained: TrainedRecommender, model: SemanticT5, domain: DomainData, values: IntArray, examples: Examples
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Places of a batch's examples, int64 [B], and the state behind each history, float32 [B, width].
+
+    The product of a state with an item's vector is the item's score. For inference: no gradient is kept.
+    """
+    for batch, history in batched_histories(
+        trained.layout, domain, values, examples, max_history=trained.max_history, size=BATCH
+    ):
+        read, mask = torch.from_numpy(history.tokens), torch.from_numpy(history.mask)
+        with torch.inference_mode():
+            states = model.judging_state(model.encoder(read, mask), read, mask)
+        yield batch, states
 
 
 @torch.inference_mode()
@@ -37,11 +55,7 @@ def judged_ranks(
     tokens = torch.from_numpy(layout.tokens(values).astype(np.int64))
     vectors, as_new = model.item_vectors(tokens), model.vectors_of_tokens(tokens)
     ranks = JudgedRanks(*np.zeros((2, len(examples)), dtype=np.int64))
-    for batch, history in batched_histories(
-        layout, domain, values, examples, max_history=trained.max_history, size=BATCH
-    ):
-        read, mask = torch.from_numpy(history.tokens), torch.from_numpy(history.mask)
-        states = model.judging_state(model.encoder(read, mask), read, mask)
+    for batch, states in judging_states(trained, model, domain, values, examples):
         targets = torch.from_numpy(examples.targets[batch].astype(np.int64))[:, None]
         scores = states @ vectors.T
         of_known = scores.gather(1, targets)

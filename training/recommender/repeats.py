@@ -4,7 +4,7 @@ What judges items cannot say it. Where all users rate an item once, the last ite
 some come back, it is one of many that are like it. So an item of the history gets a bonus, which may be below zero:
 the one with the best NDCG@10 of validation, of several that are equally good the one next to zero.
 
-Symbols: n users, B batch, I items of the domain, R bonuses that are tried.
+Symbols: I items of the domain, R bonuses that are tried.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import leave_one_out
-from training.evaluation.protocol import batched_histories, evaluated_users
+from training.evaluation.exhaustive import judging_states
+from training.evaluation.protocol import evaluated_users
+from training.evaluation.ranking import discounted
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 
-BATCH = 256
 CUT = 10
 USERS = 10_000
 """Of a domain, at most."""
@@ -59,18 +60,15 @@ def learned_bonus(trained: TrainedRecommender, domain: DomainData, values: IntAr
     ----------
     values : int32 [I, L + N + 1], the semantic IDs of the domain
     """
-    model, layout, max_history = trained.model, trained.layout, trained.max_history
+    model = trained.model
     if not isinstance(model, SemanticT5):
         return None
     examples = evaluated_users(leave_one_out(domain.history_items, domain.history_starts).validation, USERS, 0)
-    tokens = torch.from_numpy(layout.tokens(values).astype(np.int64))
+    tokens = torch.from_numpy(trained.layout.tokens(values).astype(np.int64))
     vectors, gained = model.item_vectors(tokens), np.zeros(len(BONUSES))
-    for batch, history in batched_histories(layout, domain, values, examples, max_history=max_history, size=BATCH):
-        read, mask = torch.from_numpy(history.tokens), torch.from_numpy(history.mask)
-        states = model.judging_state(model.encoder(read, mask), read, mask)
+    for batch, states in judging_states(trained, model, domain, values, examples):
         for row, user in zip((states @ vectors.T).numpy(), batch.tolist(), strict=True):
             items = np.unique(domain.history_items[examples.starts[user] : examples.stops[user]])
-            before = places(row, int(examples.targets[user]), items, BONUSES)
-            gained += np.where(before < CUT, 1.0 / np.log2(before + 2.0), 0.0)
+            gained += discounted(places(row, int(examples.targets[user]), items, BONUSES), CUT)
     best = np.flatnonzero(gained >= gained.max() * (1 - 1e-9))
     return float(BONUSES[best[np.abs(BONUSES[best]).argmin()]]) * model.item_share
