@@ -96,13 +96,12 @@ def test_lists_hold_repeated_items_where_the_bonus_puts_them(
     )
     test = leave_one_out(domain.history_items, domain.history_starts).test
 
-    def lists(recommender: Recommender, *, remove: bool = False) -> np.ndarray:
-        return ranked_lists(
-            recommender, domain, values, test, beams=ITEMS, advance=lambda *_: None, remove_history=remove
-        )
+    def lists(recommender: Recommender, **options: bool) -> np.ndarray:
+        return ranked_lists(recommender, domain, values, test, beams=ITEMS, advance=lambda *_: None, **options)
 
-    found, whole, without = lists(raised), lists(unknown), lists(raised, remove=True)
+    found, whole, without = lists(raised), lists(unknown), lists(raised, remove_history=True)
     assert (lists(plain) == whole).all(), "a bonus of nothing changes nothing"
+    assert (lists(raised, without_repeats=True) == whole).all()
     for row, order in enumerate(found.tolist()):
         history = set(domain.history_items[test.starts[row] : test.stops[row]].tolist())
         assert sorted(order) == list(range(ITEMS))

@@ -66,6 +66,12 @@ def evaluate(
             "--remove-history", help="Take the items of a history out of its list, as `exclude_history` of the service."
         ),
     ] = False,
+    without_repeats: Annotated[
+        bool,
+        typer.Option(
+            "--without-repeats", help="Leave aside what the recommender has learned of items that come again."
+        ),
+    ] = False,
     without_suffix: Annotated[
         int | None,
         typer.Option(
@@ -97,6 +103,7 @@ def evaluate(
         beams=beams,
         recommender=recommender,
         remove_history=remove_history,
+        without_repeats=without_repeats,
         without_suffix=without_suffix,
     )
     runtime = Runtime(provider=provider.value, threads=threads)

@@ -119,6 +119,7 @@ def ranked_lists(
     advance: Advance,
     read: IntArray | None = None,
     remove_history: bool = False,
+    without_repeats: bool = False,
 ) -> NDArray[np.int64]:
     """Item rows that the serving engine recommends, best first, -1 where there is none: int64 [n, W].
 
@@ -130,6 +131,7 @@ def ranked_lists(
     values : int32 [items, L + N + 1], what may be found
     read : the same shape, what stands for the items in a history; None: `values`
     remove_history : no list holds an item of its history
+    without_repeats : leave aside what the recommender has learned of repeats
     """
     read = values if read is None else read
     layout = recommender.layout
@@ -138,7 +140,7 @@ def ranked_lists(
     index = trie.arrays()
     lists = np.full((len(examples), beams), -1, dtype=np.int64)
     max_history = recommender.part.max_history
-    bonus = None if remove_history else recommender.part.repeats.get(domain.name)
+    bonus = None if remove_history or without_repeats else recommender.part.repeats.get(domain.name)
     for batch, history in batched_histories(layout, domain, read, examples, max_history=max_history, size=BATCH):
         roots = np.zeros((len(batch), 1), dtype=np.int32)
         blocked = np.full((len(batch), 1), -1, dtype=np.int32)

@@ -40,6 +40,7 @@ class EvaluationOptions:
     beams : of every search, at least 10
     recommender : name of one of the subject's; None: for each domain the first that learned from it, else the first
     remove_history : take the items of a history out of its list, as the service's `exclude_history` does
+    without_repeats : leave aside what a recommender has learned of repeats
     without_suffix : seed of a random order; given, the disambiguation is switched off: histories are read without
         suffixes, and the items of one ID tuple come in that order
     seed : draws the users
@@ -51,6 +52,7 @@ class EvaluationOptions:
     beams: int = 20
     recommender: str | None = None
     remove_history: bool = False
+    without_repeats: bool = False
     without_suffix: int | None = None
     seed: int = 0
 
@@ -98,6 +100,7 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
                 advance=advance,
                 read=read,
                 remove_history=options.remove_history,
+                without_repeats=options.without_repeats,
             )
             figures[name] = {
                 **judge(data[name], values, examples[name], lists, shuffle).as_dict(),
@@ -110,6 +113,7 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
         "part": options.part,
         "beams": options.beams,
         "history_items_removed": options.remove_history,
+        "without_repeats": options.without_repeats,
         "without_suffix": options.without_suffix,
         "ranked_over": "all items of the domain",
         "mean_item_ndcg_10": round(float(np.mean([each["item_level"]["ndcg_10"] for each in figures.values()])), 5),
