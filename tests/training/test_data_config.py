@@ -111,6 +111,17 @@ def test_parquet_config_names_the_missing_domain(tmp_path: Path) -> None:
         parquet_config(tmp_path, ["games"])
 
 
+def test_parquet_config_sorts_the_categories_of_the_domains_it_is_told(shop: Path) -> None:
+    for name in ("books", "games"):
+        (shop / name).mkdir()
+        for file in ("items", "interactions"):
+            (shop / name / f"{file}.parquet").touch()
+    config = parquet_config(shop, ["books", "games"], sort_categories=["games"])
+    assert [domain.sort_categories for domain in config.domains] == [False, True]
+    with pytest.raises(ConfigError, match="'films': not among the domains, which are books, games"):
+        parquet_config(shop, ["books", "games"], sort_categories=["films"])
+
+
 def test_parse_map() -> None:
     assert parse_map(["item_id=asin", "items.title=name", "timestamp=when"]) == {
         "items": {"item_id": "asin", "title": "name"},
@@ -149,6 +160,7 @@ def test_the_command_takes_a_configuration_or_a_folder_of_parquet(shop: Path) ->
     assert run(shop / "domains.toml", "--out", shop / "one").exit_code == 0
     assert run("--parquet", shop / "one", "--out", shop / "two").exit_code == 0
     assert run("--parquet", shop / "one", "--domains", " shop ,", "--out", shop / "three").exit_code == 0
+    assert run("--parquet", shop / "one", "--sort-categories", "shop", "--out", shop / "four").exit_code == 0
     one, two, three = (Dataset.open(shop / name)["shop"] for name in ("one", "two", "three"))
     assert one.items.equals(two.items)
     assert two.items.equals(three.items)
@@ -162,6 +174,8 @@ def test_the_command_takes_a_configuration_or_a_folder_of_parquet(shop: Path) ->
         (["domains.toml", "--parquet", "root"], "CONFIG and --parquet given"),
         (["domains.toml", "--k-core", "0"], "CONFIG and --name given"),
         (["domains.toml", "--domains", "a"], "--domains chooses"),
+        (["domains.toml", "--sort-categories", "a"], "--sort-categories goes with --parquet"),
+        (["--parquet", "nowhere", "--domains", "a", "--sort-categories", "b"], "'b': not among the domains"),
         (["--parquet", "nowhere"], "no folder in it has an items.parquet"),
         (["--name", "a"], "domains.0.format: Field required"),
     ],

@@ -31,6 +31,13 @@ def prepare(
     domains: Annotated[
         str | None, typer.Option(help="With --parquet: domains to take, separated by commas. Default: every folder.")
     ] = None,
+    sort_categories: Annotated[
+        str | None,
+        typer.Option(
+            help="With --parquet: domains, separated by commas, the order of whose categories means nothing, as that "
+            "of tags. Items that differ in it alone are then of equal content."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="One domain from files: its name.")] = None,
     format: Annotated[
         str | None,
@@ -68,7 +75,7 @@ def prepare(
 
     `unitok prepare domains.toml --out data/prepared`
 
-    `unitok prepare --parquet data/raw --domains books,games --out data/prepared`
+    `unitok prepare --parquet data/raw --domains books,games --sort-categories games --out data/prepared`
 
     `unitok prepare --name shop --format csv --items items.csv --interactions log.csv --map item_id=sku --out data/shop`
     """
@@ -93,12 +100,15 @@ def prepare(
         )
     if domains is not None and parquet is None:
         raise ConfigError("--domains chooses among the folders of --parquet; leave it out")
-    figures = run(_configuration(config, parquet, domains, given), out, skip_bad=skip_bad, examples=examples)
+    if sort_categories is not None and parquet is None:
+        raise ConfigError("--sort-categories goes with --parquet; in a file it is a key of each domain (docs/data.md)")
+    configuration = _configuration(config, parquet, domains, sort_categories, given)
+    figures = run(configuration, out, skip_bad=skip_bad, examples=examples)
     typer.echo(json.dumps(figures))
 
 
 def _configuration(
-    config: Path | None, parquet: Path | None, domains: str | None, given: dict[str, Any]
+    config: Path | None, parquet: Path | None, domains: str | None, sort_categories: str | None, given: dict[str, Any]
 ) -> PrepareConfig:
     """The configuration of whichever source was given."""
     from training.data.config import parquet_config, parse_config, parse_map, read_config  # noqa: PLC0415
@@ -109,8 +119,14 @@ def _configuration(
         mapping = {"map": parse_map(given["map"])} if "map" in given else {}
         return parse_config({"domains": [given | mapping]}, "command line")
     if domains is not None:
-        return parquet_config(parquet, [domain.strip() for domain in domains.split(",") if domain.strip()])
-    found = sorted(path.parent.name for path in parquet.glob("*/items.parquet"))
-    if not found:
-        raise ConfigError(f"--parquet {parquet}: no folder in it has an items.parquet")
-    return parquet_config(parquet, found)
+        chosen = _names(domains)
+    else:
+        chosen = sorted(path.parent.name for path in parquet.glob("*/items.parquet"))
+        if not chosen:
+            raise ConfigError(f"--parquet {parquet}: no folder in it has an items.parquet")
+    return parquet_config(parquet, chosen, _names(sort_categories or ""))
+
+
+def _names(given: str) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in given.split(",") if name.strip()]

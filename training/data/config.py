@@ -7,6 +7,7 @@ of what is in the files.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -232,14 +233,29 @@ def parse_map(entries: list[str]) -> dict[str, dict[str, str]]:
     return mapping
 
 
-def parquet_config(root: Path, domains: list[str]) -> PrepareConfig:
-    """Configuration of a folder in our layout: `ROOT/DOMAIN/items.parquet` and `ROOT/DOMAIN/interactions.parquet`."""
+def parquet_config(root: Path, domains: Sequence[str], sort_categories: Collection[str] = ()) -> PrepareConfig:
+    """Configuration of a folder in our layout: `ROOT/DOMAIN/items.parquet` and `ROOT/DOMAIN/interactions.parquet`.
+
+    Parameters
+    ----------
+    root : the folder
+    domains : which of its domains, in this order
+    sort_categories : those among them the order of whose categories means nothing
+
+    Raises
+    ------
+    ConfigError : a file is missing, or the categories of a domain are to be sorted that is not among `domains`
+    """
+    unknown = sorted(set(sort_categories) - set(domains))
+    if unknown:
+        raise ConfigError(f"--sort-categories {unknown[0]!r}: not among the domains, which are {', '.join(domains)}")
     values = [
         {
             "name": name,
             "format": "parquet",
             "items": str(root / name / "items.parquet"),
             "interactions": str(root / name / "interactions.parquet"),
+            "sort_categories": name in sort_categories,
         }
         for name in domains
     ]
