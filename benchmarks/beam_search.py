@@ -31,7 +31,7 @@ from benchmarks.recommenders import (
     reading,
     searching,
 )
-from benchmarks.rows import CLOCKS, Row, medians
+from benchmarks.rows import CLOCKS, Row, steady
 from service.engine.sessions import Runtime
 from service.errors import ModelError
 from service.ranked_lists import compare_lists
@@ -90,7 +90,7 @@ def run(
             if different:
                 raise ModelError(f"{len(different)} of {batch} ranked lists differ: {different[0]}")
             sides = (generate, search, products)
-            theirs, ours, limit = medians(repeats, *sides, clock=CLOCKS[clock], warm=0, twice=True)
+            theirs, ours, limit = steady(repeats, *sides, clock=CLOCKS[clock])
             name = f"{count:,} items, {beams} beams, batch {batch}" + (reading(reads, head) if reads == "items" else "")
             note = f"transformers' generate, equal lists, {threads} threads, {clock} clock; ours spins {spin} us"
             # The goals are for a search that runs what its peer runs.

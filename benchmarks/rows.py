@@ -27,6 +27,9 @@ Clock = Callable[[], float]
 
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
 LESS_IS_BETTER = frozenset({"ms", "us", "s", "bytes", "MB/h", "count"})
+REST = 0.3
+TURN = 0.2
+"""Seconds."""
 RESULTS = Path(__file__).parent / "results.jsonl"
 PAGE = 170
 """Columns of the table where it goes to a file."""
@@ -77,31 +80,42 @@ def row_of(record: dict[str, Any]) -> Row:
     return Row(**{field.name: record[field.name] for field in fields(Row) if field.name in record})
 
 
-def medians(
-    repeats: int,
-    *sides: Callable[[], object],
-    clock: Clock = time.perf_counter,
-    warm: int = 1,
-    twice: bool = False,
-) -> list[float]:
+def medians(repeats: int, *sides: Callable[[], object], clock: Clock = time.perf_counter, warm: int = 1) -> list[float]:
     """Median seconds of each side, called in turns so that other load hits all.
 
     Parameters
     ----------
     repeats : calls of each side that count
     warm : calls before them that do not
-    twice : let a second call count in each turn, where a side would pay for what the one before it left: threads that
-        still spin on a core that this one needs
     """
     taken: list[list[float]] = [[] for _ in sides]
     for repeat in range(repeats + warm):
         for side, times in zip(sides, taken, strict=True):
-            if twice:
-                side()
             started = clock()
             side()
             if repeat >= warm:
                 times.append(clock() - started)
+    return [statistics.median(times) for times in taken]
+
+
+def steady(repeats: int, *sides: Callable[[], object], clock: Clock = time.perf_counter) -> list[float]:
+    """As `medians`, each side as it is when it has the machine to itself, call after call.
+
+    A turn is a moment's rest, a call that does not count, and the median of as many calls as `TURN` holds, one at
+    least. Without that a side pays for what the one before it left: cold caches, and threads of OpenMP, which spin for
+    200 ms after their last loop on a core that this one needs.
+    """
+    taken: list[list[float]] = [[] for _ in sides]
+    for _ in range(repeats):
+        for side, times in zip(sides, taken, strict=True):
+            time.sleep(REST)
+            side()
+            turn: list[float] = []
+            while sum(turn) < TURN:
+                started = clock()
+                side()
+                turn.append(clock() - started)
+            times.append(statistics.median(turn))
     return [statistics.median(times) for times in taken]
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu
+from benchmarks import gpu, rows
 from benchmarks.plots import draw
 from benchmarks.registry import BENCHMARKS, Benchmark, chosen, given
-from benchmarks.rows import Row, medians, read_records, record, row_of, write_records
+from benchmarks.rows import Row, medians, read_records, record, row_of, steady, write_records
 from benchmarks.running import run_apart
 
 DICTIONARIES = next(each for each in BENCHMARKS if each.name == "index-dictionaries")
@@ -141,7 +141,7 @@ def test_without_a_gpu_its_benchmark_says_so(
     assert "search-gpu: skipped" in capsys.readouterr().err
 
 
-def test_sides_run_in_turns_and_only_the_second_call_of_a_turn_counts_where_it_is_asked_for() -> None:
+def test_sides_run_in_turns_and_steadily_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     now, called = [0.0], list[str]()
 
     def side(name: str, first: float, again: float) -> Callable[[], None]:
@@ -151,9 +151,11 @@ def test_sides_run_in_turns_and_only_the_second_call_of_a_turn_counts_where_it_i
 
         return call
 
-    sides = side("a", 5.0, 1.0), side("b", 7.0, 2.0)
-    assert medians(3, *sides, clock=lambda: now[0], warm=0, twice=True) == [1.0, 2.0]
-    assert "".join(called) == "aabb" * 3
+    monkeypatch.setattr(rows, "REST", 0.0)
+    monkeypatch.setattr(rows, "TURN", 3.0)
+    sides = side("a", 5.0, 1.0), side("b", 7.0, 4.0)
+    assert steady(2, *sides, clock=lambda: now[0]) == [1.0, 4.0], "what a side pays for the other does not count"
+    assert "".join(called) == ("a" * 4 + "b" * 2) * 2, "a call that does not count, then as many as a turn holds"
     called.clear()
-    assert medians(3, *sides, clock=lambda: now[0], warm=1) == [5.0, 7.0]
+    assert medians(3, *sides, clock=lambda: now[0]) == [5.0, 7.0]
     assert "".join(called) == "ab" * 4
