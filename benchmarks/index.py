@@ -28,6 +28,8 @@ from service.engine.sessions import Runtime
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray
 
+SEARCHES = 20
+"""In a row, beside one thing or another."""
 TITLE = b"A title of sixty letters, as long as they are in catalogues "
 
 
@@ -135,10 +137,12 @@ def _filters(trie: CodeTrie, tokens: IntArray, clock: Clock) -> list[Row]:
 
 
 def searches_meanwhile(items: int = 200_000) -> list[Row]:
-    """A search on one core, alone and beside a thread that changes the index without a pause on the other."""
+    """A search on one core: alone, beside a thread that changes its index without a pause on the other core, and beside
+    one that changes another index of this size, which is what any busy neighbour costs.
+    """
     tokens, fresh = sorted_and_fresh(items)
     coming = fresh[:1000]
-    trie, recommender = build(tokens), _recommender()
+    trie, other, recommender = build(tokens), build(tokens), _recommender()
     history = np.random.default_rng(2).integers(3, 3 + LAYOUT.levels * LAYOUT.codes, (1, 100))
     mask, none = np.ones_like(history), np.full((1, 1), -1, dtype=np.int32)
 
@@ -149,41 +153,45 @@ def searches_meanwhile(items: int = 200_000) -> list[Row]:
         recommender.search(history, mask, state, state.roots[None, :1], none, 20)
         return time.perf_counter() - started, time.thread_time() - worked
 
-    changed = 0
-    stop = threading.Event()
-
-    def change() -> None:
-        nonlocal changed
+    def change(index: CodeTrie, stop: threading.Event, changed: list[int]) -> None:
         roots, leaves = np.zeros(len(coming), dtype=np.int32), np.arange(items, items + len(coming), dtype=np.int32)
         while not stop.is_set():
-            trie.change(added=(roots, coming, leaves))
-            trie.change(removed=(roots, coming))
-            changed += 2 * len(coming)
+            index.change(added=(roots, coming, leaves))
+            index.change(removed=(roots, coming))
+            changed.append(2 * len(coming))
 
-    search()
-    alone: list[tuple[float, float]] = []
-    beside: list[tuple[float, float]] = []
-    spent = 0.0
-    for _ in range(5):
-        alone += [search() for _ in range(20)]
-        writer = threading.Thread(target=change)
-        stop.clear()
-        started = time.perf_counter()
+    def beside(index: CodeTrie, changed: list[int]) -> list[tuple[float, float]]:
+        stop = threading.Event()
+        writer = threading.Thread(target=change, args=(index, stop, changed))
         writer.start()
-        beside += [search() for _ in range(20)]
+        found = [search() for _ in range(SEARCHES)]
         stop.set()
         writer.join()
+        return found
+
+    search()
+    alone, changing, neighbour = list[tuple[float, float]](), list[tuple[float, float]](), list[tuple[float, float]]()
+    changed, elsewhere, spent = list[int](), list[int](), 0.0
+    for _ in range(5):
+        alone += [search() for _ in range(SEARCHES)]
+        started = time.perf_counter()
+        changing += beside(trie, changed)
         spent += time.perf_counter() - started
-    rate = f"the same search alone; {changed / spent:,.0f} changes/s meanwhile"
+        neighbour += beside(other, elsewhere)
+    rate = f"{sum(changed) / spent:,.0f} changes/s meanwhile"
+    peers = {
+        "": ("the same search alone", alone),
+        ", beside others": ("beside as many changes to another index", neighbour),
+    }
     rows = []
-    for what, before, after in zip(
-        ("clock", "processor"), zip(*alone, strict=True), zip(*beside, strict=True), strict=True
-    ):
-        name = f"search while items come and go, {items:,} items, {what}"
-        rows += [
-            Row(f"{name}, median", 1e3 * statistics.median(after), "ms", 1e3 * statistics.median(before), rate, 0.95),
-            Row(f"{name}, 95th percentile", 1e3 * quantile(after), "ms", 1e3 * quantile(before), rate, 0.95),
-        ]
+    for suffix, (note, peer) in peers.items():
+        for number, what in enumerate(("clock", "processor")):
+            ours, theirs = ([1e3 * times[number] for times in side] for side in (changing, peer))
+            name, said = f"search while items come and go, {items:,} items{suffix}, {what}", f"{note}; {rate}"
+            rows += [
+                Row(f"{name}, median", statistics.median(ours), "ms", statistics.median(theirs), said, 0.95),
+                Row(f"{name}, 95th percentile", quantile(ours), "ms", quantile(theirs), said, 0.95),
+            ]
     return rows
 
 

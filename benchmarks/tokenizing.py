@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from benchmarks.limits import matrix_products
 from benchmarks.peers import program_of_peers
-from benchmarks.rows import Row, medians
+from benchmarks.rows import Row, steady
 from service.bundle.files import Bundle
 from service.bundle.manifest import Layout
 from service.engine.engine import Engine
@@ -76,7 +76,7 @@ def run(bundle: Path = Path("models/sample"), repeats: int = 5) -> Iterator[Row]
     with semantic_id(vectors, layout) as package:
         products, product = matrix_products()
         sides = (lambda: tokenizer.tokenize(vectors), lambda: quantizer.compute_codes(vectors), package, products)
-        *taken, limit = medians(repeats, *sides)
+        *taken, limit = steady(repeats, *sides)
     ours, faiss_rate, package_rate = (BATCH / seconds for seconds in taken)
     name = f"embedding to ID, {bundle}, batch {BATCH}"
     yield Row(name, ours, "items/s", goal=RATE)

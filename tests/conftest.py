@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,19 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny import tiny_bundle as make
 
     return make(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(params=["graph", "torch"])
+def searched_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Validation while training searches by the served graph, and then by torch, as it does on a GPU."""
+    if request.param == "torch":
+        from training.recommender import validation
+        from training.recommender.searching import by_torch
+
+        monkeypatch.setattr(
+            validation, "searching", lambda model, layout, index, beams: nullcontext(by_torch(model, index, beams))
+        )
+    return str(request.param)
 
 
 @pytest.fixture(params=["embedded", "redis"])

@@ -124,6 +124,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, domain: DomainData) -> Pat
     return folder
 
 
+@pytest.mark.usefixtures("searched_by")
 def test_the_served_graph_is_what_is_measured(
     bundle: Path, dataset: Path, domain: DomainData, values: np.ndarray, tmp_path: Path
 ) -> None:
@@ -132,7 +133,7 @@ def test_the_served_graph_is_what_is_measured(
     assert written["domains"] == figures["domains"]
     assert (written["part"], written["beams"], written["history_items_removed"]) == ("validation", 20, False)
 
-    # The same weights, searched by torch while training.
+    # The same weights, as training searches for them.
     torch.manual_seed(0)
     model = build_t5(LAYOUT, TINY).eval()
     corpus = build_corpus([domain], {"ring": values}, LAYOUT, 20)

@@ -192,6 +192,7 @@ def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, monkeypatch: pytes
         train(tmp_path, tiny_parameters())
 
 
+@pytest.mark.usefixtures("searched_by")
 @pytest.mark.parametrize(("domain_token", "decoder_layers"), [(False, 1), (True, 3)])
 def test_validation_finds_what_generate_finds(domain_token: bool, decoder_layers: int) -> None:
     """Against transformers' own constrained beam search, with the same weights."""
@@ -233,6 +234,7 @@ def test_validation_finds_what_generate_finds(domain_token: bool, decoder_layers
         assert lists[row].tolist() == expected
 
 
+@pytest.mark.usefixtures("searched_by")
 def test_every_item_is_found_once_where_there_are_more_beams() -> None:
     corpus = ring_corpus(users=30, items=12)
     torch.manual_seed(1)

@@ -285,6 +285,7 @@ def test_known_ids_have_rows_of_their_own() -> None:
 
 
 @LAYOUTS
+@pytest.mark.usefixtures("searched_by")
 @pytest.mark.parametrize("likeness", [False, True])
 def test_validation_finds_what_generate_finds(layout: TokenLayout, likeness: bool) -> None:
     corpus = ring_corpus(users=30, layout=layout)

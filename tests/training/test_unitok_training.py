@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from service.errors import ConfigError, InvalidInput, ModelError
 from training.networks.residual_quantizer import ResidualQuantizer
 from training.networks.token_moe import TokenMoE
+from training.tokenizer import trainer
 from training.tokenizer.configuration import StageParameters, read_stage_parameters, stage_parameters
 from training.tokenizer.estimator import CHECKPOINT, UniTok
 from training.tokenizer.parameters import Parameters
@@ -199,6 +200,16 @@ def test_handicaps_even_out_the_use_of_codes() -> None:
         for balance in (0.0, 0.2)
     )
     assert all(after > before for before, after in zip(without, with_handicaps, strict=True))
+
+
+@pytest.mark.parametrize(("last", "strengths"), [(0.0, [0.15, 0.1, 0.05, 0.0]), (0.1, [0.175, 0.15, 0.125, 0.1])])
+def test_handicaps_fall_evenly_from_the_first_strength_to_the_last(
+    last: float, strengths: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(trainer, "rebalance", lambda quantizer, assignment, strength: seen.append(strength))
+    UniTok(**{**SMALL, "balance": 0.2, "final_balance": last, "epochs": 4, "shared_expert": False}).fit(*planted())
+    assert seen == pytest.approx(strengths)
 
 
 def test_perplexity_of_known_use() -> None:

@@ -56,6 +56,8 @@ class RecommenderParameters(BaseModel):
     checkpoint_seconds : time between checkpoints, from which a killed run goes on
     seed : of everything random
     threads : of the processor; 0 takes every core
+    bf16_products : whether a processor multiplies float32 matrices in bf16 and sums in float32, as a GPU does in any
+        case; where it has the instructions that is twice as fast, elsewhere it changes nothing
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,6 +92,7 @@ class RecommenderParameters(BaseModel):
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 120.0
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Annotated[int, Field(ge=0)] = 0
+    bf16_products: bool = False
 
     @model_validator(mode="after")
     def _domains_differ(self) -> Self:

@@ -64,9 +64,10 @@ def load_corpus(dataset: Dataset, tokenizer: Path, parameters: RecommenderParame
     return build_corpus(domains, values, layout, parameters.max_history)
 
 
-def use_processor(threads: int) -> None:
-    """Set the threads of the processor; 0 takes every core that this process may use."""
+def use_processor(threads: int, bf16_products: bool = False) -> None:
+    """Set the threads of the processor, 0 for every core that this process may use, and how it multiplies matrices."""
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+    torch.set_float32_matmul_precision("medium" if bf16_products else "highest")
 
 
 def read_embeddings(dataset: Dataset, embeddings: Path | None, corpus: Corpus) -> NDArray[np.float32]:
@@ -101,7 +102,7 @@ def train_recommender(
     -------
     what `figures.json` holds, or None in every process but the first
     """
-    use_processor(parameters.threads)
+    use_processor(parameters.threads, parameters.bf16_products)
     gpu = torch.cuda.is_available()
     accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
     opened = Dataset.open(dataset)

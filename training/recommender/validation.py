@@ -1,6 +1,6 @@
 """NDCG@10 at the item level while training: what the constrained beam search finds for a fixed sample of users.
 
-Knows nothing of optimisers.
+Knows nothing of optimisers, nor of how lists are searched for.
 
 Symbols: B batch, W beams, n users.
 """
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from transformers import T5ForConditionalGeneration
 
 from training.evaluation.ranking import discounted, item_ranks
 from training.recommender.batches import collate
-from training.recommender.beam_search import TrieTensors, beam_search
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
+from training.recommender.searching import searching
 
 BATCH = {"cpu": 32, "cuda": 256}
 """Users searched together: on a processor few enough for the beams' caches to stay in its own, on a GPU enough to fill
@@ -78,16 +77,14 @@ class Validator:
 
         Of several devices, each searches every `devices`-th batch; rows of the others are 0.
         """
-        trie = TrieTensors.of(self._index, model.device)
         lists = np.zeros((len(self._examples), self._beams), dtype=np.int64)
         size = BATCH[model.device.type]
-        for at in range(device * size, len(lists), devices * size):
-            rows = np.arange(at, min(at + size, len(lists)))
-            examples = self._examples.take(rows)
-            batch = collate(self._corpus, examples, self._max_history)
-            arrays = (batch.history, batch.mask, examples.domain)
-            history, mask, roots = (torch.from_numpy(array).to(model.device) for array in arrays)
-            lists[rows] = beam_search(model, history, mask, trie, roots, beams=self._beams).cpu().numpy()
+        with searching(model, self._corpus.layout, self._index, self._beams) as search:
+            for at in range(device * size, len(lists), devices * size):
+                rows = np.arange(at, min(at + size, len(lists)))
+                examples = self._examples.take(rows)
+                batch = collate(self._corpus, examples, self._max_history)
+                lists[rows] = search(batch.history, batch.mask, examples.domain)
         return lists
 
     def figures(self, lists: IntVector) -> ValidationFigures:
