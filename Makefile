@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 BUNDLE ?= models/sample
 PORT ?= 8000
 
-.PHONY: help run test sample lint format bench bench-full bench-plots peers fuzz audit clean
+.PHONY: help run test sample lint format bench bench-full bench-docs peers fuzz audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,8 +40,8 @@ bench: $(VENV)/.all $(PEERS)/.all ## short benchmarks against peers and limits, 
 bench-full: $(VENV)/.all $(PEERS)/.all ## the same at full size, ten million items: hours
 	@$(BIN)/python -m benchmarks --full
 
-bench-plots: $(VENV)/.all ## draw docs/plots/benchmarks from the rows of both
-	@$(BIN)/python -m benchmarks.plots
+bench-docs: $(VENV)/.all ## tables of docs/benchmarks.md and docs/plots/benchmarks, from the rows of both
+	@$(BIN)/python -m benchmarks.tables && $(BIN)/python -m benchmarks.plots
 
 peers: $(PEERS)/.all ## install the peers of the benchmarks, in an environment of their own
 

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu, rows
+from benchmarks import gpu, rows, tables
 from benchmarks.plots import draw
 from benchmarks.registry import BENCHMARKS, Benchmark, chosen, given
 from benchmarks.rows import Row, medians, read_records, record, row_of, steady, write_records
 from benchmarks.running import run_apart
+from training.laboratory.documents import filled, tables_in
 
 DICTIONARIES = next(each for each in BENCHMARKS if each.name == "index-dictionaries")
 
@@ -139,6 +140,28 @@ def test_without_a_gpu_its_benchmark_says_so(
     monkeypatch.setattr(gpu.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert list(gpu.run()) == []
     assert "search-gpu: skipped" in capsys.readouterr().err
+
+
+def test_a_table_says_of_each_figure_where_it_comes_from() -> None:
+    rows = [
+        record(Row("one", 2.0, "ms", 6.0, "a peer", 4.0), benchmark="index", commit="abc", machine="slow"),
+        record(Row("two", 12345.6, "items/s", goal=5e4), benchmark="search-10k", commit="def", machine="fast"),
+        record(Row("three", 0.5, "share"), benchmark="index", commit="abc", machine="fast"),
+    ]
+    assert tables.table(rows).splitlines()[2:] == [
+        "| `search-10k` | two | 12,346 | - | items/s | - | 50,000 | **no** |  | def | A |",
+        "| `index` | one | 2 | 6 | ms | 3.00 x | 4 | **no** | a peer | abc | B |",
+        "| `index` | three | 0.5 | - | share | - | - | - |  | abc | A |",
+        "",
+        "Machines: A: fast; B: slow.",
+    ]
+
+
+def test_the_document_says_what_the_file_of_rows_says() -> None:
+    text, records = tables.DOCUMENT.read_text(encoding="utf-8"), read_records()
+    assert tables_in(text, "benchmarks.md") == list(tables.TABLES)
+    made = {name: tables.table(filter(chosen, records)) for name, chosen in tables.TABLES.items()}
+    assert filled(text, made, "benchmarks.md") == text, "run python -m benchmarks.tables"
 
 
 def test_sides_run_in_turns_and_steadily_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,13 +202,13 @@ def test_handicaps_even_out_the_use_of_codes() -> None:
     assert all(after > before for before, after in zip(without, with_handicaps, strict=True))
 
 
-@pytest.mark.parametrize(("last", "strengths"), [(0.0, [0.15, 0.1, 0.05, 0.0]), (0.1, [0.175, 0.15, 0.125, 0.1])])
+@pytest.mark.parametrize(("kept", "strengths"), [(0.0, [0.15, 0.1, 0.05, 0.0]), (0.5, [0.175, 0.15, 0.125, 0.1])])
 def test_handicaps_fall_evenly_from_the_first_strength_to_the_last(
-    last: float, strengths: list[float], monkeypatch: pytest.MonkeyPatch
+    kept: float, strengths: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
     monkeypatch.setattr(trainer, "rebalance", lambda quantizer, assignment, strength: seen.append(strength))
-    UniTok(**{**SMALL, "balance": 0.2, "final_balance": last, "epochs": 4, "shared_expert": False}).fit(*planted())
+    UniTok(**{**SMALL, "balance": 0.2, "balance_kept": kept, "epochs": 4, "shared_expert": False}).fit(*planted())
     assert seen == pytest.approx(strengths)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from service.errors import InvalidInput
 
 END = "<!-- end of table -->"
-BEGIN = re.compile(r"^<!-- unitok report --table (\S+) -->$")
+BEGIN = re.compile(r"^<!-- (?:unitok report --table|python -m benchmarks\.tables) (\S+) -->$")
 
 
 def tables_in(text: str, where: str) -> list[str]:

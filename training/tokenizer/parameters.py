@@ -70,8 +70,8 @@ class AutoencoderParameters(TokenizerParameters):
     kmeans_iterations : iterations of the k-means that starts every level
     revive_below : a code used by less than this share of the even use of its codebook starts anew somewhere useful
     revive_until : share of the epochs with codes in which codes are revived; the rest lets them settle
-    balance, final_balance : how hard crowded codes are handicapped at first, and at the end, to which it falls evenly
-        over the epochs with codes; see `review.rebalance`; 0: not at all
+    balance : how hard crowded codes are handicapped at first; see `review.rebalance`; 0: not at all
+    balance_kept : share of it that is left at the end, to which it falls evenly over the epochs with codes
     """
 
     levels: Levels = 4
@@ -91,7 +91,7 @@ class AutoencoderParameters(TokenizerParameters):
     revive_below: Share = 0.05
     revive_until: Share = 0.8
     balance: NotNegative = 0.0
-    final_balance: NotNegative = 0.0
+    balance_kept: Share = 0.0
 
     def routing(self, domains: int) -> Routing:
         """One expert for all, whatever the number of domains."""

@@ -260,9 +260,9 @@ class Trainer:
 
     def _rebalance(self, looked: Review, epoch: int) -> None:
         """Handicap crowded codes, ever less: at the end they must settle where plain distance will find them."""
-        first, last = self.parameters.balance, self.parameters.final_balance
         done = (epoch + 1 - self.parameters.warmup_epochs) / self.parameters.epochs
-        moe, strength = self.network.moe, first + (last - first) * done
+        left = 1 - done * (1 - self.parameters.balance_kept)
+        moe, strength = self.network.moe, self.parameters.balance * left
         rebalance(moe.experts, looked.experts, strength)
         if moe.shared is not None and looked.shared is not None:
             rebalance(moe.shared, looked.shared, strength)
