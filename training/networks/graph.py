@@ -7,6 +7,7 @@ runs is what is read here. Knows nothing of any network.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 23
 IR_VERSION = 11
+LARGE_BYTES = 1 << 20
+"""Tensors above are not given to the checks of a graph."""
 
 _ELEMENT = {
     "float32": TensorProto.FLOAT,
@@ -116,7 +119,7 @@ class Graph:
         self._name = name
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
-        self._initializers: list[onnx.TensorProto] = []
+        self._arrays: dict[str, np.ndarray] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
@@ -141,10 +144,11 @@ class Graph:
         if isinstance(array, float):
             array = np.float32(array)
         value = np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
-        key = (value.dtype.name, value.shape, value.tobytes())
+        # By a digest: tables of a recommender for many domains take hundreds of megabytes.
+        key = (value.dtype.name, value.shape, hashlib.sha256(value.data).digest())
         if key not in self._constants:
             label = name or f"constant_{len(self._constants)}"
-            self._initializers.append(numpy_helper.from_array(value, label))
+            self._arrays[label] = value
             self._constants[key] = Value(self, label)
         return self._constants[key]
 
@@ -205,13 +209,28 @@ class Graph:
         ------
         onnx.checker.ValidationError, onnx.shape_inference.InferenceError : the graph is not a valid one
         """
-        graph = helper.make_graph(self._nodes, self._name, self._inputs, self._outputs, self._initializers)
-        model = helper.make_model(
+        large = {name: array for name, array in self._arrays.items() if array.nbytes > LARGE_BYTES}
+        small = [numpy_helper.from_array(array, name) for name, array in self._arrays.items() if name not in large]
+        # Of large ones the type and shape are all that the checks look at, and each check copies what it is given.
+        described = [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in large.items()
+        ]
+        checked = self._model([*self._inputs, *described], small)
+        onnx.checker.check_model(checked)
+        onnx.shape_inference.infer_shapes(checked, check_type=True, strict_mode=True)
+        model = self._model(self._inputs, small)
+        for name, array in large.items():
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+        onnx.save(model, path)
+
+    def _model(
+        self, inputs: Sequence[onnx.ValueInfoProto], initializers: Sequence[onnx.TensorProto]
+    ) -> onnx.ModelProto:
+        graph = helper.make_graph(self._nodes, self._name, list(inputs), self._outputs, list(initializers))
+        return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="unitok"
         )
-        onnx.checker.check_model(model)
-        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-        onnx.save(model, path)
 
     def _add(self, kind: str, operands: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> tuple[Value, ...]:
         inputs = [each if isinstance(each, Value) else self.constant(each) for each in operands]
