@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from service.engine.sessions import Runtime, Tensor, open_session
-from training.networks.graph import Graph, Value
+from training.networks.graph import LARGE_BYTES, Graph, Value
 
 X = np.asarray([[4.0, 1.0, 3.0], [2.0, 6.0, 5.0]], dtype=np.float32)
 BIAS = np.asarray([[0.5, -1.0], [0.0, 2.0]], dtype=np.float32).reshape(1, 1, 2, 2)
@@ -95,3 +95,27 @@ def test_a_graph_that_cannot_be_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(onnx.shape_inference.InferenceError):
         run(lambda g, x, i: x + i, "float32", 2, tmp_path)
     assert not (tmp_path / "graph.onnx").exists()
+
+
+def test_a_large_table_is_written_once_and_checked_by_its_shape(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).standard_normal((512, 1024)).astype(np.float32)
+    assert table.nbytes > LARGE_BYTES
+    graph = Graph("large")
+    x = graph.input("x", "float32", ["B", 512])
+    graph.output(x @ graph.constant(table, "table") @ graph.constant(table.T), "y", "float32", ["B", 512])
+    graph.save(tmp_path / "large.onnx")
+    assert [each.name for each in onnx.load(tmp_path / "large.onnx").graph.input] == ["x"]
+    session = open_session(
+        tmp_path / "large.onnx",
+        Runtime("cpu", 1),
+        [Tensor("x", "float32", ("B", 512))],
+        [Tensor("y", "float32", ("B", 512))],
+    )
+    given = np.random.default_rng(1).standard_normal((3, 512)).astype(np.float32)
+    np.testing.assert_allclose(session.run({"x": given})["y"], given @ table @ table.T, rtol=1e-4, atol=1e-3)
+
+    graph = Graph("narrow")
+    graph.output(graph.input("x", "float32", ["B", 500]) @ graph.constant(table), "y", "float32", ["B", 1024])
+    with pytest.raises(onnx.shape_inference.InferenceError):
+        graph.save(tmp_path / "narrow.onnx")
+    assert not (tmp_path / "narrow.onnx").exists()
