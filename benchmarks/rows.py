@@ -31,6 +31,8 @@ REST = 0.3
 TURN = 0.2
 """Seconds."""
 RESULTS = Path(__file__).parent / "results.jsonl"
+COLUMNS = ("measure", "ours", "peer", "unit", "ratio", "goal", "met", "peer, limit or note")
+"""Of a table of rows."""
 PAGE = 170
 """Columns of the table where it goes to a file."""
 
@@ -161,13 +163,28 @@ def report(rows: Iterable[Row]) -> None:
     if not console.is_terminal:
         console.width = PAGE
     shown = Table("measure", box=box.MARKDOWN)
-    for name in ("ours", "peer", "unit", "ratio", "goal", "met"):
+    for name in COLUMNS[1:-1]:
         shown.add_column(name, no_wrap=True)
     shown.add_column("peer or limit")
     for row in rows:
-        peer = "-" if row.peer is None else f"{row.peer:,.4g}"
-        ratio = "-" if row.ratio is None else f"{row.ratio:.2f} x"
-        goal = "-" if row.goal is None else f"{row.goal:,.4g}"
-        met = {None: "-", True: "yes", False: "no"}[row.met]
-        shown.add_row(row.measure, f"{row.ours:,.4g}", peer, row.unit, ratio, goal, met, row.note)
+        shown.add_row(*cells(row))
     console.print(shown)
+
+
+def cells(row: Row) -> list[str]:
+    """What a table says of a row, as `COLUMNS`."""
+    return [
+        row.measure,
+        _number(row.ours),
+        _number(row.peer),
+        row.unit,
+        "-" if row.ratio is None else f"{row.ratio:.2f} x",
+        _number(row.goal),
+        {None: "-", True: "yes", False: "no"}[row.met],
+        row.note,
+    ]
+
+
+def _number(value: float | None) -> str:
+    """Four digits, or all before the point where there are more."""
+    return "-" if value is None else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"

@@ -14,24 +14,12 @@ from string import ascii_uppercase
 from typing import Any
 
 from benchmarks.registry import BENCHMARKS
-from benchmarks.rows import read_records, row_of
+from benchmarks.rows import COLUMNS, cells, read_records, row_of
 from training.laboratory.documents import filled, tables_in
 from training.stage import write_atomically
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-HEAD = (
-    "benchmark",
-    "measure",
-    "ours",
-    "peer",
-    "unit",
-    "ratio",
-    "goal",
-    "met",
-    "peer, limit or note",
-    "commit",
-    "machine",
-)
+HEAD = ("benchmark", *COLUMNS, "commit", "machine")
 ELSEWHERE = frozenset({"http-layers", "search-gpu", "soak", "store-embedded", "store-redis", "backfill-engines"})
 """Benchmarks whose rows stand in other sections, told in their own way."""
 
@@ -58,25 +46,8 @@ def table(records: Iterable[Record]) -> str:
 
 
 def _cells(record: Record, machine: str) -> list[str]:
-    row = row_of(dict(record))
-    return [
-        f"`{record['benchmark']}`",
-        row.measure,
-        _number(row.ours),
-        "-" if row.peer is None else _number(row.peer),
-        row.unit,
-        "-" if row.ratio is None else f"{row.ratio:.2f} x",
-        "-" if row.goal is None else _number(row.goal),
-        {None: "-", True: "yes", False: "**no**"}[row.met],
-        row.note,
-        record["commit"],
-        machine,
-    ]
-
-
-def _number(value: float) -> str:
-    """Four digits, or all before the point where there are more."""
-    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    said = ["**no**" if cell == "no" else cell for cell in cells(row_of(dict(record)))]
+    return [f"`{record['benchmark']}`", *said, record["commit"], machine]
 
 
 def _line(cells: Sequence[str]) -> str:
