@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -55,6 +56,9 @@ from service.semantic_ids import TokenLayout
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another process's transaction."""
+
+BUSY_PAUSE_SECONDS = 0.01
+"""Between two attempts, where SQLite itself does not wait."""
 
 SCAN_ROWS = 4096
 
@@ -393,8 +397,12 @@ class EmbeddedStore:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+        try:
+            _enter_wal(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     @contextmanager
@@ -420,6 +428,23 @@ class EmbeddedStore:
             yield
         except sqlite3.Error as error:
             raise StoreUnavailable(f"embedded store {self._path}: {error}") from error
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch a file to a write-ahead log, as soon as nobody else writes to it.
+
+    A new file is switched by the first who opens it. Of several who try at once SQLite makes none wait: it refuses
+    all but one at once, since each may hold what another one needs (https://sqlite.org/c3ref/busy_handler.html).
+    """
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(BUSY_PAUSE_SECONDS)
 
 
 def generations(folder: Path) -> Iterator[Generation]:

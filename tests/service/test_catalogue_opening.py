@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from redis_server import RedisServer
 
 from service.bundle.files import Bundle
 from service.bundle.manifest import CataloguePart, Manifest
-from service.catalogue import seeding
+from service.catalogue import embedded, seeding
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store
 from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
@@ -129,6 +132,23 @@ def test_replicas_that_start_at_once_agree(tmp_path: Path, url: str, monkeypatch
     assert stores[0].status().items == {"films": 32, "books": 1}
     for store in stores:
         store.close()
+
+
+def test_a_new_file_that_another_replica_writes_to_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite refuses at once, whatever its timeout, where two would turn one new file into a write-ahead log."""
+    manifest = dummy_manifest(ONE_FOR_ALL)
+    layout = manifest.token_layout(manifest.recommenders[0])
+    with closing(sqlite3.connect(tmp_path / "b@1.sqlite3", isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(embedded, "BUSY_SECONDS", 0.05)
+        opened = partial(open_store, f"embedded:{tmp_path}", "b", 1, layout)
+        with pytest.raises(StoreUnavailable, match="locked"):
+            opened()
+        monkeypatch.undo()
+        threading.Timer(0.2, lambda: other.execute("COMMIT")).start()
+        opened().close()
 
 
 @pytest.mark.parametrize(
