@@ -32,7 +32,7 @@ from service.catalogue.locking import Readers
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem, Totals, layout_of_ids
 from service.catalogue.table import CatalogueEntry
 from service.catalogue.view import CatalogueView, Neighbour
-from service.errors import ConfigError, SavedIndexError
+from service.errors import ConfigError, SavedIndexError, StoreUnavailable
 from service.semantic_ids import TokenLayout
 
 __all__ = ["Agreement", "CatalogueEntry", "CatalogueView", "LiveCatalogue", "Neighbour", "Reread"]
@@ -113,6 +113,8 @@ class LiveCatalogue:
         if loaded is None:
             self._seen = store.head()
             self._state = self._read_all()
+            if self._lost_since(self._seen):
+                raise StoreUnavailable("the catalogue store was emptied while it was read; start again")
             self.save()
         else:
             self._state, self._seen = loaded
@@ -218,7 +220,8 @@ class LiveCatalogue:
                     reason = Reread.LOST if self._lost else Reread.BEHIND
                     if self._lost:
                         self._put_back()
-                    self._read_anew()
+                    if not self._read_anew(changes.last):
+                        continue
                     self._seen, self._lost, self._fresh_at = changes.last, False, asked_at
                     reread(reason)
                     return seen + 1
@@ -226,7 +229,10 @@ class LiveCatalogue:
                     self._fresh_at = asked_at
                     return seen
                 keys = list(dict.fromkeys(changes.keys))
-                self._apply(dict(zip(keys, self._store.get(keys), strict=True)))
+                states = dict(zip(keys, self._store.get(keys), strict=True))
+                if self._lost_since(changes.last):
+                    continue
+                self._apply(states)
                 self._seen = changes.last
                 seen += len(changes.keys)
 
@@ -252,7 +258,8 @@ class LiveCatalogue:
                     return Agreement.SAME
                 if not self._rereading_helps:
                     return Agreement.UNPROVEN
-                self._read_anew()
+                if not self._read_anew(self._seen):
+                    continue
                 reread(Reread.DIFFERENT)
                 # What changed while it was read arrives by the log; only an unchanged store can be said to be wrong.
                 self._rereading_helps = self._agrees(totals) or self._store.head() != totals.head
@@ -326,8 +333,24 @@ class LiveCatalogue:
         mine = (self._state.table.counts(), self._state.fingerprints.values())
         return mine == (totals.items, totals.fingerprints)
 
-    def _read_anew(self) -> None:
-        self._state, self._unsaved = self._read_all(), True
+    def _read_anew(self, seen: int) -> bool:
+        """Replace what is here by what the store holds; False, and nothing is replaced, where it lost that meanwhile.
+
+        Parameters
+        ----------
+        seen : number of a change that it had told of before
+        """
+        state = self._read_all()
+        if self._lost_since(seen):
+            return False
+        self._state, self._unsaved = state, True
+        return True
+
+    def _lost_since(self, seen: int) -> bool:
+        """Whether the store was emptied or set back since it told of a change: what it lacks was not deleted then."""
+        lost = self._store.changes(seen, 1).lost
+        self._lost = self._lost or lost
+        return lost
 
     def _put_back(self) -> None:
         """Give the store what is here; what it knows itself, deletions included, it keeps as it is."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live_catalogues import held, key, names, new, opened, until
 from redis_server import RedisServer
 
 from service.catalogue.checking import repair
+from service.catalogue.columns import ItemColumns
 from service.catalogue.live import Agreement, LiveCatalogue, Reread
 from service.catalogue.live_follower import following
 from service.catalogue.store import StoredItem, Totals
@@ -70,6 +73,75 @@ def test_a_server_set_back_to_an_older_state_gets_back_what_it_lacks(own_server:
     assert set(held(live)) - set(before) == {key("a")}, "that it was deleted is known to nobody any more"
     assert live.compare() is Agreement.SAME
     live.store.close()
+
+
+def emptied_before(live: LiveCatalogue, call: str, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
+    """Let the store lose everything just before it is next asked for something."""
+    real, left = getattr(live.store, call), [None] * times
+
+    def emptied(*arguments: Any) -> Any:
+        if left:
+            left.pop()
+            live.store._redis.flushall()  # type: ignore[attr-defined]
+        return real(*arguments)
+
+    monkeypatch.setattr(live.store, call, emptied)
+
+
+@pytest.mark.parametrize("call", ["get", "columns"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_is_lost_while_news_is_fetched_was_not_deleted(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch, call: str, times: int
+) -> None:
+    live, other = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))
+    live.register([new("a"), new("b", domain="books")])
+    other.register([new("c", (0, 0))])
+    live.refresh()
+    before = held(live)
+    live.register([new("d", (3, 3))])
+    if call == "columns":
+        # Behind what the log still tells, so that everything is read anew.
+        live.store._redis.delete(live.store._keys.key("log"))  # type: ignore[attr-defined]
+    emptied_before(live, call, monkeypatch, times)
+    reasons: list[Reread] = []
+    live.refresh(reasons.append)
+    assert reasons == [Reread.LOST]
+    assert held(live) == {**before, key("d"): held(live)[key("d")]}
+    assert live.compare() is Agreement.SAME
+    for catalogue in (live, other):
+        catalogue.store.close()
+
+
+def test_what_is_lost_while_replicas_compare_was_not_deleted(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even twice: after it was filled from memory a store is at change 0, as an empty one is."""
+    live = LiveCatalogue(opened(own_server.url, "b"))
+    live.register([new("a"), new("b", domain="books")])
+    before = held(live)
+    for call in ("get", "totals", "columns", "totals"):
+        emptied_before(live, call, monkeypatch)
+        assert live.compare() is Agreement.SAME
+        assert held(live) == before
+    live.store.close()
+
+
+def test_a_catalogue_that_is_lost_while_it_is_read_at_the_start_is_not_put_back_in_part(
+    own_server: RedisServer,
+) -> None:
+    store = opened(own_server.url, "b")
+    LiveCatalogue(store).register([new("a"), new("b", domain="books")])
+    real = store.columns
+
+    def emptied() -> Iterator[ItemColumns]:
+        yield from itertools.islice(real(), 1)
+        store._redis.flushall()  # type: ignore[attr-defined]
+
+    store.columns = emptied  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailable, match="start again"):
+        LiveCatalogue(store)
+    assert not store.seeded()
+    store.close()
 
 
 def test_putting_back_that_failed_is_done_again(own_server: RedisServer) -> None:
