@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +31,7 @@ from service.catalogue.embedded_tables import (
     trim,
     unsigned,
 )
+from service.catalogue.sqlite_file import SqliteFile
 from service.catalogue.store import (
     CHANGES_KEPT,
     REFUSED,
@@ -54,12 +53,6 @@ from service.catalogue.store import (
 from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
 from service.semantic_ids import TokenLayout
 
-BUSY_SECONDS = 30.0
-"""How long a writer waits for another process's transaction."""
-
-BUSY_PAUSE_SECONDS = 0.01
-"""Between two attempts, where SQLite itself does not wait."""
-
 SCAN_ROWS = 4096
 
 
@@ -77,16 +70,7 @@ class EmbeddedStore:
         self._path = folder / f"{bundle}@{generation}.sqlite3"
         self._generation = f"{bundle}:{generation}"
         self._layout = layout
-        self._writing = threading.Lock()
-        self._reading = threading.Lock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreUnavailable(f"embedded store {folder}: {error}") from error
-        with self._errors():
-            self._writer = self._connect()
-            self._writer.executescript(SCHEMA)
-            self._reader = self._connect()
+        self._file = SqliteFile(self._path, SCHEMA)
         self._check_layout()
 
     @property
@@ -97,7 +81,7 @@ class EmbeddedStore:
     def seed(self, items: Sequence[StoredItem]) -> None:
         """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
         check_items(items)
-        with self._transaction() as cursor:
+        with self._file.transaction() as cursor:
             if is_seeded(cursor) or is_dropped(cursor):
                 return
             numbers, parts = DomainNumbers(cursor), Parts(cursor)
@@ -126,7 +110,7 @@ class EmbeddedStore:
         packed = np.array([item.packed for item in items], dtype=np.uint64)
         bases = packed - self._layout.unpack(packed)[:, -1].astype(np.uint64)
         outcomes = []
-        with self._transaction() as cursor:
+        with self._file.transaction() as cursor:
             if is_dropped(cursor):
                 raise NotReady(f"{self._path}: the generation was dropped")
             cursor.execute("SAVEPOINT restoring")
@@ -150,12 +134,12 @@ class EmbeddedStore:
 
     def finish_seed(self) -> None:
         """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
-        with self._transaction() as cursor:
+        with self._file.transaction() as cursor:
             cursor.execute("INSERT OR REPLACE INTO meta VALUES ('seeded', 'yes')")
 
     def seeded(self) -> bool:
         """Whether `finish_seed` was called."""
-        with self._read() as cursor:
+        with self._file.reading() as cursor:
             return is_seeded(cursor)
 
     def register(self, items: Sequence[NewItem]) -> Registered:
@@ -164,7 +148,7 @@ class EmbeddedStore:
         values = np.full((len(items), self._layout.depth), REFUSED, dtype=np.int32)
         created = np.zeros(len(items), dtype=bool)
         ids = bases.copy()
-        with self._transaction() as cursor:
+        with self._file.transaction() as cursor:
             self._require_seeded(cursor)
             numbers, parts = DomainNumbers(cursor), Parts(cursor)
             stored = np.zeros(len(items), dtype=bool)
@@ -182,7 +166,7 @@ class EmbeddedStore:
 
     def delete(self, key: ItemKey) -> bool:
         """Remove an item, keeping its ID reserved; False where it was not live."""
-        with self._transaction() as cursor:
+        with self._file.transaction() as cursor:
             self._require_seeded(cursor)
             number = DomainNumbers(cursor).known(key.domain)
             if number is None:
@@ -205,7 +189,7 @@ class EmbeddedStore:
     def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
         """Live items in the order asked for, None where there is none."""
         found: list[StoredItem | None] = []
-        with self._read() as cursor:
+        with self._file.reading() as cursor:
             for key in keys:
                 cursor.execute(
                     "SELECT packed, title, content FROM item JOIN domain ON domain.number = item.domain "
@@ -223,12 +207,7 @@ class EmbeddedStore:
 
     def columns(self) -> Iterator[ItemColumns]:
         """What `scan` gives, as columns."""
-        with (
-            self._errors(),
-            closing(self._connect()) as connection,
-            closing(connection.cursor()) as cursor,
-            snapshot(cursor),
-        ):
+        with self._file.scanning() as cursor, snapshot(cursor):
             numbered = dict(cursor.execute("SELECT number, name FROM domain").fetchall())
             cursor.execute("SELECT domain, CAST(item_id AS BLOB), packed, CAST(title AS BLOB) FROM item WHERE live = 1")
             while batch := cursor.fetchmany(SCAN_ROWS):
@@ -244,8 +223,8 @@ class EmbeddedStore:
 
     def rows(self) -> Iterator[list[StoredItem]]:
         """All items in batches, deleted ones and contents too; a snapshot of this moment."""
-        with self._errors(), closing(self._connect()) as connection:
-            rows = connection.execute(
+        with self._file.scanning() as cursor:
+            rows = cursor.execute(
                 "SELECT name, item_id, packed, title, content, live FROM item JOIN domain ON number = item.domain"
             )
             while batch := rows.fetchmany(SCAN_ROWS):
@@ -257,7 +236,7 @@ class EmbeddedStore:
 
     def totals(self) -> Totals:
         """Head, counts and fingerprints of one moment."""
-        with self._read() as cursor, snapshot(cursor):
+        with self._file.reading() as cursor, snapshot(cursor):
             counts = cursor.execute(
                 "SELECT name, count(*) FROM item JOIN domain ON number = item.domain WHERE live = 1 GROUP BY domain"
             ).fetchall()
@@ -266,7 +245,7 @@ class EmbeddedStore:
 
     def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
         """Set the kept fingerprints right; there is nothing else to mend. False if not at the totals' head."""
-        with self._transaction() as cursor:
+        with self._file.transaction() as cursor:
             if head_of(cursor) != totals.head:
                 return False
             numbers = DomainNumbers(cursor)
@@ -277,12 +256,12 @@ class EmbeddedStore:
 
     def head(self) -> int:
         """Sequence number of the latest change, 0 before the first."""
-        with self._read() as cursor:
+        with self._file.reading() as cursor:
             return head_of(cursor)
 
     def changes(self, after: int, limit: int = 10_000) -> Changes:
         """At most `limit` changes after a sequence number."""
-        with self._read() as cursor, snapshot(cursor):
+        with self._file.reading() as cursor, snapshot(cursor):
             if is_dropped(cursor):
                 raise NotReady(f"{self._path}: the generation was dropped")
             head = head_of(cursor)
@@ -297,31 +276,29 @@ class EmbeddedStore:
 
     def checkpoint(self, name: str) -> str | None:
         """What `save_checkpoint` kept under a name."""
-        with self._read() as cursor:
+        with self._file.reading() as cursor:
             row = cursor.execute("SELECT value FROM checkpoint WHERE name = ?", (name,)).fetchone()
             return row and str(row[0])
 
     def save_checkpoint(self, name: str, value: str) -> None:
         """Keep a small text, durably, for work that resumes."""
-        with self._transaction() as cursor:
+        with self._file.transaction() as cursor:
             cursor.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (name, value))
 
     def drop(self) -> None:
         """Remove all items for good; the generation can never be opened again."""
-        with self._transaction() as cursor:
+        with self._file.transaction() as cursor:
             cursor.execute("INSERT OR REPLACE INTO meta VALUES ('dropped', 'yes')")
             cursor.execute("DELETE FROM meta WHERE name = 'seeded'")
             for table in ("item", "domain", "change", "fingerprint", "checkpoint"):
                 cursor.execute(f"DELETE FROM {table}")  # noqa: S608 - the names are ours
-        with self._errors(), self._writing:
-            self._writer.execute("VACUUM")
+        self._file.vacuum()
 
     def status(self) -> StoreStatus:
         """Counts and state, for people."""
         totals = self.totals()
-        with self._read() as cursor:
+        with self._file.reading() as cursor:
             seeded, (length,) = is_seeded(cursor), cursor.execute("SELECT count(*) FROM change").fetchone()
-        files = [self._path, self._path.with_name(self._path.name + "-wal")]
         return StoreStatus(
             kind="embedded",
             where=str(self._path),
@@ -331,14 +308,12 @@ class EmbeddedStore:
             fingerprints=totals.fingerprints,
             head=totals.head,
             log_length=length,
-            bytes=sum(file.stat().st_size for file in files if file.exists()),
+            bytes=self._file.nbytes(),
         )
 
     def close(self) -> None:
         """Give up connections; the store must not be used afterwards."""
-        with self._writing, self._reading:
-            self._writer.close()
-            self._reader.close()
+        self._file.close()
 
     def _register_one(self, cursor: sqlite3.Cursor, domain: int, item: NewItem, base: int) -> tuple[int | None, bool]:
         """The item's ID, None where its group is full, and whether it was not live before."""
@@ -380,7 +355,7 @@ class EmbeddedStore:
 
     def _check_layout(self) -> None:
         expected = json.dumps(layout_of_ids(self._layout))
-        with self._transaction() as cursor:
+        with self._file.transaction() as cursor:
             cursor.execute("INSERT OR IGNORE INTO meta VALUES ('layout', ?)", (expected,))
             (found,) = cursor.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
             if is_dropped(cursor):
@@ -394,57 +369,6 @@ class EmbeddedStore:
     def _require_seeded(self, cursor: sqlite3.Cursor) -> None:
         if not is_seeded(cursor):
             raise NotReady(f"{self._path}: the bundle's own catalogue is not stored yet")
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            _enter_wal(connection)
-            connection.execute("PRAGMA synchronous = FULL")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        return connection
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Cursor]:
-        """One write transaction: committed, synced and so acknowledged when the block ends; undone if it raises."""
-        with self._errors(), self._writing, closing(self._writer.cursor()) as cursor:
-            cursor.execute("BEGIN IMMEDIATE")
-            try:
-                yield cursor
-                cursor.execute("COMMIT")
-            finally:
-                if self._writer.in_transaction:
-                    cursor.execute("ROLLBACK")
-
-    @contextmanager
-    def _read(self) -> Iterator[sqlite3.Cursor]:
-        with self._errors(), self._reading, closing(self._reader.cursor()) as cursor:
-            yield cursor
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"embedded store {self._path}: {error}") from error
-
-
-def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Switch a file to a write-ahead log, as soon as nobody else writes to it.
-
-    A new file is switched by the first who opens it. Of several who try at once SQLite makes none wait: it refuses
-    all but one at once, since each may hold what another one needs (https://sqlite.org/c3ref/busy_handler.html).
-    """
-    until = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
-                raise
-        time.sleep(BUSY_PAUSE_SECONDS)
 
 
 def generations(folder: Path) -> Iterator[Generation]:

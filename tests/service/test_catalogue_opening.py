@@ -17,7 +17,7 @@ from redis_server import RedisServer
 
 from service.bundle.files import Bundle
 from service.bundle.manifest import CataloguePart, Manifest
-from service.catalogue import embedded, seeding
+from service.catalogue import seeding, sqlite_file
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store
 from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
@@ -142,7 +142,7 @@ def test_a_new_file_that_another_replica_writes_to_is_waited_for(
     layout = manifest.token_layout(manifest.recommenders[0])
     with closing(sqlite3.connect(tmp_path / "b@1.sqlite3", isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(embedded, "BUSY_SECONDS", 0.05)
+        monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.05)
         opened = partial(open_store, f"embedded:{tmp_path}", "b", 1, layout)
         with pytest.raises(StoreUnavailable, match="locked"):
             opened()

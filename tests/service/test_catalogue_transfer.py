@@ -252,7 +252,7 @@ def test_the_commands_copy_prove_and_mend(bundle: Bundle, tmp_path: Path) -> Non
         "the deleted item of the bundle stays deleted"
     )
 
-    with store._transaction() as cursor:
+    with store._file.transaction() as cursor:
         cursor.execute("DELETE FROM fingerprint")
     findings = one("verify", code=1)["findings"]
     assert findings

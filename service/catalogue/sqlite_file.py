@@ -1,0 +1,122 @@
+"""A SQLite file that several threads and processes write to: opened, written in synced transactions, read meanwhile.
+
+Knows nothing of what is in its tables.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from service.errors import StoreUnavailable
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another process's transaction."""
+
+BUSY_PAUSE_SECONDS = 0.01
+"""Between two attempts, where SQLite itself does not wait."""
+
+
+class SqliteFile:
+    """One connection that writes and one that reads, each for one thread at a time.
+
+    Parameters
+    ----------
+    path : created with its folder if need be
+    schema : statements that create what is not there
+
+    Raises
+    ------
+    StoreUnavailable : from here and from every block, where SQLite fails
+    """
+
+    def __init__(self, path: Path, schema: str) -> None:
+        self._path = path
+        self._writing = threading.Lock()
+        self._reading = threading.Lock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(f"embedded store {path.parent}: {error}") from error
+        with self._errors():
+            self._writer = self._connect()
+            self._writer.executescript(schema)
+            self._reader = self._connect()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Cursor]:
+        """One write transaction: committed, synced and so acknowledged when the block ends; undone if it raises."""
+        with self._errors(), self._writing, closing(self._writer.cursor()) as cursor:
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            finally:
+                if self._writer.in_transaction:
+                    cursor.execute("ROLLBACK")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Cursor]:
+        """What is committed; each statement sees one moment."""
+        with self._errors(), self._reading, closing(self._reader.cursor()) as cursor:
+            yield cursor
+
+    @contextmanager
+    def scanning(self) -> Iterator[sqlite3.Cursor]:
+        """As `reading`, for work that takes long: on a connection of its own, so that nobody waits for it."""
+        with self._errors(), closing(self._connect()) as connection, closing(connection.cursor()) as cursor:
+            yield cursor
+
+    def vacuum(self) -> None:
+        """Give back the room of what was removed."""
+        with self._errors(), self._writing:
+            self._writer.execute("VACUUM")
+
+    def nbytes(self) -> int:
+        """Size on disk, the write-ahead log included."""
+        files = (self._path, self._path.with_name(self._path.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    def close(self) -> None:
+        """Give up both connections; nothing may be asked afterwards."""
+        with self._writing, self._reading:
+            self._writer.close()
+            self._reader.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            _enter_wal(connection)
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"embedded store {self._path}: {error}") from error
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch a file to a write-ahead log, as soon as nobody else writes to it.
+
+    A new file is switched by the first who opens it. Of several who try at once SQLite makes none wait: it refuses
+    all but one at once, since each may hold what another one needs (https://sqlite.org/c3ref/busy_handler.html).
+    """
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(BUSY_PAUSE_SECONDS)
