@@ -372,7 +372,7 @@ class EmbeddedStore:
 
 
 def generations(folder: Path) -> Iterator[Generation]:
-    """Every generation that a folder holds, by name.
+    """Every generation that a folder holds, by name; files that are only just being created hold none yet.
 
     Raises
     ------
@@ -380,10 +380,15 @@ def generations(folder: Path) -> Iterator[Generation]:
     """
     for path in sorted(folder.glob("*@*.sqlite3")):
         bundle, _, number = path.stem.rpartition("@")
+        if not number.isdecimal():
+            continue
         try:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                (layout,) = connection.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
+                if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+                    continue
+                layout = connection.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
                 dropped = is_dropped(connection)
-        except (sqlite3.Error, TypeError) as error:
+        except sqlite3.Error as error:
             raise StoreUnavailable(f"embedded store {path}: {error}") from error
-        yield Generation(bundle, int(number), TokenLayout(**json.loads(layout)), dropped)
+        if layout is not None:
+            yield Generation(bundle, int(number), TokenLayout(**json.loads(layout[0])), dropped)

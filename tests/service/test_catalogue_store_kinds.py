@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ from places import LAYOUT, Place, everything, new, suffixes
 from redis_server import RedisServer
 
 from service.catalogue import redis_keys
-from service.catalogue.opening import open_store
+from service.catalogue.embedded_tables import SCHEMA
+from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.store import ItemKey, StoredItem
 from service.errors import BundleError, LimitExceeded, StoreUnavailable
 
@@ -95,3 +98,18 @@ class TestEmbeddedOnly:
         (tmp_path / "b@1.sqlite3").write_bytes(b"no database" * 1000)
         with pytest.raises(StoreUnavailable, match="not a database"):
             open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
+
+    def test_files_that_hold_no_generation_are_passed_over(self, tmp_path: Path) -> None:
+        open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT).close()
+        (tmp_path / "b@2.sqlite3").touch()  # Creation was killed before anything was written,
+        with closing(sqlite3.connect(tmp_path / "b@3.sqlite3")) as connection:  # or before the layout was.
+            connection.executescript(SCHEMA)
+        (tmp_path / "b@1.sqlite3").with_name("b@1 of yesterday.sqlite3").write_text("")
+        url = f"embedded:{tmp_path}"
+        assert [each.number for each in stored_generations(url)] == [1]
+        for number in (2, 3):
+            open_store(url, "b", number, LAYOUT).close()
+        assert [each.number for each in stored_generations(url)] == [1, 2, 3]
+        (tmp_path / "b@4.sqlite3").write_bytes(b"no database" * 1000)
+        with pytest.raises(StoreUnavailable, match=r"b@4.*not a database"):
+            stored_generations(url)
