@@ -5,6 +5,7 @@ Knows which bytes stand for what; changes nothing but the numbers of domains.
 
 from __future__ import annotations
 
+import json
 import struct
 import threading
 import zlib
@@ -81,6 +82,11 @@ class RedisKeys:
                 if answer < MAX_DOMAINS - 1:
                     self._numbers[domain] = number
         return number
+
+    def claims(self, fields: Iterable[tuple[str, bytes]]) -> str:
+        """The numbers that domains have by these fields, as a script checks them; unknown domains have none."""
+        numbers = {domain: NUMBER.unpack(field[: NUMBER.size])[0] for domain, field in fields}
+        return json.dumps({domain: str(number) for domain, number in numbers.items() if number < MAX_DOMAINS - 1})
 
     def item_key(self, field: bytes) -> ItemKey:
         """The item that a field names."""

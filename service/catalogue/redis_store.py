@@ -20,14 +20,15 @@ or `D` (deleted: the ID stays reserved). Buckets keep a hash small enough for th
 with Valkey 9.1 an item takes about 130 bytes with a title of 60 letters, its content aside.
 
 A *life* is a random name that the first to open an empty server gives it. It tells a server that was emptied behind our
-back from the one that we know, whose domain numbers and sequence numbers we remember.
+back from the one that we know, whose domain numbers and sequence numbers we remember. A server that was set back to an
+older state keeps its life, but lacks the latest change that we know of, or holds another one under its number.
 """
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from typing import Any
@@ -89,6 +90,8 @@ class RedisStore:
         common = _lua("common")
         self._scripts = {name: self._redis.register_script(common + _lua(name)) for name in SCRIPTS}
         self._life = b""
+        # The latest change that the server is known to have had: its number and field.
+        self._told: tuple[int, bytes] | None = None
         self._begin()
 
     @property
@@ -113,14 +116,16 @@ class RedisStore:
         if not items:
             return []
         values = self._layout.unpack(np.array([item.packed for item in items], dtype=np.uint64))
+        fields: list[tuple[str, bytes]] = []
         keys: list[str] = []
         arguments: list[Any] = [how]
         with self._errors():
             for item, suffix in zip(items, values[:, -1].tolist(), strict=True):
                 field, base = self._keys.field(item.key, allot=how != "dry"), ID.pack(item.packed - suffix)
+                fields.append((item.domain, field))
                 keys += self._keys.buckets(field, base)
                 arguments += [field, base, suffix, ID.pack(item.packed), state_of(item), item.content or ""]
-            return [Outcome(answer.decode()) for answer in self._run("restore", keys, arguments)]
+            return [Outcome(answer.decode()) for answer in self._run("restore", fields, keys, arguments)]
 
     def finish_seed(self) -> None:
         """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
@@ -135,14 +140,16 @@ class RedisStore:
     def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items and allot their suffixes, all in one script."""
         bases = base_ids(items, self._layout)
+        fields: list[tuple[str, bytes]] = []
         keys: list[str] = []
         arguments: list[Any] = [self._layout.suffixes]
         with self._errors():
             for item, base in zip(items, bases.tolist(), strict=True):
                 field, packed = self._keys.field(ItemKey(item.domain, item.item_id), allot=True), ID.pack(base)
+                fields.append((item.domain, field))
                 keys += self._keys.buckets(field, packed)
                 arguments += [field, packed, title_state(item.title), item.content or ""]
-            answers: list[bytes] = self._run("register", keys, arguments)
+            answers: list[bytes] = self._run("register", fields, keys, arguments)
         values = np.full((len(items), self._layout.depth), REFUSED, dtype=np.int32)
         stored = np.array([bool(answer) for answer in answers], dtype=bool)
         ids = np.array([ID.unpack(answer[:8])[0] for answer in answers if answer], dtype=np.uint64)
@@ -154,7 +161,7 @@ class RedisStore:
         with self._errors():
             field = self._keys.field(key)
             items, _, contents = self._keys.buckets(field, b"")
-            return bool(self._run("delete", [items, contents], [field]))
+            return bool(self._run("delete", [(key.domain, field)], [items, contents], [field]))
 
     def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
         """Live items in the order asked for, None where there is none."""
@@ -235,16 +242,18 @@ class RedisStore:
         """Set the kept counts and fingerprints right and raise suffix counters; False if not at the totals' head."""
         domains = sorted(totals.items.keys() | totals.fingerprints.keys())
         arguments: list[Any] = [totals.head, len(domains)]
+        fields: list[tuple[str, bytes]] = []
         keys: list[str] = []
         with self._errors():
             for domain in domains:
+                fields.append((domain, self._keys.number(domain)))
                 part = f"{totals.fingerprints.get(domain, 0):016x}"
                 arguments += [self._keys.number(domain), totals.items.get(domain, 0), part]
             for domain, base, used in suffixes_used:
                 group = self._keys.number(domain) + ID.pack(base)
                 keys.append(self._keys.group(group))
                 arguments += [group, used]
-            return bool(self._run("mend", keys, arguments))
+            return bool(self._run("mend", fields, keys, arguments))
 
     def head(self) -> int:
         """Sequence number of the latest change, 0 before the first."""
@@ -257,16 +266,25 @@ class RedisStore:
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hmget(self._keys.key("meta"), "sequence", "life", "dropped")
             pipeline.xrange(self._keys.key("log"), min=f"{after + 1}-0", count=limit)
-            (head, life, dropped), entries = pipeline.execute()
+            told = self._told or (0, b"")
+            pipeline.xrange(self._keys.key("log"), min=f"{told[0]}-0", max=f"{told[0]}-0")
+            (head, life, dropped), entries, told_now = pipeline.execute()
             if dropped:
                 raise NotReady(f"{self._where}: {self._generation} was dropped")
             head = int(head or 0)
             if life != self._life:
                 self._begin()
                 return Changes((), head, gap=True, lost=True)
+            if head < max(told[0], after) or any(fields[b"k"] != told[1] for _, fields in told_now):
+                # What was remembered of the state that it had is void.
+                self._keys.forget()
+                self._told = None
+                return Changes((), head, gap=True, lost=True)
             sequences = [int(entry_id.split(b"-")[0]) for entry_id, _ in entries]
             if not is_whole(after, head, sequences, limit):
-                return Changes((), head, gap=True, lost=after > head)
+                return Changes((), head, gap=True)
+            if sequences and sequences[-1] > told[0]:
+                self._told = sequences[-1], entries[-1][1][b"k"]
             keys = tuple(self._keys.item_key(fields[b"k"]) for _, fields in entries)
         return Changes(keys, sequences[-1] if sequences else after)
 
@@ -325,10 +343,22 @@ class RedisStore:
         """Give up connections; the store must not be used afterwards."""
         self._redis.close()
 
-    def _run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run a script that changes items; `lua/common.lua` reads the first keys and arguments."""
-        first = [self._keys.key(part) for part in ("meta", "log", "counts", "fingerprints")]
-        return self._scripts[name]([*first, *keys], [self._life, CHANGES_KEPT, *arguments])
+    def _run(
+        self, name: str, fields: Iterable[tuple[str, bytes]], keys: Sequence[str], arguments: Sequence[Any]
+    ) -> Any:
+        """Run a script that changes items; `lua/common.lua` reads the first keys and arguments.
+
+        Parameters
+        ----------
+        fields : domains, each with a field in which its number was used
+        """
+        first_keys = [self._keys.key(part) for part in ("meta", "log", "counts", "fingerprints", "domains")]
+        told = 0 if self._told is None else self._told[0]
+        first = [self._life, CHANGES_KEPT, told, self._keys.claims(fields)]
+        said, *recorded = self._scripts[name]([*first_keys, *keys], [*first, *arguments])
+        if recorded:
+            self._told = recorded[0], recorded[1]
+        return said
 
     def _begin(self) -> None:
         """Check the layout, begin a life where the server is empty, and learn which one it is in."""
@@ -348,6 +378,7 @@ class RedisStore:
                 f"has {expected}: give a bundle with other IDs a new generation"
             )
         self._keys.forget()
+        self._told = None
         self._life = life
 
     @contextmanager
@@ -358,6 +389,11 @@ class RedisStore:
             if str(error).startswith("NOTSEEDED"):
                 # Also how a server that was emptied shows itself, until the change log is looked at.
                 raise NotReady(f"{self._where}: the catalogue of {self._generation} is not stored yet") from None
+            if str(error).startswith("SETBACK"):
+                self._keys.forget()
+                raise StoreUnavailable(
+                    f"{self._where}: was set back to an older state; what it lacks is put back first"
+                ) from None
             if isinstance(error, redis.ReadOnlyError):
                 # A primary that became a replica.
                 self._forget_primary()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from live_catalogues import held, key, names, new, opened, until
 from redis_server import RedisServer
 
@@ -54,18 +55,26 @@ def test_a_server_that_lost_everything_gets_it_back_from_memory(own_server: Redi
     two.store.close()
 
 
-def test_a_server_set_back_to_an_older_state_gets_back_what_it_lacks(own_server: RedisServer, tmp_path: Path) -> None:
+@contextmanager
+def set_back(server: RedisServer) -> Iterator[None]:
+    """A server that afterwards is as it was before the block, as a replica that lagged is after a failover."""
+    with closing(redis.Redis.from_url(server.url)) as client:
+        older = {name: client.dump(name) for name in client.keys("*")}
+        yield
+        client.flushall()
+        for name, value in older.items():
+            client.restore(name, 0, value)
+
+
+def test_a_server_set_back_to_an_older_state_gets_back_what_it_lacks(own_server: RedisServer) -> None:
     live = LiveCatalogue(opened(own_server.url, "b"))
     live.register([new("a"), new("b", domain="books")])
     live.refresh()
-    older = {name: live.store._redis.dump(name) for name in live.store._redis.keys("*")}  # type: ignore[attr-defined]
-    live.register([new("c"), new("d", (3, 3))])
-    live.delete(key("a"))
-    live.refresh()
-    before = held(live)
-    live.store._redis.flushall()  # type: ignore[attr-defined]
-    for name, value in older.items():
-        live.store._redis.restore(name, 0, value)  # type: ignore[attr-defined]
+    with set_back(own_server):
+        live.register([new("c"), new("d", (3, 3)), new("g", domain="games")])
+        live.delete(key("a"))
+        live.refresh()
+        before = held(live)
     reasons: list[Reread] = []
     live.refresh(reasons.append)
     assert reasons == [Reread.LOST]
@@ -73,6 +82,39 @@ def test_a_server_set_back_to_an_older_state_gets_back_what_it_lacks(own_server:
     assert set(held(live)) - set(before) == {key("a")}, "that it was deleted is known to nobody any more"
     assert live.compare() is Agreement.SAME
     live.store.close()
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen in the log", "only acknowledged"])
+@pytest.mark.parametrize("others", [0, 1, 2, 3])
+def test_a_server_set_back_is_found_out_however_far_others_have_brought_it_since(
+    own_server: RedisServer, seen: bool, others: int
+) -> None:
+    """Though the log is whole again, and numbers of changes and of domains have been given away a second time."""
+    live, other = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))
+    live.register([new("a"), new("b", domain="books")])
+    for each in (live, other):
+        each.refresh()
+    with set_back(own_server):
+        live.register([new("g", domain="games"), new("h", (2, 2), "games")])
+        if seen:
+            live.refresh()
+        before = held(live)
+    for number in range(others):
+        other.register([new(f"m{number}", domain="music")])
+    with pytest.raises(StoreUnavailable, match="set back"):
+        live.register([new("i", (2, 2), "games")])
+    reasons: list[Reread] = []
+    live.refresh(reasons.append)
+    assert reasons == [Reread.LOST]
+    other.refresh()
+    late = LiveCatalogue(opened(own_server.url, "b"))
+    assert held(live) == held(other) == held(late)
+    assert before.items() <= held(live).items()
+    assert len(held(live)) == len(before) + others
+    assert live.register([new("i", (2, 2), "games")]).values[0].tolist()[-1] == 1
+    assert [each.compare() for each in (live, other, late)] == [Agreement.SAME] * 3
+    for each in (live, other, late):
+        each.store.close()
 
 
 def emptied_before(live: LiveCatalogue, call: str, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:

@@ -1,10 +1,13 @@
 -- Put before every script that changes items: what they share.
 --
--- KEYS  1 meta, 2 change log, 3 counts by domain, 4 fingerprints by domain; the script's own follow
--- ARGV  1 the life of the store that the caller knows, 2 changes to keep; the script's own follow
+-- KEYS  1 meta, 2 change log, 3 counts by domain, 4 fingerprints by domain, 5 numbers of domains; the script's own follow
+-- ARGV  1 the life of the store that the caller knows, 2 changes to keep, 3 the latest change that it knows of, 4 numbers
+--       of domains that it has used, by name, as JSON; the script's own follow
+-- Answers a list: what the script has to say and, if it has recorded anything, number and field of the last change.
 --
 -- Lives: a server that was emptied begins a new one. What a caller remembers of an earlier life, the numbers of domains
--- above all, is void, so nothing is changed for it.
+-- above all, is void, so nothing is changed for it. The same goes for a server that was set back to an older state, as by
+-- a failover to a replica that lagged: it lacks changes, and may give their IDs and domain numbers away once more.
 
 local meta, log, counts, fingerprints = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local kept = ARGV[2]
@@ -12,14 +15,29 @@ local kept = ARGV[2]
 local seeded = redis.call('HGET', meta, 'seeded')
 local other_life = redis.call('HGET', meta, 'life') ~= ARGV[1] or redis.call('HEXISTS', meta, 'dropped') == 1
 
+local set_back = tonumber(redis.call('HGET', meta, 'sequence') or 0) < tonumber(ARGV[3])
+for name, number in pairs(cjson.decode(ARGV[4])) do
+  set_back = set_back or redis.call('HGET', KEYS[5], name) ~= number
+end
+if set_back and not other_life then
+  return redis.error_reply('SETBACK the server lacks changes that it had acknowledged')
+end
+
 local function not_seeded()
   return redis.error_reply('NOTSEEDED the catalogue of the bundle is not stored yet')
 end
 
+local recorded = {}
+
 -- Puts a field into the change log under the next sequence number.
 local function record(field)
   local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
+  recorded = { sequence, field }
   redis.call('XADD', log, 'MAXLEN', '~', kept, string.format('%.0f-0', sequence), 'k', field)
+end
+
+local function answer(said)
+  return { said, unpack(recorded) }
 end
 
 local steps, parts = {}, {}

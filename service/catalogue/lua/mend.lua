@@ -1,26 +1,26 @@
 -- Sets counts and fingerprints right and raises suffix counters, if nothing has changed since they were computed.
 --
 -- KEYS  after those of common.lua: a group bucket for each counter
--- ARGV  after those of common.lua: 3 sequence number that they were computed at, 4 domains, then for each of these:
+-- ARGV  after those of common.lua: 5 sequence number that they were computed at, 6 domains, then for each of these:
 --       number, live items, fingerprint; then for each counter: its field, suffixes given away at least
 -- Answers 1, or 0 where something has changed.
 
 if not seeded or other_life then
   return not_seeded()
 end
-if (redis.call('HGET', meta, 'sequence') or '0') ~= ARGV[3] then
-  return 0
+if (redis.call('HGET', meta, 'sequence') or '0') ~= ARGV[5] then
+  return answer(0)
 end
-local last = 4 + 3 * ARGV[4]
+local last = 6 + 3 * ARGV[6]
 redis.call('DEL', counts, fingerprints)
-for at = 5, last, 3 do
+for at = 7, last, 3 do
   redis.call('HSET', counts, ARGV[at], ARGV[at + 1])
   redis.call('HSET', fingerprints, ARGV[at], ARGV[at + 2])
 end
 for row = 1, (#ARGV - last) / 2 do
   local group, used = ARGV[last + 2 * row - 1], tonumber(ARGV[last + 2 * row])
-  if tonumber(redis.call('HGET', KEYS[4 + row], group) or 0) < used then
-    redis.call('HSET', KEYS[4 + row], group, used)
+  if tonumber(redis.call('HGET', KEYS[5 + row], group) or 0) < used then
+    redis.call('HSET', KEYS[5 + row], group, used)
   end
 end
-return 1
+return answer(1)
