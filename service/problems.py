@@ -115,6 +115,10 @@ TABLE: Mapping[type[UnitokError], Kind] = {
 MALFORMED = Kind(HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not JSON")
 TOO_LARGE = Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is too large")
 TOO_SLOW = Kind(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", "The body took too long to arrive")
+MALFORMED_HEAD = Kind(HTTPStatus.BAD_REQUEST, "malformed-request", "The request is not HTTP")
+TARGET_TOO_LONG = Kind(HTTPStatus.REQUEST_URI_TOO_LONG, "target-too-long", "Path and query are too long")
+HEAD_TOO_LARGE = Kind(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head-too-large", "The request's head is too large")
+HEAD_TOO_SLOW = Kind(HTTPStatus.REQUEST_TIMEOUT, "head-too-slow", "The request's head took too long to arrive")
 WRONG_TYPE = Kind(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The body must be JSON")
 
 RETRY_SECONDS = 1

@@ -1,7 +1,7 @@
 """Sheds load where HTTP is parsed: a request that is turned away by its head costs no task and no message.
 
-uvicorn's own protocol with one question more, asked when a head is complete. What is not plain goes the usual way, and
-is asked about there. Knows nothing of who is turned away, nor why (see `service/door.py`).
+One question more of a request whose head is complete (see `service/heads.py`). What is not plain goes the usual way,
+and is asked about there. Knows nothing of who is turned away, nor why (see `service/door.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from service.heads import HeadsProtocol
 
 PARTICULAR = frozenset({b"expect", b"origin"})
 """Headers whose answer is more than a refusal: whether to send a body, and whether a page may read it."""
@@ -28,7 +30,7 @@ TurnAway: TypeAlias = Callable[[Scope], Refusal | None]
 """Asked with method, path, headers and state of a request; None lets it in."""
 
 
-class SheddingProtocol(HttpToolsProtocol):
+class SheddingProtocol(HeadsProtocol):
     """One connection.
 
     Parameters
@@ -42,12 +44,12 @@ class SheddingProtocol(HttpToolsProtocol):
         self._turn_away = turn_away
         self._turned_away = False
 
-    def on_headers_complete(self) -> None:
-        """The head of a request is there; called by the parser."""
+    def head_complete(self) -> None:
+        """A head that can be used is there."""
         refusal = self._refusal() if self._is_plain() else None
         self._turned_away = refusal is not None
         if refusal is None:
-            super().on_headers_complete()
+            super().head_complete()
             return
         headers = (*self.server_state.default_headers, *refusal.headers)
         lines = [b"%b: %b\r\n" % header for header in headers]

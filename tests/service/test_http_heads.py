@@ -1,0 +1,123 @@
+"""Heads that are too long, too large, too slow or no HTTP: what is answered, and that nothing stays behind."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from dummy_engine import DummyEngine
+from http_server import running, until, wait_until_ready
+
+from service import heads
+from service.app import create_app
+from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.live import LiveCatalogue
+from service.settings import Settings
+
+ITEMS = [{"item_id": str(number), "domain": "films", "title": f"film {number}"} for number in range(5)]
+KNOWN = {"history": [{"item_id": "1", "domain": "films"}], "k": 3}
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[httpx.Client]:
+    engine = DummyEngine()
+    store = EmbeddedStore(tmp_path, "dummy", 3, engine.layout)
+    store.finish_seed()
+    app = create_app(Settings(drain_seconds=5), engine=engine, catalogue=LiveCatalogue(store))
+    with running(app) as client:
+        wait_until_ready(client)
+        assert client.post("/tokenize", json={"items": ITEMS, "register": True}).status_code == 200
+        yield client
+        until(
+            lambda: all(
+                each._line._read == 0 for each in (app.state.service.recommending, app.state.service.tokenizing)
+            )
+        )
+    store.close()
+
+
+def connected(client: httpx.Client) -> socket.socket:
+    assert client.base_url.port is not None
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+
+
+def answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer after which the server closes the connection."""
+    received = b""
+    while piece := connection.recv(1 << 16):
+        received += piece
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert b"content-type: application/problem+json" in head
+    assert b"connection: close" in head
+    problem = json.loads(body)
+    assert f"x-request-id: {problem['request_id']}".encode() in head
+    return int(head.split()[1]), problem
+
+
+BAD = {
+    "target too long": (b"POST /recommend?" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414, "target-too-long"),
+    "just too long": (
+        b"POST /tokenize?" + b"a" * heads.MAX_TARGET_BYTES + b" HTTP/1.1\r\n\r\n",
+        414,
+        "target-too-long",
+    ),
+    "no ASCII": ("POST /recommend/é HTTP/1.1\r\n\r\n".encode(), 400, "malformed-request"),
+    "no URL": (b"POST /recommend:x:// HTTP/1.1\r\nfoo\r\n\r\n", 400, "malformed-request"),
+    "no HTTP": (b"hello\r\n\r\n", 400, "malformed-request"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_head_that_cannot_be_used_is_answered_and_leaves_nothing_behind(client: httpx.Client, bad: str) -> None:
+    sent, status, kind = BAD[bad]
+    for _ in range(60):
+        with connected(client) as connection:
+            connection.sendall(sent)
+            found, problem = answer(connection)
+            assert (found, problem["type"]) == (status, f"urn:unitok:problem:{kind}")
+    assert client.post("/recommend", json=KNOWN).status_code == 200
+    assert client.post("/tokenize", json={"items": ITEMS}).status_code == 200
+
+
+def test_a_head_without_end_is_cut_off(client: httpx.Client) -> None:
+    with connected(client) as connection:
+        connection.sendall(b"POST /recommend HTTP/1.1\r\n")
+        with pytest.raises(ConnectionError):
+            connection.sendall(b"x: " + b"a" * 2**26)
+    assert client.post("/recommend", json=KNOWN).status_code == 200
+
+
+def test_heads_are_not_waited_for_without_end(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "MOST_HEAD_SECONDS", 0.3)
+    with connected(client) as silent, connected(client) as half:
+        half.sendall(b"POST /recommend HTTP/1.1\r\nx: ")
+        status, problem = answer(half)
+        assert (status, problem["type"]) == (408, "urn:unitok:problem:head-too-slow")
+        assert silent.recv(1) == b""
+    body = json.dumps(KNOWN).encode()
+    head = b"POST /recommend HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with connected(client) as connection:
+        # A body has time of its own, and a connection may be used again.
+        for _ in range(2):
+            connection.sendall(head)
+            connection.sendall(body)
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        connection.sendall(head[:30])
+        assert answer(connection)[0] == 408
+
+
+def test_many_requests_in_one_piece_are_no_large_head(client: httpx.Client) -> None:
+    request = b"GET /livez HTTP/1.1\r\nx: " + b"a" * 500 + b"\r\n\r\n"
+    with connected(client) as connection:
+        connection.sendall(request * 300 + request[:20])
+        received = b""
+        while received.count(b"HTTP/1.1 200") < 300:
+            received += connection.recv(1 << 16)
+        connection.sendall(request[20:])
+        while received.count(b"HTTP/1.1 200") < 301:
+            received += connection.recv(1 << 16)
