@@ -32,7 +32,7 @@ DOCUMENTATION_POLICY = (
 PAGES = frozenset({"/docs", "/redoc"})
 
 CORS_METHODS = ("GET", "POST", "PUT", "DELETE")
-CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-Request-ID")
+CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-Request-ID", "X-Unitok-Generation")
 CORS_ANSWER_HEADERS = ("X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Policy")
 
 

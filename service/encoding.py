@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from service.batching import Batcher
 from service.engine.engine import EncodesTexts, TokenizesItems
-from service.errors import InvalidInput
+from service.errors import InvalidInput, below
 from service.items import compose_text
 from service.metrics import Metrics
 from service.pace import Expected
 from service.queries import ItemInput
 from service.semantic_ids import IntArray
 from service.token_space import TokenSpace
+
+MOST_MAGNITUDE = 1e6
+"""Of a number in an embedding; what is far larger overflows on its way through the tokenizer."""
 
 AT_ONCE_CHARACTERS = 1_000
 """Text whose tokens the event loop counts itself, in a third of a millisecond. More goes to another thread, and waits
@@ -108,11 +111,13 @@ class Encoding:
         texts: list[str] = []
         for item, field in zip(items, fields, strict=True):
             if item.embedding is not None:
-                jobs.append(EncodeJob(None, self._checked(item.embedding, f"{field}.embedding"), 1))
+                jobs.append(EncodeJob(None, self._checked(item.embedding, below(field, "embedding")), 1))
                 continue
             text = compose_text(item.content)
             if not text:
-                raise InvalidInput("needs a title, brand, categories or description with text, or an embedding", field)
+                raise InvalidInput(
+                    "needs a title, brand, categories or description with text, or an embedding", field or None
+                )
             jobs.append(None)
             texts.append(text)
         counts = await self._count_tokens(texts) if texts else []
@@ -128,12 +133,11 @@ class Encoding:
         width = self._item_tokenizer.width
         if embedding.shape != (width,):
             raise InvalidInput(f"has {embedding.size} numbers, but the bundle's embeddings have {width}", field)
-        with np.errstate(over="ignore"):
-            vector = embedding.astype(np.float32)
-        broken = np.flatnonzero(~np.isfinite(vector))
-        if broken.size:
-            raise InvalidInput(f"number {broken[0]} is not finite as a 32-bit float", field)
-        return vector
+        wrong = np.flatnonzero(~(np.abs(embedding) <= MOST_MAGNITUDE))
+        if wrong.size:
+            found = embedding[wrong[0]]
+            raise InvalidInput(f"number {wrong[0]} is {found:g}, but must lie within +-{MOST_MAGNITUDE:g}", field)
+        return embedding.astype(np.float32)
 
     def _run(self, jobs: Sequence[EncodeJob]) -> list[EncodedItem]:
         """One batch, on the batcher's thread."""

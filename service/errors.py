@@ -24,6 +24,11 @@ class InvalidInput(UnitokError):
         self.reason = message
 
 
+def below(field: str, name: str) -> str:
+    """Path of a part of a field; of the data themselves, whose path is empty, just the part's name."""
+    return f"{field}.{name}" if field else name
+
+
 class UnknownDomain(InvalidInput):
     """A request names a domain that holds no item."""
 

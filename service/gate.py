@@ -6,6 +6,8 @@ A route says which scope it needs and how many items it works on (`Caller`). Kno
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -14,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import ApiKey, ApiKeys, KeyScope
 from service.edge import answer_and_linger
-from service.errors import RateLimited, Unauthenticated
+from service.errors import Overloaded, RateLimited, Unauthenticated
 from service.metrics import Metrics
 from service.problems import error_response
 from service.rates import Allowance, Limit, Rates
@@ -56,19 +58,39 @@ class Caller:
         ------
         RateLimited : the rate is used up; nothing was counted
         """
+        async with self.charged(items):
+            pass
+
+    @asynccontextmanager
+    async def charged(self, items: int) -> AsyncIterator[None]:
+        """As `charge`; given back where the block finds no room for the work, so that asking again costs nothing."""
         if self.key is None:
+            yield
             return
-        if self.limit is not None:
-            self.allowance = await self.rates.take(self.key.name, items, self.limit)
-            if not self.allowance.granted:
-                self.metrics.rejected("rate_limited")
-                wait = max(1, math.ceil(self.allowance.retry_after))
-                raise RateLimited(
-                    f"key {self.key.name!r} may use {self.limit.rate:g} items a second and {self.limit.capacity:g} at "
-                    f"once; this request is {items}; try again in {wait} s",
-                    wait,
-                )
-        self.metrics.charged(self.key.name, items)
+        await self._take(self.key, items)
+        counted = items
+        try:
+            yield
+        except Overloaded:
+            counted = 0
+            if self.limit is not None:
+                self.allowance = await self.rates.take(self.key.name, -items, self.limit)
+            raise
+        finally:
+            self.metrics.charged(self.key.name, counted)
+
+    async def _take(self, key: ApiKey, items: int) -> None:
+        if self.limit is None:
+            return
+        self.allowance = await self.rates.take(key.name, items, self.limit)
+        if not self.allowance.granted:
+            self.metrics.rejected("rate_limited")
+            wait = max(1, math.ceil(self.allowance.retry_after))
+            raise RateLimited(
+                f"key {key.name!r} may use {self.limit.rate:g} items a second and {self.limit.capacity:g} at once; "
+                f"this request is {items}; try again in {wait} s",
+                wait,
+            )
 
 
 class Gate:

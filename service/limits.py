@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from service.errors import LimitExceeded
+from service.errors import LimitExceeded, below
 from service.items import ItemContent
 
 ITEMS = 10_000
@@ -86,5 +86,5 @@ class Limits:
         for name, text in texts:
             if text is not None and len(text) > self.text_characters:
                 raise LimitExceeded(
-                    f"has {len(text)} characters, but at most {self.text_characters} are allowed", f"{field}.{name}"
+                    f"has {len(text)} characters, but at most {self.text_characters} are allowed", below(field, name)
                 )

@@ -59,7 +59,7 @@ class Rates(Protocol):
     """Buckets by name."""
 
     async def take(self, name: str, cost: int, limit: Limit) -> Allowance:
-        """Take `cost` items out of a bucket, if they are there."""
+        """Take `cost` items out of a bucket, if they are there; a negative cost puts back what was taken."""
 
     async def close(self) -> None:
         """Give up connections."""

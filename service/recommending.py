@@ -120,12 +120,13 @@ class Recommending:
             expected += self._encoding.expected(len(raw))
         with self._line.enter(1 + len(raw), expected):
             history = await self._history(recent, raw)
+            excluded = [*query.exclude, *(_unpublished(readable, unknown) if query.exclude_history else ())]
             job = SearchJob(
                 recommender=recommender,
                 history=history,
                 domains=domains,
                 leading_domain=_leading_domain(recent, domains),
-                excluded=tuple(dict.fromkeys(query.exclude)),
+                excluded=tuple(dict.fromkeys(excluded)),
                 excluded_ids=tuple(
                     (entry.item.domain, entry.published)
                     for entry in (read if query.exclude_history else again)
@@ -146,10 +147,19 @@ class Recommending:
         self._metrics.items("recommended", len(items))
         return Recommendations(tuple(items), unknown)
 
+    def check_size(self, history: int) -> None:
+        """Refuse a history that is too long, of which nothing more need be known.
+
+        Raises
+        ------
+        LimitExceeded : it is
+        """
+        self._limits.check_count("history", history, self._limits.history)
+
     def _check(self, query: RecommendQuery) -> int:
         """Refuse what exceeds a limit; returns the beam width."""
         limits = self._limits
-        limits.check_count("history", len(query.history), limits.history)
+        self.check_size(len(query.history))
         for position, item in enumerate(query.history):
             limits.check_content(f"history[{position}]", item.content)
         limits.check_number("k", query.k, limits.k)
@@ -213,6 +223,12 @@ class Recommending:
         return np.stack([next(computed) if entry.published is None else entry.published for entry in recent]).astype(
             np.int32, copy=False
         )
+
+
+def _unpublished(readable: Sequence[_Readable], unknown: Sequence[ItemKey]) -> list[ItemKey]:
+    """Names in a history that were no items when it was read; they may be registered before the search."""
+    raw = (entry.item for entry in readable if entry.published is None)
+    return [*unknown, *(_key(item) for item in raw if item.item_id is not None)]
 
 
 def _leading_domain(recent: Sequence[_Readable], domains: Sequence[str]) -> str | None:

@@ -15,9 +15,9 @@ import numpy as np
 
 from service.catalogue.content import stored_content
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import ItemKey, NewItem
+from service.catalogue.store import MAX_NAME_BYTES, ItemKey, NewItem
 from service.encoding import EncodedItem, Encoding
-from service.errors import InvalidInput, SuffixExhausted
+from service.errors import InvalidInput, SuffixExhausted, below
 from service.limits import Limits
 from service.line import Line
 from service.metrics import Metrics
@@ -82,8 +82,14 @@ class Tokenizing:
         self._line = line
         self._metrics = metrics
 
-    async def tokenize(self, items: Sequence[ItemInput], register: bool = False) -> list[TokenizedItem]:
+    async def tokenize(
+        self, items: Sequence[ItemInput], register: bool = False, fields: Sequence[str] | None = None
+    ) -> list[TokenizedItem]:
         """Tokenize items, in their order; with `register` they are stored, and recommendable on return.
+
+        Parameters
+        ----------
+        fields : path of each item in the caller's data, for messages; `items[0]` and so on where not given
 
         Raises
         ------
@@ -93,13 +99,13 @@ class Tokenizing:
         SuffixExhausted : some items could not be registered, named; all others were
         StoreUnavailable : nothing was acknowledged; repeating the call is safe
         """
-        fields = [f"items[{position}]" for position in range(len(items))]
+        fields = fields or [f"items[{position}]" for position in range(len(items))]
         self._check(items, fields, register)
         with self._line.enter(len(items), self._encoding.expected(len(items))):
             encoded = await self._encoding.encode(items, fields)
             self._metrics.items("tokenized", len(items))
             if register:
-                values, created = await self._register(items, encoded)
+                values, created = await self._register(items, encoded, fields)
             else:
                 values, created = self._published(items, encoded), [False] * len(items)
         return [
@@ -107,16 +113,30 @@ class Tokenizing:
             for item, said, row, new in zip(items, encoded, values, created, strict=True)
         ]
 
+    def check_size(self, items: int) -> None:
+        """Refuse a request of too many items, of which nothing more need be known.
+
+        Raises
+        ------
+        LimitExceeded : they are
+        """
+        self._limits.check_count("items", items, self._limits.items_per_request)
+
     def _check(self, items: Sequence[ItemInput], fields: Sequence[str], register: bool) -> None:
         """Refuse what is wrong before anything is started."""
-        self._limits.check_count("items", len(items), self._limits.items_per_request)
+        self.check_size(len(items))
         seen: dict[ItemKey, int] = {}
         for position, (item, field) in enumerate(zip(items, fields, strict=True)):
             self._limits.check_content(field, item.content)
             if item.item_id is None:
                 if register:
-                    raise InvalidInput("is required to register an item", f"{field}.item_id")
+                    raise InvalidInput("is required to register an item", below(field, "item_id"))
                 continue
+            size = len(item.item_id.encode(errors="surrogatepass"))
+            if register and size > MAX_NAME_BYTES:
+                raise InvalidInput(
+                    f"has {size} bytes in UTF-8, but at most {MAX_NAME_BYTES} are allowed", below(field, "item_id")
+                )
             first = seen.setdefault(ItemKey(item.domain, item.item_id), position)
             if first != position:
                 raise InvalidInput(
@@ -134,18 +154,19 @@ class Tokenizing:
         ]
 
     async def _register(
-        self, items: Sequence[ItemInput], encoded: Sequence[EncodedItem]
+        self, items: Sequence[ItemInput], encoded: Sequence[EncodedItem], fields: Sequence[str]
     ) -> tuple[list[IntArray], list[bool]]:
         """Store the items; returns their semantic IDs and whether each is new."""
         new_items = [_new_item(item, said) for item, said in zip(items, encoded, strict=True)]
         registered = await self._writing.register(new_items)
         refused = np.flatnonzero(registered.refused)
         if refused.size:
-            names = ", ".join(f"items[{row}] ({items[row].item_id!r})" for row in refused[:NAMED_REFUSALS])
+            names = ", ".join(f"{fields[row]} ({items[row].item_id!r})".lstrip() for row in refused[:NAMED_REFUSALS])
             more = f" and {refused.size - NAMED_REFUSALS} more" if refused.size > NAMED_REFUSALS else ""
             raise SuffixExhausted(
                 f"{names}{more}: {self._layout.suffixes} items of the domain have the same codes already, as many as "
-                f"the bundle can keep apart; the other {len(items) - refused.size} items were registered"
+                "the bundle can keep apart"
+                + (f"; the other {len(items) - refused.size} items were registered" if len(items) > 1 else "")
             )
         return list(registered.values), [bool(new) for new in registered.created]
 

@@ -65,7 +65,7 @@ class Call(Generic[T]):
     @property
     def path(self) -> str:
         """Path with its parameters; a slash in an item's name is part of the name."""
-        path = self.template.format(**{name: quote(value, safe="") for name, value in self.parameters})
+        path = self.template.format(**{name: _quoted(value) for name, value in self.parameters})
         return f"{path}?{urlencode(self.query)}" if self.query else path
 
     @property
@@ -88,6 +88,11 @@ class Call(Generic[T]):
         if issubclass(self.answer, BaseModel):
             return cast(T, _read_model(self.answer, text, f"{self.method} {self.path}"))
         return cast(T, text if self.answer is str else None)
+
+
+def _quoted(name: str) -> str:
+    """A name as one segment of a path; `.` and `..` would otherwise lead elsewhere (RFC 3986, 5.2.4)."""
+    return name.replace(".", "%2E") if name in {".", ".."} else quote(name, safe="")
 
 
 def _read_model(model: type[M], text: str, what: str) -> M:

@@ -94,8 +94,13 @@ def generation_of(service: Service) -> dict[str, Any]:
     return Generation(bundle=service.manifest.name, generation=service.manifest.generation).model_dump()
 
 
-KEY_PROBLEMS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS)
-"""What the check of keys and rates may answer."""
+KEY_PROBLEMS = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.TOO_MANY_REQUESTS,
+)
+"""What may be answered before any endpoint is asked: to a key, its rate, or a generation that is not served."""
 
 
 def problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:

@@ -24,7 +24,6 @@ router = APIRouter(tags=["catalogue"])
 
 PROBLEMS = (
     *KEY_PROBLEMS,
-    HTTPStatus.NOT_FOUND,
     HTTPStatus.UNPROCESSABLE_ENTITY,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )

@@ -28,7 +28,7 @@ router = APIRouter(route_class=StrictJsonRoute, prefix="/items/{domain}", tags=[
 ITEM = "/{item_id:path}"
 
 
-@router.get(ITEM, responses=problems(*KEY_PROBLEMS, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+@router.get(ITEM, responses=problems(*KEY_PROBLEMS, HTTPStatus.UNPROCESSABLE_ENTITY))
 async def get_item(domain: DomainPath, item_id: ItemIdPath, caller: Reader, service: AnyService) -> ItemAnswer:
     """Look an item up."""
     await caller.charge(1)
@@ -66,8 +66,8 @@ async def put_item(
 
     An item that was there keeps its semantic ID; its title is renewed.
     """
-    await caller.charge(1)
-    item = (await service.tokenizing.tokenize([body.item_input(domain, item_id)], register=True))[0]
+    async with caller.charged(1):
+        item = (await service.tokenizing.tokenize([body.item_input(domain, item_id)], register=True, fields=[""]))[0]
     response.status_code = HTTPStatus.CREATED if item.created else HTTPStatus.OK
     return ItemAnswer(
         item_id=item_id,
@@ -82,9 +82,7 @@ async def put_item(
 @router.delete(
     ITEM,
     status_code=HTTPStatus.NO_CONTENT,
-    responses=problems(
-        *KEY_PROBLEMS, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE
-    ),
+    responses=problems(*KEY_PROBLEMS, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 async def delete_item(domain: DomainPath, item_id: ItemIdPath, caller: Registrar, service: OpenService) -> None:
     """Remove an item: it is not recommended any more. Its semantic ID is kept for it and never given to another."""

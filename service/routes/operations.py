@@ -36,8 +36,9 @@ async def tokenize(body: TokenizeRequest, caller: AnyCaller, service: OpenServic
     published ID, which never changes in a generation. Needs the scope `register` with `register`, else `read`.
     """
     caller.require(KeyScope.REGISTER if body.registers else KeyScope.READ)
-    await caller.charge(len(body.items))
-    return await answer_tokenize(body, service)
+    service.tokenizing.check_size(len(body.items))
+    async with caller.charged(len(body.items)):
+        return await answer_tokenize(body, service)
 
 
 @router.post("/recommend", responses=problems(*BODY_PROBLEMS))
@@ -46,8 +47,9 @@ async def recommend(body: RecommendRequest, caller: Reader, service: OpenService
 
     Only items of the catalogue come out, each once, excluded ones never, and fewer than `k` only if fewer qualify.
     """
-    await caller.charge(1 + sum(entry.item_id is None for entry in body.history))
-    return await answer_recommend(body, service)
+    service.recommending.check_size(len(body.history))
+    async with caller.charged(1 + sum(entry.item_id is None for entry in body.history)):
+        return await answer_recommend(body, service)
 
 
 async def answer_tokenize(body: TokenizeRequest, service: Service) -> TokenizeResponse:

@@ -56,7 +56,7 @@ CALLS: list[calls.Call[Any]] = [
     calls.readyz(),
     calls.metrics(),
 ]
-STRANGE_NAMES = ["a/b", "50% off", "a%2Fb", "wie geht's?", "träume #1", "a+b&c=d", "日本", "a b/../c"]
+STRANGE_NAMES = ["a/b", "50% off", "a%2Fb", "wie geht's?", "träume #1", "a+b&c=d", "日本", "a b/../c", ".", "..", "..."]
 
 Run = Callable[..., Any]
 """Runs one method of a client, by name, against an address."""

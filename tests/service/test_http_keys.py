@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ HISTORY = [{"domain": "films", "item_id": "a"}]
 
 
 @contextmanager
-def serve(folder: Path, log: list[Event] | None = None, **more: Any) -> Iterator[httpx.Client]:
-    engine = DummyEngine()
+def serve(
+    folder: Path, log: list[Event] | None = None, engine: DummyEngine | None = None, **more: Any
+) -> Iterator[httpx.Client]:
+    engine = engine or DummyEngine()
     opened = EmbeddedStore(folder, "dummy", 3, engine.layout)
     opened.finish_seed()
     with running(create_app(Settings(**more), engine=engine, catalogue=LiveCatalogue(opened)), log) as client:
@@ -166,8 +169,12 @@ def test_the_rate_of_a_key_counts_items(tmp_path: Path) -> None:
         check_refusal(refused, 429, "rate-limited", "0.01 items a second", "this request is 6")
         assert 150 <= int(refused.headers["Retry-After"]) <= 200
         assert refused.headers["RateLimit"].startswith('"items";r=4;t=')
-        # What is wrong costs nothing, another key has its own rate, and probes have none.
+        # What is wrong costs nothing, however large it is, another key has its own rate, and probes have none.
         assert client.post("/tokenize", json={"items": []}, headers=bearer(READER)).status_code == 422
+        many = {"items": [{"domain": "d", "title": "A"}] * 9000}
+        assert client.post("/tokenize", json=many, headers=bearer(READER)).status_code == 422
+        long = {"history": [{"domain": "d", "title": "A"}] * 9000}
+        assert client.post("/recommend", json=long, headers=bearer(READER)).status_code == 422
         assert client.put("/items/films/a", json={"title": "A"}, headers=bearer(LOADER)).status_code == 201
         assert "RateLimit" not in client.get("/livez").headers
         raw = {"history": [*HISTORY, {"domain": "films", "title": "raw"}]}
@@ -175,6 +182,33 @@ def test_the_rate_of_a_key_counts_items(tmp_path: Path) -> None:
         metrics = client.get("/metrics").text
         assert 'unitok_rejected_total{reason="rate_limited"} 1.0' in metrics
         assert 'unitok_key_items_total{key="shop"} 8.0' in metrics
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["own buckets", "shared through Redis"])
+def test_what_finds_no_room_costs_nothing(tmp_path: Path, redis_server: RedisServer, shared: bool) -> None:
+    engine = DummyEngine()
+    more: dict[str, Any] = {"store": redis_server.url} if shared else {}
+    # Of items the service takes 8, so a request of 6 holds what a second one would need.
+    settings = {"rate_items_per_second": 0.01, "rate_burst_seconds": 1000, "max_items_per_request": 8, "max_history": 7}
+    key = new_key(f"room-{shared}", [KeyScope.READ])
+    with (
+        serve(tmp_path, engine=engine, api_keys=key.entry, max_concurrent_items=8, **settings, **more) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        engine.text_encoder.go_on.clear()
+        engine.text_encoder.entered.clear()
+        body = {"items": [{"domain": "d", "title": str(number)} for number in range(6)]}
+        held = pool.submit(client.post, "/tokenize", json=body, headers=bearer(key))
+        assert engine.text_encoder.entered.wait(20)
+        small = {"items": body["items"][:3]}
+        for _ in range(3):
+            refused = client.post("/tokenize", json=small, headers=bearer(key))
+            assert refused.json()["type"] == "urn:unitok:problem:overloaded"
+        engine.text_encoder.go_on.set()
+        assert held.result().status_code == 200
+        left = client.get("/domains", headers=bearer(key)).headers["RateLimit"]
+        assert left.startswith('"items";r=3;')
+        assert f'unitok_key_items_total{{key="room-{shared}"}} 7.0' in client.get("/metrics").text
 
 
 def test_an_entry_may_have_a_rate_of_its_own_that_replicas_share(tmp_path: Path, redis_server: RedisServer) -> None:

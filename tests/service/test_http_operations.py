@@ -15,6 +15,7 @@ from http_server import running, wait_until_ready
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
+from service.catalogue.store import NewItem
 from service.lifecycle import State
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN
 from service.settings import Settings
@@ -29,13 +30,18 @@ def engine() -> DummyEngine:
 
 
 @pytest.fixture
-def client(engine: DummyEngine, tmp_path: Path) -> Iterator[httpx.Client]:
+def catalogue(engine: DummyEngine, tmp_path: Path) -> Iterator[LiveCatalogue]:
     store = EmbeddedStore(tmp_path, "dummy", 3, engine.layout)
     store.finish_seed()
-    with running(create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))) as client:
+    yield LiveCatalogue(store)
+    store.close()
+
+
+@pytest.fixture
+def client(engine: DummyEngine, catalogue: LiveCatalogue) -> Iterator[httpx.Client]:
+    with running(create_app(Settings(), engine=engine, catalogue=catalogue)) as client:
         wait_until_ready(client)
         yield client
-    store.close()
 
 
 @pytest.fixture
@@ -185,6 +191,23 @@ def test_history_is_excluded_unless_asked_for(stocked: httpx.Client) -> None:
     assert found == everything - {ref(item) for item in history}
     found = {ref(item) for item in stocked.post("/recommend", json=body | {"exclude_history": False}).json()["items"]}
     assert found == everything
+
+
+def test_an_item_of_the_history_that_is_registered_meanwhile_is_excluded_too(
+    stocked: httpx.Client, engine: DummyEngine, catalogue: LiveCatalogue
+) -> None:
+    history = [film(0), film(77), {"domain": "films", "item_id": "late", "title": "late"}]
+    engine.text_encoder.entered.clear()
+    engine.text_encoder.go_on.clear()
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(stocked.post, "/recommend", json={"history": history, "k": 40, "domains": ["films"]})
+        assert engine.text_encoder.entered.wait(20)
+        catalogue.register([NewItem("films", item["item_id"], (7, 7, 7), (0,)) for item in history[1:]])
+        engine.text_encoder.go_on.set()
+        found = asked.result().json()
+    names = {ref(item)[1] for item in found["items"]}
+    assert names == {f"film-{number}" for number in range(1, 30)}
+    assert [item["item_id"] for item in found["unknown_history"]] == ["film-77"]
 
 
 def test_allow_restricts_and_unknown_items_cannot_come_out(stocked: httpx.Client) -> None:

@@ -105,7 +105,9 @@ WRONG_FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
     ("/tokenize", {"items": [{"domain": "films", "title": "A"}], "register": True}, "items[0].item_id", "required"),
     ("/tokenize", {"items": [ITEM | {"embedding": [0.1] * 3}]}, "items[0].embedding", "3 numbers, but"),
     ("/tokenize", {"items": [ITEM | {"embedding": []}]}, "items[0].embedding", "at least 1"),
-    ("/tokenize", {"items": [ITEM | {"embedding": [1, 1, 1, 1e39]}]}, "items[0].embedding", "number 3 is not finite"),
+    ("/tokenize", {"items": [ITEM | {"embedding": [1, 1, 1, 1e39]}]}, "items[0].embedding", "number 3 is 1e+39, but"),
+    ("/tokenize", {"items": [ITEM | {"embedding": [1, 1, -2e19, 1]}]}, "items[0].embedding", "number 2 is -2e+19, but"),
+    ("/tokenize", {"items": [ITEM | {"item_id": "\u6f22" * 171}], "register": True}, "items[0].item_id", "513 bytes"),
     ("/tokenize", {"items": [ITEM | {"embedding": [1, "1", 1, 1]}]}, "items[0].embedding[1]", "number"),
     ("/tokenize", {"items": [ITEM | {"embedding": [1, None, 1, 1]}]}, "items[0].embedding[1]", "number"),
     ("/tokenize", {"items": [ITEM], "register": "yes"}, "register", "boolean"),
@@ -266,7 +268,9 @@ def test_wrong_paths_are_problems_too(shared: Served, method: str, path: str, st
 def test_put_refuses_what_tokenize_refuses(shared: Served) -> None:
     before = shared.store.head()
     for body in ({}, {"title": ""}, {"embedding": [1, 2]}, {"title": "x", "domain": "films"}):
-        assert shared.client.put("/items/films/new", json=body).status_code == 422
+        response = shared.client.put("/items/films/new", json=body)
+        assert response.status_code == 422
+        assert "items[" not in response.text
     assert shared.client.get("/items/films/new").status_code == 404
     assert shared.store.head() == before
 
