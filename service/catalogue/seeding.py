@@ -6,12 +6,13 @@ of ONNX.
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
 from service.bundle.files import Bundle
 from service.catalogue.opening import open_bundle_store
-from service.catalogue.store import CatalogueStore, StoredItem
-from service.errors import BundleError, InvalidInput
+from service.catalogue.store import CatalogueStore, ItemKey, StoredItem
+from service.errors import BundleError, ConfigError, InvalidInput
 from service.id_columns import from_lists
 from service.parquet import PARQUET_ERRORS
 from service.progress import progress
@@ -21,13 +22,21 @@ UNREADABLE: tuple[type[BaseException], ...] = (*PARQUET_ERRORS, InvalidInput, Va
 """What a catalogue that is not as it must be may raise while it is read."""
 
 SEED_ROWS = 1000
+COMPARED_ROWS = 1000
 SEED_CHECKPOINT = "seeded rows"
 
 
 def open_catalogue(url: str, bundle: Bundle, *, serving: bool = False) -> CatalogueStore:
-    """`open_store` for a bundle, complete with the bundle's own items; resumes where an interrupted start left off."""
+    """`open_store` for a bundle, complete with the bundle's own items; resumes where an interrupted start left off.
+
+    Raises
+    ------
+    ConfigError : as `open_store`, and where the store holds the IDs of another tokenizer
+    """
     store = open_bundle_store(url, bundle, serving=serving)
-    if not store.seeded():
+    if store.seeded():
+        _require_same_ids(bundle, store)
+    else:
         seed_from(bundle, store)
     return store
 
@@ -51,8 +60,32 @@ def seed_from(bundle: Bundle, store: CatalogueStore) -> None:
     store.finish_seed()
 
 
-def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout) -> pl.DataFrame:
+def _require_same_ids(bundle: Bundle, store: CatalogueStore) -> None:
+    """Refuse a store whose items have other codes than in the bundle: its recommender would take one for another.
+
+    Single items may differ, as those do that were registered with another content before.
+    """
+    rows = read_bundle_catalogue(bundle, store.layout, COMPARED_ROWS)
+    found = store.get([ItemKey(domain, item_id) for domain, item_id in rows.select("domain", "item_id").iter_rows()])
+    there = np.array([item is not None for item in found], dtype=np.bool_)
+    stored = np.array([item.packed for item in found if item is not None], dtype=np.uint64)
+    mine = rows["packed"].to_numpy()[there]
+    other = (store.layout.unpack(stored)[:, :-1] != store.layout.unpack(mine)[:, :-1]).any(axis=1)
+    if other.sum() > len(other) / 2:
+        status = store.status()
+        raise ConfigError(
+            f"{status.where} holds other semantic IDs of {status.generation} than the bundle, for {other.sum()} of "
+            f"{len(other)} items that were compared: a tokenizer that was trained anew needs a new generation "
+            "(unitok export --generation)"
+        )
+
+
+def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout, rows: int | None = None) -> pl.DataFrame:
     """The bundle's own items: columns domain, item_id, packed (the semantic ID as a number) and title.
+
+    Parameters
+    ----------
+    rows : the first so many; all if left out
 
     Raises
     ------
@@ -61,7 +94,7 @@ def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout) -> pl.DataFrame:
     path = bundle.path(bundle.manifest.catalogue.path)
     parts = {"codes": layout.levels, "experts": layout.experts_per_item}
     try:
-        frame = pl.read_parquet(path, columns=["domain", "item_id", "title", "codes", "experts", "suffix"])
+        frame = pl.read_parquet(path, columns=["domain", "item_id", "title", "codes", "experts", "suffix"], n_rows=rows)
         for column in ("domain", "item_id", "codes", "experts", "suffix"):
             if frame[column].has_nulls():
                 raise BundleError(f"{path}: column {column!r} is null in row {frame[column].is_null().arg_max()}")
@@ -74,7 +107,7 @@ def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout) -> pl.DataFrame:
         )
     except UNREADABLE as error:
         raise BundleError(f"{path}: {error}") from error
-    if len(frame) != bundle.manifest.catalogue.items:
+    if rows is None and len(frame) != bundle.manifest.catalogue.items:
         raise BundleError(f"{path}: {len(frame)} items, but the manifest says {bundle.manifest.catalogue.items}")
     for column, what in (("item_id", "item"), ("packed", "semantic ID")):
         repeated = frame.filter(pl.struct("domain", column).is_duplicated())

@@ -22,7 +22,7 @@ from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store
 from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
-from service.errors import BundleError, NotReady, StoreUnavailable
+from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
 
 
 def frame_of(rows: list[tuple[str, str, str | None, list[int], list[int], int]]) -> pl.DataFrame:
@@ -132,6 +132,19 @@ def test_replicas_that_start_at_once_agree(tmp_path: Path, url: str, monkeypatch
     assert stores[0].status().items == {"films": 32, "books": 1}
     for store in stores:
         store.close()
+
+
+def test_a_bundle_of_a_tokenizer_trained_anew_needs_a_new_generation(tmp_path: Path, url: str) -> None:
+    store = open_catalogue(url, bundle_of(tmp_path / "bundle", frame_of(ROWS)))
+    store.delete(ItemKey("films", "i0"))
+    store.close()
+    one_more = frame_of(
+        [*ROWS[:-1], ("films", "i29", "t", [5, 5, 5], [0], 0), ("films", "new", None, [6, 6, 6], [0], 0)]
+    )
+    open_catalogue(url, bundle_of(tmp_path / "same", one_more)).close()
+    others = frame_of([(domain, name, title, [6, *codes[1:]], *rest) for domain, name, title, codes, *rest in ROWS])
+    with pytest.raises(ConfigError, match=r"dummy:\d+ than the bundle, for 32 of 32 items .* new generation"):
+        open_catalogue(url, bundle_of(tmp_path / "other", others))
 
 
 def test_a_new_file_that_another_replica_writes_to_is_waited_for(

@@ -18,9 +18,11 @@ from service.errors import ConfigError
 from service.semantic_ids import TokenLayout
 from training.data.dataset import Dataset, write_domain, write_index
 from training.networks.semantic_t5 import SemanticT5
-from training.networks.t5 import load_recommender
+from training.networks.t5 import WEIGHTS, load_recommender
+from training.recommender import stage
 from training.recommender.likeness import likeness_rows
 from training.recommender.stage import load_corpus, train_recommender
+from training.recommender.trainer import CHECKPOINT, Trainer
 from training.stage import FIGURES, LOG, read_figures
 from training.tokenizer.ids import DomainIds, write_ids
 
@@ -181,3 +183,23 @@ def test_what_is_learned_of_repeats_is_in_the_folder(dataset: Path, tokenizer: P
     assert all(bonus <= 0 for bonus in figures["repeats"].values())
     assert min(figures["repeats"].values()) < 0
     assert load_recommender(tmp_path).model.item_share == 0.6
+
+
+def test_a_stage_killed_after_its_training_does_not_train_again(
+    dataset: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = tiny_parameters(epochs=2, domains=["ring"], threads=1, checkpoint_seconds=0)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "learn_repeats", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_recommender(dataset, tokenizer, tmp_path, parameters)
+    trained = (tmp_path / WEIGHTS).read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", killed)
+        assert train_recommender(dataset, tokenizer, tmp_path, parameters) == read_figures(tmp_path)
+    assert (tmp_path / WEIGHTS).read_bytes() == trained
+    assert not (tmp_path / CHECKPOINT).exists()

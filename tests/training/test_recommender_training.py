@@ -6,7 +6,9 @@ import json
 import multiprocessing
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +65,6 @@ def test_planted_transitions_are_found(tmp_path: Path) -> None:
     assert result.best["recall_10"] > 0.95
     assert result.best["ndcg_10"] > 0.85
     assert result.ended_by == "epochs"
-    assert not (tmp_path / CHECKPOINT).exists()
 
 
 class Killed(Exception):
@@ -95,6 +96,32 @@ def test_a_resumed_training_equals_an_uninterrupted_one(
     for mine, expected in zip(log_of(tmp_path), log_of(uninterrupted), strict=True):
         assert mine["step"] == expected["step"]
         assert mine["ndcg_10"] == pytest.approx(expected["ndcg_10"], abs=1e-3)
+
+
+def test_a_resumed_training_plans_as_an_uninterrupted_one_where_epochs_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = tiny_parameters(epochs=4, checkpoint_seconds=0, patience=9)
+    real, factor = Trainer._batches, trainer_module.rate_factor
+    done: list[dict[int, float]] = []
+
+    def planned(step: int, share: float, *more: Any) -> float:
+        done[-1][step] = share
+        if len(done) == 2 and step == 3 * len(trainer._batches(1)):
+            raise Killed
+        return factor(step, share, *more)
+
+    # As with balanced domains, whose batches of an epoch may be one fewer than those of the first.
+    monkeypatch.setattr(Trainer, "_batches", lambda self, epoch: real(self, epoch)[: -1 if epoch else None])
+    monkeypatch.setattr(trainer_module, "rate_factor", planned)
+    for folder in ("whole", "killed", "killed"):
+        done.append({})
+        (tmp_path / folder).mkdir(exist_ok=True)
+        trainer = Trainer(CORPUS, parameters, tmp_path / folder, Accelerator(cpu=True))
+        with suppress(Killed):
+            trainer.run()
+    assert {**done[1], **done[2]} == done[0]
+    assert 0 < min(done[2]) < max(done[2])
 
 
 def test_the_average_is_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +185,7 @@ def test_a_training_killed_while_saving_goes_on(tmp_path: Path, uninterrupted: P
     assert resumed.at.step == 2
     resumed.run()
     assert log_of(tmp_path)[-1]["step"] == log_of(uninterrupted)[-1]["step"]
-    assert not (tmp_path / CHECKPOINT).exists()
+    assert (tmp_path / CHECKPOINT).exists(), "what is done with the weights may be killed as well"
 
 
 def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from training.baselines.parameters import AnyParameters, EpochParameters, LightG
 from training.baselines.rules import make_rule
 from training.baselines.scoring import Measured, Scorer, measure
 from training.baselines.sequence import SequenceBaseline
-from training.baselines.trainer import train, write_arrays
+from training.baselines.trainer import CHECKPOINT, train, write_arrays
 from training.data.dataset import Dataset
 from training.data.split import Examples
 from training.recommender.stage import use_processor
@@ -55,7 +55,7 @@ def train_baseline(dataset: Path, domain: str, out: Path, parameters: AnyParamet
         "validation": _measured(trained.scorer, corpus, corpus.split.validation, parameters),
         "test": _measured(trained.scorer, corpus, corpus.split.test, parameters),
     }
-    return stage.finish(
+    figures = stage.finish(
         {
             "kind": parameters.kind,
             "domain": domain,
@@ -69,6 +69,8 @@ def train_baseline(dataset: Path, domain: str, out: Path, parameters: AnyParamet
             "configuration": parameters.model_dump(mode="json"),
         }
     )
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return figures
 
 
 def _trained(corpus: Corpus, parameters: AnyParameters, out: Path) -> Trained:

@@ -95,7 +95,6 @@ def train(
             save_checkpoint(folder / CHECKPOINT, model.network, optimizer, fingerprint, {"log": log})
             advance(1, f"NDCG@10 {score:.4f} (best {log[_best(log)]['ndcg_10']:.4f}), loss {loss:.3f}")
     model.network.load_state_dict(load_file(folder / MODEL))
-    (folder / CHECKPOINT).unlink()
     return TrainingResult(
         epochs=len(log),
         best_epoch=_best(log) + 1,

@@ -18,7 +18,7 @@ from service.errors import ConfigError
 from service.progress import progress
 from service.semantic_ids import IntArray
 from training.data.dataset import Dataset, DomainData
-from training.data.split import Examples, leave_one_out
+from training.data.split import MAX_HISTORY, Examples, leave_one_out
 from training.evaluation.protocol import evaluated_users, judge, ranked_lists, without_suffixes
 from training.evaluation.ranking import ranking_figures
 from training.evaluation.subject import Subject, choose_recommender
@@ -72,7 +72,13 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
         raise ConfigError(f"beams is {options.beams}, but Recall@10 needs at least 10")
     data = Dataset.open(dataset)
     names = _domains(options.domains, data, sorted(subject.ids))
-    splits = {name: leave_one_out(data[name].history_items, data[name].history_starts) for name in names}
+    parts = {name: choose_recommender(subject.parts, name, options.recommender) for name in names}
+    splits = {
+        name: leave_one_out(
+            data[name].history_items, data[name].history_starts, max(MAX_HISTORY, parts[name].max_history)
+        )
+        for name in names
+    }
     examples = {
         name: evaluated_users(getattr(split, options.part), options.max_users, options.seed)
         for name, split in splits.items()
@@ -82,7 +88,7 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
     figures: dict[str, Any] = {}
     with progress("evaluating", sum(len(each) for each in examples.values())) as advance:
         for name in names:
-            part = choose_recommender(subject.parts, name, options.recommender)
+            part = parts[name]
             if part.name not in recommenders:
                 recommenders[part.name] = subject.open(part)
             recommender = recommenders[part.name]

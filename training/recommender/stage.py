@@ -25,7 +25,7 @@ from training.networks.t5 import LayoutRecord, RecommenderRecord, load_recommend
 from training.recommender.corpus import Corpus, build_corpus, item_values
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_bonus
-from training.recommender.trainer import Trainer
+from training.recommender.trainer import CHECKPOINT, Trainer
 from training.stage import Stage, read_figures
 from training.tokenizer.ids import read_ids
 
@@ -135,7 +135,9 @@ def train_recommender(
         "devices": accelerator.num_processes,
         "configuration": json.loads(parameters.model_dump_json()),
     }
-    return stage.finish(figures)
+    finished = stage.finish(figures)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return finished
 
 
 def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, float]:

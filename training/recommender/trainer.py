@@ -136,7 +136,8 @@ class Trainer:
     def run(self) -> TrainingResult:
         """Train until the epochs, the minutes or the patience are used up."""
         batches = self._batches(self.at.epoch)
-        total = self.parameters.epochs * (len(batches) // self.accelerator.num_processes)
+        # Of the first epoch, wherever this start begins: where domains are balanced, epochs differ by a few batches.
+        total = self.parameters.epochs * (len(self._batches(0)) // self.accelerator.num_processes)
         with progress("training", total) as advance:
             advance(self.at.step)
             while not (ended_by := self._epoch(batches, total, advance)):
@@ -147,8 +148,6 @@ class Trainer:
                 batches = self._batches(self.at.epoch)
             if not self.at.history or self.at.history[-1]["step"] != self.at.step:
                 self._validate(len(batches), advance)
-        if self.accelerator.is_main_process:
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
         best = next(entry for entry in self.at.history if entry["step"] == self.at.best_step)
         return TrainingResult(
             parameters=self.parameter_count,

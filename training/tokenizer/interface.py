@@ -190,16 +190,17 @@ class Tokenizer(ABC):
         counts = self.network.parameter_counts()
         return {**counts, "total": sum(counts.values())}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write `tokenizer.safetensors` and, last, `tokenizer.json`."""
         description, network = self._require()
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / WEIGHTS) as partial:
             save_file({name: value.contiguous() for name, value in network.state_dict().items()}, partial)
         write_atomically(folder / DESCRIPTION, description.model_dump_json(indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path | str) -> Self:
         """Read what `save` wrote.
 
         Raises
@@ -207,6 +208,7 @@ class Tokenizer(ABC):
         ConfigError : a file is missing, or its description is not understood or of another kind
         ModelError : weights and description do not fit each other
         """
+        folder = Path(folder)
         description = read_description(folder)
         tokenizer = cls(**checked(cls.PARAMETERS, description.parameters, str(folder / DESCRIPTION)).model_dump())
         network = tokenizer._build(description)
