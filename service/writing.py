@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.store import ItemKey, NewItem, Registered
-from service.errors import StoreUnavailable
+from service.errors import NotReady, StoreUnavailable
 from service.metrics import Metrics
 
 Done = TypeVar("Done")
@@ -47,7 +47,7 @@ class Writing:
         if self._refused:
             try:
                 self._catalogue.store.save_checkpoint(PROBE, "")
-            except StoreUnavailable:
+            except (StoreUnavailable, NotReady):
                 return
             self._refused = False
 

@@ -32,7 +32,7 @@ from service.catalogue.locking import Readers
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem, Totals, layout_of_ids
 from service.catalogue.table import CatalogueEntry
 from service.catalogue.view import CatalogueView, Neighbour
-from service.errors import ConfigError, SavedIndexError, StoreUnavailable
+from service.errors import ConfigError, InvalidInput, NotReady, SavedIndexError, StoreUnavailable
 from service.semantic_ids import TokenLayout
 
 __all__ = ["Agreement", "CatalogueEntry", "CatalogueView", "LiveCatalogue", "Neighbour", "Reread"]
@@ -175,6 +175,7 @@ class LiveCatalogue:
         InvalidInput, NotReady, StoreUnavailable : nothing was stored (see `CatalogueStore.register`)
         """
         with self._applying:
+            self._require_found()
             registered = self._store.register(items)
             kept = np.flatnonzero(~registered.refused)
             packed = self._layout.pack(registered.values[kept])
@@ -190,6 +191,7 @@ class LiveCatalogue:
     def delete(self, key: ItemKey) -> bool:
         """Remove an item; it is recommended no more when the call returns. False where it was not there."""
         with self._applying:
+            self._require_found()
             deleted = self._store.delete(key)
             changed = self._apply({key: None})
         if changed:
@@ -232,7 +234,15 @@ class LiveCatalogue:
                 states = dict(zip(keys, self._store.get(keys), strict=True))
                 if self._lost_since(changes.last):
                     continue
-                self._apply(states)
+                try:
+                    self._apply(states)
+                except InvalidInput:
+                    # An ID that another item has here: what is here is not of this store, or no longer.
+                    if not self._read_anew(changes.last):
+                        continue
+                    self._seen, self._fresh_at = changes.last, asked_at
+                    reread(Reread.DIFFERENT)
+                    return seen + 1
                 self._seen = changes.last
                 seen += len(changes.keys)
 
@@ -297,11 +307,17 @@ class LiveCatalogue:
         ------
         ConfigError : the folder cannot be written to; what it held is still there
         """
-        if self._folder is None or not self._unsaved or not self._store.seeded():
+        if self._folder is None or not self._unsaved:
             return
         with self._applying:
             try:
-                self._state.save(self._folder, {**self._about(), "seen": self._seen})
+                if not self._store.seeded() or self._lost_since(self._seen):
+                    return
+                about = {**self._about(), "seen": self._seen, "key": self._key_of(self._seen)}
+            except (StoreUnavailable, NotReady):
+                return  # What was saved before is still good: the log goes on from there.
+            try:
+                self._state.save(self._folder, about)
             except OSError as error:
                 raise ConfigError(f"index folder {self._folder}: cannot be written to: {error}") from error
             self._unsaved = False
@@ -314,10 +330,22 @@ class LiveCatalogue:
         except (SavedIndexError, KeyError, ValueError, TypeError) as error:
             self.rebuilt = str(error)
             return None
+        if said.get("key") is not None and said["key"] != self._key_of(seen):
+            self.rebuilt = (
+                f"{folder}: was saved at change {seen}, which was of another item than the store's log says now"
+            )
+            return None
         if self._store.changes(seen, 1).gap:
             self.rebuilt = f"{folder}: was saved at change {seen}, from which on the store's log no longer tells"
             return None
         return state, seen
+
+    def _key_of(self, seen: int) -> list[str] | None:
+        """The item of a change, None where the log no longer tells; once set back, a store gives the number again."""
+        if not seen:
+            return None
+        keys = self._store.changes(seen - 1, 1).keys
+        return list(keys[0]) if keys else None
 
     def _about(self) -> dict[str, Any]:
         """What tells this catalogue from any other."""
@@ -345,6 +373,11 @@ class LiveCatalogue:
             return False
         self._state, self._unsaved = state, True
         return True
+
+    def _require_found(self) -> None:
+        """Refuse a change while the store lacks what is here: it might give an ID that somebody has already."""
+        if self._lost:
+            raise StoreUnavailable("the catalogue store was emptied or set back; what it lacks is put back first")
 
     def _lost_since(self, seen: int) -> bool:
         """Whether the store was emptied or set back since it told of a change: what it lacks was not deleted then."""

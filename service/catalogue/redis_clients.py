@@ -108,7 +108,8 @@ def connect(url: str, serving: bool = False) -> Connected:
     except FAILURES as error:
         raise StoreUnavailable(f"{where}: {error}") from error
     # A cluster's transactions leave answers as they came, other than those of one server.
-    client.set_response_callback("XRANGE", _stream_entries)
+    for command in ("XRANGE", "XREVRANGE"):
+        client.set_response_callback(command, _stream_entries)
     return Connected(where, client, client.nodes_manager.initialize)
 
 

@@ -123,6 +123,12 @@ class RedisKeys:
             [value[ID.size + 1 :] if value[ID.size] == TITLED[0] else None for value in values],
         )
 
+    def learn(self, numbers: Mapping[bytes, bytes]) -> None:
+        """Remember these numbers of domains, as the server has them, and no others."""
+        with self._naming:
+            self._numbers = {name.decode(): NUMBER.pack(int(value)) for name, value in numbers.items()}
+            self._names = {number: name for name, number in self._numbers.items()}
+
     def forget(self) -> None:
         """Forget the numbers of domains, which are void once the server was emptied."""
         with self._naming:

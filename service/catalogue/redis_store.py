@@ -66,7 +66,7 @@ BUCKETS = 4096
 SCAN_BUCKETS = 64
 """Buckets read in one round trip."""
 
-SCRIPTS = ("register", "delete", "restore", "mend")
+SCRIPTS = ("register", "delete", "restore", "mend", "mark")
 
 
 class RedisStore:
@@ -130,7 +130,7 @@ class RedisStore:
     def finish_seed(self) -> None:
         """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
         with self._errors():
-            self._redis.hset(self._keys.key("meta"), "seeded", "yes")
+            self._run("mark", (), [self._keys.key("meta")], ["seeded", "yes"])
 
     def seeded(self) -> bool:
         """Whether `finish_seed` was called."""
@@ -183,9 +183,10 @@ class RedisStore:
 
     def columns(self) -> Iterator[ItemColumns]:
         """What `scan` gives, as columns."""
+        self._keys.forget()
         for first in range(0, BUCKETS, SCAN_BUCKETS):
             with self._errors():
-                batch = self._keys.columns(self._buckets("items", range(first, min(first + SCAN_BUCKETS, BUCKETS))))
+                batch = self._keys.columns(self._buckets(["items"], range(first, min(first + SCAN_BUCKETS, BUCKETS))))
             if len(batch):
                 yield batch
 
@@ -193,22 +194,22 @@ class RedisStore:
         """All items in batches, deleted ones and contents too; changes meanwhile may be missed or seen."""
         for first in range(0, BUCKETS, SCAN_BUCKETS):
             numbers = range(first, min(first + SCAN_BUCKETS, BUCKETS))
-            texts: dict[bytes, bytes] = {}
             with self._errors():
-                for bucket in self._buckets("contents", numbers):
-                    texts.update(bucket)
+                # In one step, or an item that is registered in between would lack its content.
+                buckets = self._buckets(["items", "contents"], numbers)
                 found = [
-                    read_value(self._keys.item_key(field), value, texts.get(field))
-                    for bucket in self._buckets("items", numbers)
-                    for field, value in bucket.items()
+                    read_value(self._keys.item_key(field), value, contents.get(field))
+                    for items, contents in zip(buckets[: len(numbers)], buckets[len(numbers) :], strict=True)
+                    for field, value in items.items()
                 ]
             if batch := [item for item in found if item is not None]:
                 yield batch
 
-    def _buckets(self, name: str, numbers: Sequence[int]) -> list[dict[bytes, bytes]]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for number in numbers:
-            pipeline.hgetall(self._keys.key(f"{name}:{number}"))
+    def _buckets(self, names: Sequence[str], numbers: Sequence[int]) -> list[dict[bytes, bytes]]:
+        pipeline = self._redis.pipeline(transaction=len(names) > 1)
+        for name in names:
+            for number in numbers:
+                pipeline.hgetall(self._keys.key(f"{name}:{number}"))
         buckets: list[dict[bytes, bytes]] = pipeline.execute()
         return buckets
 
@@ -218,7 +219,7 @@ class RedisStore:
             with self._errors():
                 batch = [
                     (self._keys.domain(field[:2]), ID.unpack(field[2:])[0], int(used))
-                    for bucket in self._buckets("groups", range(first, min(first + SCAN_BUCKETS, BUCKETS)))
+                    for bucket in self._buckets(["groups"], range(first, min(first + SCAN_BUCKETS, BUCKETS)))
                     for field, used in bucket.items()
                 ]
             if batch:
@@ -231,7 +232,10 @@ class RedisStore:
             pipeline.hget(self._keys.key("meta"), "sequence")
             pipeline.hgetall(self._keys.key("counts"))
             pipeline.hgetall(self._keys.key("fingerprints"))
-            head, counts, fingerprints = pipeline.execute()
+            pipeline.hgetall(self._keys.key("domains"))
+            head, counts, fingerprints, numbers = pipeline.execute()
+            # Not those that are remembered: two sides that share a mistake would agree.
+            self._keys.learn(numbers)
             return Totals(
                 int(head or 0),
                 {self._keys.domain(number): int(count) for number, count in counts.items() if int(count)},
@@ -268,7 +272,8 @@ class RedisStore:
             pipeline.xrange(self._keys.key("log"), min=f"{after + 1}-0", count=limit)
             told = self._told or (0, b"")
             pipeline.xrange(self._keys.key("log"), min=f"{told[0]}-0", max=f"{told[0]}-0")
-            (head, life, dropped), entries, told_now = pipeline.execute()
+            pipeline.xrevrange(self._keys.key("log"), count=1)
+            (head, life, dropped), entries, told_now, latest = pipeline.execute()
             if dropped:
                 raise NotReady(f"{self._where}: {self._generation} was dropped")
             head = int(head or 0)
@@ -280,11 +285,11 @@ class RedisStore:
                 self._keys.forget()
                 self._told = None
                 return Changes((), head, gap=True, lost=True)
+            for entry_id, fields in latest:
+                self._told = int(entry_id.split(b"-")[0]), fields[b"k"]
             sequences = [int(entry_id.split(b"-")[0]) for entry_id, _ in entries]
             if not is_whole(after, head, sequences, limit):
                 return Changes((), head, gap=True)
-            if sequences and sequences[-1] > told[0]:
-                self._told = sequences[-1], entries[-1][1][b"k"]
             keys = tuple(self._keys.item_key(fields[b"k"]) for _, fields in entries)
         return Changes(keys, sequences[-1] if sequences else after)
 
@@ -297,17 +302,15 @@ class RedisStore:
     def save_checkpoint(self, name: str, value: str) -> None:
         """Keep a small text for work that resumes."""
         with self._errors():
-            self._redis.hset(self._keys.key("checkpoints"), name, value)
+            self._run("mark", (), [self._keys.key("checkpoints")], [name, value])
 
     def drop(self) -> None:
         """Remove all items for good; the generation can never be opened again."""
         with self._errors():
+            # At once: who finds a dropped generation does not look at it again.
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hset(self._keys.key("meta"), "dropped", "yes")
-            # Without it no script changes anything, so nothing comes back while the rest is removed.
             pipeline.hdel(self._keys.key("meta"), "seeded")
-            pipeline.execute()
-            pipeline = self._redis.pipeline(transaction=False)
             for name in self._names():
                 if name != "meta":
                     pipeline.unlink(self._keys.key(name))
@@ -353,8 +356,7 @@ class RedisStore:
         fields : domains, each with a field in which its number was used
         """
         first_keys = [self._keys.key(part) for part in ("meta", "log", "counts", "fingerprints", "domains")]
-        told = 0 if self._told is None else self._told[0]
-        first = [self._life, CHANGES_KEPT, told, self._keys.claims(fields)]
+        first = [self._life, CHANGES_KEPT, *(self._told or (0, b"")), self._keys.claims(fields)]
         said, *recorded = self._scripts[name]([*first_keys, *keys], [*first, *arguments])
         if recorded:
             self._told = recorded[0], recorded[1]

@@ -15,7 +15,7 @@ import polars as pl
 
 from service.catalogue.content import is_content
 from service.catalogue.store import MAX_NAME_BYTES, CatalogueStore, Outcome, StoredItem
-from service.errors import InvalidInput
+from service.errors import InvalidInput, StoreUnavailable
 from service.id_columns import BadList, from_lists, to_lists
 from service.parquet import PARQUET_ERRORS
 from service.semantic_ids import TokenLayout
@@ -74,8 +74,9 @@ def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance:
 
     Raises
     ------
-    StoreUnavailable : the store does not answer; there is no file then
+    StoreUnavailable : the store does not answer, or was emptied meanwhile; what was at `path` is still there
     """
+    head = store.head()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
         folder = Path(name)
@@ -90,6 +91,8 @@ def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance:
             parts.sort("domain", "codes", "experts", "suffix").sink_parquet(whole)
         else:
             pl.DataFrame(schema=SCHEMA).write_parquet(whole)
+        if store.changes(head, 1).lost:
+            raise StoreUnavailable(f"the store was emptied while it was read; {path} is left as it was")
         whole.replace(path)
     return rows
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from service.catalogue.checking import repair
 from service.catalogue.columns import ItemColumns
 from service.catalogue.live import Agreement, LiveCatalogue, Reread
 from service.catalogue.live_follower import following
+from service.catalogue.opening import open_store
 from service.catalogue.store import StoredItem, Totals
 from service.errors import NotReady, StoreUnavailable
 
@@ -82,6 +84,86 @@ def test_a_server_set_back_to_an_older_state_gets_back_what_it_lacks(own_server:
     assert set(held(live)) - set(before) == {key("a")}, "that it was deleted is known to nobody any more"
     assert live.compare() is Agreement.SAME
     live.store.close()
+
+
+@pytest.mark.parametrize("others", [1, 2, 3])
+def test_no_id_is_given_twice_by_a_replica_that_knows_of_it(own_server: RedisServer, others: int) -> None:
+    """The first that it asks of a server that was set back is a change, and others have written as much as was lost."""
+    live, other = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))
+    other.register([new("s")])
+    with set_back(own_server):
+        published = live.register([new("a", (2, 0))]).values.tolist()
+    for number in range(others):
+        other.register([new(f"z{number}", (3, number))])
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="set back"):
+            live.register([new("c", (2, 0))])
+        with pytest.raises(StoreUnavailable, match="set back"):
+            live.delete(key("s"))
+    live.refresh()
+    assert live.register([new("a", (2, 0)), new("c", (2, 0))]).values[:, -1].tolist() == [0, 1]
+    assert live.register([new("a", (2, 0))]).values.tolist() == published
+    assert live.compare() is Agreement.SAME
+    for each in (live, other):
+        each.store.close()
+
+
+def test_nothing_is_changed_while_putting_back_is_due(own_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = LiveCatalogue(opened(own_server.url, "b"))
+    live.register([new("a"), new("b")])
+    live.store._redis.flushall()  # type: ignore[attr-defined]
+    other = opened(own_server.url, "b")  # Complete, and open to registrations.
+    with monkeypatch.context() as patched:
+        patched.setattr(live.store, "restore", lambda *_: (_ for _ in ()).throw(StoreUnavailable("too slow")))
+        with pytest.raises(StoreUnavailable, match="too slow"):
+            live.refresh()
+    for change in (lambda: live.register([new("c")]), lambda: live.delete(key("a"))):
+        with pytest.raises(StoreUnavailable, match="put back first"):
+            change()
+    live.refresh()
+    assert live.register([new("a"), new("b"), new("c")]).values[:, -1].tolist() == [0, 1, 2]
+    for store in (live.store, other):
+        store.close()
+
+
+def test_what_is_said_of_a_store_is_said_to_no_other(own_server: RedisServer) -> None:
+    """A checkpoint would let work go on behind what was lost, and an empty catalogue would be called complete."""
+    store = opened(own_server.url, "b")
+    store.register([new("a")])
+    with set_back(own_server):
+        store.register([new("b")])
+    with pytest.raises(StoreUnavailable, match="set back"):
+        store.save_checkpoint("work", "2 items")
+    store._redis.flushall()  # type: ignore[attr-defined]
+    for say in (store.finish_seed, lambda: store.save_checkpoint("work", "2 items")):
+        with pytest.raises(NotReady):
+            say()
+    late = open_store(own_server.url, "b", 1, store.layout)
+    assert (late.seeded(), late.checkpoint("work")) == (False, None)
+    for each in (store, late):
+        each.close()
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen in the log", "only acknowledged"])
+def test_an_index_of_changes_that_a_store_has_lost_is_not_used(
+    own_server: RedisServer, tmp_path: Path, seen: bool
+) -> None:
+    live, other = (LiveCatalogue(opened(own_server.url, "b"), *folder) for folder in ([tmp_path], []))
+    live.register([new("a")])
+    other.refresh()
+    with set_back(own_server):
+        live.register([new("b"), new("c", (3, 3))])
+        if seen:
+            live.refresh()
+        live.save()
+        live.store.close()
+    other.register([new("y", (0, 0)), new("z"), new("c", (3, 2)), new("x", (3, 3))])
+    started = LiveCatalogue(opened(own_server.url, "b"), tmp_path)
+    assert not seen or "another item" in str(started.rebuilt)
+    assert held(started) == held(other)
+    assert started.compare() is Agreement.SAME
+    for each in (started, other):
+        each.store.close()
 
 
 @pytest.mark.parametrize("seen", [True, False], ids=["seen in the log", "only acknowledged"])

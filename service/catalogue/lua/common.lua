@@ -1,8 +1,8 @@
 -- Put before every script that changes items: what they share.
 --
 -- KEYS  1 meta, 2 change log, 3 counts by domain, 4 fingerprints by domain, 5 numbers of domains; the script's own follow
--- ARGV  1 the life of the store that the caller knows, 2 changes to keep, 3 the latest change that it knows of, 4 numbers
---       of domains that it has used, by name, as JSON; the script's own follow
+-- ARGV  1 the life of the store that the caller knows, 2 changes to keep, 3 and 4 number and field of the latest change
+--       that it knows of, 5 numbers of domains that it has used, by name, as JSON; the script's own follow
 -- Answers a list: what the script has to say and, if it has recorded anything, number and field of the last change.
 --
 -- Lives: a server that was emptied begins a new one. What a caller remembers of an earlier life, the numbers of domains
@@ -16,7 +16,10 @@ local seeded = redis.call('HGET', meta, 'seeded')
 local other_life = redis.call('HGET', meta, 'life') ~= ARGV[1] or redis.call('HEXISTS', meta, 'dropped') == 1
 
 local set_back = tonumber(redis.call('HGET', meta, 'sequence') or 0) < tonumber(ARGV[3])
-for name, number in pairs(cjson.decode(ARGV[4])) do
+for _, entry in ipairs(redis.call('XRANGE', log, ARGV[3] .. '-0', ARGV[3] .. '-0')) do
+  set_back = set_back or entry[2][2] ~= ARGV[4]
+end
+for name, number in pairs(cjson.decode(ARGV[5])) do
   set_back = set_back or redis.call('HGET', KEYS[5], name) ~= number
 end
 if set_back and not other_life then

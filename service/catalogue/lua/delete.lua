@@ -1,13 +1,13 @@
 -- Deletes one item, leaving a tombstone that holds its ID.
 --
 -- KEYS  after those of common.lua: 6 item bucket, 7 content bucket
--- ARGV  after those of common.lua: 5 field (two bytes of domain number and the item_id)
+-- ARGV  after those of common.lua: 6 field (two bytes of domain number and the item_id)
 -- Answers 1, or 0 where the item was not live.
 
 if not seeded or other_life then
   return not_seeded()
 end
-local field = ARGV[5]
+local field = ARGV[6]
 local value = redis.call('HGET', KEYS[6], field)
 if not value or value:sub(9, 9) == 'D' then
   return answer(0)

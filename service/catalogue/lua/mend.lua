@@ -1,19 +1,19 @@
 -- Sets counts and fingerprints right and raises suffix counters, if nothing has changed since they were computed.
 --
 -- KEYS  after those of common.lua: a group bucket for each counter
--- ARGV  after those of common.lua: 5 sequence number that they were computed at, 6 domains, then for each of these:
+-- ARGV  after those of common.lua: 6 sequence number that they were computed at, 7 domains, then for each of these:
 --       number, live items, fingerprint; then for each counter: its field, suffixes given away at least
 -- Answers 1, or 0 where something has changed.
 
 if not seeded or other_life then
   return not_seeded()
 end
-if (redis.call('HGET', meta, 'sequence') or '0') ~= ARGV[5] then
+if (redis.call('HGET', meta, 'sequence') or '0') ~= ARGV[6] then
   return answer(0)
 end
-local last = 6 + 3 * ARGV[6]
+local last = 7 + 3 * ARGV[7]
 redis.call('DEL', counts, fingerprints)
-for at = 7, last, 3 do
+for at = 8, last, 3 do
   redis.call('HSET', counts, ARGV[at], ARGV[at + 1])
   redis.call('HSET', fingerprints, ARGV[at], ARGV[at + 2])
 end

@@ -1,7 +1,7 @@
 -- Registers a batch in one step: existing items keep their ID, new ones get the next suffix of their group.
 --
 -- KEYS  after those of common.lua, for each item: its item, group and content bucket
--- ARGV  after those of common.lua: 5 suffixes of the layout, then for each item: field, base ID, state, content
+-- ARGV  after those of common.lua: 6 suffixes of the layout, then for each item: field, base ID, state, content
 --   field  two bytes of domain number and the item_id
 --   state  "L" without a title, "T" and the title with one
 -- Answers for each item its 8 bytes of ID and "1" if it was not live before, else "0"; "" where its group is full.
@@ -9,7 +9,7 @@
 if not seeded or other_life then
   return not_seeded()
 end
-local suffixes = tonumber(ARGV[5])
+local suffixes = tonumber(ARGV[6])
 
 -- The suffix fills the lowest bits of an ID and the base has zeros there, so no carry can happen.
 local function with_suffix(base, suffix)
@@ -19,9 +19,9 @@ local function with_suffix(base, suffix)
 end
 
 local answers = {}
-for row = 1, (#ARGV - 5) / 4 do
+for row = 1, (#ARGV - 6) / 4 do
   local items, groups, contents = KEYS[3 * row + 3], KEYS[3 * row + 4], KEYS[3 * row + 5]
-  local field, base, state, content = unpack(ARGV, 4 * row + 2, 4 * row + 5)
+  local field, base, state, content = unpack(ARGV, 4 * row + 3, 4 * row + 6)
   local value = redis.call('HGET', items, field)
   local id, created
   if value then

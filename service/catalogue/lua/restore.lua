@@ -1,7 +1,7 @@
 -- Puts items in with the IDs they have: those of the bundle's own catalogue, of a backup, of a replica's memory.
 --
 -- KEYS  after those of common.lua, for each item: its item, group and content bucket
--- ARGV  after those of common.lua: 5 how, then for each item: field, base ID, suffix, ID, state, content
+-- ARGV  after those of common.lua: 6 how, then for each item: field, base ID, suffix, ID, state, content
 --   how    "seed"     does nothing once seeding is finished; IDs of a group come in any order
 --          "restore"  at any time; an ID must lie above all that its group has given away
 --          "dry"      as "restore", changing nothing
@@ -12,14 +12,14 @@
 if other_life then
   return not_seeded()
 end
-local how = ARGV[5]
+local how = ARGV[6]
 if how == 'seed' and seeded then
   return answer({})
 end
 local outcomes = {}
-for row = 1, (#ARGV - 5) / 6 do
+for row = 1, (#ARGV - 6) / 6 do
   local items, groups, contents = KEYS[3 * row + 3], KEYS[3 * row + 4], KEYS[3 * row + 5]
-  local field, base, suffix, id, state, content = unpack(ARGV, 6 * row, 6 * row + 5)
+  local field, base, suffix, id, state, content = unpack(ARGV, 6 * row + 1, 6 * row + 6)
   local value = redis.call('HGET', items, field)
   local group = field:sub(1, 2) .. base
   local used = tonumber(redis.call('HGET', groups, group) or 0)
