@@ -24,7 +24,7 @@ from training.data.dataset import Dataset, DomainData
 from training.encoders.cache import VectorCache
 from training.encoders.choose import prepare_encoder
 from training.encoders.folder import EncoderCard, open_encoder
-from training.encoders.vectors import read_vectors, vectors_file
+from training.encoders.vectors import ITEMS_DIGESTS, items_digest, read_vectors, vectors_file
 from training.stage import Stage, replacing
 
 ENCODER = "encoder"
@@ -184,7 +184,12 @@ def _write(path: Path, shape: tuple[int, ...], chunks: Iterator[FloatArray], wri
 
 
 def _described(dataset: Dataset, width: int) -> dict[str, Any]:
-    return {"width": width, "domains": {summary.name: summary.items for summary in dataset.summaries}}
+    names = [summary.name for summary in dataset.summaries]
+    return {
+        "width": width,
+        "domains": {summary.name: summary.items for summary in dataset.summaries},
+        ITEMS_DIGESTS: {name: items_digest(dataset[name].item_ids) for name in names},
+    }
 
 
 def _figures(counts: Counts) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from training.encoders.cache import VectorCache
 from training.encoders.folder import open_encoder
 from training.encoders.sentence_encoder import export_sentence_encoder
 from training.encoders.vectors import read_vectors, vectors_file
-from training.stage import read_figures
+from training.stage import FIGURES, read_figures
 
 
 def write_dataset(folder: Path, titles: dict[str, Sequence[str | None]]) -> Dataset:
@@ -165,6 +165,18 @@ def test_vectors_computed_elsewhere_come_in_the_order_of_the_items(dataset: Data
         )
     assert (figures["width"], figures["precomputed"], figures["encoder"]) == (5, True, None)
     assert not (tmp_path / "out" / "encoder").exists()
+
+
+def test_vectors_of_other_items_are_refused(dataset: Dataset, encoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    embed_texts(dataset, out, str(encoder))
+    name = dataset.summaries[0].name
+    item_ids = list(dataset[name].item_ids)
+    assert len(read_vectors(vectors_file(out, name), item_ids)) == len(item_ids)
+    with pytest.raises(InvalidInput, match="other items, or in another order"):
+        read_vectors(vectors_file(out, name), item_ids[::-1])
+    (out / FIGURES).unlink()
+    assert len(read_vectors(vectors_file(out, name), item_ids[::-1])) == len(item_ids), "nothing is known of them"
 
 
 def test_an_encoder_beside_given_vectors_must_have_their_width(dataset: Dataset, encoder: Path, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ Knows nothing of how the vectors came about.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,12 @@ from numpy.typing import NDArray
 from service.errors import InvalidInput
 from service.parquet import PARQUET_ERRORS
 from training.data.embeddings import check_embeddings
+from training.stage import FIGURES
 
 FloatArray = NDArray[np.float32]
+
+ITEMS_DIGESTS = "items_sha256"
+"""In the figures of `embed`: `items_digest` by domain."""
 
 
 def vectors_file(folder: Path, domain: str) -> Path:
@@ -42,16 +48,35 @@ def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) 
 
     Raises
     ------
-    InvalidInput : no file, an item without a vector or with two, rows of unequal width, a number that is not finite, or
-        a row of zeros
+    InvalidInput : no file, rows that `embed` wrote for other items, an item without a vector or with two, rows of
+        unequal width, a number that is not finite, or a row of zeros
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such file; vectors of a domain lie in <domain>.npy or <domain>.parquet")
+    _require_same_items(path, item_ids)
     vectors = _read_table(path, item_ids) if path.suffix == ".parquet" else _read_plain(path)
     check_embeddings(vectors, item_ids, str(path))
     if width is not None and vectors.shape[1] != width:
         raise InvalidInput(f"{path}: vectors have width {vectors.shape[1]}, but must have {width}")
     return vectors.astype(np.float32, copy=False)
+
+
+def items_digest(item_ids: Sequence[str]) -> str:
+    """What tells items, in their order, from any others."""
+    return hashlib.sha256(json.dumps(list(item_ids)).encode()).hexdigest()
+
+
+def _require_same_items(path: Path, item_ids: Sequence[str]) -> None:
+    """Refuse rows that `embed` wrote for items of before; rows from elsewhere say nothing of items."""
+    figures = path.with_name(FIGURES)
+    if path.suffix == ".parquet" or not figures.is_file():
+        return
+    try:
+        known = json.loads(figures.read_text(encoding="utf-8")).get(ITEMS_DIGESTS, {}).get(path.stem)
+    except (ValueError, AttributeError) as error:
+        raise InvalidInput(f"{figures}: is damaged: {error}; run `unitok embed` again") from None
+    if known is not None and known != items_digest(item_ids):
+        raise InvalidInput(f"{path}: was computed for other items, or in another order; run `unitok embed` again")
 
 
 def _read_plain(path: Path) -> NDArray[Any]:

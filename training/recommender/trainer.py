@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -138,6 +139,12 @@ class Trainer:
         batches = self._batches(self.at.epoch)
         # Of the first epoch, wherever this start begins: where domains are balanced, epochs differ by a few batches.
         total = self.parameters.epochs * (len(self._batches(0)) // self.accelerator.num_processes)
+        if total <= self.parameters.warmup_steps and self.parameters.minutes is None:
+            warnings.warn(
+                f"{total} steps in all, but warmup_steps is {self.parameters.warmup_steps}: the learning rate never "
+                "gets where it should. Give smaller batches (batch_tokens), more epochs, or fewer warmup_steps",
+                stacklevel=2,
+            )
         with progress("training", total) as advance:
             advance(self.at.step)
             while not (ended_by := self._epoch(batches, total, advance)):
