@@ -51,5 +51,9 @@ def checked(kind: type[P], values: Mapping[str, Any], where: str, also_known: Se
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'parameters'}: {problem['msg']}" for problem in error.errors()
         )
-        known = ", ".join([*kind.model_fields, *also_known])
-        raise ConfigError(f"{where}: {problems} (known keys: {known})") from None
+        known = [f"known keys: {', '.join([*kind.model_fields, *also_known])}"]
+        for table in dict.fromkeys(str(problem["loc"][0]) for problem in error.errors() if len(problem["loc"]) > 1):
+            inner = kind.model_fields[table].annotation if table in kind.model_fields else None
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                known.append(f"of {table}: {', '.join(inner.model_fields)}")
+        raise ConfigError(f"{where}: {problems} ({'; '.join(known)})") from None

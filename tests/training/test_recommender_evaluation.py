@@ -293,6 +293,9 @@ def test_what_cannot_be_evaluated_is_said(bundle: Path, dataset: Path, tmp_path:
         evaluate(subject, dataset, tmp_path, EvaluationOptions(recommender="small"))
     with pytest.raises(ConfigError, match="beams is 5"):
         evaluate(subject, dataset, tmp_path, EvaluationOptions(beams=5))
+    (tmp_path / "recommender.json").touch()
+    with pytest.raises(ConfigError, match="not a bundle: give the --tokenizer"):
+        evaluate_command(tmp_path, dataset, out=tmp_path / "out")
 
 
 def test_the_recommender_that_learned_from_a_domain_is_chosen() -> None:

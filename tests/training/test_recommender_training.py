@@ -307,7 +307,7 @@ def test_parameters_are_read_strictly(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"recommender\.toml: leanring_rate.*known keys: network"):
         read_parameters(path, {})
     path.write_text("[network]\nd_modle = 3\n")
-    with pytest.raises(ConfigError, match=r"network\.d_modle"):
+    with pytest.raises(ConfigError, match=r"network\.d_modle.*; of network: d_model, "):
         read_parameters(path, {})
     path.write_text('domains = ["a", "a"]\n')
     with pytest.raises(ConfigError, match="names a domain twice"):

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from service.errors import ConfigError
+
 
 class Part(StrEnum):
     """Which item of every user is the target."""
@@ -95,6 +97,7 @@ def evaluate(
     from training.evaluation.stage import EvaluationOptions  # noqa: PLC0415
     from training.evaluation.stage import evaluate as run  # noqa: PLC0415
     from training.evaluation.subject import bundle_subject  # noqa: PLC0415
+    from training.networks.t5 import RECORD  # noqa: PLC0415
 
     options = EvaluationOptions(
         domains=None if domains is None else tuple(name.strip() for name in domains.split(",")),
@@ -107,6 +110,10 @@ def evaluate(
         without_suffix=without_suffix,
     )
     runtime = Runtime(provider=provider.value, threads=threads)
+    if tokenizer is None and (subject / RECORD).is_file():
+        raise ConfigError(
+            f"{subject}: is a trained recommender, not a bundle: give the --tokenizer whose IDs it learned"
+        )
     if tokenizer is None:
         opened = bundle_subject(subject, runtime)
     else:
