@@ -246,6 +246,7 @@ class EmbeddedStore:
     def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
         """Set the kept fingerprints right; there is nothing else to mend. False if not at the totals' head."""
         with self._file.transaction() as cursor:
+            self._require_seeded(cursor)
             if head_of(cursor) != totals.head:
                 return False
             numbers = DomainNumbers(cursor)

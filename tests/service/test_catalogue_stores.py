@@ -158,7 +158,11 @@ def test_seeding_keeps_the_ids_given_and_may_be_repeated(place: Place) -> None:
     ]
     store.seed(items[:2])
     assert not store.seeded()
-    for refused in (lambda: store.register([new("x")]), lambda: store.delete(ItemKey("films", "s0"))):
+    for refused in (
+        lambda: store.register([new("x")]),
+        lambda: store.delete(ItemKey("films", "s0")),
+        lambda: store.mend(store.totals(), ()),
+    ):
         with pytest.raises(NotReady, match="not stored yet"):
             refused()
     store.seed(items)
