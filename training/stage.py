@@ -82,10 +82,13 @@ def read_figures(folder: Path) -> dict[str, Any]:
 
     Raises
     ------
-    ConfigError : the folder holds no finished stage
+    ConfigError : the folder holds no finished stage, or its file is damaged
     """
     path = folder / FIGURES
     if not path.is_file():
         raise ConfigError(f"{folder}: no {FIGURES}; the stage that writes this folder has not finished")
-    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path}: is damaged: {error}; run its stage again") from None
     return figures

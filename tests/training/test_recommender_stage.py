@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import torch
 from recommender_planted import LAYOUT, TINY, random_values, ring_domain, tiny_parameters
 
-from service.errors import ConfigError
+from service.errors import ConfigError, ModelError
 from service.semantic_ids import TokenLayout
 from training.data.dataset import Dataset, write_domain, write_index
 from training.networks.semantic_t5 import SemanticT5
@@ -203,3 +204,22 @@ def test_a_stage_killed_after_its_training_does_not_train_again(
         assert train_recommender(dataset, tokenizer, tmp_path, parameters) == read_figures(tmp_path)
     assert (tmp_path / WEIGHTS).read_bytes() == trained
     assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_damaged_artefacts_are_named(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
+    parameters = tiny_parameters(epochs=1, domains=["ring"], threads=1)
+    train_recommender(dataset, tokenizer, tmp_path, parameters)
+    (tmp_path / WEIGHTS).write_bytes((tmp_path / WEIGHTS).read_bytes()[:-100])
+    with pytest.raises(ModelError, match=r"model\.safetensors: is damaged"):
+        load_recommender(tmp_path)
+    (tmp_path / FIGURES).write_text("{")
+    with pytest.raises(ConfigError, match=r"figures\.json: is damaged.*stage again"):
+        read_figures(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    (copy / "ring" / "interactions.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ConfigError, match=r"interactions\.parquet: is missing or damaged.*prepare anew"):
+        Dataset.open(copy)["ring"]
+    (copy / "dataset.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"dataset\.json: is damaged"):
+        Dataset.open(copy)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from service.errors import ConfigError, InvalidInput
 from service.items import ItemContent
+from service.parquet import PARQUET_ERRORS
 from training.stage import write_atomically
 
 INDEX = "dataset.json"
@@ -156,12 +157,15 @@ class Dataset:
 
         Raises
         ------
-        ConfigError : the folder holds no finished dataset, or one of another version
+        ConfigError : the folder holds no finished dataset, a damaged one, or one of another version
         """
         path = folder / INDEX
         if not path.is_file():
             raise ConfigError(f"{folder}: no {INDEX}; `unitok prepare` has not finished there")
-        index = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{path}: is damaged: {error}; prepare anew") from None
         if index.get("format") != FORMAT:
             raise ConfigError(f"{path}: format {index.get('format')!r}, but this version reads {FORMAT}; prepare anew")
         return cls(folder, tuple(DomainSummary(**domain) for domain in index["domains"]))
@@ -175,8 +179,7 @@ class Dataset:
         if name not in self.domains:
             raise ConfigError(f"{self.folder}: no domain {name!r}; there are {', '.join(self.domains)}")
         if name not in self._loaded:
-            items = pl.read_parquet(self.folder / name / ITEMS)
-            interactions = pl.read_parquet(self.folder / name / INTERACTIONS)
+            items, interactions = (_read(self.folder / name / file) for file in (ITEMS, INTERACTIONS))
             self._loaded[name] = DomainData.from_frames(name, items, interactions)
         return self._loaded[name]
 
@@ -205,3 +208,10 @@ def write_index(folder: Path, summaries: list[DomainSummary]) -> None:
     """Write `dataset.json`, which makes the folder a dataset; call it after every `write_domain`."""
     index = {"format": FORMAT, "domains": [vars(summary) for summary in summaries]}
     write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
+
+
+def _read(path: Path) -> pl.DataFrame:
+    try:
+        return pl.read_parquet(path)
+    except PARQUET_ERRORS as error:
+        raise ConfigError(f"{path}: is missing or damaged: {error}; prepare anew") from None

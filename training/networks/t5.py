@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
@@ -207,7 +208,7 @@ def load_recommender(folder: Path) -> TrainedRecommender:
     Raises
     ------
     ConfigError : a file is missing, or `recommender.json` has a wrong or unknown key
-    ModelError : the weights are not those of the network that `recommender.json` describes
+    ModelError : the weights are damaged, or not those of the network that `recommender.json` describes
     """
     for name in (RECORD, WEIGHTS):
         if not (folder / name).is_file():
@@ -218,7 +219,10 @@ def load_recommender(folder: Path) -> TrainedRecommender:
         problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise ConfigError(f"{folder / RECORD}: {problems}") from None
     layout = record.layout.layout()
-    weights = load_file(folder / WEIGHTS)
+    try:
+        weights = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise ModelError(f"{folder / WEIGHTS}: is damaged: {error}; train it again") from None
     try:
         known = known_sizes(weights, layout)
     except ModelError as error:
