@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,14 @@ def test_time_used_up_ends_with_the_best_weights(tmp_path: Path) -> None:
     assert (result.ended_by, result.steps) == ("minutes", 0)
     assert (tmp_path / WEIGHTS).is_file()
     assert len(log_of(tmp_path)) == 1
+
+
+def test_a_training_too_short_for_its_warm_up_is_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"^\d+ steps in all, but warmup_steps is 1000"):
+        train(tmp_path / "short", tiny_parameters(epochs=1, warmup_steps=1000))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        train(tmp_path / "long", tiny_parameters(epochs=2, warmup_steps=1))
 
 
 def test_patience_ends_and_keeps_the_best(tmp_path: Path) -> None:
