@@ -32,7 +32,7 @@ from training.commands.evaluate import evaluate as evaluate_command
 from training.data.dataset import DomainData, write_domain, write_index
 from training.data.split import leave_one_out
 from training.evaluation.exhaustive import judged_ranks
-from training.evaluation.protocol import judge, ranked_lists, training_items
+from training.evaluation.protocol import judge, ranked_lists, split_for, training_items
 from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
 from training.evaluation.subject import Subject, bundle_subject, choose_recommender
 from training.evaluation.trained import trained_subject
@@ -306,6 +306,14 @@ def test_the_recommender_that_learned_from_a_domain_is_chosen() -> None:
     assert choose_recommender(parts, "c", None).name == "b-only"
     assert choose_recommender(parts, "unseen", None).name == "all"
     assert choose_recommender(parts, "a", "b-only").name == "b-only"
+
+
+def test_a_recommender_of_long_histories_is_measured_with_them() -> None:
+    items = pl.DataFrame({"item_id": [str(item) for item in range(30)]})
+    domain = DomainData("long", items, ["user"], np.arange(30, dtype=np.int32), np.array([0, 30]))
+    for reads, lies_before in ((5, 20), (20, 20), (25, 25)):
+        test = split_for(domain, reads).test
+        assert (test.stops - test.starts).tolist() == [lies_before]
 
 
 def test_popularity_gets_what_arithmetic_says() -> None:

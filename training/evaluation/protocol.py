@@ -23,7 +23,7 @@ from service.index.trie import CodeTrie
 from service.progress import Advance
 from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import DomainData
-from training.data.split import Examples, leave_one_out
+from training.data.split import MAX_HISTORY, Examples, Split, leave_one_out
 from training.evaluation.ranking import (
     RankingFigures,
     item_ranks,
@@ -159,6 +159,14 @@ def ranked_lists(
         )
         advance(len(batch))
     return lists
+
+
+def split_for(domain: DomainData, max_history: int) -> Split:
+    """The split of a domain for a recommender that reads so many items of a history, or fewer than the usual number.
+
+    For those it is the usual one, so that what takes out the items of a history takes out the same.
+    """
+    return leave_one_out(domain.history_items, domain.history_starts, max(MAX_HISTORY, max_history))
 
 
 def evaluated_users(examples: Examples, max_users: int | None, seed: int) -> Examples:

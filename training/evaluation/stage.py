@@ -18,8 +18,8 @@ from service.errors import ConfigError
 from service.progress import progress
 from service.semantic_ids import IntArray
 from training.data.dataset import Dataset, DomainData
-from training.data.split import MAX_HISTORY, Examples, leave_one_out
-from training.evaluation.protocol import evaluated_users, judge, ranked_lists, without_suffixes
+from training.data.split import Examples
+from training.evaluation.protocol import evaluated_users, judge, ranked_lists, split_for, without_suffixes
 from training.evaluation.ranking import ranking_figures
 from training.evaluation.subject import Subject, choose_recommender
 from training.recommender.corpus import item_values
@@ -73,12 +73,7 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
     data = Dataset.open(dataset)
     names = _domains(options.domains, data, sorted(subject.ids))
     parts = {name: choose_recommender(subject.parts, name, options.recommender) for name in names}
-    splits = {
-        name: leave_one_out(
-            data[name].history_items, data[name].history_starts, max(MAX_HISTORY, parts[name].max_history)
-        )
-        for name in names
-    }
+    splits = {name: split_for(data[name], part.max_history) for name, part in parts.items()}
     examples = {
         name: evaluated_users(getattr(split, options.part), options.max_users, options.seed)
         for name, split in splits.items()

@@ -57,7 +57,7 @@ def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path
     )
     opened = Recommender.open(out / GRAPH, part, trained.layout, runtime)
     coded = [CodedDomain(data[name], item_values(ids[name], data[name], trained.layout)) for name in part.domains]
-    drawn = draw_histories(coded, HISTORIES, np.random.default_rng(0))
+    drawn = draw_histories(coded, HISTORIES, np.random.default_rng(0), trained.max_history)
     with progress("proving ranked lists", HISTORIES) as advance:
         proof = prove_lists(opened, trained, drawn, beams=BEAMS, advance=advance).figures
     described = {"recommender": part.name, "tokenizer": tokenizer.resolve().name, "proof": proof}

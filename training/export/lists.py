@@ -22,7 +22,7 @@ from service.progress import Advance
 from service.ranked_lists import TIE, compare_lists
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
-from training.data.split import leave_one_out
+from training.evaluation.protocol import split_for
 from training.export.reference import AllowedTokens, GeneratedLists, generate_lists, narrowest_choice
 from training.networks.t5 import TrainedRecommender
 
@@ -69,9 +69,11 @@ class Histories:
     splits: NDArray[np.int64]
 
 
-def draw_histories(domains: Sequence[CodedDomain], count: int, random: np.random.Generator) -> list[Histories]:
+def draw_histories(
+    domains: Sequence[CodedDomain], count: int, random: np.random.Generator, max_history: int
+) -> list[Histories]:
     """Histories of the test split, `count` in all if there are so many, spread evenly over the domains."""
-    splits = [leave_one_out(each.data.history_items, each.data.history_starts).test for each in domains]
+    splits = [split_for(each.data, max_history).test for each in domains]
     left, drawn = count, []
     # The smallest first, so that what they lack is taken from the larger ones.
     for place, number in enumerate(sorted(range(len(splits)), key=lambda each: len(splits[each]))):

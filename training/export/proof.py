@@ -79,8 +79,8 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
     with progress("proving ranked lists", len(engine.recommenders) * histories) as advance:
         for recommender in engine.recommenders:
             name = recommender.part.name
-            drawn = draw_histories(coded, histories, random)
             trained = sources.recommenders[name]
+            drawn = draw_histories(coded, histories, random, trained.max_history)
             lists[name] = prove_lists(recommender, trained, drawn, beams=beams, advance=advance, keep=STORED_LISTS)
     figures = {
         "text_encoder": text_figures,

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
-from training.data.split import MAX_HISTORY, leave_one_out
 from training.evaluation.exhaustive import judging_states
-from training.evaluation.protocol import evaluated_users
+from training.evaluation.protocol import evaluated_users, split_for
 from training.evaluation.ranking import discounted
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
@@ -63,8 +62,7 @@ def learned_bonus(trained: TrainedRecommender, domain: DomainData, values: IntAr
     model = trained.model
     if not isinstance(model, SemanticT5):
         return None
-    split = leave_one_out(domain.history_items, domain.history_starts, max(MAX_HISTORY, trained.max_history))
-    examples = evaluated_users(split.validation, USERS, 0)
+    examples = evaluated_users(split_for(domain, trained.max_history).validation, USERS, 0)
     tokens = torch.from_numpy(trained.layout.tokens(values).astype(np.int64))
     vectors, gained = model.item_vectors(tokens), np.zeros(len(BONUSES))
     for batch, states in judging_states(trained, model, domain, values, examples):
