@@ -120,6 +120,8 @@ def train_recommender(
         save_record(out, record)
     accelerator.wait_for_everyone()
     result = Trainer(corpus, parameters, out, accelerator, content).run()
+    # Every process leaves the group itself: one that just ends may be torn down in the middle of a word, and abort.
+    accelerator.end_training()
     if stage is None:
         return None
     repeats = learn_repeats(out, opened, tokenizer)
