@@ -20,7 +20,7 @@ from training.baselines.parameters import (
     SASRecParameters,
 )
 from training.baselines.rules import factorization, popularity, random_order
-from training.baselines.scoring import Scorer, measure, ranked
+from training.baselines.scoring import Scorer, learned_repeats, measure, ranked, with_repeats
 from training.baselines.sequence import AnySequence, SequenceBaseline
 from training.baselines.trainer import train
 from training.data.split import PADDING
@@ -58,9 +58,10 @@ def test_the_next_item_of_the_ring_comes_first(parameters: AnySequence, tmp_path
     assert (first_choices(model.scorer(), corpus) == corpus.split.test.targets).mean() > 0.95
 
 
-def test_training_ends_with_the_best_weights_when_patience_is_used_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("average", [0.0, 0.5])
+def test_training_ends_with_the_best_weights_when_patience_is_used_up(average: float, tmp_path: Path) -> None:
     corpus = ring_corpus()
-    parameters = SASRecParameters(**QUICK, epochs=9, patience=2)
+    parameters = SASRecParameters(**QUICK, epochs=9, patience=2, average=average)
     model = SequenceBaseline(corpus, parameters, CPU)
     scores, tables = iter([0.1, 0.3, 0.3, 0.2, 0.9]), []
 
@@ -167,3 +168,33 @@ def test_lists_by_hand() -> None:
     lists = ranked(scores, np.asarray([[1, 0, PADDING]], dtype=np.int32))
     assert lists.kept.tolist() == [[1, 3, 2, 0, -1, -1, -1, -1, -1, -1]]
     assert lists.removed.tolist() == [[3, 2, -1, -1, -1, -1, -1, -1, -1, -1]]
+
+
+@pytest.mark.parametrize(("comes_again", "sign"), [(True, 1), (False, -1)])
+def test_a_baseline_learns_whether_items_come_again(comes_again: bool, sign: int) -> None:
+    rng = np.random.default_rng(2)
+    histories = [rng.permutation(30)[:6].tolist() for _ in range(80)]
+    if comes_again:
+        histories = [[*items[:4], items[1], items[2]] for items in histories]
+    corpus = Corpus.of(domain_of("shop", 30, histories), 20)
+    scorer = random_order(30, 0).scorer
+
+    def scores(users: np.ndarray, items: np.ndarray) -> torch.Tensor:
+        return scorer(users, items) / 2**24
+
+    bonus = learned_repeats(scores, corpus.split.validation, corpus.history_items, 20)
+    assert np.sign(bonus) == sign
+    plain, told = (
+        measure(each, corpus.split.test, corpus.history_items, 20) for each in (scores, with_repeats(scores, bonus))
+    )
+    assert told.kept.ndcg_10 > plain.kept.ndcg_10
+    if not comes_again:
+        assert told.kept == plain.removed, "as low as it takes: no item of a history is left in the lists"
+
+
+def test_what_a_history_holds_twice_is_raised_once() -> None:
+    histories = np.array([[2, 0, 2, PADDING], [1, PADDING, PADDING, PADDING]], dtype=np.int32)
+    plain = torch.arange(8.0).reshape(2, 4)
+    raised = with_repeats(lambda *_: plain, -1.5)(np.arange(2), histories)
+    assert raised.tolist() == [[-1.5, 1.0, 0.5, 3.0], [4.0, 3.5, 6.0, 7.0]]
+    assert plain.tolist() == torch.arange(8.0).reshape(2, 4).tolist()

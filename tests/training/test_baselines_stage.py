@@ -77,16 +77,18 @@ def test_one_artefact_and_one_line_of_figures(kind: str, dataset: Path, tmp_path
         for found in (figures[part], figures["history_items_removed"][part]):
             assert list(found) == ["recall_5", "recall_10", "ndcg_5", "ndcg_10"]
             assert 0 <= found["ndcg_10"] <= found["recall_10"] <= 1
+    assert ("with_repeats" in figures) == (kind in {"sasrec", "bert4rec", "gru4rec"})
     arrays = load_file(out / trainer.MODEL)
     assert figures["parameters"] == sum(array.numel() for array in arrays.values()) > 0
     assert not (out / trainer.CHECKPOINT).exists()
 
 
-@pytest.mark.parametrize("kind", ["sasrec", "bert4rec", "lightgcn"])
+@pytest.mark.parametrize(("kind", "average"), [("sasrec", 0.0), ("sasrec", 0.9), ("bert4rec", 0.0), ("lightgcn", 0.0)])
 def test_a_killed_training_ends_with_the_same_weights(
-    kind: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, average: float, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parameters = read_baseline_parameters(configuration(tmp_path, kind, epochs=4, patience=9, learning_rate=1e-2), {})
+    values = {"epochs": 4, "patience": 9, "learning_rate": 1e-2, "average": average}
+    parameters = read_baseline_parameters(configuration(tmp_path, kind, **values), {})
     train_baseline(dataset, "ring", tmp_path / "whole", parameters)
     save, saved = trainer.save_checkpoint, []
 

@@ -49,6 +49,7 @@ class EpochParameters(BaselineParameters):
     learning_rate, weight_decay : AdamW; the rate falls along a cosine to 0 at `epochs`
     warmup_steps : steps over which the rate rises
     clip_norm : largest norm of a gradient
+    average : decay of a moving average of the weights, which is then validated and kept in place of them; 0: none
     """
 
     width: Count = 64
@@ -58,6 +59,7 @@ class EpochParameters(BaselineParameters):
     weight_decay: NotNegative = 0.05
     warmup_steps: Count = 50
     clip_norm: Positive = 1.0
+    average: Share = 0.0
 
 
 class SequenceParameters(EpochParameters):

@@ -5,7 +5,7 @@ Symbols: B users asked together, S items of a history, n users.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.data.split import Examples
+from training.data.split import PADDING, Examples
+from training.evaluation.protocol import evaluated_users
 from training.evaluation.ranking import NO_RESULT, RankingFigures, item_ranks, ranking_figures
+from training.recommender.repeats import USERS, best_bonus
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.int32]], Tensor]
 """`scorer(users int64 [B], histories int32 [B, S])` -> float32 [B, items]; histories are padded at the end."""
@@ -72,3 +74,34 @@ def measure(scorer: Scorer, examples: Examples, history_items: NDArray[np.int32]
     return Measured(
         ranking_figures(item_ranks(kept, examples.targets)), ranking_figures(item_ranks(removed, examples.targets))
     )
+
+
+def learned_repeats(scorer: Scorer, validation: Examples, history_items: NDArray[np.int32], max_history: int) -> float:
+    """What the score of an item of the history should gain, by the rule and the number of users of our recommenders."""
+    examples = evaluated_users(validation, USERS, 0)
+    histories = examples.matrix(history_items, max_history)
+
+    def judged() -> Iterator[tuple[NDArray[np.float32], int, NDArray[np.int32]]]:
+        for at in range(0, len(examples), BATCH):
+            rows = slice(at, at + BATCH)
+            scores = scorer(examples.users[rows], histories[rows]).cpu().numpy()
+            for own, target, history in zip(scores, examples.targets[rows].tolist(), histories[rows], strict=True):
+                yield own, target, np.unique(history[history != PADDING])
+
+    with torch.no_grad():
+        return best_bonus(judged())
+
+
+def with_repeats(scorer: Scorer, bonus: float) -> Scorer:
+    """The same scores, those of items of the history raised by `bonus`."""
+
+    def scores(users: NDArray[np.int64], histories: NDArray[np.int32]) -> Tensor:
+        plain = scorer(users, histories)
+        rows, places = np.nonzero(histories != PADDING)
+        at = torch.from_numpy(rows).to(plain.device), torch.from_numpy(histories[rows, places]).long().to(plain.device)
+        # Assigned, not added: an item that the history holds twice is raised once.
+        raised = plain.clone()
+        raised[at] = plain[at] + bonus
+        return raised
+
+    return scores

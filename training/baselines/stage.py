@@ -15,9 +15,9 @@ import torch
 from service.errors import ConfigError
 from training.baselines.corpus import Corpus
 from training.baselines.graph import GraphBaseline
-from training.baselines.parameters import AnyParameters, EpochParameters, LightGCNParameters
+from training.baselines.parameters import AnyParameters, EpochParameters, LightGCNParameters, SequenceParameters
 from training.baselines.rules import make_rule
-from training.baselines.scoring import Measured, Scorer, measure
+from training.baselines.scoring import Measured, Scorer, learned_repeats, measure, with_repeats
 from training.baselines.sequence import SequenceBaseline
 from training.baselines.trainer import CHECKPOINT, train, write_arrays
 from training.data.dataset import Dataset
@@ -64,6 +64,7 @@ def train_baseline(dataset: Path, domain: str, out: Path, parameters: AnyParamet
             "ranked_over": "all items of the domain",
             **{name: measured.kept.as_dict() for name, measured in parts.items()},
             "history_items_removed": {name: measured.removed.as_dict() for name, measured in parts.items()},
+            **_repeats(trained.scorer, corpus, parameters),
             "parameters": trained.numbers,
             "training": trained.training,
             "configuration": parameters.model_dump(mode="json"),
@@ -100,3 +101,18 @@ def _trained(corpus: Corpus, parameters: AnyParameters, out: Path) -> Trained:
 
 def _measured(scorer: Scorer, corpus: Corpus, examples: Examples, parameters: AnyParameters) -> Measured:
     return measure(scorer, examples, corpus.history_items, parameters.max_history)
+
+
+def _repeats(scorer: Scorer, corpus: Corpus, parameters: AnyParameters) -> dict[str, Any]:
+    """What a network over sequences learns of repeats afterwards, as our recommenders do, and its figures with that."""
+    if not isinstance(parameters, SequenceParameters):
+        return {}
+    bonus = learned_repeats(scorer, corpus.split.validation, corpus.history_items, parameters.max_history)
+    raised = with_repeats(scorer, bonus)
+    return {
+        "repeats": bonus,
+        "with_repeats": {
+            name: _measured(raised, corpus, examples, parameters).kept.as_dict()
+            for name, examples in (("validation", corpus.split.validation), ("test", corpus.split.test))
+        },
+    }

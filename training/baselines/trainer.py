@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from service.progress import Advance, progress
 from training.baselines.parameters import EpochParameters
 from training.baselines.scoring import Scorer
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.recommender.averaging import WeightAverage
 from training.recommender.schedule import finished_share, rate_factor
 from training.stage import replacing, write_log
 
@@ -80,17 +82,19 @@ def train(
     )
     state = load_checkpoint(folder / CHECKPOINT, model.network, optimizer, fingerprint)
     log: list[dict[str, Any]] = state["log"] if state is not None else []
+    average = WeightAverage(optimizer, parameters.average) if parameters.average else None
     before = log[-1]["seconds"] if log else 0.0
     started = time.perf_counter()
     with progress("training", parameters.epochs) as advance:
         advance(len(log))
         while len(log) < parameters.epochs and not _out_of_patience(log, parameters.patience):
-            loss = _epoch(model, parameters, optimizer, len(log), advance)
-            score = validate(model.scorer())
-            seconds = round(before + time.perf_counter() - started, 1)
-            log.append({"epoch": len(log) + 1, "seconds": seconds, "loss": round(loss, 4), "ndcg_10": score})
-            if _best(log) == len(log) - 1:
-                write_arrays(folder, model.network.state_dict())
+            loss = _epoch(model, parameters, optimizer, average, epoch=len(log), advance=advance)
+            with nullcontext() if average is None else average.in_place():
+                score = validate(model.scorer())
+                seconds = round(before + time.perf_counter() - started, 1)
+                log.append({"epoch": len(log) + 1, "seconds": seconds, "loss": round(loss, 4), "ndcg_10": score})
+                if _best(log) == len(log) - 1:
+                    write_arrays(folder, model.network.state_dict())
             write_log(folder, log)
             save_checkpoint(folder / CHECKPOINT, model.network, optimizer, fingerprint, {"log": log})
             advance(1, f"NDCG@10 {score:.4f} (best {log[_best(log)]['ndcg_10']:.4f}), loss {loss:.3f}")
@@ -119,7 +123,13 @@ def _out_of_patience(log: list[dict[str, Any]], patience: int) -> bool:
 
 
 def _epoch(
-    model: Trainable, parameters: EpochParameters, optimizer: torch.optim.Optimizer, epoch: int, advance: Advance
+    model: Trainable,
+    parameters: EpochParameters,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    *,
+    epoch: int,
+    advance: Advance,
 ) -> float:
     """One epoch; returns the mean loss. Everything random is drawn from seed and epoch."""
     random = np.random.default_rng([parameters.seed, epoch])
@@ -137,6 +147,8 @@ def _epoch(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.network.parameters(), parameters.clip_norm)
         optimizer.step()
+        if average is not None:
+            average.update(step + 1)
         losses.append(loss.detach())
         if number % 20 == 0:
             advance(0, f"epoch {epoch + 1}, batch {number} of {len(batches)}")

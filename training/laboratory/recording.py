@@ -19,6 +19,9 @@ POPULARITY = "popularity"
 REMOVED = "_history_removed"
 """Follows a metric that was measured with the items of the history taken out of the lists."""
 
+REPEATS = "_with_repeats"
+"""Follows a metric of a baseline that has learned of its domain whether items come again."""
+
 
 @dataclass(frozen=True)
 class Recorder:
@@ -92,7 +95,9 @@ class Recorder:
         parts: tuple[Part, ...] = ("validation", "test")
         for part in parts:
             removed = {f"{name}{REMOVED}": value for name, value in figures["history_items_removed"][part].items()}
-            for metric, value in numbers({**figures[part], "users": figures["users"], **removed}):
+            learned = figures.get("with_repeats", {}).get(part, {})
+            repeats = {f"{name}{REPEATS}": value for name, value in learned.items()}
+            for metric, value in numbers({**figures[part], "users": figures["users"], **removed, **repeats}):
                 yield self._row(domain, part, "item", metric=metric, value=value, recommender=recommender)
 
 

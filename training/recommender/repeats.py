@@ -9,6 +9,8 @@ Symbols: I items of the domain, R bonuses that are tried.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -51,6 +53,20 @@ def places(
     return raised + int((others > wanted).sum())
 
 
+def best_bonus(judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> float:
+    """The one of `BONUSES` with the best NDCG@10; of several, the one next to zero.
+
+    Parameters
+    ----------
+    judged : of each user, what `places` takes: scores float32 [I], target, distinct items of the history
+    """
+    gained = np.zeros(len(BONUSES))
+    for scores, target, history in judged:
+        gained += discounted(places(scores, target, history, BONUSES), CUT)
+    best = np.flatnonzero(gained >= gained.max() * (1 - 1e-9))
+    return float(BONUSES[best[np.abs(BONUSES[best]).argmin()]])
+
+
 @torch.inference_mode()
 def learned_bonus(trained: TrainedRecommender, domain: DomainData, values: IntArray) -> float | None:
     """The bonus of a domain from validation targets, in units of a search's scores; None without a head over items.
@@ -64,10 +80,12 @@ def learned_bonus(trained: TrainedRecommender, domain: DomainData, values: IntAr
         return None
     examples = evaluated_users(split_for(domain, trained.max_history).validation, USERS, 0)
     tokens = torch.from_numpy(trained.layout.tokens(values).astype(np.int64))
-    vectors, gained = model.item_vectors(tokens), np.zeros(len(BONUSES))
-    for batch, states in judging_states(trained, model, domain, values, examples):
-        for row, user in zip((states @ vectors.T).numpy(), batch.tolist(), strict=True):
-            items = np.unique(domain.history_items[examples.starts[user] : examples.stops[user]])
-            gained += discounted(places(row, int(examples.targets[user]), items, BONUSES), CUT)
-    best = np.flatnonzero(gained >= gained.max() * (1 - 1e-9))
-    return float(BONUSES[best[np.abs(BONUSES[best]).argmin()]]) * model.item_share
+    vectors = model.item_vectors(tokens)
+
+    def judged() -> Iterator[tuple[NDArray[np.float32], int, IntArray]]:
+        for batch, states in judging_states(trained, model, domain, values, examples):
+            for row, user in zip((states @ vectors.T).numpy(), batch.tolist(), strict=True):
+                items = np.unique(domain.history_items[examples.starts[user] : examples.stops[user]])
+                yield row, int(examples.targets[user]), items
+
+    return best_bonus(judged()) * model.item_share
