@@ -83,6 +83,17 @@ def test_one_artefact_and_one_line_of_figures(kind: str, dataset: Path, tmp_path
     assert not (out / trainer.CHECKPOINT).exists()
 
 
+def test_as_many_users_are_measured_as_asked_for_whoever_they_were_trained_with(dataset: Path, tmp_path: Path) -> None:
+    parameters = read_baseline_parameters(configuration(tmp_path, "sasrec"), {})
+    whole, part = (train_baseline(dataset, "ring", tmp_path / str(users), parameters, users) for users in (None, 7))
+    assert (whole["users"], part["users"]) == (60, 7)
+    assert (whole["training"]["best_epoch"], whole["repeats"]) == (part["training"]["best_epoch"], part["repeats"])
+    assert part["test"]["recall_10"] * 7 == pytest.approx(round(part["test"]["recall_10"] * 7), abs=1e-3)
+    assert load_file(tmp_path / "7" / trainer.MODEL)["items.table"].equal(
+        load_file(tmp_path / "None" / trainer.MODEL)["items.table"]
+    )
+
+
 @pytest.mark.parametrize(("kind", "average"), [("sasrec", 0.0), ("sasrec", 0.9), ("bert4rec", 0.0), ("lightgcn", 0.0)])
 def test_a_killed_training_ends_with_the_same_weights(
     kind: str, average: float, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -163,7 +174,7 @@ def test_a_wrong_configuration_is_named(text: str, message: str, tmp_path: Path)
 
 
 def test_every_shipped_configuration_can_be_read() -> None:
-    kinds = {read_baseline_parameters(path, {}).kind for path in CONFIGS.glob("*.toml")}
+    kinds = {read_baseline_parameters(path, {}).kind for path in CONFIGS.rglob("*.toml")}
     assert kinds == set(KINDS)
 
 

@@ -44,6 +44,21 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
+def test_baselines_are_measured_as_recommenders_are_and_may_have_a_file_a_domain(tmp_path: Path) -> None:
+    text = SMALL.replace('name = "sasrec"\n', 'name = "sasrec"\nconfig = "u.toml"\nconfigs = "tuned"\n')
+    path = written(tmp_path, text + "[evaluation]\nmax_users = 7\n")
+    with pytest.raises(ConfigError, match=r"sasrec: .*tuned: no such folder"):
+        read_experiment(path)
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "b.toml").write_text("width = 32\n")
+    baselines = [stage for stage in plan(read_experiment(path)) if stage.command == "train-baseline"]
+    assert [stage.configuration for stage in baselines] == [
+        {"epochs": 9, "codes": 16, "kind": "sasrec", "seed": 0},
+        {"width": 32, "kind": "sasrec", "seed": 0},
+    ]
+    assert [stage.options for stage in baselines] == [("--domain", domain, "--max-users", "7") for domain in ("a", "b")]
+
+
 def test_stages_come_seed_by_seed(tmp_path: Path) -> None:
     stages = plan(read_experiment(written(tmp_path, SMALL)))
     assert [stage.name for stage in stages] == [

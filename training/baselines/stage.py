@@ -22,6 +22,7 @@ from training.baselines.sequence import SequenceBaseline
 from training.baselines.trainer import CHECKPOINT, train, write_arrays
 from training.data.dataset import Dataset
 from training.data.split import Examples
+from training.evaluation.protocol import evaluated_users
 from training.recommender.stage import use_processor
 from training.stage import Stage
 
@@ -35,8 +36,14 @@ class Trained:
     training: dict[str, Any]
 
 
-def train_baseline(dataset: Path, domain: str, out: Path, parameters: AnyParameters) -> dict[str, Any]:
+def train_baseline(
+    dataset: Path, domain: str, out: Path, parameters: AnyParameters, max_users: int | None = None
+) -> dict[str, Any]:
     """Run the stage; a run that was killed goes on after its last finished epoch.
+
+    Parameters
+    ----------
+    max_users : measured at the end, the same ones as by `unitok evaluate`; None: all
 
     Returns
     -------
@@ -51,20 +58,18 @@ def train_baseline(dataset: Path, domain: str, out: Path, parameters: AnyParamet
     corpus = Corpus.of(Dataset.open(dataset)[domain], parameters.max_history)
     stage = Stage("train-baseline", out)
     trained = _trained(corpus, parameters, out)
-    parts = {
-        "validation": _measured(trained.scorer, corpus, corpus.split.validation, parameters),
-        "test": _measured(trained.scorer, corpus, corpus.split.test, parameters),
-    }
+    examples = {part: evaluated_users(getattr(corpus.split, part), max_users, 0) for part in ("validation", "test")}
+    parts = {name: _measured(trained.scorer, corpus, each, parameters) for name, each in examples.items()}
     figures = stage.finish(
         {
             "kind": parameters.kind,
             "domain": domain,
-            "users": len(corpus.split.test),
+            "users": len(examples["test"]),
             "items": corpus.items,
             "ranked_over": "all items of the domain",
             **{name: measured.kept.as_dict() for name, measured in parts.items()},
             "history_items_removed": {name: measured.removed.as_dict() for name, measured in parts.items()},
-            **_repeats(trained.scorer, corpus, parameters),
+            **_repeats(trained.scorer, corpus, examples, parameters),
             "parameters": trained.numbers,
             "training": trained.training,
             "configuration": parameters.model_dump(mode="json"),
@@ -103,7 +108,9 @@ def _measured(scorer: Scorer, corpus: Corpus, examples: Examples, parameters: An
     return measure(scorer, examples, corpus.history_items, parameters.max_history)
 
 
-def _repeats(scorer: Scorer, corpus: Corpus, parameters: AnyParameters) -> dict[str, Any]:
+def _repeats(
+    scorer: Scorer, corpus: Corpus, measured: dict[str, Examples], parameters: AnyParameters
+) -> dict[str, Any]:
     """What a network over sequences learns of repeats afterwards, as our recommenders do, and its figures with that."""
     if not isinstance(parameters, SequenceParameters):
         return {}
@@ -112,7 +119,6 @@ def _repeats(scorer: Scorer, corpus: Corpus, parameters: AnyParameters) -> dict[
     return {
         "repeats": bonus,
         "with_repeats": {
-            name: _measured(raised, corpus, examples, parameters).kept.as_dict()
-            for name, examples in (("validation", corpus.split.validation), ("test", corpus.split.test))
+            name: _measured(raised, corpus, examples, parameters).kept.as_dict() for name, examples in measured.items()
         },
     }

@@ -27,6 +27,14 @@ def train_baseline(
             "in it can be watched, and `model.safetensors` is always the best so far."
         ),
     ],
+    max_users: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Measure so many users at the end, drawn at random: the same ones as by `unitok evaluate`.",
+            show_default="all",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default="of the configuration")] = None,
     threads: Annotated[
         int | None, typer.Option(help="Processor threads; 0 takes every core.", show_default="0")
@@ -44,4 +52,4 @@ def train_baseline(
 
     given: dict[str, Any] = {"seed": seed, "threads": threads}
     overrides = {name: value for name, value in given.items() if value is not None}
-    typer.echo(json.dumps(run(dataset, domain, out, read_baseline_parameters(config, overrides))))
+    typer.echo(json.dumps(run(dataset, domain, out, read_baseline_parameters(config, overrides), max_users)))

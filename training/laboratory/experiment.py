@@ -85,9 +85,23 @@ class Recommender(Trained):
 
 
 class Baseline(Trained):
-    """A sequence baseline, trained on every domain by itself."""
+    """A sequence baseline, trained on every domain by itself.
+
+    Attributes
+    ----------
+    seeds : one training each
+    configs : folder whose `<domain>.toml` takes the place of `config` in the domains that have one there
+    """
 
     seeds: Seeds = (0,)
+    configs: Path | None = None
+
+    def of_domain(self, domain: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """As `variants`, with the file of a domain."""
+        own = None if self.configs is None else self.configs / f"{domain}.toml"
+        if own is None or not own.is_file():
+            return self.variants()
+        return self.model_copy(update={"config": own}).variants()
 
 
 class Evaluation(Strict):
@@ -170,10 +184,14 @@ def read_experiment(path: Path) -> Experiment:
     values = read_toml(path)
     for group in ("tokenizers", "recommenders", "baselines"):
         for entry in values.get(group, ()):
-            if isinstance(entry, dict) and isinstance(entry.get("config"), str):
-                entry["config"] = path.parent / entry["config"]
+            for key in ("config", "configs"):
+                if isinstance(entry, dict) and isinstance(entry.get(key), str):
+                    entry[key] = path.parent / entry[key]
     experiment = checked(Experiment, values, str(path))
     for each in (*experiment.tokenizers, *experiment.recommenders, *experiment.baselines):
         if each.config is not None and not each.config.is_file():
             raise ConfigError(f"{path}: {each.name}: {each.config}: no such file")
+    for baseline in experiment.baselines:
+        if baseline.configs is not None and not baseline.configs.is_dir():
+            raise ConfigError(f"{path}: {baseline.name}: {baseline.configs}: no such folder")
     return experiment

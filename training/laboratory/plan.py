@@ -139,10 +139,12 @@ def _evaluations(
 
 
 def _baselines(experiment: Experiment) -> Iterator[PlannedStage]:
+    users = experiment.evaluation.max_users
+    measured = () if users is None else ("--max-users", str(users))
     for baseline in experiment.baselines:
-        for name, parameters in baseline.variants():
-            for seed in baseline.seeds:
-                for domain in experiment.domains:
+        for domain in experiment.domains:
+            for name, parameters in baseline.of_domain(domain):
+                for seed in baseline.seeds:
                     yield PlannedStage(
                         name=_folder("baselines", name, seed, (domain,), True),
                         command="train-baseline",
@@ -151,7 +153,7 @@ def _baselines(experiment: Experiment) -> Iterator[PlannedStage]:
                         seed=seed,
                         reads=(domain,),
                         configuration={**parameters, "seed": seed},
-                        options=("--domain", domain),
+                        options=("--domain", domain, *measured),
                     )
 
 
