@@ -44,19 +44,26 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_baselines_are_measured_as_recommenders_are_and_may_have_a_file_a_domain(tmp_path: Path) -> None:
-    text = SMALL.replace('name = "sasrec"\n', 'name = "sasrec"\nconfig = "u.toml"\nconfigs = "tuned"\n')
-    path = written(tmp_path, text + "[evaluation]\nmax_users = 7\n")
-    with pytest.raises(ConfigError, match=r"sasrec: .*tuned: no such folder"):
-        read_experiment(path)
-    (tmp_path / "tuned").mkdir()
-    (tmp_path / "tuned" / "b.toml").write_text("width = 32\n")
+def test_baselines_are_measured_as_recommenders_are(tmp_path: Path) -> None:
+    path = written(tmp_path, SMALL + "[evaluation]\nmax_users = 7\n")
     baselines = [stage for stage in plan(read_experiment(path)) if stage.command == "train-baseline"]
-    assert [stage.configuration for stage in baselines] == [
-        {"epochs": 9, "codes": 16, "kind": "sasrec", "seed": 0},
-        {"width": 32, "kind": "sasrec", "seed": 0},
-    ]
     assert [stage.options for stage in baselines] == [("--domain", domain, "--max-users", "7") for domain in ("a", "b")]
+
+
+def test_a_domain_may_have_a_file_of_its_own(tmp_path: Path) -> None:
+    own = 'config = "u.toml"\nconfigs = { b = "b.toml" }\n'
+    text = SMALL.replace('name = "sasrec"\n', f'name = "sasrec"\n{own}')
+    text = text.replace('name = "t5"\n', f'name = "t5"\nper_domain = true\n{own}')
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError, match=r"t5: .*b\.toml: no such file"):
+        read_experiment(path)
+    (tmp_path / "b.toml").write_text("width = 32\n")
+    stages = plan(read_experiment(path), ["sasrec", "t5"])
+    trained = {stage.name: stage.configuration for stage in stages if stage.command != "evaluate"}
+    assert trained["baselines/sasrec/seed-0/a"] == {"epochs": 9, "codes": 16, "kind": "sasrec", "seed": 0}
+    assert trained["baselines/sasrec/seed-0/b"] == {"width": 32, "kind": "sasrec", "seed": 0}
+    assert trained["recommenders/u/t5/seed-0/a"] == {"epochs": 9, "codes": 16, "domains": ["a"], "seed": 0}
+    assert trained["recommenders/u/t5/seed-0/b"] == {"width": 32, "domains": ["b"], "seed": 0}
 
 
 def test_stages_come_seed_by_seed(tmp_path: Path) -> None:
@@ -132,6 +139,8 @@ def test_recommenders_of_their_own_domain_take_its_tokenizer(tmp_path: Path) -> 
         ("recommenders = []", "", "tokenizer 'own' is another one for each; set per_domain on the recommender"),
         ("recommenders = []", 'recommenders = ["t6"]', "tokenizer 'own': no recommender is called 't6'"),
         ('"u.toml"', '"v.toml"', r"u: .*v\.toml: no such file"),
+        ('name = "t5"', 'name = "t5"\nconfigs = { a = "u.toml" }', "configs of 't5': it is not trained by domain"),
+        ('name = "sasrec"', 'name = "sasrec"\nconfigs = { d = "u.toml" }', "configs of 'sasrec': 'd' is no domain"),
         ('protocol = "p"', "protocol = p", "not TOML"),
     ],
 )

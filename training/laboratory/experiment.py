@@ -33,18 +33,26 @@ class Trained(Strict):
     ----------
     name : in rows, tables and plots
     config : TOML file of the stage's parameters, beside which the experiment lies; None: the stage's defaults
+    configs : by domain, a file in place of `config`; only where each domain has a training of its own
     set : parameters put over those of the file
     sweep : parameters, each with the values to try one after the other beside the rest: `NAME@PARAMETER=VALUE`
     """
 
     name: Name
     config: Path | None = None
+    configs: dict[Name, Path] = {}
     set: dict[str, Any] = {}
     sweep: dict[str, Values] = {}
 
-    def variants(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Names and parameters of all that is to be trained: itself, or one for each value of the sweep."""
-        base = {**read_toml(self.config), **self.set}
+    def variants(self, domain: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Names and parameters of all that is to be trained: itself, or one for each value of the sweep.
+
+        Parameters
+        ----------
+        domain : that it is trained for alone; None: for several at once
+        """
+        config = self.config if domain is None else self.configs.get(domain, self.config)
+        base = {**read_toml(config), **self.set}
         if not self.sweep:
             yield self.name, base
         for parameter, values in self.sweep.items():
@@ -85,23 +93,9 @@ class Recommender(Trained):
 
 
 class Baseline(Trained):
-    """A sequence baseline, trained on every domain by itself.
-
-    Attributes
-    ----------
-    seeds : one training each
-    configs : folder whose `<domain>.toml` takes the place of `config` in the domains that have one there
-    """
+    """A sequence baseline, trained on every domain by itself."""
 
     seeds: Seeds = (0,)
-    configs: Path | None = None
-
-    def of_domain(self, domain: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        """As `variants`, with the file of a domain."""
-        own = None if self.configs is None else self.configs / f"{domain}.toml"
-        if own is None or not own.is_file():
-            return self.variants()
-        return self.model_copy(update={"config": own}).variants()
 
 
 class Evaluation(Strict):
@@ -148,6 +142,14 @@ class Experiment(Strict):
                 raise ValueError(f"two entries are called {twice[0]!r}; rows are told apart by the name")
         if not self.tokenizers and not self.baselines:
             raise ValueError("nothing to train: there are neither tokenizers nor baselines")
+        for each in (*self.tokenizers, *self.recommenders, *self.baselines):
+            if not each.configs:
+                continue
+            alone = isinstance(each, Baseline) or (isinstance(each, Recommender) and each.per_domain)
+            strange = sorted(set(each.configs) - set(self.domains))
+            if strange or not alone:
+                wrong = f"{strange[0]!r} is no domain of the experiment" if strange else "it is not trained by domain"
+                raise ValueError(f"configs of {each.name!r}: {wrong}; it names files by domain, for `per_domain` alone")
         for tokenizer in self.tokenizers:
             unknown = [name for name in tokenizer.recommenders or () if name not in {r.name for r in self.recommenders}]
             if unknown:
@@ -184,14 +186,13 @@ def read_experiment(path: Path) -> Experiment:
     values = read_toml(path)
     for group in ("tokenizers", "recommenders", "baselines"):
         for entry in values.get(group, ()):
-            for key in ("config", "configs"):
-                if isinstance(entry, dict) and isinstance(entry.get(key), str):
-                    entry[key] = path.parent / entry[key]
+            if isinstance(entry, dict) and isinstance(entry.get("config"), str):
+                entry["config"] = path.parent / entry["config"]
+            if isinstance(entry, dict) and isinstance(entry.get("configs"), dict):
+                entry["configs"] = {name: path.parent / str(file) for name, file in entry["configs"].items()}
     experiment = checked(Experiment, values, str(path))
     for each in (*experiment.tokenizers, *experiment.recommenders, *experiment.baselines):
-        if each.config is not None and not each.config.is_file():
-            raise ConfigError(f"{path}: {each.name}: {each.config}: no such file")
-    for baseline in experiment.baselines:
-        if baseline.configs is not None and not baseline.configs.is_dir():
-            raise ConfigError(f"{path}: {baseline.name}: {baseline.configs}: no such folder")
+        for file in (each.config, *each.configs.values()):
+            if file is not None and not file.is_file():
+                raise ConfigError(f"{path}: {each.name}: {file}: no such file")
     return experiment

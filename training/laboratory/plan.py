@@ -97,8 +97,8 @@ def _recommenders(
     for recommender in experiment.recommenders:
         if not tokenizer.takes(recommender.name):
             continue
-        for called, parameters in recommender.variants():
-            for group in _groups(experiment.domains, recommender.per_domain):
+        for group in _groups(experiment.domains, recommender.per_domain):
+            for called, parameters in recommender.variants(group[0] if recommender.per_domain else None):
                 coded = stage_of[group[0]]
                 trained = PlannedStage(
                     name=_folder(f"recommenders/{name}", called, seed, group, recommender.per_domain),
@@ -143,7 +143,7 @@ def _baselines(experiment: Experiment) -> Iterator[PlannedStage]:
     measured = () if users is None else ("--max-users", str(users))
     for baseline in experiment.baselines:
         for domain in experiment.domains:
-            for name, parameters in baseline.of_domain(domain):
+            for name, parameters in baseline.variants(domain):
                 for seed in baseline.seeds:
                     yield PlannedStage(
                         name=_folder("baselines", name, seed, (domain,), True),
