@@ -26,6 +26,8 @@ from service.pace import Expected
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN, IntArray, SemanticId
 
 NO_NODE = -1
+PAIRS_OF_A_BEAM = 20_000
+"""Comparisons of a candidate with an excluded item that take about as long as one beam does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,8 +61,16 @@ class SearchJob:
         """What jobs of one batch have in common; a job with an allow list has an index of its own."""
         if self.allowed is not None:
             return id(self)
-        excluded = len(self.excluded) + len(self.excluded_ids)
-        return self.recommender.part.name, self.beams, excluded.bit_length() // 4
+        return self.recommender.part.name, self.beams, self._out.bit_length() // 4
+
+    @property
+    def size(self) -> int:
+        """What it costs, in beams: every step compares W + X candidates with the X items that are excluded."""
+        return self.beams + (self.beams + self._out) * self._out // PAIRS_OF_A_BEAM
+
+    @property
+    def _out(self) -> int:
+        return len(self.excluded) + len(self.excluded_ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +105,7 @@ class Searching:
     Parameters
     ----------
     catalogue : what can be found
-    batch_beams : bound on a batch's requests x beam width
+    batch_beams : bound on a batch's requests x size of the largest
     metrics : told how long the phase takes
     """
 
@@ -106,7 +116,7 @@ class Searching:
             "search",
             self._run,
             budget=batch_beams,
-            size=lambda job: job.beams,
+            size=lambda job: job.size,
             group=SearchJob.group,
             report=metrics.batch("search"),
             tracing=metrics.tracing,

@@ -149,7 +149,9 @@ class Settings(BaseSettings):
         default=8_192, ge=1, description="Padded tokens of one tokenizing batch (rows x longest row)."
     )
     search_batch_beams: int = Field(
-        default=1_600, ge=1, description="Beams of one search batch (requests x beam width)."
+        default=1_600,
+        ge=1,
+        description="Beams of one search batch (requests x beam width); excluded items count as more beams.",
     )
     refresh_seconds: float = Field(
         default=0.5, gt=0, le=60, description="How often changes made by other replicas are fetched."
