@@ -112,7 +112,11 @@ class Settings(BaseSettings):
         default=50, ge=1, le=limits.BEAMS, description="Beam width of a request that names none; raised to its k."
     )
     max_references: int = Field(
-        default=10_000, ge=0, le=limits.REFERENCES, description="Most items of an exclude or an allow list."
+        default=10_000,
+        ge=0,
+        le=limits.REFERENCES,
+        description="Most items of an exclude or an allow list. A search that excludes 10,000 takes 0.3 s of a core "
+        "and 216 MB, one that excludes 1,000 takes 0.03 s.",
     )
     max_concurrent_items: int = Field(
         default=4_096,
