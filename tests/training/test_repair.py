@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from training.evaluation.id_quality import id_quality
 from training.tokenizer.repair import Repaired, repair
 
 Array = np.ndarray[Any, Any]
@@ -91,3 +92,22 @@ def test_without_a_collision_nothing_is_asked_or_moved() -> None:
     repaired = repair(codes, np.zeros((3, 1), dtype=np.int32), ["a", "b", "c"], never)
     assert (repaired.codes == codes).all()
     assert not repaired.moved.any()
+
+
+def test_items_without_text_are_moved_apart_as_other_contents_are() -> None:
+    distances = np.tile([[0.0, 1.0, 2.0, 3.0, 4.0]], (4, 1)) + np.arange(4)[:, None] / 10
+    codes, experts = np.zeros((4, 1), dtype=np.int32), np.zeros((4, 1), dtype=np.int32)
+    texts = ["", "a", "", "a"]
+    before, repaired = id_quality(codes, experts, texts), repair(codes, experts, texts, lambda rows: distances[rows])
+    assert (before.distinct_contents, before.sharing_beyond_equal_content) == (3, 1.0)
+    assert repaired.codes[:, 0].tolist() == [1, 0, 2, 0]
+    assert id_quality(repaired.codes, experts, texts).sharing_beyond_equal_content == 0.0
+
+
+def test_items_of_one_text_that_already_differ_are_not_put_on_one_id() -> None:
+    """Vectors from elsewhere differ where the text does not."""
+    distances = np.random.default_rng(0).random((4, CODES))
+    codes = np.array([[0], [1], [0], [0]], dtype=np.int32)
+    repaired = repair(codes, np.zeros((4, 1), dtype=np.int32), ["a", "a", "a", "b"], lambda rows: distances[rows])
+    assert repaired.codes[:3, 0].tolist() == [0, 1, 0]
+    assert repaired.codes[3, 0] > 1

@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from training.tokenizer.ids import groups_of
+from training.tokenizer.ids import contents_of, groups_of
 
 IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
@@ -29,7 +29,7 @@ class IdQuality:
     ----------
     items : n
     sharing : share of items whose codes and experts another item has too
-    distinct_contents : items of different content (composed text)
+    distinct_contents : items of different content (composed text; each item without text is one)
     sharing_beyond_equal_content : the same as `sharing`, over one item of each content
     largest_group : most items on one ID
     entropy_hartleys : entropy of full IDs, to base 10; log10 n where all differ
@@ -59,11 +59,11 @@ def id_quality(codes: IntArray, experts: IntArray, texts: Sequence[str]) -> IdQu
     Parameters
     ----------
     codes, experts : int32 [n, L] and [n, N]
-    texts : n composed texts; equal texts are equal content
+    texts : n composed texts; see `contents_of`
     """
     groups = groups_of(np.concatenate([codes, experts], axis=1))
     sizes = np.bincount(groups)
-    _, firsts = np.unique(np.asarray(texts, dtype=object), return_index=True)
+    _, firsts = np.unique(contents_of(texts), return_index=True)
     distinct = np.bincount(groups[firsts])
     shares = sizes / len(groups)
     first = first_experts(experts)

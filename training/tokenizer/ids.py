@@ -29,6 +29,17 @@ def groups_of(rows: IntArray) -> NDArray[np.int64]:
     return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
+def contents_of(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Number the contents of n items: int64 [n], equal for equal composed texts.
+
+    An empty text says nothing of its item, least of all that it is like another: it is a content of its own.
+    """
+    contents = np.unique(np.asarray(texts, dtype=object), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    empty = np.flatnonzero([not text for text in texts])
+    contents[empty] = len(texts) + np.arange(len(empty))
+    return contents
+
+
 def suffixes_of(domain: str, codes: IntArray, experts: IntArray, suffixes: int) -> IntArray:
     """Suffixes int32 [n] for codes [n, L] and experts [n, N] of one domain.
 

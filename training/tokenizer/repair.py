@@ -2,8 +2,9 @@
 
 Nearest codes leave some items of different content on one ID. Below each prefix (experts and all codes but the last)
 that holds such a collision, one content keeps the code and every other goes to a code that nobody uses there, at the
-least sum of distances. Items of equal content are one here: they stay together, and the suffix tells them apart. A new
-item is never moved: it gets its nearest codes, and a suffix where it must. Knows nothing of any one kind of tokenizer.
+least sum of distances. Items of equal content on one ID are one here: they stay together, and the suffix tells them
+apart. A new item is never moved: it gets its nearest codes, and a suffix where it must. Knows nothing of any one kind
+of tokenizer.
 
 Symbols: n items, L levels, N experts chosen, T codes.
 """
@@ -20,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 
 from training.evaluation.id_quality import first_experts
 from training.networks.tokenized import TokenizerNetwork
-from training.tokenizer.ids import groups_of
+from training.tokenizer.ids import contents_of, groups_of
 from training.tokenizer.interface import EncodedItems
 
 IntArray = NDArray[np.int32]
@@ -56,11 +57,11 @@ def repair(codes: IntArray, experts: IntArray, texts: Sequence[str], distances: 
     Parameters
     ----------
     codes, experts : int32 [n, L] and [n, N] of one domain, nearest codes
-    texts : n composed texts; equal texts are equal content
+    texts : n composed texts; see `contents_of`
     distances : asked only for items below a prefix with a collision
     """
     repaired = np.array(codes)
-    contents = np.unique(np.asarray(texts, dtype=object), return_inverse=True)[1].reshape(-1)
+    contents = contents_of(texts)
     prefixes = groups_of(np.concatenate([experts, codes[:, :-1]], axis=1))
     for rows in _with_collision(prefixes, codes[:, -1], contents):
         repaired[rows, -1] = _apart(codes[rows, -1], contents[rows], distances(rows))
@@ -94,7 +95,10 @@ def _with_collision(prefixes: IntVector, last: IntArray, contents: IntVector) ->
 
 def _apart(last: IntArray, contents: IntVector, distances: NDArray[np.float64]) -> IntArray:
     """New last codes int32 [m] of the items below one prefix."""
-    _, first, content = np.unique(contents, return_index=True, return_inverse=True)
+    # Vectors from elsewhere may differ where the text is equal: what has a code of its own already is kept apart.
+    pairs = np.column_stack([contents, last])
+    _, first, inverse = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+    content = inverse.reshape(-1)
     codes, cost, weight = last[first].astype(np.int64), distances[first], np.bincount(content)
     # The content of most items keeps a code; of equally many the nearest.
     order = np.lexsort((cost[np.arange(len(codes)), codes], -weight))
