@@ -31,6 +31,10 @@ SHOWN = 40
 """Characters of a bad value that a message shows."""
 
 
+NOT_EXACT = 2.0**53
+"""From here on, floats leave out whole numbers; integers beyond 64 bits in JSON, and columns of floats, become such."""
+
+
 class Kind(StrEnum):
     """Kinds of reasons for which a row is rejected."""
 
@@ -164,6 +168,11 @@ def _text(value: Any) -> str | None:
 
 
 def _item_id(value: Any) -> str:
+    if isinstance(value, float) and abs(value) >= NOT_EXACT:
+        raise _BadField(
+            Kind.BAD_ITEM_ID,
+            f"{_shown(value)} is an id that was rounded to a float; write ids of so many digits as text",
+        )
     text = _text(value)
     if not text:
         raise _BadField(Kind.BAD_ITEM_ID, "is missing; every item needs a name of its own")

@@ -70,6 +70,7 @@ def test_an_embedding_stands_in_for_text(embedding: Any) -> None:
         ({"item_id": "", "title": "T"}, Kind.BAD_ITEM_ID, "item_id", "is missing"),
         ({"item_id": "x" * 257, "title": "T"}, Kind.BAD_ITEM_ID, "item_id", "257 characters"),
         ({"item_id": "a\nb", "title": "T"}, Kind.BAD_ITEM_ID, "item_id", "control"),
+        ({"item_id": 2.0**64, "title": "T"}, Kind.BAD_ITEM_ID, "item_id", "rounded to a float"),
         ({"item_id": "a"}, Kind.NO_TEXT, None, "neither an embedding nor text"),
         ({"item_id": "a", "title": " \t", "price": 3}, Kind.NO_TEXT, None, "neither"),
         ({"item_id": "a", "title": {"en": "x"}}, Kind.BAD_VALUE, "title", "type dict"),

@@ -294,6 +294,31 @@ def test_bad_numbers_in_parquet_are_found(tmp_path: Path) -> None:
     assert Dataset.open(tmp_path / "out")["shop"].items["price"].to_list() == [None, None, 2.0]
 
 
+def test_an_id_that_was_rounded_is_refused(tmp_path: Path) -> None:
+    items = b'{"item_id": 18446744073709551615, "title": "A"}\n{"item_id": 18446744073709551616, "title": "B"}\n'
+    domain = write_lines(tmp_path, items)
+    counts, examples, _ = report_of(domain, tmp_path)
+    assert counts == {"bad number": 1}
+    assert (examples[0]["row"], examples[0]["field"]) == (2, "item_id")
+    assert "1.8446744073709552e+19 is an id that was rounded" in examples[0]["reason"]
+    assert skipped(domain, tmp_path)["items_lost"]["dropped"] == {"bad number": 1}
+    assert Dataset.open(tmp_path / "out")["shop"].item_ids == ["18446744073709551615"]
+
+
+def test_users_are_not_made_one_by_rounding(tmp_path: Path) -> None:
+    rows = [{"user_id": 2**70 + user, "item_id": item} for user in range(2) for item in "abc"]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    items = b"".join(b'{"item_id": "%c", "title": "T"}\n' % item for item in b"abc")
+    domain = write_lines(tmp_path, items, interactions=str(tmp_path / "log.jsonl"))
+    counts, examples, _ = report_of(domain, tmp_path)
+    assert counts["bad number"] == 6
+    assert (examples[0]["file"], examples[0]["row"], examples[0]["field"]) == (
+        str(tmp_path / "log.jsonl"),
+        1,
+        "user_id",
+    )
+
+
 def test_an_empty_domain_stops_and_is_left_out_when_skipped(tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
     (tmp_path / "empty").mkdir()

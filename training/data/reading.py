@@ -20,6 +20,7 @@ from training.data.values import (
     MILLISECONDS,
     Converter,
     as_categories,
+    as_id,
     as_listed_price,
     as_milliseconds,
     as_number,
@@ -35,7 +36,8 @@ def read_items(domain: DomainConfig, findings: Findings, on_bytes: OnBytes) -> R
     """Read the item files of a domain."""
     edition = EDITIONS.get(domain.format)
     converters: dict[str, Converter] = {
-        **dict.fromkeys(("item_id", "title", "brand", "description"), as_text),
+        "item_id": as_id,
+        **dict.fromkeys(("title", "brand", "description"), as_text),
         "categories": as_categories(None if edition else domain.category_separator),
         "price": as_listed_price if edition else as_price,
     }
@@ -52,8 +54,8 @@ def read_interactions(domain: DomainConfig, findings: Findings, on_bytes: OnByte
     edition = EDITIONS.get(domain.format)
     unit = edition.timestamp_unit if edition else domain.timestamp_unit
     converters: dict[str, Converter] = {
-        "user_id": as_text,
-        "item_id": as_text,
+        "user_id": as_id,
+        "item_id": as_id,
         "position": as_number,
         "timestamp": as_milliseconds(unit),
         "rating": as_number,

@@ -19,6 +19,9 @@ _SHOWN = 40
 MILLISECONDS = {"s": 1000.0, "ms": 1.0}
 """Milliseconds in a unit of time."""
 
+NOT_EXACT = 2.0**53
+"""From here on, floats leave out whole numbers; integers beyond 64 bits in JSON, and columns of floats, become such."""
+
 Converter = Callable[[object], object]
 
 
@@ -63,6 +66,15 @@ def as_text(value: object) -> str | None:
     if isinstance(value, list | tuple):
         return " ".join(filter(None, map(as_text, value)))
     raise BadValue(Kind.MALFORMED_LINE, f"{shown(value)} is of type {type(value).__name__}; text is expected")
+
+
+def as_id(value: object) -> str | None:
+    """Text of an id. Of a number that a float cannot hold exactly, several ids have become one: it is refused."""
+    if isinstance(value, float) and abs(value) >= NOT_EXACT:
+        raise BadValue(
+            Kind.BAD_NUMBER, f"{shown(value)} is an id that was rounded to a float; write ids of so many digits as text"
+        )
+    return as_text(value)
 
 
 def as_categories(separator: str | None) -> Converter:
