@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from service.items import compose_texts
 from training.data.config import parse_config
 from training.data.dataset import Dataset, DomainData
 from training.data.prepare import prepare
@@ -249,6 +250,17 @@ def test_without_either_the_order_of_the_file_counts(tmp_path: Path) -> None:
     }
     data = prepared(config, tmp_path / "out")
     assert [data.item_ids[row] for row in data.history_items] == ["B03", "B01", "B02", "B01", "B01", "B02"]
+
+
+def test_nulls_among_categories_are_dropped(tmp_path: Path) -> None:
+    tags = {"a": ["Food", None, "Coffee"], "b": [None], "c": None}
+    items = pl.DataFrame(
+        list(tags.items()), schema={"item_id": pl.String, "categories": pl.List(pl.String)}, orient="row"
+    )
+    items.with_columns(title=pl.lit("T")).write_parquet(tmp_path / "items.parquet")
+    domain = prepared({"format": "parquet", "items": str(tmp_path / "items.parquet")}, tmp_path / "out")
+    assert [item.categories for item in domain.contents()] == [("Food", "Coffee"), (), ()]
+    assert compose_texts(domain.contents()) == ["T. Food, Coffee", "T", "T"]
 
 
 def test_categories_are_sorted_where_their_order_means_nothing(tmp_path: Path) -> None:

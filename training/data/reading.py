@@ -136,4 +136,6 @@ def _plain(name: str, found: pl.Schema, wanted: pl.DataType, milliseconds: float
     if found[name] in (pl.Datetime, pl.Date):
         return pl.col(name).dt.epoch("ms").cast(wanted)
     column = pl.col(name).cast(wanted)
+    if wanted == pl.List:
+        return column.list.drop_nulls()
     return column * milliseconds if name == "timestamp" else column
