@@ -24,8 +24,8 @@ from training.data.dataset import Dataset, DomainData
 from training.encoders.cache import VectorCache
 from training.encoders.choose import prepare_encoder
 from training.encoders.folder import EncoderCard, open_encoder
-from training.encoders.vectors import ITEMS_DIGESTS, items_digest, read_vectors, vectors_file
-from training.stage import Stage, replacing
+from training.encoders.vectors import digest_file, items_digest, read_vectors, vectors_file
+from training.stage import Stage, replacing, write_atomically
 
 ENCODER = "encoder"
 CACHE = "cache.sqlite"
@@ -71,7 +71,7 @@ def embed_texts(
     Parameters
     ----------
     dataset : what `prepare` wrote
-    out : gets `<domain>.npy` float32 [n, D] in item rows, `encoder/` and `figures.json`
+    out : gets `<domain>.npy` float32 [n, D] in item rows, what they are of, `encoder/` and `figures.json`
     encoder : see `training.encoders.choose.prepare_encoder`
     max_tokens : texts are cut to so many tokens
     cache : file of vectors already computed; `out/cache.sqlite` if left out
@@ -86,7 +86,7 @@ def embed_texts(
     InvalidInput : an item has no text
     ConfigError : the encoder or the cache cannot be used
     """
-    stage = Stage("embed", out)
+    stage = _begin(dataset, out)
     card = prepare_encoder(encoder, out / ENCODER, max_tokens)
     model = open_encoder(out / ENCODER, runtime)
     counts = Counts()
@@ -99,7 +99,7 @@ def embed_texts(
             data = dataset[summary.name]
             texts = _texts(data)
             chunks = (_chunk(texts[at : at + CHUNK], model, known, counts) for at in range(0, len(texts), CHUNK))
-            _write(out / f"{data.name}.npy", (len(texts), card.width), chunks, partial(advance, note=data.name))
+            _write(data, out, (len(texts), card.width), chunks, partial(advance, note=data.name))
             counts.items += len(texts)
     return stage.finish({**_described(dataset, card.width), "encoder": asdict(card), **_figures(counts)})
 
@@ -112,7 +112,7 @@ def embed_precomputed(
     Parameters
     ----------
     dataset : what `prepare` wrote
-    out : gets `<domain>.npy` float32 [n, D] in item rows and `figures.json`
+    out : gets `<domain>.npy` float32 [n, D] in item rows, what they are of, and `figures.json`
     vectors : folder with `<domain>.npy` (rows as in `items.parquet`) or `<domain>.parquet` (`item_id`, `embedding`)
     encoder : what the vectors were made with, where new items are to be tokenized from their text
     max_tokens : texts of new items are cut to so many tokens
@@ -122,9 +122,9 @@ def embed_precomputed(
     InvalidInput : a file is missing, or does not hold one finite vector of one width for every item
     ConfigError : the encoder's vectors have another width
     """
-    stage = Stage("embed", out)
     if vectors.resolve() == out.resolve():
         raise ConfigError(f"{out}: vectors cannot be read from the folder they are written to")
+    stage = _begin(dataset, out)
     width: int | None = None
     card: EncoderCard | None = None
     if encoder is not None:
@@ -134,10 +134,18 @@ def embed_precomputed(
         for data in dataset:
             values = read_vectors(vectors_file(vectors, data.name), data.item_ids, width)
             width = values.shape[1]
-            _write(out / f"{data.name}.npy", values.shape, iter([values]), lambda rows: None)
+            _write(data, out, values.shape, iter([values]), lambda rows: None)
             advance(1, data.name)
     described = _described(dataset, width or 0)
     return stage.finish({**described, "encoder": asdict(card) if card else None, "precomputed": True})
+
+
+def _begin(dataset: Dataset, out: Path) -> Stage:
+    """Start the stage. What a run of before has left may be of other items, and must not be taken for this run's."""
+    stage = Stage("embed", out)
+    for name in dataset.domains:
+        (out / f"{name}.npy").unlink(missing_ok=True)
+    return stage
 
 
 def _texts(data: DomainData) -> list[str]:
@@ -170,8 +178,16 @@ def _chunk(texts: Sequence[str], model: TextEncoder, known: VectorCache, counts:
     return np.stack([vectors[key] for key in hashes])
 
 
-def _write(path: Path, shape: tuple[int, ...], chunks: Iterator[FloatArray], written: Callable[[int], None]) -> None:
+def _write(
+    data: DomainData,
+    out: Path,
+    shape: tuple[int, ...],
+    chunks: Iterator[FloatArray],
+    written: Callable[[int], None],
+) -> None:
     """Write chunks of rows into one `.npy` file that appears when it is whole; memory holds one chunk."""
+    path = out / f"{data.name}.npy"
+    write_atomically(digest_file(path), items_digest(data.item_ids) + "\n")
     with replacing(path) as unfinished:
         rows = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.float32, shape=shape)
         start = 0
@@ -184,12 +200,7 @@ def _write(path: Path, shape: tuple[int, ...], chunks: Iterator[FloatArray], wri
 
 
 def _described(dataset: Dataset, width: int) -> dict[str, Any]:
-    names = [summary.name for summary in dataset.summaries]
-    return {
-        "width": width,
-        "domains": {summary.name: summary.items for summary in dataset.summaries},
-        ITEMS_DIGESTS: {name: items_digest(dataset[name].item_ids) for name in names},
-    }
+    return {"width": width, "domains": {summary.name: summary.items for summary in dataset.summaries}}
 
 
 def _figures(counts: Counts) -> dict[str, Any]:

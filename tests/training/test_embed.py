@@ -25,7 +25,7 @@ from training.embed import embed_precomputed, embed_texts
 from training.encoders.cache import VectorCache
 from training.encoders.folder import open_encoder
 from training.encoders.sentence_encoder import export_sentence_encoder
-from training.encoders.vectors import read_vectors, vectors_file
+from training.encoders.vectors import ITEMS_DIGESTS, digest_file, read_vectors, vectors_file
 from training.stage import FIGURES, read_figures
 
 
@@ -175,8 +175,59 @@ def test_vectors_of_other_items_are_refused(dataset: Dataset, encoder: Path, tmp
     assert len(read_vectors(vectors_file(out, name), item_ids)) == len(item_ids)
     with pytest.raises(InvalidInput, match="other items, or in another order"):
         read_vectors(vectors_file(out, name), item_ids[::-1])
-    (out / FIGURES).unlink()
+    digest_file(vectors_file(out, name)).unlink()
     assert len(read_vectors(vectors_file(out, name), item_ids[::-1])) == len(item_ids), "nothing is known of them"
+
+
+def test_digests_in_figures_of_before_still_count(dataset: Dataset, encoder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    figures = embed_texts(dataset, out, str(encoder))
+    known = {}
+    for name in dataset.domains:
+        beside = digest_file(vectors_file(out, name))
+        known[name] = beside.read_text().strip()
+        beside.unlink()
+    (out / FIGURES).write_text(json.dumps({**figures, ITEMS_DIGESTS: known}))
+    item_ids = list(dataset["pens"].item_ids)
+    assert len(read_vectors(vectors_file(out, "pens"), item_ids)) == len(item_ids)
+    with pytest.raises(InvalidInput, match="other items, or in another order"):
+        read_vectors(vectors_file(out, "pens"), item_ids[::-1])
+
+
+def test_a_killed_run_leaves_no_vectors_of_other_rows(
+    dataset: Dataset, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither those of the run before it, nor its own once the rows have changed again."""
+    out = tmp_path / "out"
+    embed_texts(dataset, out, str(encoder))
+    for name in dataset.domains:  # as embeddings of before are
+        digest_file(vectors_file(out, name)).unlink()
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.embed, "prepare_encoder", killed)
+        with pytest.raises(Killed):
+            embed_texts(dataset, out, str(encoder))
+    with pytest.raises(InvalidInput, match="no such file"):
+        read_vectors(vectors_file(out, "lamps"), dataset["lamps"].item_ids)
+
+    encode = TextEncoder.encode
+
+    def until_pens(self: TextEncoder, texts: Sequence[str], *rest: Any) -> NDArray[np.float32]:
+        if (out / "lamps.npy").exists():
+            raise Killed
+        return encode(self, texts, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextEncoder, "encode", until_pens)
+        with pytest.raises(Killed):
+            embed_texts(dataset, out, str(encoder), cache=tmp_path / "empty.sqlite")
+    item_ids = list(dataset["lamps"].item_ids)
+    assert len(read_vectors(vectors_file(out, "lamps"), item_ids)) == len(item_ids)
+    with pytest.raises(InvalidInput, match="other items, or in another order"):
+        read_vectors(vectors_file(out, "lamps"), item_ids[::-1])
 
 
 def test_an_encoder_beside_given_vectors_must_have_their_width(dataset: Dataset, encoder: Path, tmp_path: Path) -> None:

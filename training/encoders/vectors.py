@@ -23,7 +23,12 @@ from training.stage import FIGURES
 FloatArray = NDArray[np.float32]
 
 ITEMS_DIGESTS = "items_sha256"
-"""In the figures of `embed`: `items_digest` by domain."""
+"""In the figures of `embed` before each array had a `digest_file`: `items_digest` by domain."""
+
+
+def digest_file(vectors: Path) -> Path:
+    """Where `embed` says which items a `.npy` file is of: beside it, since figures go when the stage is run again."""
+    return vectors.with_suffix(".items.sha256")
 
 
 def vectors_file(folder: Path, domain: str) -> Path:
@@ -68,15 +73,25 @@ def items_digest(item_ids: Sequence[str]) -> str:
 
 def _require_same_items(path: Path, item_ids: Sequence[str]) -> None:
     """Refuse rows that `embed` wrote for items of before; rows from elsewhere say nothing of items."""
-    figures = path.with_name(FIGURES)
-    if path.suffix == ".parquet" or not figures.is_file():
+    if path.suffix == ".parquet":
         return
-    try:
-        known = json.loads(figures.read_text(encoding="utf-8")).get(ITEMS_DIGESTS, {}).get(path.stem)
-    except (ValueError, AttributeError) as error:
-        raise InvalidInput(f"{figures}: is damaged: {error}; run `unitok embed` again") from None
+    known = _known_digest(path)
     if known is not None and known != items_digest(item_ids):
         raise InvalidInput(f"{path}: was computed for other items, or in another order; run `unitok embed` again")
+
+
+def _known_digest(path: Path) -> str | None:
+    """Of the items that a `.npy` file is of, as far as `embed` has said."""
+    beside, figures = digest_file(path), path.with_name(FIGURES)
+    if beside.is_file():
+        return beside.read_text(encoding="utf-8").strip()
+    if not figures.is_file():
+        return None
+    try:
+        known: str | None = json.loads(figures.read_text(encoding="utf-8")).get(ITEMS_DIGESTS, {}).get(path.stem)
+    except (ValueError, AttributeError) as error:
+        raise InvalidInput(f"{figures}: is damaged: {error}; run `unitok embed` again") from None
+    return known
 
 
 def _read_plain(path: Path) -> NDArray[Any]:
