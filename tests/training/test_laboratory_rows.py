@@ -51,6 +51,15 @@ def test_what_is_known_is_not_written_again(tmp_path: Path) -> None:
     assert read_rows(path) == [row(value=2)]
 
 
+def test_a_last_line_without_an_end_gets_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(row().model_dump_json())
+    assert append_rows(path, [row()]) == 0
+    assert append_rows(path, [row(seed=1)]) == 1
+    assert read_rows(path) == [row(), row(seed=1)]
+    assert path.read_text().endswith("}\n")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

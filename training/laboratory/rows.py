@@ -83,12 +83,15 @@ def append_rows(path: Path, rows: Iterable[Row]) -> int:
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        known = _parsed(path, file.read().decode("utf-8"))
+        text = file.read().decode("utf-8")
+        known = _parsed(path, text)
         fresh: dict[tuple[str | int, ...], Row] = {}
         for row in rows:
             if row.key not in known or known[row.key].value != row.value:
                 fresh[row.key] = row
-        file.write("".join(row.model_dump_json() + "\n" for row in fresh.values()).encode("utf-8"))
+        # An editor may have left the last row without an end of its line.
+        start = "\n" if fresh and text and not text.endswith("\n") else ""
+        file.write((start + "".join(row.model_dump_json() + "\n" for row in fresh.values())).encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())
     return len(fresh)
