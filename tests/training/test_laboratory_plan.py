@@ -109,7 +109,8 @@ def test_a_sweep_is_one_training_a_value(tmp_path: Path) -> None:
     names = [stage.tokenizer for stage in plan(read_experiment(written(tmp_path, text)), ["u*"])]
     assert set(names) == {"u@codes=16", "u@codes=32", "u@epochs=2"}
     assert parse_variant("u@codes=16") == ("u", "codes", "16")
-    assert parse_variant("u") is None
+    assert parse_variant("u") is parse_variant("u-without-suffix") is None
+    assert parse_variant("t5@epochs=2-without-suffix") == ("t5-without-suffix", "epochs", "2")
 
 
 def test_only_takes_what_it_needs_with_it(tmp_path: Path) -> None:
@@ -141,6 +142,10 @@ def test_recommenders_of_their_own_domain_take_its_tokenizer(tmp_path: Path) -> 
         ('"u.toml"', '"v.toml"', r"u: .*v\.toml: no such file"),
         ('name = "t5"', 'name = "t5"\nconfigs = { a = "u.toml" }', "configs of 't5': it is not trained by domain"),
         ('name = "sasrec"', 'name = "sasrec"\nconfigs = { d = "u.toml" }', "configs of 'sasrec': 'd' is no domain"),
+        ('unseen = ["c"]', 'unseen = ["all"]', "a domain is called 'all', as rows call"),
+        ('name = "own"', 'name = "none"', "an entry is called 'none', which means something else in rows"),
+        ('name = "t5"', 'name = "popularity"', "an entry is called 'popularity', which means something else in rows"),
+        ('name = "t5"', 'name = "t5-without-suffix"', "'t5-without-suffix' ends in '-without-suffix', as rows of"),
         ('protocol = "p"', "protocol = p", "not TOML"),
     ],
 )

@@ -204,6 +204,18 @@ def test_a_sweep_is_a_line_over_its_values() -> None:
     assert responses(rows, "full") == {}
 
 
+def test_what_was_measured_without_suffixes_is_a_sweep_of_its_own() -> None:
+    rows = [
+        row(part="validation", recommender=f"t5@epochs={epochs}{ended}", value=epochs + added)
+        for epochs in (10, 5)
+        for ended, added in (("", 0.5), ("-without-suffix", 0.25))
+    ]
+    found = {
+        name: (line.values, [each.mean for each in line.figures]) for name, (line,) in responses(rows, "small").items()
+    }
+    assert found == {"t5-epochs": ((5.0, 10.0), [5.5, 10.5]), "t5-without-suffix-epochs": ((5.0, 10.0), [5.25, 10.25])}
+
+
 def test_code_use_falls_from_the_most_used_code() -> None:
     first, second = code_use(np.asarray([[3, 0], [3, 1], [3, 2], [7, 3]], dtype=np.int32), "unitok")
     assert (first.panel, first.label, first.x, first.y) == ("level 1", "unitok", (1.0, 2.0), (0.75, 0.25))

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.errors import ConfigError
 from training.configuration import checked, read_toml
+from training.laboratory.rows import EVERY, NONE, POPULARITY, SWITCHED_OFF
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -140,6 +141,7 @@ class Experiment(Strict):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:
                 raise ValueError(f"two entries are called {twice[0]!r}; rows are told apart by the name")
+        self._refuse_reserved()
         if not self.tokenizers and not self.baselines:
             raise ValueError("nothing to train: there are neither tokenizers nor baselines")
         for each in (*self.tokenizers, *self.recommenders, *self.baselines):
@@ -163,6 +165,20 @@ class Experiment(Strict):
                     )
         return self
 
+    def _refuse_reserved(self) -> None:
+        """Refuse names that mean something else in rows. A baseline may be called `popularity`: it has no tokenizer."""
+        if EVERY in (*self.domains, *(self.tokenizer_domains or ()), *self.unseen):
+            raise ValueError(
+                f"a domain is called {EVERY!r}, as rows call what belongs to none; prepare it by another name"
+            )
+        for each in (*self.tokenizers, *self.recommenders, *self.baselines):
+            if each.name == NONE or (each.name == POPULARITY and isinstance(each, Recommender)):
+                raise ValueError(f"an entry is called {each.name!r}, which means something else in rows; rename it")
+            if each.name.endswith(SWITCHED_OFF):
+                raise ValueError(
+                    f"{each.name!r} ends in {SWITCHED_OFF!r}, as rows of `without_suffix` do; name it otherwise"
+                )
+
 
 def variant_name(name: str, parameter: str, value: Any) -> str:
     """Name of a member of a sweep."""
@@ -170,10 +186,14 @@ def variant_name(name: str, parameter: str, value: Any) -> str:
 
 
 def parse_variant(name: str) -> tuple[str, str, str] | None:
-    """Name, parameter and value of a member of a sweep; None for anything else."""
-    base, at, setting = name.partition("@")
+    """Name, parameter and value of a member of a sweep; None for anything else.
+
+    What was measured without suffixes is a sweep of its own: its name ends in that.
+    """
+    base, at, setting = name.removesuffix(SWITCHED_OFF).partition("@")
     parameter, equals, value = setting.partition("=")
-    return (base, parameter, value) if at and equals else None
+    measured = SWITCHED_OFF if name.endswith(SWITCHED_OFF) else ""
+    return (base + measured, parameter, value) if at and equals else None
 
 
 def read_experiment(path: Path) -> Experiment:

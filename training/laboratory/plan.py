@@ -12,11 +12,9 @@ from typing import Any, Literal
 
 from service.errors import ConfigError
 from training.laboratory.experiment import Experiment, Tokenizer
-from training.laboratory.rows import NONE
+from training.laboratory.rows import NONE, SWITCHED_OFF
 
 Command = Literal["train-tokenizer", "train-recommender", "evaluate", "train-baseline"]
-SWITCHED_OFF = "-without-suffix"
-"""Follows a recommender's name where it was measured with the disambiguation switched off."""
 
 
 @dataclass(frozen=True)

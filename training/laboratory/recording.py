@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.laboratory.plan import PlannedStage
-from training.laboratory.rows import EVERY, NONE, Level, Part, Row
-
-POPULARITY = "popularity"
-"""Stands as the recommender of figures of the most frequent ID tuples, for everyone."""
+from training.laboratory.rows import EVERY, NONE, POPULARITY, Level, Part, Row
 
 REMOVED = "_history_removed"
 """Follows a metric that was measured with the items of the history taken out of the lists."""

@@ -20,6 +20,10 @@ NONE = "none"
 """Stands where a figure has no tokenizer (a sequence baseline) or no recommender (the quality of IDs)."""
 EVERY = "all"
 """Stands for the domain where a figure belongs to none of them, such as a number of parameters."""
+POPULARITY = "popularity"
+"""Stands as the recommender of figures of the most frequent ID tuples, for everyone."""
+SWITCHED_OFF = "-without-suffix"
+"""Follows a recommender's name where it was measured with the disambiguation switched off."""
 
 Name = Annotated[str, Field(min_length=1)]
 Part = Literal["validation", "test", "items"]

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from service.errors import ConfigError
-from training.laboratory.recording import POPULARITY
-from training.laboratory.rows import EVERY, NONE, Level, Part, Row
+from training.laboratory.rows import EVERY, NONE, POPULARITY, Level, Part, Row
 from training.laboratory.summaries import Figures, Measured, Summary, summarised
 
 Format = Callable[[float], str]
