@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service.errors import ConfigError
 
 P = TypeVar("P", bound=BaseModel)
+
+STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+"""Of parameters: unknown keys are refused, and so are `inf` and `nan`, which TOML can write and nothing learns by."""
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:

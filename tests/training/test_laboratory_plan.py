@@ -146,6 +146,9 @@ def test_recommenders_of_their_own_domain_take_its_tokenizer(tmp_path: Path) -> 
         ('name = "own"', 'name = "none"', "an entry is called 'none', which means something else in rows"),
         ('name = "t5"', 'name = "popularity"', "an entry is called 'popularity', which means something else in rows"),
         ('name = "t5"', 'name = "t5-without-suffix"', "'t5-without-suffix' ends in '-without-suffix', as rows of"),
+        ("{ epochs = 3 }", "{ seed = 3 }", r"tokenizers\.0: .*set of 'u': seed is said by `seeds` of the tokenizer"),
+        ("set = { epochs = 3 }", "sweep = { threads = [1, 2] }", "sweep of 'u': threads is said by the command line's"),
+        ('name = "t5"', 'name = "t5"\nset = { domains = ["a"] }', "set of 't5': domains is said by the experiment's"),
         ('protocol = "p"', "protocol = p", "not TOML"),
     ],
 )

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from service.errors import ConfigError
-from training.configuration import checked, read_toml
+from training.configuration import STRICT, checked, read_toml
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -31,7 +31,7 @@ class BaselineParameters(BaseModel):
     threads : of the processor; 0 takes every core
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
     max_history: Count = 20
     seed: Annotated[int, Field(ge=0)] = 0

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from service.errors import ConfigError
-from training.configuration import checked, read_toml
+from training.configuration import STRICT, checked, read_toml
 from training.laboratory.rows import EVERY, NONE, POPULARITY, SWITCHED_OFF
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
@@ -20,11 +20,20 @@ Names = Annotated[tuple[Name, ...], Field(min_length=1)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 Values = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
 
+PUT_OVER = {
+    "seed": "`seeds` of the tokenizer or baseline",
+    "threads": "the command line's `--threads`",
+    "domains": "the experiment's `domains`",
+    "train_domains": "the experiment's `domains` or `tokenizer_domains`",
+    "id_domains": "the experiment's `domains` and `unseen`",
+}
+"""Parameters that the experiment puts over every configuration, and what says them."""
+
 
 class Strict(BaseModel):
     """Unknown keys are refused, objects do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
 
 class Trained(Strict):
@@ -44,6 +53,14 @@ class Trained(Strict):
     configs: dict[Name, Path] = {}
     set: dict[str, Any] = {}
     sweep: dict[str, Values] = {}
+
+    @model_validator(mode="after")
+    def _nothing_is_put_over(self) -> Self:
+        for table, keys in (("set", self.set), ("sweep", self.sweep)):
+            for key in keys:
+                if key in PUT_OVER:
+                    raise ValueError(f"{table} of {self.name!r}: {key} is said by {PUT_OVER[key]}; leave it out here")
+        return self
 
     def variants(self, domain: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
         """Names and parameters of all that is to be trained: itself, or one for each value of the sweep.

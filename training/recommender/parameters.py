@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from training.configuration import checked, read_toml
+from training.configuration import STRICT, checked, read_toml
 from training.networks.t5 import T5Settings
 
 Count = Annotated[int, Field(ge=1)]
@@ -60,7 +60,7 @@ class RecommenderParameters(BaseModel):
         case; where it has the instructions that is twice as fast, elsewhere it changes nothing
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
     network: T5Settings = T5Settings()
     domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from service.errors import ConfigError
-from training.configuration import checked, read_toml
+from training.configuration import STRICT, checked, read_toml
 from training.tokenizer.kinds import DEFAULT, KINDS, AnyParameters
 from training.tokenizer.parameters import Parameters
 
@@ -30,7 +30,7 @@ class StageParameters(BaseModel):
     threads : of the processor; 0 takes every core
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
 
     tokenizer: AnyParameters = Parameters()
     train_domains: tuple[str, ...] | None = None

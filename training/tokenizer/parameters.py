@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
+from training.configuration import STRICT
 from training.networks.unitok import Weights
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -41,7 +42,7 @@ class TokenizerParameters(BaseModel):
     NEEDS : what the kind must know of items besides their embeddings, fields of `training.tokenizer.interface.Extras`
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = STRICT
     MOVABLE: ClassVar[bool] = True
     NEEDS: ClassVar[frozenset[str]] = frozenset()
 
