@@ -261,6 +261,16 @@ def test_every_kind_has_a_shipped_configuration() -> None:
     assert {read_stage_parameters(path, {}).tokenizer.kind for path in CONFIGS.glob("*.toml")} == set(KINDS)
 
 
+@pytest.mark.parametrize("items", [1, 3, WIDTH, 100])
+def test_product_quantization_learns_of_fewer_items_than_codes(items: int) -> None:
+    rows = PLANTED.embeddings[:items]
+    tokenizer = KINDS["product"](levels=4, codes=128, rotation_iterations=5).fit(rows, ["books"] * items)
+    encoded = tokenizer.encode(rows)
+    assert len(np.unique(encoded.codes, axis=0)) == items
+    figures = domain_figures(tokenizer, rows, encoded, [str(row) for row in range(items)])
+    assert figures["relative_quantization_error"] == pytest.approx(0, abs=1e-5)
+
+
 def test_a_configuration_is_checked_by_its_kind(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.toml"
     path.write_text('kind = "rq-kmeans"\nlambda_mi = 0.1\n', encoding="utf-8")

@@ -134,7 +134,11 @@ class ProductQuantization(Tokenizer):
 
 def _rotation(x: FloatArray, width: int, parameters: ProductParameters) -> FloatArray:
     """Rotation float32 [width, D] that makes blocks of dimensions as independent as product quantisation wants them."""
-    bits = max(1, parameters.codes.bit_length() - 1)
+    # With fewer rows than codes faiss fails, and with fewer than dimensions it writes past the end of its memory.
+    bits = max(1, min(parameters.codes, len(x)).bit_length() - 1)
+    fewest = max(2, x.shape[1])
+    if len(x) < fewest:
+        x = np.tile(x, (-(-fewest // len(x)), 1))
     quantizer = faiss.ProductQuantizer(width, parameters.levels, bits)
     quantizer.cp.min_points_per_centroid = 1
     quantizer.cp.seed = parameters.seed + 1
