@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, SuffixExhausted
-from training.evaluation.id_quality import code_perplexity, id_quality, neighbourhood, relative_error
+from training.evaluation.id_quality import code_perplexity, id_quality, neighbourhood, relative_error, share_of_spread
 from training.tokenizer.ids import IDS, DomainIds, read_ids, suffixes_of, write_ids
 
 Array = np.ndarray[Any, Any]
@@ -140,6 +140,15 @@ def test_relative_error_of_known_approximations() -> None:
     assert relative_error(values, np.full_like(values, 5)) == pytest.approx(1)
     assert relative_error(values[:1], values[:1]) == 0
     assert relative_error(values[:1], values[:1] + 1) == 1
+
+
+def test_an_error_of_equal_values_is_none_or_all() -> None:
+    rng = np.random.default_rng(0)
+    equal = np.repeat(rng.normal(size=(1, 16)).astype(np.float32), 50, axis=0)
+    rounded = equal * (1 + rng.choice([-1, 0, 1], size=equal.shape).astype(np.float32) * np.finfo(np.float32).eps)
+    for values in (equal, rounded):
+        assert share_of_spread(1e-13, values) == relative_error(values, equal) == 0
+        assert share_of_spread(0.5, values) == relative_error(values, equal + 1) == 1
 
 
 def test_neighbourhood_equals_its_twin() -> None:

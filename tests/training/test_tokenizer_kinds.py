@@ -271,6 +271,15 @@ def test_product_quantization_learns_of_fewer_items_than_codes(items: int) -> No
     assert figures["relative_quantization_error"] == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize("items", [1, 50])
+def test_the_error_of_equal_items_is_a_share(items: int) -> None:
+    rows = np.repeat(PLANTED.embeddings[:1], items, axis=0)
+    tokenizer = fitted("rq-vae")
+    figures = domain_figures(tokenizer, rows, tokenizer.encode(rows), ["one"] * items)
+    assert figures["relative_quantization_error"] in (0, 1)
+    assert figures["relative_reconstruction_error"] in (0, 1)
+
+
 def test_a_configuration_is_checked_by_its_kind(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.toml"
     path.write_text('kind = "rq-kmeans"\nlambda_mi = 0.1\n', encoding="utf-8")

@@ -19,6 +19,8 @@ IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
 
 NEIGHBOURS = 10
+ROUNDING = 1e-12
+"""Of the sum of squares: what float32 makes of equal values, in an encoder's matrix products."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,17 @@ def code_perplexity(counts: NDArray[np.int64]) -> float:
 
 def relative_error(values: FloatArray, approximations: FloatArray) -> float:
     """Squared error of approximations [n, D], as a share of the values' own spread about their mean."""
-    spread = np.square(values - values.mean(axis=0), dtype=np.float64).sum()
-    error = np.square(values - approximations, dtype=np.float64).sum()
-    return float(error / spread) if spread > 0 else float(error > 0)
+    return share_of_spread(float(np.square(values - approximations, dtype=np.float64).sum()), values)
+
+
+def share_of_spread(error: float, values: FloatArray) -> float:
+    """A squared error over all of values [n, D], as a share of their spread about their mean.
+
+    Of values that differ by no more than float32 rounds, 1 where there is an error and 0 where there is none.
+    """
+    spread = float(np.square(values - values.mean(axis=0, dtype=np.float64)).sum())
+    rounding = ROUNDING * float(np.square(values, dtype=np.float64).sum())
+    return error / spread if spread > rounding else float(error > rounding)
 
 
 @dataclass(frozen=True)

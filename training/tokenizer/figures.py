@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.evaluation.id_quality import first_experts, id_quality, neighbourhood, relative_error
+from training.evaluation.id_quality import first_experts, id_quality, neighbourhood, relative_error, share_of_spread
 from training.networks.hsic import FEWEST_ITEMS, hsic
 from training.tokenizer.interface import EncodedItems, Tokenizer
 from training.tokenizer.repair import Repaired
@@ -41,7 +41,6 @@ def domain_figures(
     }
     near = neighbourhood(embeddings, encoded.codes)
     shares = np.bincount(first_experts(encoded.experts), minlength=len(tokenizer.expert_names)) / len(embeddings)
-    spread = np.square(encoded.latent - encoded.latent.mean(axis=0), dtype=np.float64).sum()
     return {
         **quality,
         "main_expert": tokenizer.expert_names[quality["main_expert"]],
@@ -50,7 +49,7 @@ def domain_figures(
         },
         "relative_reconstruction_error": _rounded(relative_error(embeddings, tokenizer.reconstruct(embeddings))),
         "relative_quantization_error": _rounded(
-            float(encoded.quantization_error.sum(dtype=np.float64) / max(spread, 1e-12))
+            share_of_spread(float(encoded.quantization_error.sum(dtype=np.float64)), encoded.latent)
         ),
         "neighbourhood_kept": _rounded(near.kept),
         "neighbourhood_chance": _rounded(near.chance),
