@@ -246,6 +246,25 @@ def test_without_suffixes_equal_tuples_are_shuffled(bundle: Path, dataset: Path,
     assert first["item_level"] != second["item_level"]
 
 
+def test_items_of_the_history_stay_out_without_suffixes() -> None:
+    """All items have one tuple, and every target was in its history: in whatever order, none is found."""
+    items, users = 8, 6
+    table = pl.DataFrame({"item_id": [str(item) for item in range(items)]})
+    names, histories = [str(user) for user in range(users)], np.tile([0, 1, 2, 0], users).astype(np.int32)
+    domain = DomainData("planted", table, names, histories, np.arange(0, 4 * users + 1, 4))
+    values = np.zeros((items, LAYOUT.depth), dtype=np.int32)
+    values[:, -1] = np.arange(items)
+    test = leave_one_out(domain.history_items, domain.history_starts).test
+    lists = np.full((users, 10), -1)
+    lists[:, 0] = 3
+    kept, removed = (
+        judge(domain, values, test, lists, np.random.default_rng(0), remove_history=remove) for remove in (False, True)
+    )
+    assert kept.item_level.recall_10 == 1.0
+    assert removed.item_level.recall_10 == 0.0
+    assert kept.tuple_level == removed.tuple_level
+
+
 def test_max_users_draws_so_many(bundle: Path, dataset: Path, tmp_path: Path) -> None:
     figures = evaluate(bundle_subject(bundle, RUNTIME), dataset, tmp_path, EvaluationOptions(max_users=7))
     assert figures["domains"]["ring"]["users"] == 7

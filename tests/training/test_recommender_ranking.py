@@ -109,6 +109,15 @@ def test_shuffling_within_tuples_by_hand() -> None:
     assert shuffled[2].tolist() == [-1] * 4
 
 
+def test_what_was_left_out_does_not_come_back_with_its_tuple() -> None:
+    group_of = np.asarray([0, 0, 0, 1, 1])
+    lists, histories = np.asarray([[1, 3, -1], [3, 4, -1]]), [np.asarray([0, 4]), np.asarray([], dtype=np.int64)]
+    shuffled = random_within_tuples(lists, group_of, np.random.default_rng(0), histories)
+    assert sorted(shuffled[0, :2].tolist()) == [1, 2]
+    assert shuffled[0, 2] == 3
+    assert sorted(shuffled[1, :2].tolist()) == [3, 4]
+
+
 def test_a_tuple_of_many_items_hits_by_chance() -> None:
     """The right tuple stands first; of its twenty items each is as likely as another to be the target's place."""
     rng, users, size = np.random.default_rng(2), 4000, 20

@@ -8,7 +8,7 @@ Symbols: B batch, W beams, n users.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,11 @@ def without_suffixes(values: IntArray) -> IntArray:
     return np.concatenate([values[:, :-1], np.zeros_like(values[:, -1:])], axis=1)
 
 
+def _histories(domain: DomainData, examples: Examples, rows: Iterable[int]) -> list[IntArray]:
+    """Items of the histories of some examples, each int32 [items]."""
+    return [domain.history_items[examples.starts[row] : examples.stops[row]] for row in rows]
+
+
 def batched_histories(
     layout: TokenLayout, domain: DomainData, read: IntArray, examples: Examples, *, max_history: int, size: int
 ) -> Iterator[tuple[NDArray[np.int64], HistoryTokens]]:
@@ -103,7 +108,7 @@ def batched_histories(
     by_length = np.argsort(examples.starts - examples.stops, kind="stable")
     for at in range(0, len(by_length), size):
         batch = by_length[at : at + size]
-        history_of = [domain.history_items[examples.starts[user] : examples.stops[user]] for user in batch]
+        history_of = _histories(domain, examples, batch)
         row_splits = np.cumsum([0, *(len(history) for history in history_of)], dtype=np.int64)
         lead = np.full(len(batch), domain_token, dtype=np.int64) if layout.domains else None
         yield batch, history_tokens(layout, read[np.concatenate(history_of)], row_splits, max_history, lead)
@@ -144,7 +149,7 @@ def ranked_lists(
     for batch, history in batched_histories(layout, domain, read, examples, max_history=max_history, size=BATCH):
         roots = np.zeros((len(batch), 1), dtype=np.int32)
         blocked = np.full((len(batch), 1), -1, dtype=np.int32)
-        items_of = [domain.history_items[examples.starts[user] : examples.stops[user]] for user in batch]
+        items_of = _histories(domain, examples, batch)
         if remove_history or bonus is not None:
             root = roots[0]
             edges = [trie.blocked_edges(root.repeat(len(items)), layout.tokens(values[items])) for items in items_of]
@@ -190,15 +195,19 @@ def judge(
     examples: Examples,
     lists: NDArray[np.int64],
     shuffle: np.random.Generator | None = None,
+    *,
+    remove_history: bool = False,
 ) -> DomainEvaluation:
     """Compare ranked lists int64 [n, W] with the targets, and the popularity rule beside them.
 
     Parameters
     ----------
     shuffle : draws the order of the items of one tuple, where disambiguation is switched off
+    remove_history : see `ranked_lists`; an item of the history that shares a tuple with one that is found stays out too
     """
     groups = tuple_groups(values[:, :-1])
-    item_lists = lists if shuffle is None else random_within_tuples(lists, groups, shuffle)
+    histories = _histories(domain, examples, range(len(examples))) if remove_history else None
+    item_lists = lists if shuffle is None else random_within_tuples(lists, groups, shuffle, histories)
     seen = training_items(domain)
     popular = np.broadcast_to(most_popular(seen, len(values), 10), (len(examples), min(10, len(values))))
     popular_groups = most_popular(groups[seen], int(groups.max()) + 1, 10)

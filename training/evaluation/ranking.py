@@ -5,6 +5,7 @@ Symbols: n users, W length of a list. A rank is 0-based; W stands for a target t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -57,13 +58,16 @@ def tuple_ranks(lists: NDArray[np.integer], targets: NDArray[np.integer], group_
 
 
 def random_within_tuples(
-    lists: NDArray[np.integer], group_of: NDArray[np.integer], random: np.random.Generator
+    lists: NDArray[np.integer],
+    group_of: NDArray[np.integer],
+    random: np.random.Generator,
+    left_out: Sequence[NDArray[np.integer]] | None = None,
 ) -> IntVector:
     """Lists as they would be if nothing told apart the items of one ID tuple: every item of a tuple, in random order.
 
     The tuples keep the order of their best item. Each list is drawn on its own.
 
-    lists, group_of : as for `tuple_ranks` -> int64 [n, W]
+    lists, group_of : as for `tuple_ranks` -> int64 [n, W]; left_out : n, items that a list must not hold; None: none
     """
     by_group = np.argsort(group_of, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(group_of))])
@@ -71,7 +75,10 @@ def random_within_tuples(
     for row, ranked in enumerate(lists):
         groups = dict.fromkeys(group_of[ranked[ranked != NO_RESULT]].tolist())
         members = [random.permutation(by_group[starts[group] : starts[group + 1]]) for group in groups]
-        items = np.concatenate([*members, np.empty(0, dtype=np.int64)])[: lists.shape[1]]
+        items = np.concatenate([*members, np.empty(0, dtype=np.int64)])
+        if left_out is not None:
+            items = items[~np.isin(items, left_out[row])]
+        items = items[: lists.shape[1]]
         shuffled[row, : len(items)] = items
     return shuffled
 

@@ -104,7 +104,9 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
                 without_repeats=options.without_repeats,
             )
             figures[name] = {
-                **judge(data[name], values, examples[name], lists, shuffle).as_dict(),
+                **judge(
+                    data[name], values, examples[name], lists, shuffle, remove_history=options.remove_history
+                ).as_dict(),
                 **_without_search(subject, data[name], values, examples[name]),
                 "recommender": part.name,
                 "learned_from": name in part.domains,
