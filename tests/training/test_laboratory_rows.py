@@ -137,6 +137,7 @@ def test_a_baselines_figures_become_rows() -> None:
     assert {(each.tokenizer, each.recommender, each.domain, each.level) for each in made} == {
         ("none", "sasrec", "steam", "item")
     }
+    assert Recorder("small", stage, "abc", 3.0).rows({**figures, "users": 0}) == []
 
 
 def test_tokenizers_of_one_domain_each_count_their_own_parameters() -> None:

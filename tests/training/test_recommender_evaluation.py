@@ -37,6 +37,8 @@ from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
 from training.evaluation.subject import Subject, bundle_subject, choose_recommender
 from training.evaluation.trained import trained_subject
 from training.export.recommender import export_recommender
+from training.laboratory.plan import PlannedStage
+from training.laboratory.recording import Recorder
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import (
@@ -263,6 +265,31 @@ def test_items_of_the_history_stay_out_without_suffixes() -> None:
     assert kept.item_level.recall_10 == 1.0
     assert removed.item_level.recall_10 == 0.0
     assert kept.tuple_level == removed.tuple_level
+
+
+def test_a_domain_without_users_is_in_no_mean_and_no_row(
+    bundle: Path, domain: DomainData, values: np.ndarray, tmp_path: Path
+) -> None:
+    content = ("title", "brand", "categories", "description", "price")
+    items = domain.items.select("item_id").with_columns(pl.lit(None).alias(name) for name in content)
+    walks = [
+        (f"user-{user}", domain.item_ids[item], position)
+        for user in range(domain.users)
+        for position, item in enumerate(domain.history(user).tolist())
+    ]
+    log = pl.DataFrame(walks, schema=["user_id", "item_id", "position"], orient="row")
+    log = log.with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
+    written = [write_domain(tmp_path, "ring", items, log), write_domain(tmp_path, "shop", items, log.clear())]
+    write_index(tmp_path, written)
+    subject = bundle_subject(bundle, RUNTIME)
+    subject = replace(subject, ids={"ring": subject.ids["ring"], "shop": replace(subject.ids["ring"], domain="shop")})
+    figures = evaluate(subject, tmp_path, tmp_path / "out", EvaluationOptions())
+    assert [figures["domains"][name]["users"] for name in ("ring", "shop")] == [40, 0]
+    assert figures["mean_item_ndcg_10"] == figures["domains"]["ring"]["item_level"]["ndcg_10"] > 0
+    stage = PlannedStage("evaluations/u/t5/seed-0/test", "evaluate", "u", "t5", 0, ("ring", "shop"))
+    assert {row.domain for row in Recorder("p", stage, "c", 1.0).rows(figures)} == {"ring"}
+    alone = evaluate(subject, tmp_path, tmp_path / "alone", EvaluationOptions(domains=("shop",)))
+    assert alone["mean_item_ndcg_10"] is None
 
 
 def test_max_users_draws_so_many(bundle: Path, dataset: Path, tmp_path: Path) -> None:

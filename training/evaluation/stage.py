@@ -6,7 +6,7 @@ Knows nothing of the command line.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -119,11 +119,17 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
         "without_repeats": options.without_repeats,
         "without_suffix": options.without_suffix,
         "ranked_over": "all items of the domain",
-        "mean_item_ndcg_10": round(float(np.mean([each["item_level"]["ndcg_10"] for each in figures.values()])), 5),
+        "mean_item_ndcg_10": _mean_ndcg(figures),
         "domains": figures,
     }
     write_atomically(out / EVALUATION, json.dumps(evaluation, indent=2) + "\n")
     return stage.finish(evaluation)
+
+
+def _mean_ndcg(figures: Mapping[str, Any]) -> float | None:
+    """Mean over the domains that users were evaluated in; None where there is no such domain."""
+    found = [each["item_level"]["ndcg_10"] for each in figures.values() if each["users"]]
+    return round(float(np.mean(found)), 5) if found else None
 
 
 def _without_search(subject: Subject, domain: DomainData, values: IntArray, examples: Examples) -> dict[str, Any]:

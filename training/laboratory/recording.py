@@ -37,7 +37,10 @@ class Recorder:
     seconds: float
 
     def rows(self, figures: Mapping[str, Any]) -> list[Row]:
-        """All rows that `figures.json` of the stage holds; none for a stage that only trains."""
+        """All rows that `figures.json` of the stage holds; none for a stage that only trains.
+
+        A domain without evaluated users has none either: zeros of nobody are no figures.
+        """
         match self.stage.command:
             case "train-tokenizer":
                 return list(self._ids(figures))
@@ -76,6 +79,8 @@ class Recorder:
         part: Part = figures["part"]
         recommender = self.stage.recommender
         for domain, judged in figures["domains"].items():
+            if not judged["users"]:
+                continue
             by_item = {**judged["item_level"], "users": judged["users"]}
             by_tuple = {**judged["tuple_level"], "items_sharing": judged["items_sharing_a_tuple"]}
             levels: tuple[tuple[Level, str, dict[str, Any]], ...] = (
@@ -88,6 +93,8 @@ class Recorder:
                     yield self._row(domain, part, level, metric=metric, value=value, recommender=named)
 
     def _baseline(self, figures: Mapping[str, Any]) -> Iterator[Row]:
+        if not figures["users"]:
+            return
         domain, recommender = self.stage.reads[0], self.stage.recommender
         parts: tuple[Part, ...] = ("validation", "test")
         for part in parts:
