@@ -366,7 +366,9 @@ class NeighbourAnswer(Answer):
     item_id: str
     title: str | None
     semantic_id: SemanticIdParts
-    shared: int = Field(description="How many of the codes, experts and suffix agree, from the first on.")
+    shared: int = Field(
+        description="How many of the codes, experts and suffix agree, from the first on, in the order of `tokens`."
+    )
 
     @classmethod
     def of(cls, neighbour: Neighbour, semantic_id: SemanticId) -> NeighbourAnswer:

@@ -27,7 +27,7 @@ PublishedId: TypeAlias = tuple[str, IntArray]
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An item whose semantic ID begins as another's does, for `shared` of its L + N + 1 parts."""
+    """An item whose semantic ID begins as another's does, for `shared` of its L + N + 1 tokens, in their order."""
 
     entry: CatalogueEntry
     shared: int

@@ -16,7 +16,9 @@ from http_server import running, wait_until_ready
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
+from service.catalogue.store import ItemKey, NewItem
 from service.opening import opened
+from service.semantic_ids import TokenLayout
 from service.settings import Settings
 
 CONTENT = {"title": "the red hammer", "brand": "winter", "categories": ["tools"], "description": "of the old city"}
@@ -72,6 +74,17 @@ def test_items_alike_are_those_that_share_most_of_the_beginning(client: httpx.Cl
         assert [one["shared"] for one in found] == [shared(item) for item in expected]
         assert all(parts(one["semantic_id"]) == values[one["item_id"]] for one in found)
         assert explain(client, f"books/{own}", count=4)["alike"] == found[:4]
+
+
+def test_where_the_expert_comes_first_it_is_the_first_that_is_shared(tmp_path: Path) -> None:
+    layout = TokenLayout(levels=2, codes=4, experts=3, experts_per_item=1, suffixes=4, expert_first=True)
+    store = EmbeddedStore(tmp_path, "dummy", 1, layout)
+    store.finish_seed()
+    items = (("own", (1, 2), 0), ("same codes", (1, 2), 1), ("same expert", (3, 3), 0))
+    store.register([NewItem("films", name, codes, (expert,)) for name, codes, expert in items])
+    found = LiveCatalogue(store).alike(ItemKey("films", "own"), 2)
+    assert [(one.entry.item_id, one.shared) for one in found] == [("same expert", 1), ("same codes", 0)]
+    store.close()
 
 
 def test_an_answer_says_when_the_stored_content_gives_another_id(client: httpx.Client) -> None:
