@@ -34,7 +34,7 @@ class Generations(Starlette):
 
     Parameters
     ----------
-    apps : made by `create_app`, all of one bundle name; the first is current until one is made so
+    apps : made by `create_app`, all of one bundle name; the first is current where none was ever made so
     seconds : how often the store is asked which is current
 
     Raises
@@ -87,6 +87,10 @@ class Generations(Starlette):
 
     async def running(self, stack: AsyncExitStack) -> None:
         """Start every application, and follow the store; all of it ends with the stack."""
+        # Before anything is answered, ready or not: what is registered in another one is lost to the current one.
+        wanted = await self._wanted()
+        if wanted is not None:
+            self._current = wanted
         for app in self._apps.values():
             await stack.enter_async_context(app.router.lifespan_context(app))
         following = asyncio.create_task(self._follow())
@@ -105,6 +109,13 @@ class Generations(Starlette):
 
     async def follow(self) -> None:
         """Look once which generation is current; one that is not ready here yet is waited for."""
+        wanted = await self._wanted()
+        if wanted is not None and wanted != self._current and self._services[wanted].state is State.READY:
+            self._log.info("switched", before=self._current, now=wanted)
+            self._current = wanted
+
+    async def _wanted(self) -> int | None:
+        """Which generation the store says is current; None where none ever was, or the store does not answer."""
         try:
             turns = {
                 generation: await asyncio.to_thread(turn, service.catalogue.store)
@@ -112,11 +123,8 @@ class Generations(Starlette):
             }
         except StoreUnavailable:
             # The catalogues' own followers say so; what was current stays so.
-            return
-        wanted = current_of(turns)
-        if wanted is not None and wanted != self._current and self._services[wanted].state is State.READY:
-            self._log.info("switched", before=self._current, now=wanted)
-            self._current = wanted
+            return None
+        return current_of(turns)
 
 
 class OwnGeneration:

@@ -27,6 +27,7 @@ from pydantic import SecretStr
 from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
+from service import generations
 from service.app import create_app
 from service.bundle.files import Bundle, write_manifest
 from service.catalogue import redis_store
@@ -38,7 +39,7 @@ from service.catalogue.seeding import open_catalogue
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem
 from service.cli.main import build
 from service.client import NotFound, UnitokClient
-from service.errors import ConfigError, NotReady
+from service.errors import ConfigError, NotReady, StoreUnavailable
 from service.generations import PIN, Generations
 from service.settings import Settings
 
@@ -61,11 +62,13 @@ def engine_of(generation: int, name: str = "dummy") -> DummyEngine:
 class Replica:
     """A service of generations 1 and 2 on a place."""
 
-    def __init__(self, place: Place, stack: ExitStack, held: bool = False) -> None:
+    def __init__(
+        self, place: Place, stack: ExitStack, held: bool = False, refresh_seconds: float = 0.02, ready: bool = True
+    ) -> None:
         self.engines = {generation: engine_of(generation, place.name) for generation in (1, 2)}
         if held:
             self.engines[2].text_encoder.go_on.clear()
-        chosen = Settings(refresh_seconds=0.02, drain_seconds=5, store=SecretStr(place.url))
+        chosen = Settings(refresh_seconds=refresh_seconds, drain_seconds=5, store=SecretStr(place.url))
         self.stores = {
             number: open_store(place.url, place.name, number, engine.layout) for number, engine in self.engines.items()
         }
@@ -78,6 +81,8 @@ class Replica:
         ]
         self.app = Generations(apps, chosen.refresh_seconds)
         self.client = stack.enter_context(running(self.app))  # type: ignore[arg-type]
+        if not ready:
+            return
         wait_until_ready(self.client)
         if not held:
             until(lambda: self.ask("GET", "/readyz", 2).status_code == 200)
@@ -206,6 +211,34 @@ def test_a_generation_that_is_not_ready_here_is_waited_for(place: Place) -> None
         assert set(asked) == {1}
         replica.engines[2].text_encoder.go_on.set()
         until(lambda: replica.generation() == 2)
+
+
+def test_a_replica_that_starts_after_a_switch_answers_by_the_current_generation_from_the_first(place: Place) -> None:
+    with ExitStack() as stack:
+        make_current(Replica(place, stack).stores, 2)
+        restarted = Replica(place, stack, held=True, refresh_seconds=60, ready=False)
+        assert restarted.generation() == 2
+        until(lambda: restarted.ask("GET", "/readyz", 1).status_code == 200)
+        assert restarted.ask("GET", "/readyz").status_code == 503, "what is current here is not ready"
+        restarted.engines[2].text_encoder.go_on.set()
+        wait_until_ready(restarted.client)
+        put = restarted.ask("PUT", "/items/films/new", json={"title": "new"})
+        assert (put.status_code, put.json()["generation"]) == (201, 2)
+
+
+def test_a_store_that_does_not_say_which_is_current_leaves_the_first(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(store: CatalogueStore) -> int:
+        raise StoreUnavailable("no answer")
+
+    with ExitStack() as stack:
+        make_current(Replica(place, stack).stores, 2)
+        monkeypatch.setattr(generations, "turn", unreachable)
+        restarted = Replica(place, stack)
+        assert restarted.generation() == 1
+        monkeypatch.undo()
+        until(lambda: restarted.generation() == 2)
 
 
 def test_bundles_that_do_not_belong_together_are_refused(place: Place) -> None:
