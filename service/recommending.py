@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -33,7 +34,7 @@ from service.limits import Limits
 from service.line import Line
 from service.metrics import Metrics
 from service.queries import ItemInput, RecommendQuery
-from service.repeats import merged
+from service.repeats import apart, merged
 from service.searching import Recommendation, Searching, SearchJob
 from service.semantic_ids import IntArray
 
@@ -115,7 +116,8 @@ class Recommending:
         again = (
             [] if query.exclude_history else _again(read, query.allow, [name for name in domains if name in repeats])
         )
-        expected = self._searching.expected(2 if again else 1)
+        groups = apart((_key(entry.item) for entry in again), repeats, beams)
+        expected = self._searching.expected(1 + len(groups))
         if raw:
             expected += self._encoding.expected(len(raw))
         with self._line.enter(1 + len(raw), expected):
@@ -137,13 +139,10 @@ class Recommending:
                 beams=beams,
                 explain=query.explain,
             )
-            jobs = [job]
-            if again:
-                keys = tuple(dict.fromkeys(_key(entry.item) for entry in again))
-                jobs.append(replace(job, allowed=keys, excluded_ids=()))
-            items, *repeated = await self._searching.search(jobs)
+            alone = [replace(job, allowed=group, excluded_ids=(), k=beams) for group in groups]
+            items, *repeated = await self._searching.search([job, *alone])
             if repeated:
-                items = merged(items, repeated[0], repeats, query.k)
+                items = merged(items, list(chain.from_iterable(repeated)), repeats, query.k)
         self._metrics.items("recommended", len(items))
         return Recommendations(tuple(items), unknown)
 

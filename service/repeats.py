@@ -9,11 +9,31 @@ Knows nothing of queues, nor of where items are kept.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+from service.catalogue.store import ItemKey
 from service.searching import Recommendation
+
+
+def apart(keys: Iterable[ItemKey], repeats: Mapping[str, float], beams: int) -> list[tuple[ItemKey, ...]]:
+    """Items of a history in groups to be searched alone, as few as lose none that belongs in the list.
+
+    A search keeps its best by what they score before they gain: right where all of them come out, or all gain alike.
+
+    Parameters
+    ----------
+    keys : of domains that `repeats` names
+    beams : results that a search of a group keeps
+    """
+    distinct = tuple(dict.fromkeys(keys))
+    if len(distinct) <= beams:
+        return [distinct] if distinct else []
+    alike: dict[float, list[ItemKey]] = {}
+    for key in distinct:
+        alike.setdefault(repeats[key.domain], []).append(key)
+    return [tuple(group) for group in alike.values()]
 
 
 def merged(
@@ -23,8 +43,9 @@ def merged(
 
     Parameters
     ----------
-    others, repeated : results that are not of the history, and results that are, each best first
-    repeats : by domain, what the scores of the latter gain; nothing where a domain is not named
+    others : results that are not of the history, best first
+    repeated : results that are, in any order
+    repeats : by domain, what the scores of these gain; nothing where a domain is not named
     """
     raised = sorted((_raised(item, repeats.get(item.domain, 0.0)) for item in repeated), key=_from_the_best)
     return list(islice(heapq.merge(others, raised, key=_from_the_best), k))

@@ -20,6 +20,8 @@ from service.settings import Settings
 NAMES = [f"{domain}-{number}" for domain in ("films", "games") for number in range(20)]
 HISTORY = ["films-0", "films-3", "games-2", "films-3", "films-11", "games-7", "films-19"]
 """Longer than the five items that the recommender reads."""
+BOTH = {"films": -30.0, "games": 30.0}
+"""Gains that put the worst of one domain before the best of the other."""
 
 
 @contextmanager
@@ -86,6 +88,28 @@ def test_repeated_items_gain_what_was_learned(
     for item in found:
         levels = item.get("score_by_level", [{"log_prob": item["score"]}])
         assert sum(level["log_prob"] for level in levels) == pytest.approx(item["score"])
+
+
+@pytest.fixture(scope="module")
+def knowing_both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A service where repeated films and repeated games gain differently."""
+    with serving(tmp_path_factory.mktemp("store"), BOTH) as client:
+        yield client
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 60])
+def test_each_domain_gains_its_own_before_the_best_are_kept(
+    knowing: dict[float, httpx.Client], knowing_both: httpx.Client, k: int
+) -> None:
+    plain = recommended(knowing[0.0], k=60, beam_width=60)
+    for item in plain:
+        item["score"] += BOTH[item["domain"]] if item["item_id"] in HISTORY else 0
+    expected = sorted(plain, key=lambda item: -item["score"])[:k]
+    # Fewer beams than there are items in the history, as many results, and the default.
+    for width in (k, None):
+        found = recommended(knowing_both, k=k, beam_width=width)
+        assert [item["item_id"] for item in found] == [item["item_id"] for item in expected]
+        assert [item["score"] for item in found] == pytest.approx([item["score"] for item in expected])
 
 
 def test_excluded_the_history_stays_away_whatever_was_learned(knowing: dict[float, httpx.Client]) -> None:
