@@ -17,7 +17,7 @@ from service.catalogue.live import Agreement, LiveCatalogue, Reread
 from service.catalogue.live_follower import following
 from service.encoding import Encoding
 from service.engine.engine import Engine
-from service.errors import ModelError, NotReady, UnitokError
+from service.errors import ModelError, NotReady
 from service.explaining import Explaining
 from service.items import ItemContent
 from service.lag import Lag
@@ -181,7 +181,8 @@ class Service:
             started = time.perf_counter()
             try:
                 await check()
-            except UnitokError as error:
+            except Exception as error:
+                # A bug too: the service would say that it is starting for ever, and nobody why.
                 self.checks[name] = f"failed: {error}"
                 self._log.exception("readiness check failed", check=name)
                 return

@@ -10,12 +10,13 @@ from typing import Any
 import httpx
 import pytest
 from dummy_engine import DummyEngine, DummyRecommender
-from http_server import running, wait_until_ready
+from http_server import running, until, wait_until_ready
 
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.store import NewItem
+from service.errors import ModelError
 from service.lifecycle import State
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN
 from service.settings import Settings
@@ -364,6 +365,22 @@ def test_readiness_comes_from_a_real_tokenize_and_recommend(engine: DummyEngine,
         assert len(engine.recommenders[0].histories) == 1
     assert app.state.service.state is State.STOPPING
     store.close()
+
+
+@pytest.mark.parametrize("error", [ModelError("the graph fails"), ValueError("a bug")], ids=["expected", "a bug"])
+def test_a_readiness_check_that_fails_is_said_and_logged(
+    engine: DummyEngine, catalogue: LiveCatalogue, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(texts: list[str]) -> None:
+        raise error
+
+    monkeypatch.setattr(engine.text_encoder, "encode", fail)
+    log: list[Any] = []
+    with running(create_app(Settings(), engine=engine, catalogue=catalogue), log) as client:
+        until(lambda: client.get("/readyz").json()["checks"]["tokenize"] == f"failed: {error}")
+        assert client.get("/readyz").status_code == 503
+    assert [line["check"] for line in log if line["event"] == "readiness check failed"] == ["tokenize"]
+    assert "stopped" in [line["event"] for line in log]
 
 
 def test_metrics_count_phases_batches_and_requests(stocked: httpx.Client) -> None:
