@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.files import Bundle
-from service.bundle.manifest import RecommenderPart
+from service.bundle.manifest import MANIFEST, RecommenderPart
 from service.engine.item_tokenizer import ItemTokenizer, TokenizedItems
 from service.engine.recommender import BeamResult, Recommender
 from service.engine.resident import ResidentIndexes
@@ -21,6 +21,7 @@ from service.engine.sessions import Provider, Runtime
 from service.engine.text_encoder import TextEncoder
 from service.errors import BundleError
 from service.index.trie import TrieArrays
+from service.items import TEXT_RECIPE
 from service.semantic_ids import IntArray, TokenLayout
 
 
@@ -75,14 +76,25 @@ class ItemParts:
 
         Raises
         ------
-        BundleError : a graph has another signature than its part of the manifest says
+        BundleError : a graph has another signature than its part of the manifest says, the two do not fit each other,
+            or the texts are meant to be composed by another recipe than ours
         ProviderUnavailable : the provider is not in this installation
         """
         text, tokenizer = bundle.manifest.text_encoder, bundle.manifest.item_tokenizer
-        return cls(
-            TextEncoder.open(bundle.path(text.model), bundle.path(text.tokenizer), text.max_tokens, runtime),
-            ItemTokenizer.open(bundle.path(tokenizer.model), tokenizer, runtime),
-        )
+        if text.recipe != TEXT_RECIPE:
+            raise BundleError(
+                f"{bundle.folder / MANIFEST}: text_encoder.recipe is {text.recipe!r}, but this version composes texts "
+                f"by {TEXT_RECIPE!r}"
+            )
+        encoder_path, tokenizer_path = bundle.path(text.model), bundle.path(tokenizer.model)
+        encoder = TextEncoder.open(encoder_path, bundle.path(text.tokenizer), text.max_tokens, runtime)
+        item_tokenizer = ItemTokenizer.open(tokenizer_path, tokenizer, runtime)
+        if encoder.width != item_tokenizer.width:
+            raise BundleError(
+                f"{encoder_path}: writes {encoder.width} values a text, but {tokenizer_path} reads embeddings of "
+                f"{item_tokenizer.width}"
+            )
+        return cls(encoder, item_tokenizer)
 
 
 class Engine:
@@ -124,7 +136,7 @@ class Engine:
 
         Raises
         ------
-        BundleError : a graph has another signature than its part of the manifest says
+        BundleError : a graph has another signature than its part of the manifest says, or see `ItemParts.open`
         ProviderUnavailable : the provider is not in this installation
         """
         runtime = Runtime(provider, threads, spin_microseconds=spin_microseconds)

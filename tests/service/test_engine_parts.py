@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_graphs import write_text_encoder
 
-from service.bundle.files import Bundle
+from service.bundle.files import Bundle, hash_files, read_manifest, write_manifest
 from service.bundle.manifest import RecommenderPart
-from service.engine.engine import Engine
+from service.engine.engine import Engine, ItemParts
 from service.engine.recommender import Recommender
 from service.engine.sessions import Runtime
 from service.errors import BundleError, InvalidInput, ModelError
 from service.index.trie import CodeTrie
+from service.items import TEXT_RECIPE
 from service.semantic_ids import TokenLayout
 
 
@@ -103,6 +106,29 @@ def test_an_item_tokenizer_that_is_not_the_layouts_does_not_open(tiny_bundle: Pa
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(BundleError, match=r"writes L, K, N = \(3, 3, 1\), but the manifest says \(4, 3, 1\)"):
         Engine.open(Bundle.open(folder), threads=1)
+
+
+@pytest.mark.parametrize("opens", [Engine.open, lambda bundle: ItemParts.open(bundle, Runtime(threads=1))])
+def test_a_text_encoder_of_another_width_than_the_item_tokenizer_reads_does_not_open(
+    tiny_bundle: Path, tmp_path: Path, opens: Callable[[Bundle], Any]
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    write_text_encoder(folder)
+    manifest = read_manifest(folder)
+    write_manifest(folder, manifest.model_copy(update={"files": hash_files(folder)}))
+    message = r"text_encoder\.onnx: writes 6 values a text, but .*item_tokenizer\.onnx reads embeddings of 24"
+    with pytest.raises(BundleError, match=message):
+        opens(Bundle.open(folder))
+
+
+@pytest.mark.parametrize("opens", [Engine.open, lambda bundle: ItemParts.open(bundle, Runtime(threads=1))])
+def test_texts_of_another_recipe_are_refused(engine: Engine, opens: Callable[[Bundle], Any]) -> None:
+    manifest = engine.bundle.manifest
+    text_encoder = manifest.text_encoder.model_copy(update={"recipe": "title-alone"})
+    other = Bundle(engine.bundle.folder, manifest.model_copy(update={"text_encoder": text_encoder}))
+    with pytest.raises(BundleError, match=rf"text_encoder\.recipe is 'title-alone', but .* by '{TEXT_RECIPE}'"):
+        opens(other)
 
 
 @dataclass
