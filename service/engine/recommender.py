@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import RecommenderPart
+from service.engine.history_tokens import history_tokens
 from service.engine.resident import ResidentIndexes, sent_along
 from service.engine.sessions import Feed, Runtime, Session, Tensor, open_session
-from service.errors import InvalidInput, ModelError
-from service.index.trie import TrieArrays
+from service.errors import BundleError, InvalidInput, ModelError
+from service.index.trie import CodeTrie, TrieArrays
 from service.semantic_ids import IntArray, TokenLayout
 
 
@@ -98,7 +100,7 @@ class Recommender:
         runtime: Runtime,
         resident: ResidentIndexes | None = None,
     ) -> Recommender:
-        """Open the graph and check its signature.
+        """Open the graph, check its signature, and that it has every token of the layout.
 
         Parameters
         ----------
@@ -113,6 +115,8 @@ class Recommender:
         BundleError : the file is not a recommender of this layout
         """
         session = open_session(path, runtime, recommender_inputs(layout.depth), recommender_outputs(layout.depth))
+        # Its index is met once, so it is sent along.
+        cls(part, layout, session, None)._require_tokens()
         return cls(part, layout, session, resident)
 
     def search(  # noqa: PLR0917  the order of docs/architecture.md
@@ -145,6 +149,21 @@ class Recommender:
             raise InvalidInput(f"beams is {beams}, but must be at least 1")
         self._check_history(history, history_mask)
         self._check_index(len(history), index, roots, blocked)
+        found = self._run(history, history_mask, index, roots, blocked, beams)
+        if np.isnan(found["log_prob"]).any():
+            raise ModelError(f"{self._session.path}: output 'log_prob' holds NaN; the weights cannot be used")
+        return BeamResult(found["semantic_id"], found["log_prob"], found["leaf"], found["log_prob_by_level"])
+
+    def _run(  # noqa: PLR0917  as `search`
+        self,
+        history: NDArray[np.int64],
+        history_mask: NDArray[np.int64],
+        index: TrieArrays,
+        roots: IntArray,
+        blocked: IntArray,
+        beams: int,
+    ) -> dict[str, NDArray[Any]]:
+        """Outputs of the graph by name; the arguments are known to be right."""
         if blocked.shape[1] == 0:
             blocked = np.full((len(blocked), 1), -1, dtype=np.int32)
         feeds: dict[str, Feed] = {
@@ -157,10 +176,29 @@ class Recommender:
         }
         for level, children in enumerate(index.fanout):
             feeds[child_slots_name(level)] = np.arange(max(1, children), dtype=np.int32)
-        found = self._session.run(feeds)
-        if np.isnan(found["log_prob"]).any():
-            raise ModelError(f"{self._session.path}: output 'log_prob' holds NaN; the weights cannot be used")
-        return BeamResult(found["semantic_id"], found["log_prob"], found["leaf"], found["log_prob_by_level"])
+        return self._session.run(feeds)
+
+    def _require_tokens(self) -> None:
+        """Refuse a network whose vocabulary is smaller than the layout's, before an item needs the tokens it lacks.
+
+        The graph does not tell how many it has, so it reads and writes the last of each position.
+
+        Raises
+        ------
+        BundleError : it fails on them
+        """
+        last = np.asarray([self.layout.position_sizes], dtype=np.int32) - 1
+        nothing, tokens = np.zeros(1, dtype=np.int32), self.layout.tokens(last)
+        index = CodeTrie.from_tokens(tokens, nothing, nothing, root_count=1).arrays()
+        leading = np.asarray([self.layout.vocabulary - 1]) if self.layout.domains else None
+        history = history_tokens(self.layout, last, np.asarray([0, 1]), 1, leading)
+        try:
+            self._run(history.tokens, history.mask, index, index.roots[None], np.empty((1, 0), dtype=np.int32), 1)
+        except ModelError as error:
+            raise BundleError(
+                f"{self._session.path}: cannot search with the last of the {self.layout.vocabulary} tokens that the "
+                f"manifest's layout and domain_tokens say it has: {error}"
+            ) from error
 
     def _check_history(self, history: NDArray[np.int64], history_mask: NDArray[np.int64]) -> None:
         """Refuse tokens that the network does not have."""

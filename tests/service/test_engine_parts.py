@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,17 @@ def test_weights_that_are_not_numbers_are_a_model_error(engine: Engine, rows: sl
 def test_a_recommender_of_another_depth_does_not_open(engine: Engine) -> None:
     layout = TokenLayout(levels=4, codes=16, experts=3, experts_per_item=1, suffixes=16)
     with pytest.raises(BundleError, match="child_slots_5"):
+        Recommender.open(engine.bundle.path("recommender.onnx"), engine.recommenders[0].part, layout, Runtime())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"suffixes": 17}, {"codes": 17}, {"domains": ("books",)}, {"suffixes": 1, "domains": tuple("abcdefghijklmnop")}],
+    ids=",".join,
+)
+def test_a_recommender_with_fewer_tokens_than_the_layout_does_not_open(engine: Engine, more: dict[str, Any]) -> None:
+    layout = replace(engine.layout, **more)
+    with pytest.raises(BundleError, match=rf"recommender\.onnx: .* the last of the {layout.vocabulary} tokens"):
         Recommender.open(engine.bundle.path("recommender.onnx"), engine.recommenders[0].part, layout, Runtime())
 
 
