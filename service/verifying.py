@@ -40,7 +40,8 @@ def verify(folder: Path, provider: Provider = "cpu", threads: int = 0) -> Iterat
 
     Raises
     ------
-    BundleError : a file is missing or altered, a signature or the catalogue is not as the manifest says
+    BundleError : a file is missing or altered, a signature or the catalogue is not as the manifest says, or the stored
+        sample is none of this bundle
     ModelError : a graph gives another answer than was proven; names the tensor
     """
     bundle = Bundle.open(folder)
@@ -51,9 +52,7 @@ def verify(folder: Path, provider: Provider = "cpu", threads: int = 0) -> Iterat
     catalogue = read_bundle_catalogue(bundle, engine.layout)
     domains = catalogue["domain"].n_unique()
     yield Check("catalogue", f"{len(catalogue)} items in {domains} domains, each with a semantic ID of its own")
-    if SAMPLE not in bundle.manifest.files:
-        raise BundleError(f"{folder}: no {SAMPLE}; `unitok export` writes it, and without it nothing can be compared")
-    sample = ProvenSample.load(bundle.path(SAMPLE))
+    sample = _sample_of(bundle, engine, catalogue)
     yield _check_texts(engine, catalogue, sample)
     yield _check_ids(engine, sample)
     yield from _check_lists(engine, catalogue, sample)
@@ -62,6 +61,37 @@ def verify(folder: Path, provider: Provider = "cpu", threads: int = 0) -> Iterat
 def catalogue_text(title: str | None, item_id: str) -> str:
     """The text that stands for a catalogue's item in the stored sample."""
     return title or item_id
+
+
+def _sample_of(bundle: Bundle, engine: Engine, catalogue: pl.DataFrame) -> ProvenSample:
+    """The stored sample, which fits the bundle and proves something of each of its parts."""
+    if SAMPLE not in bundle.manifest.files:
+        raise BundleError(
+            f"{bundle.folder}: no {SAMPLE}; `unitok export` writes it, and without it nothing can be compared"
+        )
+    path, layout = bundle.path(SAMPLE), engine.layout
+    sizes = {"D": engine.text_encoder.width, "L": layout.levels, "N": layout.experts_per_item, "depth": layout.depth}
+    sample = ProvenSample.load(path, sizes)
+    if sample.text_row.min() < 0 or sample.text_row.max() >= len(catalogue):
+        raise BundleError(f"{path}: text_row holds a row that is not within 0..{len(catalogue) - 1} of the catalogue")
+    names = {recommender.part.name for recommender in engine.recommenders}
+    for array, found, known in (
+        ("recommender", sample.recommender, names),
+        ("domain", sample.domain, set(catalogue["domain"])),
+    ):
+        unknown = sorted(set(found.tolist()) - known)
+        if unknown:
+            raise BundleError(f"{path}: {array} holds {unknown[0]!r}, but the bundle has {sorted(known)}")
+    for recommender in engine.recommenders:
+        name, vocabulary = recommender.part.name, recommender.layout.vocabulary
+        history = sample.history[sample.recommender == name]
+        if not len(history):
+            raise BundleError(
+                f"{path}: recommender holds no {name!r}, so no ranked list of it was proven; export the bundle anew"
+            )
+        if history.min() < 0 or history.max() >= vocabulary:
+            raise BundleError(f"{path}: history holds a token of {name!r} that is not within 0..{vocabulary - 1}")
+    return sample
 
 
 def _check_texts(engine: Engine, catalogue: pl.DataFrame, sample: ProvenSample) -> Check:

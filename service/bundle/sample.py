@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,21 @@ from service.errors import BundleError
 from service.semantic_ids import IntArray
 
 SAMPLE = "verification.npz"
+
+ARRAYS: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
+    "text_row": (np.int64, ("m",)),
+    "text_vector": (np.float32, ("m", "D")),
+    "embedding": (np.float32, ("n", "D")),
+    "codes": (np.int32, ("n", "L")),
+    "experts": (np.int32, ("n", "N")),
+    "recommender": (np.str_, ("H",)),
+    "domain": (np.str_, ("H",)),
+    "history": (np.int64, ("H", "S")),
+    "history_mask": (np.int64, ("H", "S")),
+    "tokens": (np.int32, ("H", "W", "depth")),
+    "log_prob": (np.float32, ("H", "W")),
+}
+"""Type and shape of each; a symbol is one size wherever it stands, N may be 0, and no other."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +73,38 @@ class ProvenSample:
         np.savez_compressed(folder / SAMPLE, **arrays)
 
     @classmethod
-    def load(cls, path: Path) -> ProvenSample:
+    def load(cls, path: Path, sizes: Mapping[str, int] | None = None) -> ProvenSample:
         """Read the file.
+
+        Parameters
+        ----------
+        sizes : what is known of a bundle's, by the symbols of `ARRAYS`
 
         Raises
         ------
-        BundleError : it is not such a file, or an array is missing
+        BundleError : it is not such a file, or an array is missing, or of another type or shape; names it
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(**{each.name: arrays[each.name] for each in fields(cls)})
+                sample = cls(**{each.name: arrays[each.name] for each in fields(cls)})
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
             # An archive can be broken in each of its layers: zip, deflate, and the head of an array.
             raise BundleError(f"{path}: not a file of proven samples: {error}") from error
+        _require_shapes(path, sample, dict(sizes or {}))
+        return sample
+
+
+def _require_shapes(path: Path, sample: ProvenSample, sizes: dict[str, int]) -> None:
+    """Compare every array with `ARRAYS`; a size that is not known is that of the first array that has it."""
+    for name, (dtype, symbols) in ARRAYS.items():
+        array = getattr(sample, name)
+        if not np.issubdtype(array.dtype, dtype) or array.ndim != len(symbols):
+            raise BundleError(
+                f"{path}: {name} is {array.dtype} {list(array.shape)}, but must be {dtype.__name__} "
+                f"[{', '.join(symbols)}]"
+            )
+        for symbol, size in zip(symbols, array.shape, strict=True):
+            if size == 0 and symbol != "N":
+                raise BundleError(f"{path}: {name} has {symbol} = 0, so nothing was proven, but must have at least 1")
+            if size != sizes.setdefault(symbol, size):
+                raise BundleError(f"{path}: {name} has {symbol} = {size}, but must have {sizes[symbol]}")

@@ -13,7 +13,7 @@ import pytest
 
 from service.bundle.files import Bundle, hash_files, write_manifest
 from service.bundle.manifest import SCHEMA_VERSION, Manifest
-from service.bundle.sample import SAMPLE, ProvenSample
+from service.bundle.sample import ARRAYS, SAMPLE, ProvenSample
 from service.catalogue.seeding import read_bundle_catalogue
 from service.errors import BundleError
 
@@ -136,7 +136,14 @@ def broken(whole: bytes, step: int) -> Iterator[bytes]:
 def test_a_broken_file_of_samples_is_an_error_of_ours_whatever_layer_breaks(tmp_path: Path) -> None:
     """Found by opening broken files: deflate, unknown zip methods and encryption raised errors of their own."""
     path = tmp_path / SAMPLE
-    ProvenSample(*(np.arange(6).reshape(2, 3) for _ in range(11))).save(tmp_path)  # type: ignore[arg-type]
+    sizes = dict.fromkeys(("m", "n", "H"), 2) | dict.fromkeys(("D", "L", "N", "S", "W", "depth"), 3)
+    arrays: dict[str, Any] = {
+        name: np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+        for name, (dtype, symbols) in ARRAYS.items()
+        for shape in [[sizes[symbol] for symbol in symbols]]
+    }
+    ProvenSample(**arrays).save(tmp_path)
+    ProvenSample.load(path)
     refused = 0
     for content in broken(path.read_bytes(), 3):
         path.write_bytes(content)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,50 @@ def test_an_answer_that_was_not_proven_names_the_tensor(
     change(ProvenSample.load(bundle / SAMPLE)).save(bundle)
     seal(bundle)
     with pytest.raises(ModelError, match=message):
+        list(verify(bundle, threads=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("text_row", lambda rows: rows + 300, r"holds a row that is not within 0\.\.299 of the catalogue"),
+        ("text_row", lambda rows: rows - 300, r"holds a row that is not within 0\.\.299 of the catalogue"),
+        ("text_row", lambda rows: rows[:, None], r"is int64 \[32, 1\], but must be int64 \[m\]"),
+        ("text_row", lambda rows: rows.astype(np.float64), r"is float64 \[32\], but must be int64 \[m\]"),
+        ("text_vector", lambda vectors: vectors[:, :5], "has D = 5, but must have 24"),
+        ("text_vector", lambda vectors: vectors[:5], "has m = 5, but must have 32"),
+        ("embedding", lambda vectors: vectors[:0], "has n = 0, so nothing was proven"),
+        ("codes", lambda codes: codes[:5], "has n = 5, but must have 64"),
+        ("codes", lambda codes: codes[:, :2], "has L = 2, but must have 3"),
+        ("experts", lambda experts: experts[:, :0], "has N = 0, but must have 1"),
+        ("recommender", lambda names: np.where(np.arange(len(names)), names, "other"), "holds 'other', but the bundle"),
+        ("domain", lambda names: np.where(np.arange(len(names)), names, "other"), "holds 'other', but the bundle has"),
+        ("domain", lambda names: np.zeros(len(names)), r"is float64 \[18\], but must be str_ \[H\]"),
+        ("history", lambda tokens: tokens[:, 0], r"is int64 \[18\], but must be int64 \[H, S\]"),
+        ("history", lambda tokens: tokens + 10**6, r"holds a token of 'recommender' that is not within 0\.\."),
+        ("history_mask", lambda mask: mask[:3], "has H = 3, but must have 18"),
+        ("tokens", lambda tokens: tokens[:, :, :3], "has depth = 3, but must have 5"),
+        ("tokens", lambda tokens: tokens[:, :0], "has W = 0, so nothing was proven"),
+        ("log_prob", lambda scores: scores[:, :2], "has W = 2, but must have 10"),
+    ],
+)
+def test_an_array_that_does_not_fit_the_bundle_is_named(
+    bundle: Path, name: str, change: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    sample = ProvenSample.load(bundle / SAMPLE)
+    changed: dict[str, Any] = {name: change(getattr(sample, name))}
+    replace(sample, **changed).save(bundle)
+    seal(bundle)
+    with pytest.raises(BundleError, match=rf"verification\.npz: {name} {message}"):
+        list(verify(bundle, threads=1))
+
+
+def test_a_recommender_of_which_no_list_was_proven_is_named(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["recommenders"].append(manifest["recommenders"][0] | {"name": "further"})
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"verification\.npz: recommender holds no 'further', so no ranked list"):
         list(verify(bundle, threads=1))
 
 
