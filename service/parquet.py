@@ -1,4 +1,7 @@
-"""What Polars raises for a file that is no Parquet, or a broken one. Knows nothing of what the files hold."""
+"""What Polars raises for a file that is no Parquet, or a broken one. Knows nothing of what the files hold.
+
+Whoever opens a file says `glob=False`, or Polars takes a name with `[`, `*` or `?` for a pattern and reads others.
+"""
 
 from __future__ import annotations
 

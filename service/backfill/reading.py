@@ -86,7 +86,7 @@ def columns_of(path: Path, kind: FileFormat) -> list[str] | None:
         raise InvalidInput(f"{path}: no such file")
     if kind is FileFormat.PARQUET:
         try:
-            return list(pl.read_parquet_schema(path))
+            return list(pl.scan_parquet(path, glob=False).collect_schema())
         except PARQUET_ERRORS as error:
             raise InvalidInput(f"{path}: cannot be read as Parquet: {error}") from error
     if kind is FileFormat.CSV:
@@ -113,7 +113,7 @@ def count_rows(path: Path, kind: FileFormat) -> int | None:
     if kind is not FileFormat.PARQUET:
         return None
     try:
-        rows: int = pl.scan_parquet(path).select(pl.len()).collect().item()
+        rows: int = pl.scan_parquet(path, glob=False).select(pl.len()).collect().item()
     except PARQUET_ERRORS as error:
         raise InvalidInput(f"{path}: cannot be read as Parquet: {error}") from error
     return rows
@@ -147,7 +147,7 @@ def read_records(path: Path, kind: FileFormat, columns: Sequence[str], skip: int
 def _parquet_records(path: Path, columns: Sequence[str], skip: int) -> Iterator[Record]:
     row = skip
     try:
-        frame = pl.scan_parquet(path)
+        frame = pl.scan_parquet(path, glob=False)
         present = set(frame.collect_schema())
         wanted = frame.select(column for column in dict.fromkeys(columns) if column in present).slice(skip)
         for batch in wanted.collect_batches(chunk_size=PARQUET_ROWS, maintain_order=True, lazy=True):

@@ -94,7 +94,8 @@ def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout, rows: int | None 
     path = bundle.path(bundle.manifest.catalogue.path)
     parts = {"codes": layout.levels, "experts": layout.experts_per_item}
     try:
-        frame = pl.read_parquet(path, columns=["domain", "item_id", "title", "codes", "experts", "suffix"], n_rows=rows)
+        columns = ["domain", "item_id", "title", "codes", "experts", "suffix"]
+        frame = pl.read_parquet(path, columns=columns, n_rows=rows, glob=False)
         for column in ("domain", "item_id", "codes", "experts", "suffix"):
             if frame[column].has_nulls():
                 raise BundleError(f"{path}: column {column!r} is null in row {frame[column].is_null().arg_max()}")

@@ -80,15 +80,16 @@ def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
         folder = Path(name)
-        rows = 0
+        rows, parts = 0, []
         for number, items in enumerate(_parts(store)):
-            _frame(items, store.layout, source).write_parquet(folder / f"part-{number:06}.parquet")
+            parts.append(folder / f"part-{number:06}.parquet")
+            _frame(items, store.layout, source).write_parquet(parts[-1])
             rows += len(items)
             advance(len(items))
         whole = folder / "whole.parquet"
-        if rows:
-            parts = pl.scan_parquet(folder / "part-*.parquet")
-            parts.sort("domain", "codes", "experts", "suffix").sink_parquet(whole)
+        if parts:
+            found = pl.scan_parquet(parts, glob=False)
+            found.sort("domain", "codes", "experts", "suffix").sink_parquet(whole)
         else:
             pl.DataFrame(schema=SCHEMA).write_parquet(whole)
         if store.changes(head, 1).lost:
@@ -160,7 +161,7 @@ def _frame(items: list[StoredItem], layout: TokenLayout, source: Source) -> pl.D
 def _read(path: Path, layout: TokenLayout, source: Source) -> pl.DataFrame:
     """Columns row, domain, item_id, packed, title, content, live; sorted by ID, so that groups rise."""
     try:
-        frame = pl.read_parquet(path)
+        frame = pl.read_parquet(path, glob=False)
     except PARQUET_ERRORS as error:
         raise InvalidInput(f"{path}: cannot be read as Parquet: {error}") from None
     for column, kind in SCHEMA.items():

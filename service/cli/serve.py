@@ -83,7 +83,8 @@ def first_item(bundle: Bundle) -> dict[str, str | None]:
     """An item of the bundle to show: a film that everybody knows if it is there, else the first with a title."""
     import polars as pl
 
-    items = pl.scan_parquet(bundle.path(bundle.manifest.catalogue.path)).select("domain", "item_id", "title")
+    path = bundle.path(bundle.manifest.catalogue.path)
+    items = pl.scan_parquet(path, glob=False).select("domain", "item_id", "title")
     known = pl.col("title").str.starts_with("Toy Story").fill_null(value=False)
     found = items.sort(known, pl.col("title").is_not_null(), descending=True, maintain_order=True).head(1).collect()
     return found.row(0, named=True) if len(found) else {"domain": "items", "item_id": "first", "title": "An item"}

@@ -70,6 +70,16 @@ def test_many_parquet_rows_keep_their_order_and_numbers(tmp_path: Path) -> None:
     assert found == [(number + 1, str(number)) for number in range(3_333, 10_000)]
 
 
+def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path: Path) -> None:
+    for name in ("a[1].parquet", "a*.parquet", "a?.parquet", "a1.parquet"):
+        pl.DataFrame({"item_id": [name], name: [1]}).write_parquet(tmp_path / "other")
+        (tmp_path / "other").rename(tmp_path / name)
+    for name in ("a[1].parquet", "a*.parquet", "a?.parquet"):
+        assert columns_of(tmp_path / name, FileFormat.PARQUET) == ["item_id", name]
+        assert count_rows(tmp_path / name, FileFormat.PARQUET) == 1
+        assert fields(list(read_records(tmp_path / name, FileFormat.PARQUET, COLUMNS))) == [{"item_id": name}]
+
+
 def test_a_broken_line_is_one_bad_record_with_its_number(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",

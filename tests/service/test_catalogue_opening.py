@@ -22,6 +22,7 @@ from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store
 from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
+from service.cli.serve import first_item
 from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
 
 
@@ -89,6 +90,14 @@ def test_a_new_store_holds_the_bundles_items_with_their_ids(tmp_path: Path, url:
     again = open_catalogue(url, bundle)
     assert again.status().items == {"films": 32, "books": 1}, "opening again revives nothing"
     again.close()
+
+
+def test_a_bundle_whose_folder_looks_like_a_pattern_is_opened(tmp_path: Path, url: str) -> None:
+    bundle = bundle_of(tmp_path / "bundle[1]", frame_of(ROWS))
+    store = open_catalogue(url, bundle)
+    assert len(everything(store)) == len(ROWS)
+    assert first_item(bundle)["domain"] == ROWS[0][0]
+    store.close()
 
 
 def test_an_interrupted_start_goes_on_where_it_stopped(

@@ -74,9 +74,9 @@ def test_a_copy_holds_the_same_under_the_same_ids(
 ) -> None:
     original, copy = make(one), make(other)
     fill(original)
-    file = tmp_path / "new folder" / "copy.parquet"
+    file = tmp_path / "new [folder]" / "copy[1].parquet"
     assert export_catalogue(original, SOURCE, file) == 302
-    assert [path.name for path in file.parent.iterdir()] == ["copy.parquet"]
+    assert [path.name for path in file.parent.iterdir()] == ["copy[1].parquet"]
     assert import_catalogue(copy, SOURCE, file) == Imported(302, 302, 0)
     assert import_catalogue(copy, SOURCE, file) == Imported(302, 0, 302)
     copy.finish_seed()

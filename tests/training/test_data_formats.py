@@ -232,6 +232,12 @@ def test_every_format_gives_the_same_dataset(write: Callable[[Path], Config], tm
     assert written["position"].to_list() == [0, 1, 2, 0, 1, 2]
 
 
+def test_a_folder_that_looks_like_a_pattern_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "in[1]").mkdir()
+    data = prepared(as_parquet(tmp_path / "in[1]"), tmp_path / "out[1]")
+    assert data.items.to_dicts() == ITEMS
+
+
 def test_positions_come_before_timestamps(tmp_path: Path) -> None:
     rows = [["u", "B01", 2, 10], ["u", "B02", 0, 30], ["u", "B03", 7, 20]]
     config = as_csv(tmp_path) | {

@@ -158,7 +158,7 @@ def write_vectors(folder: Path, dataset: Dataset, vectors: dict[str, NDArray[np.
 
 def test_vectors_computed_elsewhere_come_in_the_order_of_the_items(dataset: Dataset, tmp_path: Path) -> None:
     vectors = vectors_of(dataset)
-    figures = embed_precomputed(dataset, tmp_path / "out", write_vectors(tmp_path / "given", dataset, vectors))
+    figures = embed_precomputed(dataset, tmp_path / "out", write_vectors(tmp_path / "given[1]", dataset, vectors))
     for data in dataset:
         np.testing.assert_array_equal(
             read_vectors(vectors_file(tmp_path / "out", data.name), data.item_ids), vectors[data.name]

@@ -212,6 +212,6 @@ def write_index(folder: Path, summaries: list[DomainSummary]) -> None:
 
 def _read(path: Path) -> pl.DataFrame:
     try:
-        return pl.read_parquet(path)
+        return pl.read_parquet(path, glob=False)
     except PARQUET_ERRORS as error:
         raise ConfigError(f"{path}: is missing or damaged: {error}; prepare anew") from None

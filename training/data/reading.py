@@ -95,11 +95,11 @@ def _read_file(path: Path, kind: Format, collector: Collector, on_bytes: OnBytes
 def _read_parquet(path: Path, collector: Collector) -> None:
     """Take a Parquet file: column by column where the types are ours, else row by row through the converters."""
     try:
-        columns = list(pl.read_parquet_schema(path))
+        columns = list(pl.scan_parquet(path, glob=False).collect_schema())
         if not has_columns(columns, collector):
             return
         wanted = {name: source for name, source in collector.fields.names.items() if source in columns}
-        frame = pl.read_parquet(path, columns=list(dict.fromkeys(wanted.values())))
+        frame = pl.read_parquet(path, columns=list(dict.fromkeys(wanted.values())), glob=False)
     except PARQUET_ERRORS as error:
         broken = "UTF-8" in str(error)
         reason = f"cannot be read as Parquet: {error}"

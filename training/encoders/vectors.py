@@ -104,7 +104,7 @@ def _read_plain(path: Path) -> NDArray[Any]:
 
 def _read_table(path: Path, item_ids: Sequence[str]) -> FloatArray:
     try:
-        table = pl.read_parquet(path, columns=["item_id", "embedding"])
+        table = pl.read_parquet(path, columns=["item_id", "embedding"], glob=False)
     except PARQUET_ERRORS as error:
         raise InvalidInput(f"{path}: not a Parquet file with columns item_id and embedding: {error}") from None
     kind = table.schema["embedding"]

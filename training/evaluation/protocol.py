@@ -77,7 +77,7 @@ class DomainEvaluation:
 
 def catalogue_ids(path: Path) -> dict[str, DomainIds]:
     """IDs of a bundle's catalogue, by domain: columns domain, item_id, codes, experts, suffix."""
-    return ids_of(pl.read_parquet(path, columns=["domain", "item_id", "codes", "experts", "suffix"]))
+    return ids_of(pl.read_parquet(path, columns=["domain", "item_id", "codes", "experts", "suffix"], glob=False))
 
 
 def without_suffixes(values: IntArray) -> IntArray:

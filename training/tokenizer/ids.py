@@ -117,7 +117,7 @@ def read_ids(folder: Path) -> dict[str, DomainIds]:
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; `unitok train-tokenizer` writes it")
     try:
-        return ids_of(pl.read_parquet(path))
+        return ids_of(pl.read_parquet(path, glob=False))
     except BROKEN as error:
         raise ConfigError(f"{path}: not the IDs that `unitok train-tokenizer` writes: {error}") from None
 
