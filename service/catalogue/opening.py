@@ -10,7 +10,7 @@ from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.redis_clients import FORMS, SCHEMES
 from service.catalogue.redis_store import RedisStore
 from service.catalogue.store import CatalogueStore, Generation
-from service.errors import ConfigError
+from service.errors import ConfigError, UnknownGeneration
 from service.semantic_ids import TokenLayout
 
 
@@ -62,3 +62,21 @@ def open_bundle_store(url: str, bundle: Bundle, *, serving: bool = False) -> Cat
     manifest = bundle.manifest
     layout = manifest.token_layout(manifest.recommenders[0])
     return open_store(url, manifest.name, manifest.generation, layout, serving=serving)
+
+
+def open_existing_store(url: str, bundle: Bundle) -> CatalogueStore:
+    """`open_bundle_store` for who looks at what is there, and so makes no store where a URL is mistyped.
+
+    Raises
+    ------
+    UnknownGeneration : the place holds nothing of the bundle's generation; the message names what it holds
+    """
+    wanted, folder = f"{bundle.manifest.name}:{bundle.manifest.generation}", _folder(url)
+    there = [f"{each.bundle}:{each.number}" for each in stored_generations(url)]
+    if wanted not in there:
+        where = "the store" if folder is None else f"the embedded store {folder.absolute()}"
+        raise UnknownGeneration(
+            f"{where} holds no catalogue of {wanted}, but {', '.join(there) or 'nothing'}; give the --store and the "
+            "--bundle of one that was filled, as `unitok catalogue status` shows it"
+        )
+    return open_bundle_store(url, bundle)

@@ -15,7 +15,7 @@ import polars as pl
 
 from service.catalogue.content import is_content
 from service.catalogue.store import MAX_NAME_BYTES, CatalogueStore, Outcome, StoredItem
-from service.errors import InvalidInput, StoreUnavailable
+from service.errors import GenerationIncomplete, InvalidInput, StoreUnavailable
 from service.id_columns import BadList, from_lists, to_lists
 from service.parquet import PARQUET_ERRORS
 from service.semantic_ids import TokenLayout
@@ -74,8 +74,15 @@ def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance:
 
     Raises
     ------
+    GenerationIncomplete : the store was never filled, or not to the end; what was at `path` is still there
     StoreUnavailable : the store does not answer, or was emptied meanwhile; what was at `path` is still there
     """
+    if not store.seeded():
+        said = store.status()
+        raise GenerationIncomplete(
+            f"{said.where}: the catalogue of {said.generation} is not complete, so {path} is left as it was; export "
+            "from a store that was filled, or let `unitok serve`, or an import that broke off, fill this one first"
+        )
     head = store.head()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:

@@ -49,17 +49,18 @@ class Opened:
 
 
 @contextmanager
-def opened(bundle: Path | None, store: str | None) -> Iterator[Opened]:
-    """Open what the options and the settings name, and close the store at the end."""
+def opened(bundle: Path | None, store: str | None, *, new: bool = False) -> Iterator[Opened]:
+    """Open what the options and the settings name, a `new` store only where that is meant; close it at the end."""
     from contextlib import closing
 
     from service.bundle.files import Bundle
-    from service.catalogue.opening import open_bundle_store
+    from service.catalogue.opening import open_bundle_store, open_existing_store
     from service.settings import read_settings
 
     settings = read_settings(bundle=bundle, store=store)
     found = Bundle.open(settings.bundle)
-    with closing(open_bundle_store(settings.store.get_secret_value(), found)) as catalogue:
+    open_one = open_bundle_store if new else open_existing_store
+    with closing(open_one(settings.store.get_secret_value(), found)) as catalogue:
         yield Opened(settings, found, catalogue)
 
 
@@ -210,7 +211,7 @@ def import_items(
     from service.catalogue.transfer import import_catalogue
     from service.progress import progress
 
-    with opened(bundle, store) as on, progress("import", None) as advance:
+    with opened(bundle, store, new=True) as on, progress("import", None) as advance:
         done = import_catalogue(on.catalogue, on.source, file, advance)
         if not on.catalogue.seeded():
             seed_from(on.bundle, on.catalogue)

@@ -36,7 +36,7 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
     from service.bundle.files import Bundle
     from service.catalogue.carrying import carry as carry_items
     from service.catalogue.current import current_of, turn
-    from service.catalogue.opening import open_bundle_store
+    from service.catalogue.opening import open_existing_store
     from service.catalogue.seeding import open_catalogue
     from service.progress import progress
     from service.settings import read_settings
@@ -47,7 +47,7 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
     _check_same(before.name, now.name)
     ids_of = ids_of_bundle(opened, settings)
     with (
-        closing(open_bundle_store(url, left)) as source,
+        closing(open_existing_store(url, left)) as source,
         closing(open_catalogue(url, opened)) as target,
         progress("carry", sum(source.totals().items.values())) as advance,
     ):
@@ -74,14 +74,14 @@ def compare(
 
     from service.bundle.files import Bundle
     from service.catalogue.carrying import moves
-    from service.catalogue.opening import open_bundle_store
+    from service.catalogue.opening import open_existing_store
     from service.settings import read_settings
 
     settings = read_settings(bundle=bundle, store=store)
     url = settings.store.get_secret_value()
     bundles = [Bundle.open(old), Bundle.open(settings.bundle)]
     with ExitStack() as stack:
-        stores = [stack.enter_context(closing(open_bundle_store(url, each))) for each in bundles]
+        stores = [stack.enter_context(closing(open_existing_store(url, each))) for each in bundles]
         found = moves(*stores)
     report: dict[str, Any] = asdict(found)
     report["share_moved"] = round(found.moved / found.common, 4) if found.common else None

@@ -24,7 +24,7 @@ from service.catalogue.seeding import open_catalogue
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
 from service.catalogue.transfer import Imported, Source, export_catalogue, import_catalogue
 from service.cli.main import build
-from service.errors import InvalidInput, StoreUnavailable
+from service.errors import GenerationIncomplete, InvalidInput, StoreUnavailable, UnknownGeneration
 from service.semantic_ids import TokenLayout
 
 LAYOUT = TokenLayout(levels=7, codes=256, experts=4, experts_per_item=1, suffixes=64)  # 64 bits: the sign bit is used
@@ -102,9 +102,21 @@ def test_ids_without_an_expert_are_carried_too(tmp_path: Path) -> None:
 
 
 def test_an_empty_catalogue_is_carried_too(make: Callable[[str], CatalogueStore], tmp_path: Path) -> None:
-    file = tmp_path / "none.parquet"
-    assert export_catalogue(make("embedded"), SOURCE, file) == 0
+    file, store = tmp_path / "none.parquet", make("embedded")
+    store.finish_seed()
+    assert export_catalogue(store, SOURCE, file) == 0
     assert import_catalogue(make("redis"), SOURCE, file) == Imported(0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ["embedded", "redis"])
+def test_a_store_that_was_never_filled_replaces_no_export(
+    make: Callable[[str], CatalogueStore], tmp_path: Path, kind: str
+) -> None:
+    file = tmp_path / "copy.parquet"
+    file.write_bytes(b"the last good one")
+    with pytest.raises(GenerationIncomplete, match=r"carried-\d+:3 is not complete, so .*copy\.parquet is left"):
+        export_catalogue(make(kind), SOURCE, file)
+    assert file.read_bytes() == b"the last good one"
 
 
 @pytest.mark.parametrize("kind", ["embedded", "redis"])
@@ -260,6 +272,22 @@ def test_the_commands_copy_prove_and_mend(bundle: Bundle, tmp_path: Path) -> Non
     assert [finding["what"] for finding in one("repair")] == [finding["what"] for finding in findings]
     assert one("verify")["findings"] == []
     store.close()
+
+
+@pytest.mark.parametrize("words", [["export", "copy.parquet"], ["verify"], ["repair"], ["compare", "--from", "tiny"]])
+def test_who_looks_makes_no_store(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    open_store("embedded:there", "other", 1, LAYOUT).close()
+    for folder, holds in (("there", "other:1"), ("typo", "nothing")):
+        options = ["--store", f"embedded:{folder}", "--bundle", "tiny"]
+        result = CliRunner().invoke(build(), ["catalogue", *words, *options])
+        assert isinstance(result.exception, UnknownGeneration)
+        assert f"{folder} holds no catalogue of {bundle.manifest.name}:" in str(result.exception)
+        assert f"but {holds};" in str(result.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "tiny"]
+    assert len(list((tmp_path / "there").glob("*.sqlite3"))) == 1
 
 
 def test_an_empty_place_holds_nothing(bundle: Bundle, tmp_path: Path) -> None:
