@@ -20,6 +20,7 @@ from typing import IO, Any, cast
 import orjson
 import polars as pl
 
+from service.backfill.csv_lines import CsvLines
 from service.errors import InvalidInput
 from service.parquet import PARQUET_ERRORS
 
@@ -161,14 +162,15 @@ def _parquet_records(path: Path, columns: Sequence[str], skip: int) -> Iterator[
 def _csv_records(raw: IO[bytes]) -> Iterator[Record]:
     """RFC 4180 with a header line; blank lines are passed over."""
     with _text(raw) as lines:
-        reader = csv.reader(lines, strict=True)
+        taken = CsvLines(lines)
+        reader = csv.reader(taken, strict=True)
         header = next(reader)
         while True:
-            row = reader.line_num + 1
+            row = taken.begin()
             try:
                 values = next(reader, None)
             except csv.Error as error:
-                yield Record(row, {}, f"{error}; a quote inside quotes is written twice in CSV")
+                yield Record(row, {}, taken.pass_over(error))
                 continue
             if values is None:
                 return

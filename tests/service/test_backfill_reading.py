@@ -121,6 +121,37 @@ def test_csv_quotes_span_lines_and_bad_rows_are_numbered(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize(("rows", "reason"), [(300, "before the file ends"), (20_000, "within 131072 characters")])
+def test_a_quote_that_is_never_closed_costs_one_line(tmp_path: Path, rows: int, reason: str) -> None:
+    lines = ["item_id,title", *(f"i{n},Book number {n}" for n in range(2, rows + 1))]
+    lines[9] = 'i10,"Book number 10'
+    path = write(tmp_path / "a.csv", "\n".join(lines).encode())
+    found = list(read_records(path, FileFormat.CSV, COLUMNS))
+    assert [record.row for record in found] == list(range(2, rows + 1))
+    (bad,) = (record for record in found if record.broken)
+    assert (bad.row, bad.broken) == (
+        10,
+        f"a quote is opened, but not closed {reason}; close it (reading went on at the next line)",
+    )
+    assert all(record.fields["item_id"] == f"i{record.row}" for record in found if record is not bad)
+    assert list(read_records(path, FileFormat.CSV, COLUMNS, skip=8)) == found[8:]
+
+
+def test_lines_that_a_misplaced_quote_costs_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b'item_id,title\na,"one\nb,two\nc,"three"\nd,four\n')
+    broken, last = read_records(path, FileFormat.CSV, COLUMNS)
+    assert broken.row == 2
+    assert (broken.broken or "").endswith("in CSV; lines 2 to 4 were read as one record and are passed over")
+    assert last == Record(5, {"item_id": "d", "title": "four"})
+
+
+def test_a_field_that_is_too_long_is_not_told_of_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", b"item_id,title\na," + b"long " * 30_000 + b"\nb,short\n")
+    long, short = read_records(path, FileFormat.CSV, COLUMNS)
+    assert long == Record(2, {}, "has a field of more than 131072 characters; bring it as Parquet or JSON lines")
+    assert short == Record(3, {"item_id": "b", "title": "short"})
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
 def test_a_file_cut_off_is_an_error_after_its_records(tmp_path: Path, name: str) -> None:
     content = b"item_id\n" + b"x\n" * 50_000 if name.endswith("csv") else b'{"item_id": "x"}\n' * 50_000

@@ -115,6 +115,14 @@ CASES: dict[str, Case] = {
     "no item id": ({"items": GOOD_ITEMS + ",Delta,4\n"}, Kind.MISSING_VALUE, "items.csv", 5, "item_id", "empty"),
     "too few fields": ({"log": GOOD_LOG + "u,a\n"}, Kind.MALFORMED_LINE, "log.csv", 7, None, "2 fields"),
     "open quote": ({"log": GOOD_LOG + 'u,"a,9,5\n'}, Kind.MALFORMED_LINE, "log.csv", 7, None, "unexpected end of data"),
+    "quote open over lines": (
+        {"log": GOOD_LOG + 'u,"a,9,5\nu,b,9,5\n'},
+        Kind.MALFORMED_LINE,
+        "log.csv",
+        7,
+        None,
+        "lines 7 to 8 were read as one record",
+    ),
     "stray quote": ({"log": GOOD_LOG + 'u,"a"b,9,5\n'}, Kind.MALFORMED_LINE, "log.csv", 7, None, "quote"),
     "short history": (
         {"log": GOOD_LOG + "w,a,9,5\nw,b,9,5\n"},

@@ -87,6 +87,8 @@ def csv_records(path: Path, collector: Collector, on_bytes: OnBytes) -> Iterator
             break
         except csv.Error as error:
             reason = f"{error}; a quote inside quotes is written twice in CSV"
+            if numbered.number > first:
+                reason += f"; lines {first} to {numbered.number} were read as one record and are dropped"
             collector.reject(Kind.MALFORMED_LINE, first, reason)
             continue
         if numbered.broken is not None:
