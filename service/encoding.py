@@ -18,14 +18,12 @@ from service.batching import Batcher
 from service.engine.engine import EncodesTexts, TokenizesItems
 from service.errors import InvalidInput, below
 from service.items import compose_text
+from service.limits import MOST_MAGNITUDE
 from service.metrics import Metrics
 from service.pace import Expected
 from service.queries import ItemInput
 from service.semantic_ids import IntArray
 from service.token_space import TokenSpace
-
-MOST_MAGNITUDE = 1e6
-"""Of a number in an embedding; what is far larger overflows on its way through the tokenizer."""
 
 AT_ONCE_CHARACTERS = 1_000
 """Text whose tokens the event loop counts itself, in a third of a millisecond. More goes to another thread, and waits

@@ -20,6 +20,8 @@ CATEGORIES = 100
 """Categories of one item."""
 EMBEDDING_WIDTH = 65_536
 """Numbers of one embedding."""
+MOST_MAGNITUDE = 1e6
+"""Of a number in an embedding; what is far larger overflows on its way through the tokenizer."""
 HISTORY = 10_000
 """Entries of a history; recommenders read the most recent ones."""
 REFERENCES = 100_000

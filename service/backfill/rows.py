@@ -1,6 +1,6 @@
 """From a record of a file to an item, or to what is wrong with it, field by field.
 
-Text is taken as it is, as over HTTP. Knows nothing of files, networks or stores.
+Text is taken as it is, as over HTTP. Knows nothing of files, networks or how stores keep what they are given.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.backfill.reading import Record
+from service.catalogue.store import MAX_NAME_BYTES
 from service.errors import ConfigError
 from service.items import ItemContent, compose_text
-from service.limits import ITEM_ID_PATTERN
+from service.limits import ITEM_ID_PATTERN, MOST_MAGNITUDE
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
 FIELDS = ("item_id", *TEXT_FIELDS, "price", "embedding")
@@ -100,6 +101,8 @@ class RowReader:
                 values[name] = self._converted(name, record.fields.get(source))
             except _BadField as bad:
                 return Rejection(bad.kind, record.row, source, str(bad))
+            except RecursionError:
+                return Rejection(Kind.BAD_VALUE, record.row, source, "is nested too deeply to be read")
         content = ItemContent(
             title=values.get("title"),
             brand=values.get("brand"),
@@ -182,6 +185,11 @@ def _item_id(value: Any) -> str:
             f"{_shown(text)} has {len(text)} characters, some of them perhaps control characters; at most 256 others "
             "are allowed",
         )
+    size = len(text.encode("utf-8"))
+    if size > MAX_NAME_BYTES:
+        raise _BadField(
+            Kind.BAD_ITEM_ID, f"{_shown(text)} has {size} bytes in UTF-8, but at most {MAX_NAME_BYTES} are allowed"
+        )
     return text
 
 
@@ -201,6 +209,8 @@ def _price(value: Any) -> float | None:
         price = float(value)
     except (TypeError, ValueError):
         raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is no number") from None
+    except OverflowError:
+        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is larger than a 64-bit float can be") from None
     return price if np.isfinite(price) else None
 
 
@@ -210,15 +220,17 @@ def _embedding(value: Any, width: int) -> NDArray[np.float32] | None:
         return None
     try:
         numbers = json.loads(value) if isinstance(value, str) else value
-        with np.errstate(over="ignore"):
-            vector = np.asarray(numbers, dtype=np.float64).astype(np.float32)
+        vector = np.asarray(numbers, dtype=np.float64)
     except (TypeError, ValueError):
         raise _BadField(Kind.BAD_EMBEDDING, f"{_shown(value)} is no list of numbers") from None
+    except OverflowError:
+        raise _BadField(Kind.BAD_EMBEDDING, f"{_shown(value)} has a number larger than a 64-bit float can be") from None
     if vector.shape != (width,):
         raise _BadField(
             Kind.BAD_EMBEDDING, f"has shape {list(vector.shape)}, but the bundle's embeddings have [{width}]"
         )
-    broken = np.flatnonzero(~np.isfinite(vector))
-    if broken.size:
-        raise _BadField(Kind.BAD_EMBEDDING, f"number {broken[0] + 1} of {width} is not finite as a 32-bit float")
-    return vector
+    wrong = np.flatnonzero(~(np.abs(vector) <= MOST_MAGNITUDE))
+    if wrong.size:
+        found = f"number {wrong[0] + 1} of {width} is {vector[wrong[0]]:g}"
+        raise _BadField(Kind.BAD_EMBEDDING, f"{found}, but must lie within +-{MOST_MAGNITUDE:g}")
+    return vector.astype(np.float32)

@@ -63,6 +63,13 @@ def test_an_embedding_stands_in_for_text(embedding: Any) -> None:
     assert row.embedding.tolist() == [1, 2.5, -3]
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     ("fields", "kind", "field", "reason"),
     [
@@ -80,6 +87,14 @@ def test_an_embedding_stands_in_for_text(embedding: Any) -> None:
         ({"item_id": "a", "embedding": [1, 2]}, Kind.BAD_EMBEDDING, "embedding", r"shape [2], but the bundle's"),
         ({"item_id": "a", "embedding": [1, 2, math.nan]}, Kind.BAD_EMBEDDING, "embedding", "number 3 of 3"),
         ({"item_id": "a", "embedding": [1e300, 2, 3]}, Kind.BAD_EMBEDDING, "embedding", "number 1 of 3"),
+        ({"item_id": "a", "embedding": [1, -2e6, 3]}, Kind.BAD_EMBEDDING, "embedding", "-2e+06, but must lie within"),
+        ({"item_id": "a", "embedding": [10**400, 2, 3]}, Kind.BAD_EMBEDDING, "embedding", "larger than a 64-bit"),
+        ({"item_id": "a", "embedding": "[" * 100_000}, Kind.BAD_VALUE, "embedding", "nested too deeply"),
+        ({"item_id": "a", "title": nested(100_000)}, Kind.BAD_VALUE, "title", "nested too deeply"),
+        ({"item_id": "a", "title": "T", "categories": nested(100_000)}, Kind.BAD_VALUE, "categories", "nested"),
+        ({"item_id": "a", "title": "T", "price": nested(100_000)}, Kind.BAD_VALUE, "price", "nested too deeply"),
+        ({"item_id": "a", "title": "T", "price": 10**400}, Kind.BAD_VALUE, "price", "larger than a 64-bit float"),
+        ({"item_id": "\u65e5" * 171, "title": "T"}, Kind.BAD_ITEM_ID, "item_id", "513 bytes in UTF-8, but at most 512"),
         ({"item_id": "a", "embedding": [[1, 2, 3]]}, Kind.BAD_EMBEDDING, "embedding", "shape [1, 3]"),
         ({"item_id": "a", "embedding": [[1], [2, 3]]}, Kind.BAD_EMBEDDING, "embedding", "no list of numbers"),
         ({"item_id": "a", "embedding": ["x", 2, 3]}, Kind.BAD_EMBEDDING, "embedding", "no list of numbers"),
