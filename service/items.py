@@ -7,7 +7,7 @@ the manifest records its name. Knows nothing of encoders.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 TEXT_RECIPE = "title-brand-categories-description600"
@@ -28,6 +28,11 @@ class ItemContent:
     categories: tuple[str, ...] = ()
     description: str | None = None
     price: float | None = None
+
+
+def distinct_categories(names: Iterable[str]) -> tuple[str, ...]:
+    """Categories as every way in takes them: whitespace folded, empty ones and repetitions left out, as in training."""
+    return tuple(dict.fromkeys(filter(None, (" ".join(name.split()) for name in names))))
 
 
 def compose_text(content: ItemContent) -> str:

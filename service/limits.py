@@ -83,10 +83,11 @@ class Limits:
             ("title", content.title),
             ("brand", content.brand),
             ("description", content.description),
-            *((f"categories[{position}]", category) for position, category in enumerate(content.categories)),
+            *(("categories", category) for category in content.categories),
         ]
         for name, text in texts:
             if text is not None and len(text) > self.text_characters:
+                what = "an entry has" if name == "categories" else "has"
                 raise LimitExceeded(
-                    f"has {len(text)} characters, but at most {self.text_characters} are allowed", below(field, name)
+                    f"{what} {len(text)} characters, but at most {self.text_characters} are allowed", below(field, name)
                 )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service import limits
 from service.catalogue.store import ItemKey
 from service.errors import InvalidInput
-from service.items import ItemContent
+from service.items import ItemContent, distinct_categories
 from service.queries import ItemInput, RecommendQuery
 from service.semantic_ids import SemanticId
 
@@ -91,7 +91,10 @@ class Content(Body):
     title: Text | None = Field(default=None, examples=["Toy Story"])
     brand: Text | None = Field(default=None, description="Maker: a brand, a director, an author.")
     categories: list[Text] | None = Field(
-        default=None, max_length=limits.CATEGORIES, examples=[["Animation", "Comedy"]]
+        default=None,
+        max_length=limits.CATEGORIES,
+        description="Empty ones and repetitions are left out.",
+        examples=[["Animation", "Comedy"]],
     )
     description: Text | None = Field(default=None, description="The first 600 characters are read.")
     price: float | None = Field(default=None, ge=0, description="Stored, but not read by the tokenizer.")
@@ -104,7 +107,8 @@ class Content(Body):
 
     def item_input(self, domain: str, item_id: str | None) -> ItemInput:
         """As the operations take it."""
-        content = ItemContent(self.title, self.brand, tuple(self.categories or ()), self.description, self.price)
+        categories = distinct_categories(self.categories or ())
+        content = ItemContent(self.title, self.brand, categories, self.description, self.price)
         embedding = None if self.embedding is None else np.asarray(self.embedding, dtype=np.float64)
         return ItemInput(domain, item_id, content, embedding)
 

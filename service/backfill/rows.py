@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.backfill.reading import Record
 from service.catalogue.store import MAX_NAME_BYTES
 from service.errors import ConfigError
-from service.items import ItemContent, compose_text
+from service.items import ItemContent, compose_text, distinct_categories
 from service.limits import ITEM_ID_PATTERN, MOST_MAGNITUDE
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
@@ -121,7 +121,7 @@ class RowReader:
         if name == "item_id":
             return _item_id(value)
         if name == "categories":
-            return tuple(dict.fromkeys(_categories(value)))
+            return distinct_categories(_categories(value))
         if name == "price":
             return _price(value)
         if name == "embedding":
@@ -197,9 +197,9 @@ def _categories(value: Any) -> Iterator[str]:
     """Names in a list, in lists in a list (paths in a tree), or in one string with separators."""
     if isinstance(value, list):
         for part in value:
-            yield from _categories(part) if isinstance(part, list) else filter(None, [(_text(part) or "").strip()])
+            yield from _categories(part) if isinstance(part, list) else [_text(part) or ""]
     else:
-        yield from filter(None, (name.strip() for name in (_text(value) or "").split(CATEGORY_SEPARATOR)))
+        yield from (_text(value) or "").split(CATEGORY_SEPARATOR)
 
 
 def _price(value: Any) -> float | None:

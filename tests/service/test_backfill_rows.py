@@ -11,6 +11,7 @@ import pytest
 from service.backfill.reading import Record
 from service.backfill.rows import Kind, Rejection, Row, RowReader, read_mapping
 from service.errors import ConfigError
+from service.schemas import ItemToTokenize
 
 READER = RowReader(read_mapping([]), width=3)
 
@@ -48,6 +49,13 @@ def test_every_field_is_read() -> None:
 )
 def test_categories_come_in_many_shapes(categories: Any, expected: tuple[str, ...]) -> None:
     assert read(item_id="a", title="T", categories=categories).content.categories == expected
+
+
+def test_a_file_and_a_request_give_the_same_content() -> None:
+    fields = {"item_id": "a", "title": " T ", "categories": ["x ", "", "y  z", "x", "y z"], "description": "D"}
+    asked = ItemToTokenize.model_validate({"domain": "d", **fields}).item_input("d", "a")
+    assert read(**fields).content == asked.content
+    assert asked.content.categories == ("x", "y z")
 
 
 def test_numbers_and_lists_are_read_as_text() -> None:

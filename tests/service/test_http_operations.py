@@ -96,6 +96,13 @@ def test_an_embedding_stands_in_for_the_text(client: httpx.Client) -> None:
     assert with_text == answer
 
 
+def test_categories_that_repeat_or_are_empty_change_no_id(client: httpx.Client) -> None:
+    lists = [["Toys", "Kids"], ["Toys", " Kids", "", "Toys"]]
+    items = [{"domain": "d", "title": "A thing", "categories": categories} for categories in lists]
+    one, other = client.post("/tokenize", json={"items": items}).json()["items"]
+    assert one == other
+
+
 def test_a_batch_gives_what_its_singles_give(client: httpx.Client) -> None:
     items = [{"domain": "d", "item_id": str(number), "title": "word " * (number % 9 + 1)} for number in range(40)]
     batch = client.post("/tokenize", json={"items": items}).json()["items"]

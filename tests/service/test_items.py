@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service.items import ItemContent, compose_text, content_hash
+from service.items import ItemContent, compose_text, content_hash, distinct_categories
 
 
 def test_fields_are_joined_in_order_and_whitespace_folded() -> None:
@@ -13,6 +13,14 @@ def test_fields_are_joined_in_order_and_whitespace_folded() -> None:
 def test_absent_fields_leave_no_trace() -> None:
     assert compose_text(ItemContent(categories=("Home",))) == "Home"
     assert compose_text(ItemContent(title="   ")) == ""
+
+
+def test_categories_are_distinct_and_not_empty() -> None:
+    assert distinct_categories([" Toys ", "", "Kids", "Toys", "\t", "Garden  tools", "Garden tools"]) == (
+        "Toys",
+        "Kids",
+        "Garden tools",
+    )
 
 
 def test_only_the_first_600_characters_of_a_description_count() -> None:
