@@ -130,6 +130,19 @@ def new_key(name: str, scopes: Sequence[KeyScope], items_per_second: float | Non
     return NewKey(secret, entry)
 
 
+def key_to_send(text: str, where: str) -> str:
+    """A key as a header can carry it; spaces and line ends around it, as of a mounted file, are not part of it.
+
+    Raises
+    ------
+    ConfigError : it is none; the message does not repeat it
+    """
+    key = text.strip()
+    if not key or not key.isascii() or not key.isprintable():
+        raise ConfigError(f"{where}: an API key is letters, digits and signs of ASCII, as `unitok keys new` prints it")
+    return key
+
+
 def digest_of(secret: str) -> bytes:
     """What is kept of a key."""
     return hashlib.sha256(secret.encode("utf-8")).digest()

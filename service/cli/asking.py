@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from service.access import key_to_send
 from service.errors import InvalidInput, UnitokError
 from service.lifecycle import Service
 from service.logs import configure_logs
@@ -29,13 +30,14 @@ def ask_server(url: str, path: str, body: dict[str, Any], key: SecretStr | None 
     Raises
     ------
     InvalidInput : the URL is not one of HTTP
+    ConfigError : the key can be in no header
     UnitokError : the server does not answer, or says what is wrong
     """
     if not url.startswith(("http://", "https://")):
         raise InvalidInput(f"server URL {url!r} must start with http:// or https://")
     headers = {"Content-Type": "application/json"}
     if key is not None:
-        headers["Authorization"] = f"Bearer {key.get_secret_value()}"
+        headers["Authorization"] = f"Bearer {key_to_send(key.get_secret_value(), 'UNITOK_API_KEY')}"
     request = urllib.request.Request(  # noqa: S310 - the scheme has been checked
         url.rstrip("/") + path, json.dumps(body).encode(), headers, method="POST"
     )

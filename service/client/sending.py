@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 
+from service.access import key_to_send
 from service.client.calls import Call
 from service.client.errors import Unreachable
 from service.client.retrying import Patience, RetryPolicy, read_retry_after
@@ -29,12 +30,13 @@ def connection(base_url: str, api_key: str | None, generation: int | None, timeo
     Raises
     ------
     ValueError : the address is not one of HTTP
+    ConfigError : the key can be in no header
     """
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"address {base_url!r} must start with http:// or https://")
     headers = {"Accept": "application/json"}
     if api_key is not None:
-        headers["Authorization"] = f"Bearer {api_key}"
+        headers["Authorization"] = f"Bearer {key_to_send(api_key, 'api_key')}"
     if generation is not None:
         headers["X-Unitok-Generation"] = str(generation)
     return {"base_url": base_url, "headers": headers, "timeout": timeout_seconds}

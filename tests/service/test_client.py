@@ -39,6 +39,7 @@ from service.client import (
     calls,
 )
 from service.client.retrying import Patience, read_retry_after
+from service.errors import ConfigError
 from service.problems import Problem
 from service.settings import Settings
 
@@ -244,6 +245,19 @@ def test_the_key_is_sent_and_a_refusal_does_not_repeat_it(run: Run) -> None:
             run(script.address, "domains", api_key="utk_secret")
         assert script.asked[0].headers["Authorization"] == "Bearer utk_secret"
         assert "secret" not in str(caught.value)
+
+
+def test_the_end_of_a_line_is_no_part_of_a_key(run: Run) -> None:
+    with scripted(Prepared(200, '{"bundle": "b", "generation": 1, "domains": []}')) as script:
+        run(script.address, "domains", api_key="utk_secret\n")
+        assert script.asked[0].headers["Authorization"] == "Bearer utk_secret"
+
+
+@pytest.mark.parametrize("key", ["utk_secret\u20ac", "utk_secr\net", "utk_secret\x7f", "\n"])
+def test_what_no_header_can_carry_is_refused_and_not_repeated(run: Run, key: str) -> None:
+    with pytest.raises(ConfigError, match=r"^api_key: an API key is letters") as caught:
+        run("http://127.0.0.1:1", "domains", api_key=key)
+    assert "utk_" not in str(caught.value)
 
 
 def test_only_fields_that_were_given_are_sent(run: Run) -> None:
