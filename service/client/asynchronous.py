@@ -141,7 +141,7 @@ class AsyncUnitokClient:
         while True:
             try:
                 response = await self._http.request(**sending.request)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 pause: float | None = sending.pause_after_break(error)
             else:
                 pause = sending.pause_after_answer(response)

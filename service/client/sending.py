@@ -32,8 +32,12 @@ def connection(base_url: str, api_key: str | None, generation: int | None, timeo
     ValueError : the address is not one of HTTP
     ConfigError : the key can be in no header
     """
-    if not base_url.startswith(("http://", "https://")):
-        raise ValueError(f"address {base_url!r} must start with http:// or https://")
+    try:
+        right = base_url.startswith(("http://", "https://")) and bool(httpx.URL(base_url).host)
+    except httpx.InvalidURL:
+        right = False
+    if not right:
+        raise ValueError(f"address {base_url!r} must be http://HOST[:PORT] or https://HOST[:PORT]")
     headers = {"Accept": "application/json"}
     if api_key is not None:
         headers["Authorization"] = f"Bearer {key_to_send(api_key, 'api_key')}"
@@ -71,7 +75,7 @@ class Sending(Generic[T]):
             return None
         return self._patience.next_pause(read_retry_after(response.headers.get("Retry-After")))
 
-    def pause_after_break(self, error: httpx.TransportError) -> float:
+    def pause_after_break(self, error: httpx.RequestError) -> float:
         """Seconds until it is sent again.
 
         Raises

@@ -235,6 +235,10 @@ def test_an_answer_of_something_else_is_told_apart(run: Run) -> None:
         assert (caught.value.problem.status, caught.value.problem.type) == (502, "about:blank")
         with pytest.raises(Unreachable, match="not a DomainsResponse"):
             run(script.address, "domains")
+    with scripted(Prepared(200, "{}", {"Content-Encoding": "gzip"})) as script:
+        with pytest.raises(Unreachable, match="GET /domains: no answer: DecodingError"):
+            run(script.address, "domains")
+        assert len(script.asked) == 1
     with scripted(Prepared(302, "", {"Location": "/login"})) as script, pytest.raises(RequestFailed):
         run(script.address, "delete_item", "films", "a")
 
@@ -251,6 +255,12 @@ def test_the_end_of_a_line_is_no_part_of_a_key(run: Run) -> None:
     with scripted(Prepared(200, '{"bundle": "b", "generation": 1, "domains": []}')) as script:
         run(script.address, "domains", api_key="utk_secret\n")
         assert script.asked[0].headers["Authorization"] == "Bearer utk_secret"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "http://", "http://127.0.0.1:abc", "http://[::1"])
+def test_what_is_no_address_is_refused(run: Run, address: str) -> None:
+    with pytest.raises(ValueError, match=r"must be http://HOST\[:PORT\]"):
+        run(address, "domains")
 
 
 @pytest.mark.parametrize("key", ["utk_secret\u20ac", "utk_secr\net", "utk_secret\x7f", "\n"])
