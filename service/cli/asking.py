@@ -10,7 +10,9 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
+from http.client import HTTPException
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -33,8 +35,8 @@ def ask_server(url: str, path: str, body: dict[str, Any], key: SecretStr | None 
     ConfigError : the key can be in no header
     UnitokError : the server does not answer, or says what is wrong
     """
-    if not url.startswith(("http://", "https://")):
-        raise InvalidInput(f"server URL {url!r} must start with http:// or https://")
+    if not _is_address(url):
+        raise InvalidInput(f"server URL {url!r} must be http://HOST[:PORT] or https://HOST[:PORT]")
     headers = {"Content-Type": "application/json"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key_to_send(key.get_secret_value(), 'UNITOK_API_KEY')}"
@@ -43,16 +45,39 @@ def ask_server(url: str, path: str, body: dict[str, Any], key: SecretStr | None 
     )
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
-            answer: dict[str, Any] = json.load(response)
-            return answer
+            text = response.read()
     except urllib.error.HTTPError as error:
-        try:
-            detail = json.load(error)["detail"]
-        except (ValueError, KeyError):
-            detail = error.reason
-        raise UnitokError(f"{url} answers {error.code}: {detail}") from None
-    except OSError as error:
+        raise UnitokError(f"{url} answers {error.code}: {_detail(error)}") from None
+    except HTTPException as error:
+        raise UnitokError(f"{url} gives no whole answer of HTTP: {type(error).__name__} {error}".rstrip()) from None
+    except (OSError, ValueError) as error:
         raise UnitokError(f"{url} does not answer: {error}") from None
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise UnitokError(f"{url} answers, but not with JSON ({error}); is it the service?") from None
+    if not isinstance(answer, dict):
+        raise UnitokError(f"{url} answers with a JSON {type(answer).__name__}, not an object; is it the service?")
+    return answer
+
+
+def _is_address(url: str) -> bool:
+    """Whether urllib can ask it; what it says of others names none of their parts."""
+    try:
+        parts = urlsplit(url)
+        named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return named and url.isprintable() and " " not in url and parts.path.isascii()
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """What the problem details of an answer say, or the reason beside its status where it has none."""
+    try:
+        answer = json.load(error)
+    except (ValueError, HTTPException, OSError):
+        answer = None
+    return str(answer["detail"] if isinstance(answer, dict) and "detail" in answer else error.reason)
 
 
 def ask_here(settings: Settings, ask: Callable[[Service], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
