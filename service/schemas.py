@@ -57,7 +57,7 @@ def read_body(model: type[B], body: dict[str, Any]) -> B:
         return model.model_validate(body)
     except ValidationError as error:
         problem = error.errors(include_input=False)[0]
-        raise InvalidInput(problem["msg"], field_path(problem["loc"])) from None
+        raise InvalidInput(problem["msg"], field_path(problem["loc"]) or None) from None
 
 
 def field_path(location: Sequence[str | int]) -> str:

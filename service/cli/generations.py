@@ -145,13 +145,16 @@ def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
     from service.cli.recommend import answer_recommend
     from service.errors import InvalidInput
 
-    try:
-        bodies = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"{path}: must be JSON lines: {error}") from None
+    bodies = _read_requests(path)
 
     async def ask(service: Any) -> dict[str, Any]:
-        return {"lists": [(await answer_recommend(service, body))["items"] for body in bodies]}
+        lists = []
+        for number, body in bodies.items():
+            try:
+                lists.append((await answer_recommend(service, body))["items"])
+            except InvalidInput as error:
+                raise InvalidInput(f"{path}: line {number}: {error}") from None
+        return {"lists": lists}
 
     old, new = (
         [[(item["domain"], item["item_id"]) for item in items] for items in ask_here(each, ask)["lists"]]
@@ -159,3 +162,24 @@ def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
     )
     shares = [len({*before} & {*after}) / len(before) for before, after in zip(old, new, strict=True) if before]
     return {"replayed": len(bodies), "agreement": round(sum(shares) / len(shares), 4) if shares else None}
+
+
+def _read_requests(path: Path) -> dict[int, dict[str, Any]]:
+    """Line number -> body."""
+    from service.errors import InvalidInput
+    from service.schemas import RecommendRequest, read_body
+
+    bodies = {}
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: must be JSON lines in UTF-8: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            bodies[number] = json.loads(line)
+            read_body(RecommendRequest, bodies[number])
+        except (ValueError, RecursionError, InvalidInput) as error:
+            raise InvalidInput(f"{path}: line {number}: {error}; must be the body of a POST /recommend") from None
+    return bodies

@@ -359,6 +359,16 @@ def test_the_commands_lead_from_one_generation_to_the_next(tmp_path: Path) -> No
     found = run("compare", *before)
     assert (found["common"], found["only_old"], found["only_new"]) == (22, 0, 0)
     assert found["share_moved"] == round(found["moved"] / 22, 4) > 0
+    requests = tmp_path / "requests.jsonl"
+    for bad, message in (
+        ("[1, 2]", "line 2: Input should be a valid dictionary"),
+        ('{"history": []}', "line 2: history: List should have at least 1 item"),
+        ("{", "line 2: Expecting property name"),
+    ):
+        requests.write_text('{"history": [{"domain": "films", "title": "\u2028"}]}\n' + bad, encoding="utf-8")
+        said = run("compare", *before, "--histories", str(requests), code=1)
+        assert said.startswith(f"{requests}: {message}")
+        assert said.endswith("; must be the body of a POST /recommend")
     name = first.manifest.name
     assert "none is current" in run("drop", name, str(number), bundle=None, code=1)
     assert run("switch") == {"bundle": name, "before": None, "current": number + 1}
