@@ -6,6 +6,7 @@ Every setting is `UNITOK_` and its name in capitals. Knows nothing of what the s
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, env_ignore_empty=True)
 
     bundle: Path = Field(default=Path("models/sample"), description="Folder of the bundle to serve.")
-    beside: tuple[Path, ...] = Field(
+    beside: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
         description="Folders of further generations of the bundle, served beside it: as a JSON list of strings. "
         "`unitok catalogue switch` makes one of all these current.",
@@ -198,6 +199,14 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field(
         default="json", description="JSON, one object a line, or a form for people."
     )
+
+    @field_validator("beside", mode="before")
+    @classmethod
+    def _from_json(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError(f'{value!r} is no JSON list of strings; one is ["models/shop-2"]') from None
 
     @field_validator("cors_origins", mode="before")
     @classmethod

@@ -63,7 +63,7 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{path}: no such file; a bundle is a folder with a {MANIFEST}") from None
     except ValidationError as error:
         problems = "; ".join(

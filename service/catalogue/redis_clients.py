@@ -144,6 +144,14 @@ def _one_server(url: str, where: str, options: dict[str, Any]) -> Connected:
     def pool() -> redis.ConnectionPool:
         return redis.ConnectionPool.from_url(url, **options)
 
+    try:
+        pool().make_connection()
+    except (TypeError, redis.RedisError):
+        # Without the name of the option, which may be a piece of a password with a ? in it.
+        raise ConfigError(
+            "store URL redis...: what stands behind its ? is no option of a client, or has a wrong value; must be "
+            f"{FORMS}; a ? in a password must be written as %3F"
+        ) from None
     client: Any = redis.Redis.from_pool(pool())
 
     def forget_primary() -> None:

@@ -78,6 +78,11 @@ def test_an_altered_file_is_named(folder: Path) -> None:
         Bundle.open(folder)
 
 
+def test_a_file_is_no_bundle(folder: Path) -> None:
+    with pytest.raises(BundleError, match=r"manifest\.json/manifest\.json: no such file; a bundle is a folder"):
+        Bundle.open(folder / "manifest.json")
+
+
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(BundleError, match=r"tokenizer\.json: named in manifest\.json but missing"):

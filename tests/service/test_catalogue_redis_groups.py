@@ -124,12 +124,21 @@ def test_sentinel_leads_to_the_new_primary(sentinel: SentinelGroup) -> None:
         "redis+sentinel://:pass@host:1/name?other=1",
         "redis+sentinel://:pass@host:1/name/x",
         "redis+ring://:pass@host:1",
+        "redis://:pass@host:1/0?foo=1",
+        "redis://:pass@host:1/0?protocol=9",
+        "rediss://:pass@host:1?ssl_cert_reqs=wrong",
     ],
 )
 def test_a_wrong_address_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ConfigError, match="redis") as caught:
         open_store(url, "b", 1, LAYOUT)
     assert "pass@" not in str(caught.value)
+
+
+def test_a_password_that_reads_as_an_option_is_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="must be written as %3F") as caught:
+        open_store("redis://h?se-cret=word", "b", 1, LAYOUT)
+    assert "cret" not in str(caught.value)
 
 
 def test_a_cluster_that_does_not_answer_is_unavailable() -> None:

@@ -30,9 +30,11 @@ def test_the_environment_sets_and_options_win(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("UNITOK_PORT", "9000")
     monkeypatch.setenv("UNITOK_MAX_K", "7")
     monkeypatch.setenv("UNITOK_HOST", "")
+    monkeypatch.setenv("UNITOK_BESIDE", '["models/a", "models/b"]')
     settings = read_settings(port=9001, bundle=None)
     assert (settings.port, settings.max_k, settings.host) == (9001, 7, "127.0.0.1")
     assert settings.limits.k == 7
+    assert settings.beside == (Path("models/a"), Path("models/b"))
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,8 @@ def test_the_environment_sets_and_options_win(monkeypatch: pytest.MonkeyPatch) -
         ("UNITOK_QQQQQQQ", "1", r"UNITOK_QQQQQQQ: there is no such setting; known are .*UNITOK_BUNDLE"),
         ("UNITOK_PORT", "99999", "environment variable UNITOK_PORT: .*65535"),
         ("UNITOK_PROVIDER", "tpu", "environment variable UNITOK_PROVIDER: .*'cpu' or 'cuda'"),
+        ("UNITOK_BESIDE", "models/x", r"UNITOK_BESIDE: 'models/x' is no JSON list of strings; one is \[\"models"),
+        ("UNITOK_BESIDE", "7", r"UNITOK_BESIDE: "),
         ("UNITOK_MAX_K", "500", "max_beam_width is 200, but must be at least max_k"),
         ("UNITOK_MAX_CONCURRENT_ITEMS", "10", "max_concurrent_items is 10, but must be at least 1001"),
     ],
