@@ -54,7 +54,7 @@ def test_no_secret_stands_in_the_compose_file(compose: dict[str, Any]) -> None:
     assert "${REDIS_PASSWORD:?" in compose["services"]["service"]["environment"]["UNITOK_STORE"]
     assert "${REDIS_PASSWORD:?" in compose["services"]["redis"]["environment"]["REDIS_PASSWORD"]
     example = (ROOT / "docker" / "example.env").read_text()
-    assert "REDIS_PASSWORD=\n" in example
+    assert "# Letters and digits only: it stands in an address.\nREDIS_PASSWORD=\n" in example
 
 
 def test_image_does_not_run_as_root() -> None:
