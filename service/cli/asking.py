@@ -49,7 +49,7 @@ def ask_server(url: str, path: str, body: dict[str, Any], key: SecretStr | None 
     except urllib.error.HTTPError as error:
         raise UnitokError(f"{url} answers {error.code}: {_detail(error)}") from None
     except HTTPException as error:
-        raise UnitokError(f"{url} gives no whole answer of HTTP: {type(error).__name__} {error}".rstrip()) from None
+        raise UnitokError(f"{url} gives no whole answer of HTTP: {error!r}") from None
     except (OSError, ValueError) as error:
         raise UnitokError(f"{url} does not answer: {error}") from None
     try:
