@@ -21,6 +21,8 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import PAD_TOKEN
+from training.networks.known_ids import KnownIds
+from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import WEIGHTS, build_t5
 from training.recommender import tasks as tasks_module
 from training.recommender import trainer as trainer_module
@@ -278,6 +280,27 @@ def test_every_item_is_found_once_where_there_are_more_beams() -> None:
     lists = Validator(corpus, users=20, beams=15, max_history=20, seed=0).ranked_lists(model)
     assert (np.sort(lists[:, :12]) == np.arange(12)).all()
     assert (lists[:, 12:] == -1).all()
+
+
+@pytest.mark.usefixtures("searched_by")
+def test_a_head_that_judges_alone_is_asked_for_what_a_search_without_loss_finds() -> None:
+    corpus = ring_corpus(users=30, items=12, domains=("ring", "other"))
+    torch.manual_seed(1)
+    known = KnownIds.of(LAYOUT, torch.from_numpy(LAYOUT.tokens(corpus.values).astype(np.int64)))
+    model = build_t5(LAYOUT, TINY.model_copy(update={"history": "items", "item_head": 1.0}), known.sizes).eval()
+    assert isinstance(model, SemanticT5)
+    model.know(known)
+    with torch.no_grad():
+        model.item_own.weight[1:].normal_(std=0.1)
+    validator = Validator(corpus, users=20, beams=15, max_history=20, seed=0)
+    judged = validator.ranked_lists(model)
+    model.item_share = 1 - 1e-6  # now the decoder has a say, so small that it changes no list, and beams search
+    assert judged.tolist() == validator.ranked_lists(model).tolist()
+    with torch.no_grad():
+        model.item_share = 1.0
+        model.item_head.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="the network returned NaN"):
+        validator.ranked_lists(model)
 
 
 def vars_of(layout: object) -> dict[str, object]:

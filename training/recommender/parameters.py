@@ -51,7 +51,7 @@ class RecommenderParameters(BaseModel):
     average : decay of a moving average of the weights, which is then validated and kept in place of them; 0: none
     validations_per_epoch : how often NDCG@10 is measured, at the item level
     validation_users : users measured, spread evenly over the domains
-    validation_beams : beams of that search
+    validation_beams : beams of that search, where there is one: a head that judges alone is asked about all items
     patience : validations without a new best before training ends
     checkpoint_seconds : time between checkpoints, from which a killed run goes on
     seed : of everything random

@@ -1,7 +1,8 @@
 """How training searches for its validation users: by the served graph on a processor, by torch on a GPU.
 
 Both rank the same (tests compare them). The graph takes a tenth of torch's time on a processor, where validation would
-otherwise take longer than training; on a GPU the network is there already. Knows nothing of users and figures.
+otherwise take longer than training; on a GPU the network is there already. A head that judges alone is asked about all
+items instead, which takes a tenth of that again. Knows nothing of users and figures.
 
 Symbols: B batch, S sequence, W beams.
 """
@@ -22,11 +23,13 @@ from transformers import T5ForConditionalGeneration
 from service.bundle.manifest import RecommenderPart
 from service.engine.recommender import Recommender
 from service.engine.sessions import Runtime
+from service.errors import ModelError
 from service.index.trie import TrieArrays
 from service.semantic_ids import TokenLayout
 from training.export.recommender import export_recommender
+from training.networks.semantic_t5 import SemanticT5
 from training.recommender.beam_search import TrieTensors, beam_search
-from training.recommender.corpus import IntVector
+from training.recommender.corpus import Corpus, IntVector
 
 Search: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64], IntVector], IntVector]
 """Histories and masks int64 [B, S], and the node that each request starts from, int64 [B] -> leaves int64 [B, W], best
@@ -75,6 +78,30 @@ def by_torch(model: T5ForConditionalGeneration, index: TrieArrays, beams: int) -
         arrays = (torch.from_numpy(array).to(model.device) for array in (history, mask, roots))
         tokens, is_token, starts = arrays
         leaves: IntVector = beam_search(model, tokens, is_token, trie, starts, beams=beams).cpu().numpy()
+        return leaves
+
+    return search
+
+
+def by_head(model: SemanticT5, corpus: Corpus, beams: int) -> Search:
+    """By the head over items, about all items of a domain: what a search would find that lost nothing on its way."""
+    tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
+    with torch.inference_mode():
+        vectors = model.item_vectors(tokens.to(model.device))
+
+    def search(history: NDArray[np.int64], mask: NDArray[np.int64], roots: IntVector) -> IntVector:
+        leaves = np.full((len(roots), beams), -1, dtype=np.int64)
+        with torch.inference_mode():
+            read, there = (torch.from_numpy(array).to(model.device) for array in (history, mask))
+            states = model.judging_state(model.encoder(read, there), read, there)
+            for domain in np.unique(roots):
+                rows = np.flatnonzero(roots == domain)
+                first, end = corpus.item_starts[domain : domain + 2].tolist()
+                scores = states[torch.from_numpy(rows)] @ vectors[first:end].T
+                if bool(scores.isnan().any()):
+                    raise ModelError("the network returned NaN; lower learning_rate or clip_norm")
+                found = scores.topk(min(beams, end - first)).indices
+                leaves[rows, : found.shape[1]] = first + found.cpu().numpy()
         return leaves
 
     return search

@@ -1,4 +1,4 @@
-"""NDCG@10 at the item level while training: what the constrained beam search finds for a fixed sample of users.
+"""NDCG@10 at the item level while training: what is found for a fixed sample of users.
 
 Knows nothing of optimisers, nor of how lists are searched for.
 
@@ -7,6 +7,7 @@ Symbols: B batch, W beams, n users.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 from transformers import T5ForConditionalGeneration
 
 from training.evaluation.ranking import discounted, item_ranks
+from training.networks.semantic_t5 import SemanticT5
 from training.recommender.batches import collate
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
-from training.recommender.searching import searching
+from training.recommender.searching import Search, by_head, searching
 
 BATCH = {"cpu": 32, "cuda": 256}
 """Users searched together: on a processor few enough for the beams' caches to stay in its own, on a GPU enough to fill
@@ -79,7 +81,12 @@ class Validator:
         """
         lists = np.zeros((len(self._examples), self._beams), dtype=np.int64)
         size = BATCH[model.device.type]
-        with searching(model, self._corpus.layout, self._index, self._beams) as search:
+        found: AbstractContextManager[Search]
+        if isinstance(model, SemanticT5) and model.item_share == 1:
+            found = nullcontext(by_head(model, self._corpus, self._beams))
+        else:
+            found = searching(model, self._corpus.layout, self._index, self._beams)
+        with found as search:
             for at in range(device * size, len(lists), devices * size):
                 rows = np.arange(at, min(at + size, len(lists)))
                 examples = self._examples.take(rows)
