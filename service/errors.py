@@ -112,3 +112,7 @@ class ProviderUnavailable(ConfigError):
 
 class ModelError(UnitokError):
     """A network returned something no network should: NaN, a wrong shape, a code out of range."""
+
+
+class GraphFailed(ModelError):
+    """A graph could not run on its inputs."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from service.bundle.manifest import RecommenderPart
 from service.engine.history_tokens import history_tokens
 from service.engine.resident import ResidentIndexes, sent_along
 from service.engine.sessions import Feed, Runtime, Session, Tensor, open_session
-from service.errors import BundleError, InvalidInput, ModelError
+from service.errors import BundleError, GraphFailed, InvalidInput, ModelError
 from service.index.trie import CodeTrie, TrieArrays
 from service.semantic_ids import IntArray, TokenLayout
 
@@ -143,27 +142,12 @@ class Recommender:
         Raises
         ------
         InvalidInput : an array is of the wrong shape, a token outside the vocabulary, a root or edge outside the index
-        ModelError : the network returned NaN
+        ModelError : the network returned NaN, or could not run
         """
         if beams < 1:
             raise InvalidInput(f"beams is {beams}, but must be at least 1")
         self._check_history(history, history_mask)
         self._check_index(len(history), index, roots, blocked)
-        found = self._run(history, history_mask, index, roots, blocked, beams)
-        if np.isnan(found["log_prob"]).any():
-            raise ModelError(f"{self._session.path}: output 'log_prob' holds NaN; the weights cannot be used")
-        return BeamResult(found["semantic_id"], found["log_prob"], found["leaf"], found["log_prob_by_level"])
-
-    def _run(  # noqa: PLR0917  as `search`
-        self,
-        history: NDArray[np.int64],
-        history_mask: NDArray[np.int64],
-        index: TrieArrays,
-        roots: IntArray,
-        blocked: IntArray,
-        beams: int,
-    ) -> dict[str, NDArray[Any]]:
-        """Outputs of the graph by name; the arguments are known to be right."""
         if blocked.shape[1] == 0:
             blocked = np.full((len(blocked), 1), -1, dtype=np.int32)
         feeds: dict[str, Feed] = {
@@ -176,7 +160,10 @@ class Recommender:
         }
         for level, children in enumerate(index.fanout):
             feeds[child_slots_name(level)] = np.arange(max(1, children), dtype=np.int32)
-        return self._session.run(feeds)
+        found = self._session.run(feeds)
+        if np.isnan(found["log_prob"]).any():
+            raise ModelError(f"{self._session.path}: output 'log_prob' holds NaN; the weights cannot be used")
+        return BeamResult(found["semantic_id"], found["log_prob"], found["leaf"], found["log_prob_by_level"])
 
     def _require_tokens(self) -> None:
         """Refuse a network whose vocabulary is smaller than the layout's, before an item needs the tokens it lacks.
@@ -193,12 +180,15 @@ class Recommender:
         leading = np.asarray([self.layout.vocabulary - 1]) if self.layout.domains else None
         history = history_tokens(self.layout, last, np.asarray([0, 1]), 1, leading)
         try:
-            self._run(history.tokens, history.mask, index, index.roots[None], np.empty((1, 0), dtype=np.int32), 1)
-        except ModelError as error:
+            self.search(history.tokens, history.mask, index, index.roots[None], np.empty((1, 0), dtype=np.int32), 1)
+        except GraphFailed as error:
             raise BundleError(
                 f"{self._session.path}: cannot search with the last of the {self.layout.vocabulary} tokens that the "
                 f"manifest's layout and domain_tokens say it has: {error}"
             ) from error
+        except ModelError:
+            # It has the tokens. Of weights that are NaN every search says so itself.
+            return
 
     def _check_history(self, history: NDArray[np.int64], history_mask: NDArray[np.int64]) -> None:
         """Refuse tokens that the network does not have."""

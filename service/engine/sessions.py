@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.errors import BundleError, ConfigError, ModelError, ProviderUnavailable
+from service.errors import BundleError, ConfigError, GraphFailed, ProviderUnavailable
 
 Provider = Literal["cpu", "cuda"]
 Array = NDArray[Any]
@@ -102,7 +102,7 @@ class Session:
 
         Raises
         ------
-        ModelError : the graph fails on these inputs
+        GraphFailed : on these inputs
         """
         try:
             values = self._session.run(list(self.outputs), dict(feeds))
@@ -116,7 +116,7 @@ class Session:
 
         Raises
         ------
-        ModelError : the graph fails on these inputs
+        GraphFailed : on these inputs
         """
         try:
             binding = self._session.io_binding()
@@ -131,9 +131,9 @@ class Session:
         except Exception as error:
             raise self._failure(feeds, error) from error
 
-    def _failure(self, feeds: Mapping[str, Feed], error: Exception) -> ModelError:
+    def _failure(self, feeds: Mapping[str, Feed], error: Exception) -> GraphFailed:
         shapes = ", ".join(f"{name} {_shape(value)}" for name, value in feeds.items())
-        return ModelError(f"{self.path}: failed on {shapes}: {error}")
+        return GraphFailed(f"{self.path}: failed on {shapes}: {error}")
 
 
 def open_session(
