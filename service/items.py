@@ -30,6 +30,15 @@ class ItemContent:
     price: float | None = None
 
 
+NOT_EXACT = 2.0**53
+"""From here on, floats leave out whole numbers; integers beyond 64 bits in JSON, and columns of floats, become such."""
+
+
+def is_rounded(item_id: object) -> bool:
+    """Whether an id was read as a number that a float cannot hold exactly: several ids have become one."""
+    return isinstance(item_id, float) and abs(item_id) >= NOT_EXACT
+
+
 def distinct_categories(names: Iterable[str]) -> tuple[str, ...]:
     """Categories as every way in takes them: whitespace folded, empty ones and repetitions left out, as in training."""
     return tuple(dict.fromkeys(filter(None, (" ".join(name.split()) for name in names))))

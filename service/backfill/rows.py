@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.backfill.reading import Record
 from service.catalogue.store import MAX_NAME_BYTES
 from service.errors import ConfigError
-from service.items import ItemContent, compose_text, distinct_categories
+from service.items import ItemContent, compose_text, distinct_categories, is_rounded
 from service.limits import ITEM_ID_PATTERN, MOST_MAGNITUDE
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
@@ -30,10 +30,6 @@ CATEGORY_SEPARATOR = "|"
 
 SHOWN = 40
 """Characters of a bad value that a message shows."""
-
-
-NOT_EXACT = 2.0**53
-"""From here on, floats leave out whole numbers; integers beyond 64 bits in JSON, and columns of floats, become such."""
 
 
 class Kind(StrEnum):
@@ -171,7 +167,7 @@ def _text(value: Any) -> str | None:
 
 
 def _item_id(value: Any) -> str:
-    if isinstance(value, float) and abs(value) >= NOT_EXACT:
+    if is_rounded(value):
         raise _BadField(
             Kind.BAD_ITEM_ID,
             f"{_shown(value)} is an id that was rounded to a float; write ids of so many digits as text",

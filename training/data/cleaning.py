@@ -1,12 +1,14 @@
 """Text as shops publish it -> plain text: entities unescaped, tags stripped, placeholder titles dropped.
 
-Knows nothing of items.
+Knows nothing of the records that it stands in.
 """
 
 from __future__ import annotations
 
 import html
 import re
+
+from service.items import distinct_categories
 
 _HIDDEN = re.compile(r"<!--.*?-->|<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 _BLOCK_TAG = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|td|th|table|h[1-6]|hr)\b[^<>]*>", re.IGNORECASE)
@@ -47,4 +49,4 @@ def clean_title(title: str | None) -> str | None:
 
 def clean_categories(categories: list[str] | None) -> list[str]:
     """`clean_text` of each, without repetitions."""
-    return list(dict.fromkeys(filter(None, map(clean_text, categories or ()))))
+    return list(distinct_categories(filter(None, map(clean_text, categories or ()))))

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 
+from service.items import distinct_categories, is_rounded
 from training.data.report import Kind
 
 _PRICE = re.compile(r"[$€£]?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)")
@@ -18,9 +19,6 @@ _SHOWN = 40
 
 MILLISECONDS = {"s": 1000.0, "ms": 1.0}
 """Milliseconds in a unit of time."""
-
-NOT_EXACT = 2.0**53
-"""From here on, floats leave out whole numbers; integers beyond 64 bits in JSON, and columns of floats, become such."""
 
 Converter = Callable[[object], object]
 
@@ -69,8 +67,8 @@ def as_text(value: object) -> str | None:
 
 
 def as_id(value: object) -> str | None:
-    """Text of an id. Of a number that a float cannot hold exactly, several ids have become one: it is refused."""
-    if isinstance(value, float) and abs(value) >= NOT_EXACT:
+    """Text of an id; one that was rounded is refused."""
+    if is_rounded(value):
         raise BadValue(
             Kind.BAD_NUMBER, f"{shown(value)} is an id that was rounded to a float; write ids of so many digits as text"
         )
@@ -90,7 +88,7 @@ def as_categories(separator: str | None) -> Converter:
         else:
             text = as_text(value)
             found = [text] if text is None or separator is None else [*text.split(separator)]
-        return list(dict.fromkeys(name.strip() for name in found if name and name.strip()))
+        return list(distinct_categories(filter(None, found)))
 
     return convert
 
