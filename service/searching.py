@@ -1,8 +1,8 @@
 """Searches of the constraint index, in batches shared by all callers.
 
-One batch holds searches on one recommender with one beam width and a similar number of excluded items, since the graph
-looks at that many more candidates for every row of the batch. Knows nothing of histories as callers write them, of HTTP
-or of networks.
+One batch holds searches on one recommender with one beam width and a similar number of excluded items, since every row
+of a batch is compared with as many as the longest has. Knows nothing of histories as callers write them, of HTTP or of
+networks.
 
 Symbols: B batch, S sequence, R roots, X blocked edges, W beams.
 """
@@ -26,8 +26,8 @@ from service.pace import Expected
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN, IntArray, SemanticId
 
 NO_NODE = -1
-PAIRS_OF_A_BEAM = 20_000
-"""Comparisons of a candidate with an excluded item that take about as long as one beam does."""
+EXCLUDED_OF_A_BEAM = 20
+"""Excluded items that take about as long, to be looked up and kept out, as one beam of a small recommender does."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +65,8 @@ class SearchJob:
 
     @property
     def size(self) -> int:
-        """What it costs, in beams: every step compares W + X candidates with the X items that are excluded."""
-        return self.beams + (self.beams + self._out) * self._out // PAIRS_OF_A_BEAM
+        """What it costs, in beams."""
+        return self.beams + self._out // EXCLUDED_OF_A_BEAM
 
     @property
     def _out(self) -> int:

@@ -147,9 +147,6 @@ class BeamSearch:
         self._network = network
         self._inputs = inputs
         self._width = inputs.beam_slots.size(0)
-        self._wanted = self._width + inputs.blocked.size(1)
-        self._blocked = inputs.blocked.unsqueeze(1)
-        self._blocked_count = inputs.blocked.size(1).cast("int32")
         self._padding = graph.concat([inputs.roots.size(0), self._width], axis=0)
 
     def search(self, encoded: EncodedHistory) -> Found:
@@ -217,9 +214,10 @@ class BeamSearch:
         node, score = standing.node, standing.score
         alive = score > NOTHING
         here = graph.where(alive, node, ZERO)
-        exists = (slots < inputs.node_count.take(here).unsqueeze(2)) & alive.unsqueeze(2)
+        start, count = inputs.node_start.take(here), graph.where(alive, inputs.node_count.take(here), ZERO)
+        exists = slots < count.unsqueeze(2)
         # Never read outside the arrays, nor in their slack: what does not exist reads edge 0 and scores nothing.
-        edge = graph.where(exists, inputs.node_start.take(here).unsqueeze(2) + slots, ZERO)
+        edge = graph.where(exists, start.unsqueeze(2) + slots, ZERO)
         tokens, shape = inputs.edge_token.take(edge), graph.op("Shape", edge)
         gained = graph.constant(0.0)
         if log_prob is not None:
@@ -235,30 +233,15 @@ class BeamSearch:
             gained = gained * (1.0 - self._network.item_share) + judged - written.prospect.unsqueeze(2)
             written = replace(written, hashes=hashes, prospect=prospect)
         total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(0, -1)
-
-        # At most X of the best W + X are blocked, so the best W of the others are all among them.
-        wanted = graph.op("Min", self._wanted, total.size(1))
-        best, place = graph.top_k(total, wanted)
-        chosen = edge.reshape(0, -1).take_along(place, axis=1)
-        others = chosen.unsqueeze(2).differs(self._blocked).cast("int32")
-        is_blocked = graph.op("ReduceSum", others, np.asarray([2]), keepdims=0) < self._blocked_count
-
         # Beams that do not exist fill up to W where there are fewer candidates.
-        allowed = graph.where(is_blocked, NOTHING, best)
-        kept, rank = graph.top_k(
-            graph.concat([allowed, graph.op("Expand", NOTHING, self._padding)], axis=1), self._width
-        )
-        nowhere = graph.op("Expand", 0, self._padding)
-        edge = graph.concat([chosen, nowhere.cast("int32")], axis=1).take_along(rank, axis=1)
-        parent = graph.concat([place // slots.size(0), nowhere], axis=1).take_along(rank, axis=1)
+        total = graph.concat([total, graph.op("Expand", NOTHING, self._padding)], axis=1)
+        kept, place = graph.top_k(self._unblocked(total, start, count, slots), self._width)
         alive = kept > NOTHING
+        place = graph.where(alive, place, 0)
+        edge, parent = edge.reshape(0, -1).take_along(place, axis=1), place // slots.size(0)
         token = graph.where(alive, inputs.edge_token.take(edge), PAD)
         if written is not None:
-            fillers = nowhere, nowhere.cast("float32")
-            hashes, prospect = (
-                graph.concat([each.take_along(place, axis=1), filler], axis=1).take_along(rank, axis=1)
-                for each, filler in zip((written.hashes, written.prospect), fillers, strict=True)
-            )
+            hashes, prospect = (each.take_along(place, axis=1) for each in (written.hashes, written.prospect))
             written = replace(written, hashes=hashes, prospect=prospect)
             if self._network.layout.expert_first:
                 shift = shift_after(self._network.layout, level, token, written.shift.take_along(parent, axis=1))
@@ -271,6 +254,21 @@ class BeamSearch:
             parent=parent,
             written=written,
         )
+
+    def _unblocked(self, total: Value, start: Value, count: Value, slots: Value) -> Value:
+        """Scores of candidates, float32 [B, P * C + W] of which the last is no candidate, less those of blocked edges.
+
+        A blocked edge is looked for among the nodes, whose children `start` and `count` int32 [B, P] tell, and not
+        among the candidates: X * P comparisons, however many children there are.
+        """
+        graph, blocked = self._graph, self._inputs.blocked.unsqueeze(2)
+        beam = graph.op("Range", 0, graph.op("Squeeze", start.size(1)), 1)
+        begins = (beam * slots.size(0)).cast("int32") - start
+        under = (blocked >= start.unsqueeze(1)) & (blocked < (start + count).unsqueeze(1))
+        # The place of an edge that is under no beam is -1: the last.
+        place = graph.where(under, blocked + (begins + np.int32(1)).unsqueeze(1), ZERO)
+        place = graph.op("ReduceSum", place, np.asarray([2]), keepdims=0) - np.int32(1)
+        return graph.op("ScatterElements", total, place, graph.op("Expand", NOTHING, graph.op("Shape", place)), axis=1)
 
     def _state_rows(self, level: int, beams: Beams) -> Value:
         """int64 [B * W]: row of the decoder state that each beam continues; at the first level a request has one."""
