@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import threading
-import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.catalogues import LAYOUT, random_items, work_folder
-from benchmarks.recommenders import exported, opened, random_model
 from benchmarks.rows import CLOCKS, Clock, Row, medians
 from service.catalogue.columns import ItemColumns
 from service.catalogue.live_state import LiveState, shared_levels
-from service.engine.recommender import Recommender
-from service.engine.sessions import Runtime
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray
 
-SEARCHES = 20
-"""In a row, beside one thing or another."""
 TITLE = b"A title of sixty letters, as long as they are in catalogues "
 
 
@@ -136,70 +129,6 @@ def _filters(trie: CodeTrie, tokens: IntArray, clock: Clock) -> list[Row]:
     return rows
 
 
-def searches_meanwhile(items: int = 200_000) -> list[Row]:
-    """A search on one core: alone, beside a thread that changes its index without a pause on the other core, and beside
-    one that changes another index of this size, which is what any busy neighbour costs.
-    """
-    tokens, fresh = sorted_and_fresh(items)
-    coming = fresh[:1000]
-    trie, other, recommender = build(tokens), build(tokens), _recommender()
-    history = np.random.default_rng(2).integers(3, 3 + LAYOUT.levels * LAYOUT.codes, (1, 100))
-    mask, none = np.ones_like(history), np.full((1, 1), -1, dtype=np.int32)
-
-    def search() -> tuple[float, float]:
-        """Seconds on the clock, and of the processor, which other work on the machine does not lengthen."""
-        started, worked = time.perf_counter(), time.thread_time()
-        state = trie.arrays()
-        recommender.search(history, mask, state, state.roots[None, :1], none, 20)
-        return time.perf_counter() - started, time.thread_time() - worked
-
-    def change(index: CodeTrie, stop: threading.Event, changed: list[int]) -> None:
-        roots, leaves = np.zeros(len(coming), dtype=np.int32), np.arange(items, items + len(coming), dtype=np.int32)
-        while not stop.is_set():
-            index.change(added=(roots, coming, leaves))
-            index.change(removed=(roots, coming))
-            changed.append(2 * len(coming))
-
-    def beside(index: CodeTrie, changed: list[int]) -> list[tuple[float, float]]:
-        stop = threading.Event()
-        writer = threading.Thread(target=change, args=(index, stop, changed))
-        writer.start()
-        found = [search() for _ in range(SEARCHES)]
-        stop.set()
-        writer.join()
-        return found
-
-    search()
-    alone, changing, neighbour = list[tuple[float, float]](), list[tuple[float, float]](), list[tuple[float, float]]()
-    changed, elsewhere, spent = list[int](), list[int](), 0.0
-    for _ in range(5):
-        alone += [search() for _ in range(SEARCHES)]
-        started = time.perf_counter()
-        changing += beside(trie, changed)
-        spent += time.perf_counter() - started
-        neighbour += beside(other, elsewhere)
-    rate = f"{sum(changed) / spent:,.0f} changes/s meanwhile"
-    peers = {
-        "": ("the same search alone", alone),
-        ", beside others": ("beside as many changes to another index", neighbour),
-    }
-    rows = []
-    for suffix, (note, peer) in peers.items():
-        for number, what in enumerate(("clock", "processor")):
-            ours, theirs = ([1e3 * times[number] for times in side] for side in (changing, peer))
-            name, said = f"search while items come and go, {items:,} items{suffix}, {what}", f"{note}; {rate}"
-            rows += [
-                Row(f"{name}, median", statistics.median(ours), "ms", statistics.median(theirs), said, 0.95),
-                Row(f"{name}, 95th percentile", quantile(ours), "ms", quantile(theirs), said, 0.95),
-            ]
-    return rows
-
-
-def quantile(values: Sequence[float]) -> float:
-    """The 95th percentile."""
-    return statistics.quantiles(values, n=20)[-1]
-
-
 def _live(tokens: IntArray, clock: Clock) -> list[Row]:
     """The live catalogue as a whole: ten letters of item id, sixty of title."""
     items = len(tokens)
@@ -229,12 +158,6 @@ def _live(tokens: IntArray, clock: Clock) -> list[Row]:
         Row(f"table of {items:,} items, ids of 10 and titles of 60 letters", sizes["texts"] / items, "bytes"),
         Row(f"index and table of {items:,} items", total, "bytes"),
     ]
-
-
-def _recommender() -> Recommender:
-    """A graph with random weights in TIGER's size, on one thread."""
-    with tempfile.TemporaryDirectory() as folder:
-        return opened(exported(random_model(), Path(folder)), Runtime("cpu", 1))
 
 
 def _seconds(call: Callable[[], object], clock: Clock) -> float:

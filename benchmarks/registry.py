@@ -88,7 +88,7 @@ BENCHMARKS = (
     Benchmark("search-gpu", "gpu:run", None, {}),
     Benchmark("index", "index:run", {"items": MILLION}, {"items": 10 * MILLION}),
     Benchmark("index-dictionaries", "index:dictionaries", {}, {}),
-    Benchmark("index-searches", "index:searches_meanwhile", {}, {"items": 10 * MILLION}),
+    Benchmark("index-searches", "index_searches:run", {}, {"items": 10 * MILLION}),
     Benchmark("embedding-to-id", "tokenizing:run", {}, {"repeats": 15}),
     Benchmark("text-static", "texts:static", {}, {}),
     Benchmark("text-int8", "texts:int8", {"items": 400}, {}),
