@@ -266,10 +266,13 @@ class TokenizeResponse(Generation):
 
 
 class TokenScoreAnswer(Answer):
-    """A token of a semantic ID, and its log-probability after the history and the tokens before it."""
+    """A token of a semantic ID, and what it adds to the score."""
 
     token: str
-    log_prob: float
+    log_prob: float = Field(
+        description="Its log-probability after the history and the tokens before it; where the recommender has a head "
+        "over items, mixed with what it changes of the best score that the head expects behind it."
+    )
 
 
 class RecommendedItem(Answer):
@@ -279,7 +282,7 @@ class RecommendedItem(Answer):
     domain: str
     score: float = Field(
         description="Log-probability of the semantic ID after this history; where the recommender has a head over "
-        "items, mixed with its score, and then only the order means something."
+        "items, mixed with its score, or that alone, and then only the order means something."
     )
     semantic_id: SemanticIdParts
     title: str | None
@@ -411,7 +414,7 @@ class BundleResponse(Generation):
 
     created: str
     description: str
-    layout: dict[str, int]
+    layout: dict[str, int | bool]
     embedding_width: int
     experts: list[str]
     text_recipe: str
