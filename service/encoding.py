@@ -32,8 +32,10 @@ for that thread and for the way back."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodeJob:
-    """One item in the queue: a text and its number of tokens, or an embedding, float32 [D], that costs one."""
+    """One item in the queue: its domain, and its text and how many tokens that has, or its embedding, float32 [D], that
+    costs one."""
 
+    domain: str
     text: str | None
     embedding: NDArray[np.float32] | None
     tokens: int
@@ -107,9 +109,10 @@ class Encoding:
     async def _jobs(self, items: Sequence[ItemInput], fields: Sequence[str]) -> list[EncodeJob]:
         jobs: list[EncodeJob | None] = []
         texts: list[str] = []
+        of_texts: list[str] = []
         for item, field in zip(items, fields, strict=True):
             if item.embedding is not None:
-                jobs.append(EncodeJob(None, self._checked(item.embedding, below(field, "embedding")), 1))
+                jobs.append(EncodeJob(item.domain, None, self._checked(item.embedding, below(field, "embedding")), 1))
                 continue
             text = compose_text(item.content)
             if not text:
@@ -118,8 +121,9 @@ class Encoding:
                 )
             jobs.append(None)
             texts.append(text)
+            of_texts.append(item.domain)
         counts = await self._count_tokens(texts) if texts else []
-        texted = iter(EncodeJob(text, None, tokens) for text, tokens in zip(texts, counts, strict=True))
+        texted = (EncodeJob(of, text, None, count) for of, text, count in zip(of_texts, texts, counts, strict=True))
         return [job if job is not None else next(texted) for job in jobs]
 
     async def _count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -151,7 +155,7 @@ class Encoding:
             with self._metrics.phase("text_encode"):
                 vectors[rows] = self._text_encoder.encode(texts)
         with self._metrics.phase("tokenize"):
-            found = self._item_tokenizer.tokenize(vectors)
+            found = self._item_tokenizer.tokenize(vectors, [job.domain for job in jobs])
         return [
             EncodedItem(found.codes[row], found.experts[row], found.gate[row], float(found.quantization_error[row]))
             for row in range(len(jobs))

@@ -55,7 +55,7 @@ class DummyItemTokenizer:
     def __init__(self, layout: TokenLayout) -> None:
         self._layout = layout
 
-    def tokenize(self, embeddings: NDArray[np.float32]) -> TokenizedItems:
+    def tokenize(self, embeddings: NDArray[np.float32], domains: Sequence[str] = ()) -> TokenizedItems:
         scaled = np.abs(embeddings) % 1
         codes = (scaled[:, : self._layout.levels] * self._layout.codes).astype(np.int32)
         expert = (scaled[:, :1] * self._layout.experts).astype(np.int32)

@@ -99,7 +99,7 @@ class BatchEncoder:
 
     def __init__(self, domain: str, text_encoder: EncodesTexts, item_tokenizer: TokenizesItems) -> None:
         self._domain = domain
-        self._encoder = RowEncoder(text_encoder, item_tokenizer)
+        self._encoder = RowEncoder(domain, text_encoder, item_tokenizer)
 
     def encode(self, batch: Batch) -> EncodedBatch:
         """One item a row, in their order."""

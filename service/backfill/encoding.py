@@ -36,13 +36,19 @@ class RowEncoder:
 
     Parameters
     ----------
+    domain : of all rows
     text_encoder, item_tokenizer : from a bundle
     remembered : texts whose codes are kept
     """
 
     def __init__(
-        self, text_encoder: EncodesTexts, item_tokenizer: TokenizesItems, remembered: int = REMEMBERED_TEXTS
+        self,
+        domain: str,
+        text_encoder: EncodesTexts,
+        item_tokenizer: TokenizesItems,
+        remembered: int = REMEMBERED_TEXTS,
     ) -> None:
+        self._domain = domain
         self._text_encoder = text_encoder
         self._item_tokenizer = item_tokenizer
         self._remembered = remembered
@@ -74,6 +80,8 @@ class RowEncoder:
     def _tokenized(self, vectors: Sequence[NDArray[np.float32]]) -> list[Encoded]:
         if not vectors:
             return []
-        found = self._item_tokenizer.tokenize(np.stack(vectors).astype(np.float32, copy=False))
+        found = self._item_tokenizer.tokenize(
+            np.stack(vectors).astype(np.float32, copy=False), [self._domain] * len(vectors)
+        )
         pairs = zip(found.codes.tolist(), found.experts.tolist(), strict=True)
         return [Encoded(tuple(codes), tuple(experts)) for codes, experts in pairs]

@@ -50,9 +50,11 @@ class ItemTokenizerPart(Strict):
     """`item_tokenizer.onnx`: D is `embedding_width`, K experts are named by `expert_names`.
 
     `quantization_error` is the mean over the bundle's own catalogue, by domain; older bundles do not say it.
+    `alignments` is the file of alignments of domains that it was not trained on; None where there are none.
     """
 
     model: str = "item_tokenizer.onnx"
+    alignments: str | None = None
     embedding_width: Annotated[int, Field(ge=1, le=65536)]
     latent_width: Annotated[int, Field(ge=1, le=65536)]
     expert_names: list[str]
@@ -112,6 +114,7 @@ class Manifest(Strict):
     def _parts_are_listed(self) -> Manifest:
         parts = [self.text_encoder.model, self.text_encoder.tokenizer, self.item_tokenizer.model, self.catalogue.path]
         parts += [recommender.model for recommender in self.recommenders]
+        parts += [self.item_tokenizer.alignments] if self.item_tokenizer.alignments else []
         for part in parts:
             if part not in self.files:
                 raise ValueError(f"{part!r} is used by the manifest but has no hash under 'files'")

@@ -90,7 +90,8 @@ def _carry(items: Sequence[StoredItem], new: CatalogueStore, ids_of: IdsOf, done
     done.without_content += len(missing) - len(readable)
     if not readable:
         return
-    values, levels = ids_of([contents[row] for row in readable]), new.layout.levels
+    values = ids_of([missing[row].domain for row in readable], [contents[row] for row in readable])
+    levels = new.layout.levels
     registered = new.register(
         [
             NewItem(

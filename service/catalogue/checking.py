@@ -29,8 +29,8 @@ ATTEMPTS = 3
 EXAMPLES = 5
 """Items named in one finding."""
 
-IdsOf = Callable[[Sequence[ItemContent]], IntArray]
-"""Codes and experts that contents give, int32 [n, L + N]."""
+IdsOf = Callable[[Sequence[str], Sequence[ItemContent]], IntArray]
+"""Codes and experts that contents of these domains give, int32 [n, L + N]."""
 
 Counter = tuple[str, int, int]
 """Domain, ID with suffix 0, suffixes given away at least."""
@@ -167,7 +167,8 @@ class _Walk:
 
     def _compare(self, items: Sequence[StoredItem], ids_of: IdsOf) -> None:
         if items:
-            given = ids_of([read_content(item.title, item.content) for item in items])
+            contents = [read_content(item.title, item.content) for item in items]
+            given = ids_of([item.domain for item in items], contents)
             has = self.layout.unpack(np.array([item.packed for item in items], dtype=np.uint64))[:, :-1]
             self.compared += len(items)
             self.other_id += int((given != has).any(axis=1).sum())

@@ -228,8 +228,8 @@ def ids_of_bundle(bundle: Bundle, settings: Settings) -> IdsOf:
 
     parts = ItemParts.open(bundle, Runtime(settings.provider, settings.threads))
 
-    def ids_of(contents: Any) -> Any:
-        found = parts.item_tokenizer.tokenize(parts.text_encoder.encode(compose_texts(contents)))
+    def ids_of(domains: Any, contents: Any) -> Any:
+        found = parts.item_tokenizer.tokenize(parts.text_encoder.encode(compose_texts(contents)), domains)
         return np.concatenate([found.codes, found.experts], axis=1)
 
     return ids_of

@@ -40,7 +40,7 @@ class TokenizesItems(Protocol):
 
     width: int
 
-    def tokenize(self, embeddings: NDArray[Any]) -> TokenizedItems: ...
+    def tokenize(self, embeddings: NDArray[Any], domains: Sequence[str] = ()) -> TokenizedItems: ...
 
 
 class SearchesItems(Protocol):

@@ -1,4 +1,4 @@
-"""Embeddings to codes and experts: check, batch, run.
+"""Embeddings to codes and experts: check, align, batch, run.
 
 Symbols: B batch, D embedding width, L levels, K experts, N experts chosen, d latent width. Knows nothing of text, of
 items and of suffixes.
@@ -6,6 +6,7 @@ items and of suffixes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import ItemTokenizerPart
+from service.engine.alignment import Alignments
 from service.engine.sessions import Runtime, Session, Tensor, open_session
 from service.errors import BundleError, InvalidInput, ModelError
 
@@ -60,6 +62,7 @@ class ItemTokenizer:
     Parameters
     ----------
     session : a graph with the signature `INPUTS` -> `OUTPUTS`
+    alignments : of domains that it was not trained on
 
     Attributes
     ----------
@@ -67,8 +70,9 @@ class ItemTokenizer:
     levels, experts_per_item, experts : L, N, K
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, alignments: Alignments) -> None:
         self._session = session
+        self._alignments = alignments
         self.width = session.size("D")
         self.levels = session.size("L")
         self.experts_per_item = session.size("N")
@@ -76,11 +80,11 @@ class ItemTokenizer:
 
     @classmethod
     def open(cls, path: Path, part: ItemTokenizerPart, runtime: Runtime | None = None) -> ItemTokenizer:
-        """Open `item_tokenizer.onnx`.
+        """Open `item_tokenizer.onnx`, and beside it the alignments that the manifest names.
 
         Raises
         ------
-        BundleError : the file is missing, unreadable, has another signature or is not what the manifest says
+        BundleError : a file is missing, unreadable, has another signature or is not what the manifest says
         ProviderUnavailable : the runtime asks for a provider that is not there
         """
         session = open_session(path, runtime or Runtime(), INPUTS, OUTPUTS)
@@ -88,17 +92,25 @@ class ItemTokenizer:
         for symbol, size in said.items():
             if session.size(symbol) != size:
                 raise BundleError(f"{path}: {symbol} is {session.size(symbol)}, but the manifest says {size}")
-        return cls(session)
+        return cls(
+            session,
+            Alignments.load(path.parent / part.alignments, part.embedding_width) if part.alignments else Alignments(),
+        )
 
-    def tokenize(self, embeddings: NDArray[Any]) -> TokenizedItems:
-        """Codes and experts of embeddings float [B, D]; an item's do not depend on the others.
+    def tokenize(self, embeddings: NDArray[Any], domains: Sequence[str] = ()) -> TokenizedItems:
+        """Codes and experts of items; an item's do not depend on the others.
+
+        Parameters
+        ----------
+        embeddings : float [B, D]
+        domains : of every item; without them embeddings are taken as they are, aligned already
 
         Raises
         ------
         InvalidInput : another width, another type, or a value that is not finite; names the row
         ModelError : the graph returned a value that is not finite, a code below 0 or an expert out of range
         """
-        rows = self._checked(embeddings)
+        rows = self._alignments(self._checked(embeddings), domains)
         starts = range(0, len(rows), CHUNK)
         parts = [self._run(rows[start : start + CHUNK]) for start in starts] or [self._nothing()]
         return TokenizedItems(

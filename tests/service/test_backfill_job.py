@@ -337,7 +337,7 @@ class OneCode:
 
     width = WIDTH
 
-    def tokenize(self, embeddings: NDArray[np.float32]) -> Any:
+    def tokenize(self, embeddings: NDArray[np.float32], domains: Sequence[str] = ()) -> Any:
         class Found:
             codes = np.ones((len(embeddings), 3), dtype=np.int32)
             experts = np.zeros((len(embeddings), 1), dtype=np.int32)

@@ -198,7 +198,9 @@ def test_contents_are_tokenized_anew_and_compared(store: CatalogueStore) -> None
     store.register([NewItem("films", "x", (3, 4), (2,), "X", '{"brand":"B","categories":["c"],"price":2.5}')])
     asked: list[ItemContent] = []
 
-    def ids_of(contents: Sequence[ItemContent]) -> Any:
+    def ids_of(domains: Sequence[str], contents: Sequence[ItemContent]) -> Any:
+        assert len(domains) == len(contents)
+        assert set(domains) == {"films"}
         asked.extend(contents)
         return np.array([(0, 0, 0) if content.title == "back" else (3, 4, 1) for content in contents])
 

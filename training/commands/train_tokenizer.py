@@ -31,6 +31,14 @@ def train_tokenizer(
             show_default=False,
         ),
     ] = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a tokenizer that was trained before, with the same parameters: nothing is learned, and the "
+            "items of this dataset, which may have more domains, get their IDs.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Learn one tokenizer for all domains and give every item its semantic ID.
 
@@ -43,5 +51,5 @@ def train_tokenizer(
     from training.tokenizer.configuration import read_stage_parameters  # noqa: PLC0415
 
     overrides = {"train_domains": tuple(train_domains)} if train_domains else {}
-    figures = stage.train_tokenizer(dataset, embeddings, out, read_stage_parameters(config, overrides))
+    figures = stage.train_tokenizer(dataset, embeddings, out, read_stage_parameters(config, overrides), reuse)
     typer.echo(json.dumps({key: value for key, value in figures.items() if key not in ("log", "parameters")}))

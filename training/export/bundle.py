@@ -24,6 +24,7 @@ from service.bundle.manifest import (
     RecommenderPart,
     TextEncoderPart,
 )
+from service.engine.alignment import FILE as ALIGNMENTS
 from service.engine.engine import Engine
 from service.errors import ConfigError
 from service.id_columns import to_lists
@@ -99,6 +100,9 @@ def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Mani
             shutil.copyfile(sources.encoder_folder / name, folder / name)
         advance(1, "item tokenizer")
         item_tokenizer = export_item_tokenizer(sources.tokenizer, folder / "item_tokenizer.onnx")
+        if sources.alignments.by_domain:
+            sources.alignments.save(folder / ALIGNMENTS)
+            item_tokenizer = item_tokenizer.model_copy(update={"alignments": ALIGNMENTS})
         advance(1, "recommender")
         recommenders = []
         for name, trained in sources.recommenders.items():

@@ -64,7 +64,7 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
     ModelError : a tensor differs by more than a tie
     """
     random = np.random.default_rng(seed)
-    embeddings = np.concatenate([domain.embeddings for domain in sources.domains])
+    embeddings = np.concatenate([domain.aligned for domain in sources.domains])
     values = np.concatenate([domain.values for domain in sources.domains])
     path = engine.bundle.path(engine.bundle.manifest.item_tokenizer.model)
     proof = prove_item_tokenizer(sources.tokenizer, path, embeddings)

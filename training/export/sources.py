@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from service.engine.alignment import Alignments
 from service.errors import ConfigError
 from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import Dataset, DomainData
@@ -22,6 +23,7 @@ from training.networks.t5 import TrainedRecommender, load_recommender
 from training.recommender.corpus import item_values
 from training.recommender.stage import tokenizer_layout
 from training.stage import read_figures
+from training.tokenizer.alignment import read_alignments
 from training.tokenizer.ids import DomainIds, read_ids
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.kinds import load_tokenizer
@@ -51,11 +53,13 @@ class ExportedDomain:
     ----------
     data : items and histories
     embeddings : float32 [n, D]
+    aligned : float32 [n, D], what the tokenizer reads of them, which differs where the domain has an alignment
     values : int32 [n, L + N + 1], the semantic IDs
     """
 
     data: DomainData
     embeddings: NDArray[np.float32]
+    aligned: NDArray[np.float32]
     values: IntArray
 
 
@@ -67,6 +71,7 @@ class Sources:
     ----------
     encoder_folder, encoder : the text encoder and its card
     tokenizer : the trained tokenizer
+    alignments : of the domains of the catalogue that it was not trained on
     layout : of the semantic IDs, without domain tokens
     repaired : whether items of different content were moved apart before their IDs were published
     recommenders : by name
@@ -76,6 +81,7 @@ class Sources:
     encoder_folder: Path
     encoder: EncoderCard
     tokenizer: Tokenizer
+    alignments: Alignments
     layout: TokenLayout
     repaired: bool
     recommenders: dict[str, TrainedRecommender]
@@ -114,12 +120,19 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
         raise ConfigError("no recommender; name at least one folder that `unitok train-recommender` wrote")
     layout = replace(layout, expert_first=_expert_first(recommenders))
     dataset, ids = Dataset.open(folders.dataset), read_ids(folders.tokenizer)
+    alignments = read_alignments(folders.tokenizer, width)
     opened = [
-        _open_domain(dataset[name], folders.embeddings, ids[name], layout, width)
+        ExportedDomain(
+            dataset[name],
+            vectors := read_vectors(vectors_file(folders.embeddings, name), dataset[name].item_ids, width),
+            alignments(vectors, [name] * len(vectors)),
+            item_values(ids[name], dataset[name], layout),
+        )
         for name in _chosen(domains, dataset, ids)
     ]
+    here = {name: found for name, found in alignments.by_domain.items() if name in {one.data.name for one in opened}}
     repaired = bool(read_figures(folders.tokenizer)["parameters"]["repair"])
-    return Sources(encoder_folder, card, tokenizer, layout, repaired, recommenders, tuple(opened))
+    return Sources(encoder_folder, card, tokenizer, Alignments(here), layout, repaired, recommenders, tuple(opened))
 
 
 def _require_layout(found: TokenLayout, layout: TokenLayout, folder: Path) -> None:
@@ -156,8 +169,3 @@ def _chosen(domains: Sequence[str] | None, dataset: Dataset, ids: dict[str, Doma
     if not chosen:
         raise ConfigError(f"{dataset.folder}: no domain has semantic IDs of this tokenizer, so nothing to export")
     return chosen
-
-
-def _open_domain(data: DomainData, embeddings: Path, ids: DomainIds, layout: TokenLayout, width: int) -> ExportedDomain:
-    vectors = read_vectors(vectors_file(embeddings, data.name), data.item_ids, width)
-    return ExportedDomain(data, vectors, item_values(ids, data, layout))

@@ -25,6 +25,8 @@ class StageParameters(BaseModel):
     tokenizer : in the file, its keys stand beside those of the stage; `kind` says whose they are
     train_domains : domains to learn from, one expert each where the kind has experts; None: all of the dataset
     id_domains : domains to give IDs to, learned from or not; None: all of the dataset
+    align : whether domains that it was not trained on are aligned with the one whose expert takes most of their items,
+        see `alignment.py`
     repair : whether items of different content that share their codes are moved apart, to free codes of the last level
     suffixes : how many items of one domain may share their codes and experts
     threads : of the processor; 0 takes every core
@@ -35,6 +37,7 @@ class StageParameters(BaseModel):
     tokenizer: AnyParameters = Parameters()
     train_domains: tuple[str, ...] | None = None
     id_domains: tuple[str, ...] | None = None
+    align: bool = False
     repair: bool = False
     suffixes: Annotated[int, Field(ge=1, le=65536)] = 1024
     threads: Annotated[int, Field(ge=0)] = 0

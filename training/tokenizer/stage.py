@@ -6,6 +6,7 @@ Knows nothing of the command line.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.catalogue.store import layout_of_ids
+from service.engine.alignment import Alignment, Alignments
 from service.errors import ConfigError
 from service.items import compose_texts
 from service.progress import progress
@@ -22,14 +24,15 @@ from service.semantic_ids import TokenLayout
 from training.data.dataset import Dataset, DomainData
 from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.tokenized import Shape
-from training.stage import Stage
+from training.stage import Stage, read_figures
+from training.tokenizer.alignment import align, write_alignments
 from training.tokenizer.configuration import StageParameters
 from training.tokenizer.estimator import CHECKPOINT
 from training.tokenizer.extras import extras_of
 from training.tokenizer.figures import domain_figures, repair_figures
 from training.tokenizer.ids import DomainIds, suffixes_of, write_ids
 from training.tokenizer.interface import Tokenizer
-from training.tokenizer.kinds import make_tokenizer
+from training.tokenizer.kinds import load_tokenizer, make_tokenizer
 from training.tokenizer.repair import repair_encoded
 
 
@@ -41,12 +44,20 @@ class EmbeddedDomain:
     embeddings: NDArray[np.float32]
 
 
-def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: StageParameters) -> dict[str, Any]:
+def train_tokenizer(
+    dataset: Path, embeddings: Path, out: Path, parameters: StageParameters, reuse: Path | None = None
+) -> dict[str, Any]:
     """Train, give every item its ID, and write both; continues where a killed run stopped.
+
+    Parameters
+    ----------
+    dataset, embeddings, out : folders of `prepare` and of `embed`, and where to write
+    parameters : how
+    reuse : folder of a tokenizer that was trained so; it is taken in place of a training
 
     Raises
     ------
-    ConfigError : a domain is not in the dataset
+    ConfigError : a domain is not in the dataset, or the tokenizer to be reused was trained otherwise
     InvalidInput : a domain has no embeddings, or not one an item, or the IDs do not fit into 64 bits
     SuffixExhausted : more items than the layout has suffixes share their codes
     """
@@ -56,17 +67,26 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
     stage = Stage("train-tokenizer", out)
     torch.set_num_threads(parameters.threads or len(os.sched_getaffinity(0)))
     domains = _read(opened, embeddings, list(dict.fromkeys([*sources, *named])))
-    tokenizer = make_tokenizer(parameters.tokenizer)
-    _train(tokenizer, [domains[name] for name in sources], out / CHECKPOINT)
+    if reuse is None:
+        tokenizer = make_tokenizer(parameters.tokenizer)
+        _train(tokenizer, [domains[name] for name in sources], out / CHECKPOINT)
+    else:
+        tokenizer = _trained(reuse, parameters, sources)
     layout = _layout(tokenizer.shape, parameters.suffixes)
-    ids, quality = [], {}
+    ids, quality, alignments = [], dict[str, Any](), dict[str, Alignment]()
     with progress("semantic IDs", total=len(named)) as advance:
         for name in named:
             domain = domains[name]
-            encoded = tokenizer.encode(domain.embeddings)
+            vectors, like = domain.embeddings, None
+            if parameters.align and name not in sources:
+                like = _served_beside(tokenizer, domain, sources)
+                alignment = align(vectors, domains[like].embeddings)
+                if alignment is not None:
+                    alignments[name], vectors = alignment, alignment(vectors)
+            encoded = tokenizer.encode(vectors)
             texts = compose_texts(domain.data.contents())
-            trained = {"trained": name in sources}
-            quality[name] = trained | domain_figures(tokenizer, domain.embeddings, encoded, texts)
+            quality[name] = {"trained": name in sources, "aligned_with": like if name in alignments else None}
+            quality[name] |= domain_figures(tokenizer, vectors, encoded, texts)
             codes = encoded.codes
             if parameters.repair:
                 repaired = repair_encoded(tokenizer.network, encoded, texts)
@@ -76,6 +96,7 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
             ids.append(DomainIds(name, domain.data.item_ids, codes, encoded.experts, suffix))
             advance(1, name)
     tokenizer.save(out)
+    write_alignments(out, Alignments(alignments))
     write_ids(out, ids)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return stage.finish(
@@ -86,9 +107,33 @@ def train_tokenizer(dataset: Path, embeddings: Path, out: Path, parameters: Stag
             "domains": quality,
             "parameters": parameters.tokenizer.model_dump(mode="json")
             | parameters.model_dump(mode="json", exclude={"tokenizer"}),
-            "log": [asdict(figures) for figures in tokenizer.log],
+            "log": [asdict(figures) for figures in tokenizer.log] if reuse is None else read_figures(reuse)["log"],
         }
     )
+
+
+def _trained(folder: Path, parameters: StageParameters, sources: Sequence[str]) -> Tokenizer:
+    """A tokenizer that was trained before, with these parameters and on these domains."""
+    tokenizer, said = load_tokenizer(folder), read_figures(folder)
+    if tokenizer.parameters != parameters.tokenizer:
+        found, asked = tokenizer.parameters.model_dump(), parameters.tokenizer.model_dump()
+        differ = [name for name in asked if found.get(name) != asked[name]]
+        raise ConfigError(f"{folder}: was trained with another {', '.join(differ) or 'kind'}")
+    trained = [name for name, figures in said["domains"].items() if figures["trained"]]
+    if set(trained) - set(sources) or set(sources) & set(said["domains"]) - set(trained):
+        raise ConfigError(f"{folder}: was trained on {', '.join(trained)}, not on {', '.join(sources)}")
+    return tokenizer
+
+
+def _served_beside(tokenizer: Tokenizer, domain: EmbeddedDomain, sources: Sequence[str]) -> str:
+    """The domain of training whose expert takes most of a domain's items, as they are."""
+    experts = tokenizer.encode(domain.embeddings).experts
+    if not experts.shape[1]:
+        raise ConfigError("align needs a tokenizer with an expert a domain, which this kind has not")
+    name = tokenizer.expert_names[int(np.bincount(experts[:, 0]).argmax())]
+    if name not in sources:
+        raise ConfigError(f"align: expert {name!r} is named after none of the domains of training")
+    return name
 
 
 def _layout(shape: Shape, suffixes: int) -> TokenLayout:
