@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from service.errors import LimitExceeded, below
 from service.items import ItemContent
 
+FIELDS = 50
+"""Fields of one object, unknown ones included."""
 ITEMS = 10_000
 """Items of one tokenize request."""
 TEXT_CHARACTERS = 100_000

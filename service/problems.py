@@ -43,6 +43,9 @@ TYPE_PREFIX = "urn:unitok:problem:"
 MOST_FIELDS = 20
 """Wrong fields listed in one answer; a body of thousands of wrong items is not answered with thousands of lines."""
 
+FIELD_CHARACTERS = 200
+"""Characters of a wrong field's path that are shown; a caller chooses the names of fields that do not exist."""
+
 
 class FieldProblem(BaseModel):
     """One wrong field."""
@@ -189,9 +192,10 @@ async def handle_validation(request: Request, error: Exception) -> Response:
         position, reason = found[0]["loc"][-1], found[0]["ctx"]["error"]
         return problem_response(request.scope, MALFORMED, f"not valid JSON: {reason}, at character {position}")
     fields = [
-        FieldProblem(field=field_path(problem["loc"][1:]) or "body", message=_message(problem)) for problem in found
+        FieldProblem(field=field_path(problem["loc"][1:])[:FIELD_CHARACTERS] or "body", message=_message(problem))
+        for problem in found[:MOST_FIELDS]
     ]
-    more = f" (and {len(fields) - 1} more)" if len(fields) > 1 else ""
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     detail = f"{fields[0].field}: {fields[0].message}{more}"
     return problem_response(request.scope, TABLE[InvalidInput], detail, fields)
 

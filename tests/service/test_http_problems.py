@@ -20,7 +20,7 @@ from service import errors
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
-from service.problems import TABLE, kind_of
+from service.problems import TABLE, FieldProblem, kind_of
 from service.settings import Settings
 
 MAX_BYTES = 64 * 1024
@@ -277,9 +277,35 @@ def test_put_refuses_what_tokenize_refuses(shared: Served) -> None:
 
 
 def test_many_wrong_fields_are_answered_briefly(shared: Served) -> None:
-    body = {"items": [{"domain": "d", "title": number} for number in range(100)]}
-    problem = check_problem(shared.client.post("/tokenize", json=body), 422, "invalid-input", "and 99 more")
+    body = {"items": [ITEM | {f"unknown {number}": 0 for number in range(30)}]}
+    problem = check_problem(shared.client.post("/tokenize", json=body), 422, "invalid-input", "and 29 more")
     assert len(problem["errors"]) == 20
+    long = shared.client.post("/tokenize", json={"items": [ITEM], "x" * 50_000: 0})
+    assert len(check_problem(long, 422, "invalid-input", "there is no such field")["errors"][0]["field"]) == 200
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"domain": "d", "categories": [1] * 100},
+        {"domain": "d", "embedding": [""] * 100},
+        {"domain": "d", **{str(number): 0 for number in range(100)}},
+    ],
+)
+def test_few_errors_are_made_of_a_body_that_is_wrong_everywhere(
+    shared: Served, monkeypatch: pytest.MonkeyPatch, item: dict[str, Any]
+) -> None:
+    """4 MB of such items held the whole process up for 20 seconds."""
+    made: list[str] = []
+
+    class Counted(FieldProblem):
+        def __init__(self, **values: str) -> None:
+            super().__init__(**values)
+            made.append(self.field)
+
+    monkeypatch.setattr("service.problems.FieldProblem", Counted)
+    check_problem(shared.client.post("/tokenize", json={"items": [item] * 50}), 422, "invalid-input", "items[0]")
+    assert 1 <= len(made) <= 20
 
 
 def test_the_input_is_never_repeated(shared: Served) -> None:
