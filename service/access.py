@@ -87,9 +87,12 @@ class ApiKeys:
 
         Raises
         ------
-        ConfigError : the file cannot be read or holds no key, an entry is malformed, or two share a name or a digest
+        ConfigError : the text or the file holds something but no key, the file cannot be read, an entry is malformed,
+            or two share a name or a digest
         """
         keys = _parse(inline, "UNITOK_API_KEYS")
+        if inline and not keys:
+            raise ConfigError("UNITOK_API_KEYS: holds no key; without keys, leave the setting away")
         if file is not None:
             try:
                 text = file.read_text(encoding="utf-8")
@@ -125,8 +128,8 @@ def new_key(name: str, scopes: Sequence[KeyScope], items_per_second: float | Non
     secret = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
     entry = " ".join([name, ",".join(dict.fromkeys(scopes)), digest_of(secret).hex()])
     if items_per_second is not None:
-        entry += f" {items_per_second:g}"
-    _parse(entry, "new key")
+        entry += f" {items_per_second!s}".removesuffix(".0")
+    _entry(entry, "new key")
     return NewKey(secret, entry)
 
 

@@ -37,9 +37,31 @@ def test_a_scope_includes_no_other() -> None:
         found.require(KeyScope.READ)
 
 
-def test_without_entries_there_are_no_keys() -> None:
+def test_without_keys_the_service_is_open() -> None:
     assert not ApiKeys.read("", None)
-    assert not ApiKeys.read(" ; \n# none\n", None)
+
+
+@pytest.mark.parametrize("text", [" ", ";", " ; \n# none\n", f"#shop read {DIGEST}", f"# a; shop read {DIGEST}"])
+def test_a_text_without_keys_does_not_open_the_service(text: str) -> None:
+    with pytest.raises(ConfigError, match="UNITOK_API_KEYS: holds no key"):
+        ApiKeys.read(text, None)
+
+
+@pytest.mark.parametrize("name", ["#shop", "", ";", "a;b", "shop; b", "a\nb", "# shop", "utk_shop", "-shop"])
+def test_a_name_that_its_entry_could_not_keep_is_refused(name: str) -> None:
+    """`#shop` made an entry that is a comment, and so a service that is open."""
+    with pytest.raises(ConfigError, match="new key"):
+        new_key(name, [KeyScope.READ])
+
+
+@pytest.mark.parametrize("rate", [1, 2.0, 0.001, 1234567.5, 1e22, 123456789.125])
+def test_a_rate_is_written_as_it_is(rate: float) -> None:
+    key = new_key("a", [KeyScope.READ], rate)
+    found = ApiKeys.read(key.entry, None).find(key.secret)
+    assert found is not None
+    assert found.items_per_second == rate
+    if rate == 1234567.5:
+        assert key.entry.endswith(" 1234567.5")
 
 
 @pytest.mark.parametrize(
