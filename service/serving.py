@@ -48,7 +48,7 @@ class DrainingServer(uvicorn.Server):
     Parameters
     ----------
     app : made by `create_app`, or several as `Generations`
-    settings : address and drain times
+    settings : address, drain times, and how long connections are kept
     started : called with the address once requests are taken
     """
 
@@ -65,6 +65,7 @@ class DrainingServer(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=settings.keep_alive_seconds,
                 timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
             )
         )

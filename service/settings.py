@@ -94,6 +94,13 @@ class Settings(BaseSettings):
     max_request_seconds: float = Field(
         default=60.0, gt=0, le=3600, description="Longest time that a request may take once its body is there."
     )
+    keep_alive_seconds: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="How long an idle connection is kept open. Longer than a proxy keeps its connections to the "
+        "service, or its next request may meet one that is just being closed, and its caller a 502.",
+    )
     max_items_per_request: int = Field(
         default=512, ge=1, le=limits.ITEMS, description="Most items of one tokenize request."
     )

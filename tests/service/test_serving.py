@@ -106,6 +106,15 @@ def test_what_there_is_at_the_start_is_not_looked_through_again() -> None:
     assert not there
 
 
+def test_idle_connections_are_kept_for_longer_than_proxies_keep_theirs() -> None:
+    """Uvicorn's 5 s closed them under proxies that had just sent the next request: sporadic 502s."""
+    kept = [
+        DrainingServer(Rounds(), settings, lambda address: None).config.timeout_keep_alive
+        for settings in (Settings(), Settings(keep_alive_seconds=7))
+    ]
+    assert kept == [75, 7]
+
+
 def test_an_address_that_is_taken_ends_the_process(capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = DrainingServer(Rounds(), Settings(port=taken.getsockname()[1]), lambda address: None)
