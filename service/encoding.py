@@ -18,7 +18,7 @@ from service.batching import Batcher
 from service.engine.engine import EncodesTexts, TokenizesItems
 from service.errors import InvalidInput, below
 from service.items import compose_text
-from service.limits import MOST_MAGNITUDE
+from service.limits import MOST_MAGNITUDE, NO_DIRECTION, has_direction
 from service.metrics import Metrics
 from service.pace import Expected
 from service.queries import ItemInput
@@ -97,7 +97,8 @@ class Encoding:
 
         Raises
         ------
-        InvalidInput : an item has neither text nor embedding, or an embedding of another width or not finite
+        InvalidInput : an item has neither text nor embedding, or an embedding of another width, not finite or all
+            zeros
         """
         found = await self.batcher.submit(await self._jobs(items, fields))
         if not found:
@@ -139,7 +140,10 @@ class Encoding:
         if wrong.size:
             found = embedding[wrong[0]]
             raise InvalidInput(f"number {wrong[0]} is {found:g}, but must lie within +-{MOST_MAGNITUDE:g}", field)
-        return embedding.astype(np.float32)
+        vector = embedding.astype(np.float32)
+        if not has_direction(vector):
+            raise InvalidInput(NO_DIRECTION, field)
+        return vector
 
     def _run(self, jobs: Sequence[EncodeJob]) -> list[EncodedItem]:
         """One batch, on the batcher's thread."""

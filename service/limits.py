@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from service.errors import LimitExceeded, below
 from service.items import ItemContent
 
@@ -24,6 +27,7 @@ EMBEDDING_WIDTH = 65_536
 """Numbers of one embedding."""
 MOST_MAGNITUDE = 1e6
 """Of a number in an embedding; what is far larger overflows on its way through the tokenizer."""
+LEAST_PRICE = 0.0
 HISTORY = 10_000
 """Entries of a history; recommenders read the most recent ones."""
 REFERENCES = 100_000
@@ -41,6 +45,13 @@ DOMAIN_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What a domain may be called: it stands in paths, metrics and store keys."""
 ITEM_ID_PATTERN = r"^[^\x00-\x1f\x7f\ufffd]{1,256}$"
 """What an item may be called: no control characters, and not the character that stands for broken encoding."""
+
+NO_DIRECTION = "is zero in every number, which tells nothing of an item; leave such embeddings away"
+
+
+def has_direction(embedding: NDArray[np.float32]) -> bool:
+    """Whether an embedding, as the networks get it, tells one item from another; else it has `NO_DIRECTION`."""
+    return bool(embedding.any())
 
 
 @dataclass(frozen=True, slots=True)

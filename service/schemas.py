@@ -111,13 +111,15 @@ class Content(Body):
         examples=[["Animation", "Comedy"]],
     )
     description: Text | None = Field(default=None, description="The first 600 characters are read.")
-    price: float | None = Field(default=None, ge=0, description="Stored, but not read by the tokenizer.")
+    price: float | None = Field(
+        default=None, ge=limits.LEAST_PRICE, description="Stored, but not read by the tokenizer."
+    )
     embedding: list[float] | None = Field(
         default=None,
         min_length=1,
         max_length=limits.EMBEDDING_WIDTH,
         fail_fast=True,
-        description="Stands in for the text: a vector of the bundle's embedding width.",
+        description="Stands in for the text: a vector of the bundle's embedding width, not all zeros.",
     )
 
     def item_input(self, domain: str, item_id: str | None) -> ItemInput:

@@ -6,6 +6,7 @@ Text is taken as it is, as over HTTP. Knows nothing of files, networks or how st
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from service.backfill.reading import Record
 from service.catalogue.store import MAX_NAME_BYTES
 from service.errors import ConfigError
 from service.items import ItemContent, compose_text, distinct_categories, is_rounded
-from service.limits import ITEM_ID_PATTERN, MOST_MAGNITUDE
+from service.limits import ITEM_ID_PATTERN, LEAST_PRICE, MOST_MAGNITUDE, NO_DIRECTION, has_direction
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
 FIELDS = ("item_id", *TEXT_FIELDS, "price", "embedding")
@@ -202,12 +203,21 @@ def _price(value: Any) -> float | None:
     if value is None or value == "":
         return None
     try:
-        price = float(value)
+        price: float | None = float(value)
     except (TypeError, ValueError):
-        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is no number") from None
+        price = None
     except OverflowError:
-        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is larger than a 64-bit float can be") from None
-    return price if np.isfinite(price) else None
+        price = math.inf
+    # Python reads True as 1 and 1_000 as 1000; nobody who writes that into a file means it.
+    if price is None or isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is no number")
+    if math.isnan(price):  # which other tools write for nothing
+        return None
+    if price < LEAST_PRICE:
+        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is no price; the least is {LEAST_PRICE:g}")
+    if price == math.inf:
+        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is larger than a 64-bit float can be")
+    return price
 
 
 def _embedding(value: Any, width: int) -> NDArray[np.float32] | None:
@@ -229,4 +239,7 @@ def _embedding(value: Any, width: int) -> NDArray[np.float32] | None:
     if wrong.size:
         found = f"number {wrong[0] + 1} of {width} is {vector[wrong[0]]:g}"
         raise _BadField(Kind.BAD_EMBEDDING, f"{found}, but must lie within +-{MOST_MAGNITUDE:g}")
-    return vector.astype(np.float32)
+    embedding = vector.astype(np.float32)
+    if not has_direction(embedding):
+        raise _BadField(Kind.BAD_EMBEDDING, NO_DIRECTION)
+    return embedding

@@ -63,6 +63,13 @@ def test_numbers_and_lists_are_read_as_text() -> None:
     assert (row.item_id, row.content.title, row.text, row.content.price) == ("12", None, "one two", None)
 
 
+@pytest.mark.parametrize(
+    ("price", "expected"), [(0, 0.0), ("0", 0.0), (" 12.5 ", 12.5), (None, None), ("", None), ("nan", None)]
+)
+def test_prices_are_read_as_numbers_or_nothing(price: Any, expected: float | None) -> None:
+    assert read(item_id="a", title="T", price=price).content.price == expected
+
+
 @pytest.mark.parametrize("embedding", [[1, 2.5, -3], "[1, 2.5, -3]"])
 def test_an_embedding_stands_in_for_text(embedding: Any) -> None:
     row = read(item_id="a", embedding=embedding)
@@ -101,6 +108,14 @@ def nested(depth: int) -> list[Any]:
         ({"item_id": "a", "title": nested(100_000)}, Kind.BAD_VALUE, "title", "nested too deeply"),
         ({"item_id": "a", "title": "T", "categories": nested(100_000)}, Kind.BAD_VALUE, "categories", "nested"),
         ({"item_id": "a", "title": "T", "price": nested(100_000)}, Kind.BAD_VALUE, "price", "nested too deeply"),
+        ({"item_id": "a", "title": "T", "price": "1_000"}, Kind.BAD_VALUE, "price", "'1_000' is no number"),
+        ({"item_id": "a", "title": "T", "price": True}, Kind.BAD_VALUE, "price", "True is no number"),
+        ({"item_id": "a", "title": "T", "price": -5}, Kind.BAD_VALUE, "price", "-5 is no price; the least is 0"),
+        ({"item_id": "a", "title": "T", "price": "-inf"}, Kind.BAD_VALUE, "price", "'-inf' is no price"),
+        ({"item_id": "a", "title": "T", "price": "1e400"}, Kind.BAD_VALUE, "price", "larger than a 64-bit float"),
+        ({"item_id": "a", "title": "T", "price": math.inf}, Kind.BAD_VALUE, "price", "larger than a 64-bit float"),
+        ({"item_id": "a", "embedding": [0, 0.0, -0.0]}, Kind.BAD_EMBEDDING, "embedding", "is zero in every number"),
+        ({"item_id": "a", "embedding": [0, 1e-60, 0]}, Kind.BAD_EMBEDDING, "embedding", "is zero in every number"),
         ({"item_id": "a", "title": "T", "price": 10**400}, Kind.BAD_VALUE, "price", "larger than a 64-bit float"),
         ({"item_id": "\u65e5" * 171, "title": "T"}, Kind.BAD_ITEM_ID, "item_id", "513 bytes in UTF-8, but at most 512"),
         ({"item_id": "a", "embedding": [[1, 2, 3]]}, Kind.BAD_EMBEDDING, "embedding", "shape [1, 3]"),

@@ -108,6 +108,8 @@ WRONG_FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
     ("/tokenize", {"items": [ITEM | {"embedding": []}]}, "items[0].embedding", "at least 1"),
     ("/tokenize", {"items": [ITEM | {"embedding": [1, 1, 1, 1e39]}]}, "items[0].embedding", "number 3 is 1e+39, but"),
     ("/tokenize", {"items": [ITEM | {"embedding": [1, 1, -2e19, 1]}]}, "items[0].embedding", "number 2 is -2e+19, but"),
+    ("/tokenize", {"items": [ITEM | {"embedding": [0, 0.0, 0, 1e-60]}]}, "items[0].embedding", "zero in every number"),
+    ("/recommend", {"history": [{"domain": "films", "embedding": [0] * 4}]}, "history[0].embedding", "zero in every"),
     ("/tokenize", {"items": [ITEM | {"item_id": "\u6f22" * 171}], "register": True}, "items[0].item_id", "513 bytes"),
     ("/tokenize", {"items": [ITEM | {"embedding": [1, "1", 1, 1]}]}, "items[0].embedding[1]", "number"),
     ("/tokenize", {"items": [ITEM | {"embedding": [1, None, 1, 1]}]}, "items[0].embedding[1]", "number"),
