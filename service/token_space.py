@@ -21,6 +21,10 @@ MOST_DOMAINS = 100
 OTHER = "other domains"
 """Stands for all others; no domain has this name, since names hold no space."""
 
+MOST_TIMES = 100.0
+"""How many times the largest mean error of training an item's error counts for at most. Drift shows long before, and a
+caller may send any embedding: one absurd error would be all that the sum of a domain says until the next start."""
+
 
 class TokenSpace(Collector):
     """What is known of the token space of one service.
@@ -44,6 +48,7 @@ class TokenSpace(Collector):
         self._expert_names = tuple(expert_names)
         self._census = census
         self._trained_error = dict(trained_error)
+        self._most_error = MOST_TIMES * (max(self._trained_error.values(), default=0.0) or 1.0)
         self._incoming: dict[str, tuple[int, float]] = {}
         registry.register(self)
 
@@ -52,7 +57,7 @@ class TokenSpace(Collector):
         census = self._census()
         names, row_of = np.unique([domain if domain in census else OTHER for domain in domains], return_inverse=True)
         counts = np.bincount(row_of, minlength=len(names)).tolist()
-        sums = np.bincount(row_of, weights=errors, minlength=len(names)).tolist()
+        sums = np.bincount(row_of, weights=np.minimum(errors, self._most_error), minlength=len(names)).tolist()
         for name, count, total in zip(names.tolist(), counts, sums, strict=True):
             before_count, before_total = self._incoming.get(name, (0, 0.0))
             self._incoming[name] = (before_count + count, before_total + total)
