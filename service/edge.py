@@ -30,6 +30,9 @@ LINGER_BYTES = 32 * 2**20
 LINGER_SECONDS = 5.0
 """How much of a refused body is read and thrown away, so that its sender gets to read the answer."""
 
+AS_IT_IS = "identity"
+"""The one content encoding that is taken: a small compressed body may become a very large one."""
+
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
 """Asked for every few seconds by machines; logged at debug level."""
 
@@ -89,7 +92,7 @@ class RequestContext:
 
 
 class BodyGuard:
-    """Reads the whole body, within limits and only if it is JSON, and stops work for a client that has left.
+    """Reads the whole body, within limits and only if it is plain JSON, and stops work for a client that has left.
 
     The limits are enforced while reading: nobody is waited for longer than `seconds`, and no more than `max_bytes` are
     held.
@@ -109,6 +112,10 @@ class BodyGuard:
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._max_bytes:
             await self._refuse_size(scope, receive, send)
+            return
+        encoding = headers.get("content-encoding", AS_IT_IS)
+        if encoding.strip().lower() != AS_IT_IS:
+            await self._refuse_encoding(scope, receive, send, encoding)
             return
         if length != "0" and not _is_json(headers.get("content-type")):
             await self._refuse_type(scope, receive, send, headers.get("content-type"))
@@ -184,6 +191,12 @@ class BodyGuard:
     async def _refuse_type(self, scope: Scope, receive: Receive, send: Send, given: str | None) -> None:
         detail = f"content-type is {given or 'missing'}, but must be application/json (in UTF-8)"
         response = problem_response(scope, WRONG_TYPE, detail, headers={"Connection": "close"})
+        await answer_and_linger(response, receive, send, more=True)
+
+    async def _refuse_encoding(self, scope: Scope, receive: Receive, send: Send, given: str) -> None:
+        detail = f"Content-Encoding is {given}, but the body must come uncompressed"
+        headers = {"Connection": "close", "Accept-Encoding": AS_IT_IS}
+        response = problem_response(scope, WRONG_TYPE, detail, headers=headers)
         await answer_and_linger(response, receive, send, more=True)
 
 

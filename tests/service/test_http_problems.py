@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import socket
 from collections.abc import Iterator
@@ -207,6 +208,20 @@ def test_another_content_type_is_415(shared: Served, content_type: str | None) -
     headers = {} if content_type is None else {"Content-Type": content_type}
     response = shared.client.post("/tokenize", content=json.dumps({"items": [ITEM]}).encode(), headers=headers)
     check_problem(response, 415, "unsupported-media-type", content_type or "missing", "application/json")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+def test_a_compressed_body_is_415(shared: Served, encoding: str) -> None:
+    headers = {**JSON, "Content-Encoding": encoding}
+    response = shared.client.post("/tokenize", content=gzip.compress(b"{}"), headers=headers)
+    check_problem(response, 415, "unsupported-media-type", f"Content-Encoding is {encoding}", "uncompressed")
+    assert response.headers["Accept-Encoding"] == "identity"
+
+
+def test_a_body_that_is_said_to_be_as_it_is_is_taken(shared: Served) -> None:
+    headers = {**JSON, "Content-Encoding": "identity"}
+    content = json.dumps({"items": [ITEM]}).encode()
+    assert shared.client.post("/tokenize", content=content, headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.me+json"])
