@@ -4,6 +4,10 @@ Knows nothing of HTTP: `service/problems.py` holds the one table from class to s
 where (file, row, field) and what would be right.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 
 class UnitokError(Exception):
     """Root of the tree; anything else that escapes is a bug."""
@@ -42,7 +46,16 @@ class LimitExceeded(InvalidInput):
 
 
 class SuffixExhausted(UnitokError):
-    """A group of items with equal codes has used every suffix of the bundle's layout; the item was not registered."""
+    """A group of items with equal codes has used every suffix of the bundle's layout; the item was not registered.
+
+    Parameters
+    ----------
+    refused : the items of a batch that were not, path of each in the caller's data -> what to say of it
+    """
+
+    def __init__(self, message: str, refused: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.refused = refused or {}
 
 
 class Overloaded(UnitokError):

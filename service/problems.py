@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, cast
 
 import orjson
@@ -63,7 +64,7 @@ class Problem(BaseModel):
     detail: str = Field(description="What was wrong here, and what would be right.")
     instance: str = Field(description="Path of the request.")
     request_id: str = Field(description="Also in X-Request-ID and in the server's log.")
-    errors: list[FieldProblem] = Field(default=[], description="The wrong fields, the first 20 of them.")
+    errors: list[FieldProblem] = Field(default=[], description="The wrong fields, or refused items, the first 20.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,9 @@ def error_response(scope: Scope, error: BaseException) -> Response:
     fields = []
     if isinstance(error, InvalidInput) and error.field is not None:
         fields = [FieldProblem(field=error.field, message=error.reason)]
+    elif isinstance(error, SuffixExhausted):
+        refused = islice(error.refused.items(), MOST_FIELDS)
+        fields = [FieldProblem(field=name, message=message) for name, message in refused]
     return problem_response(scope, kind, kind.detail or str(error), fields, headers)
 
 

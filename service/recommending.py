@@ -40,6 +40,8 @@ from service.semantic_ids import IntArray
 
 NAMED_DOMAINS = 50
 """Known domains named in one message."""
+NAMED_UNKNOWN = 20
+"""Unknown items of a history named in one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +196,10 @@ class Recommending:
             else:
                 raise InvalidInput("needs an item_id, text or an embedding", f"history[{position}]")
         if not readable:
-            names = ", ".join(f"{key.item_id!r} of {key.domain!r}" for key in unknown)
+            distinct = tuple(dict.fromkeys(unknown))
+            names = ", ".join(f"{key.item_id!r} of {key.domain!r}" for key in distinct[:NAMED_UNKNOWN])
+            if len(distinct) > NAMED_UNKNOWN:
+                names += f" and {len(distinct) - NAMED_UNKNOWN} more"
             raise InvalidInput(
                 f"none of its items is known: {names}; register them, or send their content"
                 if unknown

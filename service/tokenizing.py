@@ -166,7 +166,12 @@ class Tokenizing:
             raise SuffixExhausted(
                 f"{names}{more}: {self._layout.suffixes} items of the domain have the same codes already, as many as "
                 "the bundle can keep apart"
-                + (f"; the other {len(items) - refused.size} items were registered" if len(items) > 1 else "")
+                + (f"; the other {len(items) - refused.size} items were registered" if len(items) > 1 else ""),
+                {
+                    fields[row]: f"{items[row].item_id!r} was not registered: no semantic ID is left for it"
+                    for row in refused.tolist()
+                    if fields[row]
+                },
             )
         return list(registered.values), [bool(new) for new in registered.created]
 

@@ -147,6 +147,20 @@ def test_a_full_group_is_a_conflict_that_leaves_the_others_registered(client: ht
     assert client.put("/items/d/4", json={"title": "the same"}).status_code == 409
 
 
+def test_every_item_of_a_full_group_is_named_by_its_index(client: httpx.Client) -> None:
+    """Five of them were named, and nobody could tell which of the others were registered."""
+    items = [{"item_id": str(number), "domain": "d", "title": "the same"} for number in range(16)]
+    problem = client.post("/tokenize", json={"items": items, "register": True}).json()
+    assert [error["field"] for error in problem["errors"]] == [f"items[{number}]" for number in range(4, 16)]
+    assert problem["errors"][3]["message"] == "'7' was not registered: no semantic ID is left for it"
+    assert "and 7 more" in problem["detail"]
+    more = [{"item_id": f"more {number}", "domain": "d", "title": "the same"} for number in range(30)]
+    problem = client.post("/tokenize", json={"items": more, "register": True}).json()
+    assert [error["field"] for error in problem["errors"]] == [f"items[{number}]" for number in range(20)]
+    assert "and 25 more" in problem["detail"]
+    assert "errors" not in client.put("/items/d/alone", json={"title": "the same"}).json()
+
+
 def test_recommend_answers_as_the_contract_says(stocked: httpx.Client) -> None:
     response = stocked.post("/recommend", json={"history": [film(1)], "k": 7})
     assert response.status_code == 200
@@ -240,6 +254,19 @@ def test_domains_default_to_those_of_the_history_that_hold_items(stocked: httpx.
     assert domains_after(film(1), {"domain": "nowhere", "title": "x"}) == {"films"}
     assert domains_after({"domain": "nowhere", "title": "x"}) == {"films", "games"}
     assert domains_after(film(1), domains=["games"]) == {"games"}
+
+
+def test_of_many_unknown_items_some_are_named_and_the_rest_counted(client: httpx.Client) -> None:
+    """A thousand names of 250 letters made an answer of 1 MB."""
+    history = [{"domain": "films", "item_id": f"{number:0250}"} for number in range(1000)]
+    response = client.post("/recommend", json={"history": history})
+    assert response.status_code == 422
+    detail = response.json()["detail"]
+    assert detail.count(" of 'films'") == 20
+    assert "of 'films' and 980 more; register them, or send their content" in detail
+    two = client.post("/recommend", json={"history": [history[0], film(1), history[0]]}).json()["detail"]
+    assert "'film-1' of 'films'; register them" in two
+    assert two.count(history[0]["item_id"]) == 1
 
 
 def test_unknown_history_is_reported_and_content_makes_it_readable(stocked: httpx.Client, engine: DummyEngine) -> None:
