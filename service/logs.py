@@ -1,14 +1,16 @@
 """Structured logs: one line an event, JSON or a form for people, on standard error.
 
 Events carry ids, counts and times, never the text of items and never a secret. Configuring is the command line's
-business, since loggers belong to the process; the rest only asks for a logger. Knows nothing of what is logged.
+business, since loggers belong to the process; the rest only asks for a logger. What callers send, such as a path, is
+escaped in the form for people: it cannot steer their terminals. Knows nothing of what is logged.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from typing import Literal
+from io import StringIO
+from typing import Literal, TextIO
 
 import orjson
 import structlog
@@ -47,7 +49,8 @@ def configure_logs(level: str, form: Literal["json", "console"]) -> None:
         ]
     else:
         last = [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            _escape_values,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_write_traceback),
         ]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -61,3 +64,24 @@ def configure_logs(level: str, form: Literal["json", "console"]) -> None:
     root.setLevel(level.upper())
     # The access log is ours (service/edge.py); uvicorn's would say it twice, without the request id.
     logging.getLogger("uvicorn.access").disabled = True
+
+
+def _escape_values(
+    logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Escape the texts of an event; a processor of structlog's."""
+    return {key: _escaped(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _write_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    """Write an exception, whose message may repeat what a caller sent."""
+    written = StringIO()
+    structlog.dev.plain_traceback(written, error)
+    out.write("\n".join(map(_escaped, written.getvalue().split("\n"))))
+
+
+def _escaped(text: str) -> str:
+    """The text with everything that is not shown as a character written as Python would."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -45,3 +46,41 @@ def test_the_level_decides_and_console_is_for_people() -> None:
     assert "request failed" in text
     assert "from uvicorn" not in text
     assert "ZeroDivisionError" in text
+
+
+SPOKEN = """
+import logging, sys
+from service.logs import configure_logs, get_logger
+sys.stderr.isatty = lambda: {terminal!r}
+configure_logs("info", "console")
+log = get_logger("unitok.test")
+log.info("request", path="/items/movies/x\\x1b[2J\\r\\nfaked\\x9b2J\\u2028", title="caf\\xe9 \\u6f22")
+logging.getLogger("uvicorn.error").warning("from %s", "\\x1b[2J")
+try:
+    raise ValueError("bad \\x1b[2J\\x07")
+except ValueError:
+    log.exception("request failed")
+"""
+
+
+def spoken(terminal: bool) -> str:
+    program = SPOKEN.format(terminal=terminal)
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment)
+    return result.stderr.decode("utf-8")
+
+
+def test_what_a_caller_sends_cannot_steer_the_terminal_of_a_reader() -> None:
+    text = spoken(False)
+    assert all(character.isprintable() or character == "\n" for character in text), repr(text)
+    assert r"path=/items/movies/x\x1b[2J\r\nfaked\x9b2J\u2028" in text
+    assert r"from \x1b[2J" in text
+    assert r"ValueError: bad \x1b[2J\x07" in text
+    assert "title='café 漢'" in text
+    assert "\n  File " in text
+
+
+def test_colours_are_left_where_there_is_a_terminal() -> None:
+    text = spoken(True)
+    assert "\x1b[0m" in text
+    assert "\x1b[2J" not in text
