@@ -34,7 +34,11 @@ Domain = Annotated[
 ]
 ItemId = Annotated[
     str,
-    Field(pattern=limits.ITEM_ID_PATTERN, description="Name of the item, unique in its domain.", examples=["a-film"]),
+    Field(
+        pattern=limits.ITEM_ID_PATTERN,
+        description="Name of the item, unique in its domain.",
+        examples=["toy-story-1995"],
+    ),
 ]
 Text = Annotated[str, Field(max_length=limits.TEXT_CHARACTERS)]
 
@@ -101,6 +105,10 @@ class ItemReference(Body):
 class Content(Body):
     """What an item is: text, or an embedding in place of the text."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"title": "Toy Story (1995)", "categories": ["Animation", "Comedy"]}]}
+    )
+
     title: Text | None = Field(default=None, examples=["Toy Story"])
     brand: Text | None = Field(default=None, description="Maker: a brand, a director, an author.")
     categories: list[Text] | None = Field(
@@ -132,6 +140,8 @@ class Content(Body):
 
 class ItemToTokenize(Content):
     """One item of a tokenize request; `item_id` is needed only to register it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"domain": "movies", "title": "Toy Story"}]})
 
     item_id: ItemId | None = None
     domain: Domain
@@ -173,6 +183,8 @@ class HistoryEntry(Content):
 
     With both, the published semantic ID is used where the item is known and the content where it is not.
     """
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"domain": "movies", "title": "Toy Story"}]})
 
     item_id: ItemId | None = None
     domain: Domain
@@ -449,7 +461,7 @@ class BundleResponse(Generation):
 class SwitchRequest(Body):
     """Which ID generation is to be the current one."""
 
-    generation: int = Field(ge=1, le=limits.GENERATION, examples=[1])
+    generation: int = Field(ge=1, le=limits.GENERATION, examples=[2])
 
 
 class SwitchResponse(Answer):

@@ -112,3 +112,41 @@ def test_every_endpoint_has_an_example_in_both(address: str) -> None:
         for method in methods:
             name = path.replace("{item_id:path}", "{item_id}")
             assert any(method.upper() in title and name in title for title in titles), f"{method} {name}"
+
+
+def test_the_examples_of_the_openapi_document_work_on_the_sample_bundle(address: str) -> None:
+    """As tools send them that fill every parameter and body with its own example; removing the item comes last."""
+    document = httpx.get(f"http://{address}/openapi.json").json()
+    calls = [(method, path) for path, methods in document["paths"].items() for method in methods]
+    sent = 0
+    for method, path in sorted(calls, key=lambda call: call[0] == "delete"):
+        operation, url, body = document["paths"][path][method], path, None
+        for parameter in operation.get("parameters", ()):
+            if parameter["required"]:
+                (example,) = parameter["schema"]["examples"]
+                url = url.replace("{" + parameter["name"] + "}", example)
+                sent += 1
+        if "requestBody" in operation:
+            body = example_of(operation["requestBody"]["content"]["application/json"]["schema"], document)
+            sent += 1
+        answer = httpx.request(method, f"http://{address}{url}", json=body)
+        assert answer.is_success, (method, url, body, answer.text)
+    assert sent == 4 * 2 + 4
+
+
+def test_no_example_of_an_item_mixes_text_and_a_made_up_embedding(address: str) -> None:
+    schemas = httpx.get(f"http://{address}/openapi.json").json()["components"]["schemas"]
+    for name in ("Content", "ItemToTokenize", "HistoryEntry"):
+        (example,) = schemas[name]["examples"]
+        assert "title" in example
+        assert "embedding" not in example
+        assert ("domain" in example) == ("domain" in schemas[name]["properties"])
+
+
+def example_of(schema: dict[str, Any], document: dict[str, Any]) -> Any:
+    """The one example of a schema, or one made of the examples of its required fields."""
+    schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]] if "$ref" in schema else schema
+    if "examples" in schema:
+        (example,) = schema["examples"]
+        return example
+    return {name: example_of(schema["properties"][name], document) for name in schema["required"]}

@@ -83,9 +83,16 @@ Registrar = Annotated[Caller, Security(get_caller, scopes=[KeyScope.REGISTER])]
 
 AnyService = Annotated[Service, Depends(get_service)]
 OpenService = Annotated[Service, Depends(get_open_service)]
-DomainPath = Annotated[str, Path(pattern=limits.DOMAIN_PATTERN, description="Catalogue the item belongs to.")]
+DomainPath = Annotated[
+    str, Path(pattern=limits.DOMAIN_PATTERN, description="Catalogue the item belongs to.", examples=["movies"])
+]
 ItemIdPath = Annotated[
-    str, Path(pattern=limits.ITEM_ID_PATTERN, description="Name of the item; may hold slashes, percent-encoded.")
+    str,
+    Path(
+        pattern=limits.ITEM_ID_PATTERN,
+        description="Name of the item; may hold slashes, percent-encoded.",
+        examples=["toy-story-1995"],
+    ),
 ]
 
 
