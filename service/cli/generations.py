@@ -26,10 +26,10 @@ def add(app: typer.Typer) -> None:
 def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = None) -> None:
     """Give the items of one generation IDs in the next: tokenize their stored texts with the bundle's networks.
 
-    Services go on meanwhile. May be repeated and interrupted: what the next generation knows, it keeps. Repeat it after
-    the switch, for what was registered in between. Until the switch, what was deleted is deleted in the next
-    generation, too. Items registered by an embedding without a title have no text, and are counted. Prints one line of
-    JSON.
+    Services go on meanwhile. May be repeated and interrupted: an ID of the next generation stays. Repeat it after the
+    switch, for what was registered in between. Until the switch, what was deleted is deleted in the next generation,
+    too, and what got another title or content gets it there. Items registered by an embedding without a title have no
+    text, and are counted. Prints one line of JSON.
     """
     from dataclasses import asdict
 
@@ -37,7 +37,8 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
     from service.catalogue.carrying import carry as carry_items
     from service.catalogue.current import current_of, turn
     from service.catalogue.opening import open_existing_store
-    from service.catalogue.seeding import open_catalogue
+    from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
+    from service.catalogue.store import ItemKey
     from service.progress import progress
     from service.settings import read_settings
 
@@ -52,7 +53,11 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
         progress("carry", sum(source.totals().items.values())) as advance,
     ):
         turns = {before.generation: turn(source), now.generation: turn(target)}
-        done = carry_items(source, target, ids_of, current_of(turns) != now.generation, advance)
+        since = None
+        if current_of(turns) != now.generation:
+            began = read_bundle_catalogue(left, source.layout).select("domain", "item_id", "title")
+            since = {ItemKey(domain, item_id): title for domain, item_id, title in began.iter_rows()}
+        done = carry_items(source, target, ids_of, since, advance)
     print_json({"from": before.generation, "to": now.generation, **asdict(done)}, indent=None)
 
 

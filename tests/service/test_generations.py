@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +279,7 @@ def test_an_incomplete_generation_cannot_be_made_current(place: Place) -> None:
     assert current_of({number: turn(store) for number, store in stores.items()}) == 1
 
 
-def upside_down(contents: Any) -> Any:
+def upside_down(domains: Any, contents: Any) -> Any:
     """Codes of a next generation: from the number in the title."""
     return np.array([(255 - int(content.title), 7, 1) for content in contents])
 
@@ -292,22 +292,54 @@ def test_items_are_carried_and_compared(place: Place) -> None:
     target.register([NewItem("films", "4", (1, 1), (1,), "kept"), NewItem("films", "3", (2, 2), (2,), "own")])
     target.register([NewItem("films", "5", (1, 1), (1,))])
     target.delete(ItemKey("films", "5"))
-    assert carry(old, target, upside_down, deletions=True) == Carried(7, 2, 1, 1, 0)
+    assert carry(old, target, upside_down, since={}) == Carried(7, 2, 1, 1, 0, 1)
     (item,) = target.get([ItemKey("films", "8")])
     assert item is not None
     assert (item.title, item.content) == ("8", '{"price":1.0}')
     assert LAYOUT.unpack(np.array([item.packed], dtype=np.uint64))[0].tolist() == [247, 7, 1, 0]
     assert target.get([ItemKey("films", "3"), ItemKey("films", "5")]) == [None, None], "deleted ones stay deleted"
     head = target.head()
-    assert carry(old, target, upside_down, deletions=True) == Carried(0, 9, 0, 1, 0)
+    assert carry(old, target, upside_down, since={}) == Carried(0, 9, 0, 1, 0)
     assert target.head() == head
     found = moves(old, target)
     assert (found.common, found.moved, found.only_old, found.only_new) == (8, 8, 2, 0)
     assert moves(old, old).moved == 0
     # Once the next generation is current, it knows best what is deleted.
     target.register([NewItem("films", "3", (2, 2), (2,), "wanted again")])
-    carry(old, target, upside_down, deletions=False)
+    carry(old, target, upside_down, since=None)
     assert target.get([ItemKey("films", "3")]) != [None]
+
+
+def test_renewed_titles_and_contents_are_carried_until_the_switch(place: Place) -> None:
+    old, target = place.open(), place.open(generation=2)
+    began: dict[ItemKey, str | None] = {ItemKey("films", "1"): "1", ItemKey("films", "2"): "2"}
+    old.register([new("0", title="0"), new("1", title="1"), new("2", title="2"), new("3", title="3")])
+    target.register([NewItem("films", number, (1, 1), (1,), "from the bundle") for number in ("1", "2")])
+    old.register([new("2", title="renewed before")])
+    assert carry(old, target, upside_down, since=began) == Carried(2, 2, renewed=1)
+
+    def held() -> dict[str, tuple[int, str | None, str | None]]:
+        found = target.get([ItemKey("films", str(number)) for number in range(4)])
+        return {item.item_id: (item.packed, item.title, item.content) for item in found if item is not None}
+
+    before = held()
+    assert before["1"][1] == "from the bundle", "never renewed in the old generation"
+    old.register([new("0", title="no number"), new("3", title="3", content='{"brand":"b"}')])
+    old.register([NewItem("films", "1", (1, 2), (3,), "1", '{"brand":"b"}')])
+    target.delete(ItemKey("films", "2"))
+    assert carry(old, target, upside_down, since=began) == Carried(0, 4, renewed=3)
+    assert held() == {
+        "0": (before["0"][0], "no number", None),
+        "1": (before["1"][0], "1", '{"brand":"b"}'),
+        "3": (before["3"][0], "3", '{"brand":"b"}'),
+    }
+    head = target.head()
+    carry(old, target, upside_down, since=began)
+    assert target.head() == head
+    # From the switch on the next generation's own are the newer ones.
+    target.register([NewItem("films", "0", (1, 1), (1,), "newer")])
+    assert carry(old, target, upside_down, since=None).renewed == 0
+    assert held()["0"][1] == "newer"
 
 
 def test_a_dropped_generation_is_gone_for_good(place: Place) -> None:
@@ -355,7 +387,12 @@ def test_the_commands_lead_from_one_generation_to_the_next(tmp_path: Path) -> No
     before = ("--from", str(first.folder))
     carried = run("carry", *before)
     assert (carried["from"], carried["to"], carried["carried"]) == (number, number + 1, 20)
-    assert run("carry", *before)["carried"] == 0
+    own = next(item for batch in store.scan() for item in batch if not item.item_id.startswith("x"))
+    with closing(open_catalogue(url, second)) as next_store:
+        next_store.register([NewItem(*own.key, (0,) * layout.levels, experts, "newer, of the bundle")])
+    store.register([NewItem("films", "x1", (1,) * layout.levels, experts, "renewed")])
+    repeated = run("carry", *before)
+    assert (repeated["carried"], repeated["renewed"]) == (0, 1)
     found = run("compare", *before)
     assert (found["common"], found["only_old"], found["only_new"]) == (22, 0, 0)
     assert found["share_moved"] == round(found["moved"] / 22, 4) > 0
