@@ -127,7 +127,7 @@ class LiveState:
         return LiveState.of(self._layout, self.table.compacted(frozen.rows), frozen.fingerprints)
 
     def slack(self) -> float:
-        """Share of the index's edges, or of the table's rows, that hold nothing; the greater one."""
+        """Share of the index's edges, or of the table's rows or texts, that hold nothing; the greatest one."""
         return max(self._trie.slack(), self.table.slack())
 
     def nbytes(self) -> dict[str, int]:

@@ -224,3 +224,25 @@ def test_tidying_goes_on_beside_changes_and_searches(tmp_path: Path, monkeypatch
     assert live._state.slack() < 0.5
     assert live.tidy() is False
     assert live.compare() is Agreement.SAME
+
+
+def test_titles_that_are_renewed_for_ever_take_no_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each renewal writes a text behind the others; what no item shows any more counts, restarts included."""
+    monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
+    live = LiveCatalogue(opened(tmp_path), tmp_path / "index")
+    live.register([new(number, "a" * 100) for number in range(4)])
+    least, tidied = live._state.nbytes()["texts"], 0
+    for turn in range(40):
+        live.register([new(0, f"{turn:0100}")])
+        live.save()
+        live.store.close()
+        live = LiveCatalogue(opened(tmp_path), tmp_path / "index")
+        assert live.rebuilt is None
+        tidied += live.tidy()
+        assert live._state.nbytes()["texts"] <= 2 * least
+    assert 4 <= tidied <= 20
+    assert [entry and entry.title for entry in live.lookup([key(0), key(1)])] == [f"{39:0100}", "a" * 100]
+    for number in range(3):
+        live.delete(key(number))
+    live.tidy()
+    assert live._state.nbytes()["texts"] <= least / 2
