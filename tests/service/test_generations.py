@@ -19,20 +19,23 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import redis
 from dummy_engine import DummyEngine
 from http_server import running, wait_until_ready
 from live_catalogues import until
 from places import LAYOUT, Place, new
 from pydantic import SecretStr
+from redis_server import RedisServer
+from structlog.testing import capture_logs
 from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
 from service import generations
 from service.app import create_app
-from service.bundle.files import Bundle, write_manifest
+from service.bundle.files import Bundle, read_manifest, write_manifest
 from service.catalogue import redis_store
 from service.catalogue.carrying import Carried, carry, moves
-from service.catalogue.current import current_of, make_current, turn
+from service.catalogue.current import TURN, current_of, make_current, turn
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.seeding import open_catalogue
@@ -41,7 +44,8 @@ from service.cli.main import build
 from service.client import NotFound, UnitokClient
 from service.errors import ConfigError, NotReady, StoreUnavailable
 from service.generations import PIN, Generations
-from service.settings import Settings
+from service.opening import opened, warn_unless_current
+from service.settings import Settings, read_settings
 
 ITEMS = [{"item_id": f"i{number}", "domain": "films", "title": f"film {number}"} for number in range(10)]
 BODY = {"history": [{"domain": "films", "title": "raw"}], "k": 3}
@@ -239,6 +243,41 @@ def test_a_store_that_does_not_say_which_is_current_leaves_the_first(
         assert restarted.generation() == 1
         monkeypatch.undo()
         until(lambda: restarted.generation() == 2)
+
+
+def test_a_store_that_lost_which_generation_is_current_is_told_again(own_server: RedisServer) -> None:
+    """A replica that started after the loss took the first one, and the others went on with the current one."""
+    place = Place(own_server.url, own_server)
+    with ExitStack() as stack, redis.Redis.from_url(own_server.url) as client:
+        one = Replica(place, stack)
+        make_current(one.stores, 2)
+        until(lambda: one.generation() == 2)
+        client.flushall()
+        two = Replica(place, stack)
+        until(lambda: two.generation() == 2)
+        assert one.generation() == 2
+        assert turn(two.stores[2]) == 1
+        make_current(one.stores, 1)
+        until(lambda: {one.generation(), two.generation()} == {1})
+
+
+def test_a_start_says_that_another_generation_is_current(tiny_bundle: Path, tmp_path: Path) -> None:
+    url, manifest = f"embedded:{tmp_path / 'store'}", read_manifest(tiny_bundle)
+    name, number = manifest.name, manifest.generation
+    settings = read_settings(bundle=tiny_bundle, store=url, threads=1)
+    with opened(settings) as part, capture_logs() as logs:
+        warn_unless_current(settings, [part])
+        part.catalogue.store.save_checkpoint(TURN, "1")
+        warn_unless_current(settings, [part])
+        assert logs == []
+        with closing(open_store(url, name, number + 1, part.catalogue.layout)) as other:
+            other.save_checkpoint(TURN, "2")
+        warn_unless_current(settings, [part])
+        (said,) = logs
+        assert said["event"] == "another generation of the bundle is current in the store"
+        assert (said["current"], said["served"]) == (number + 1, [number])
+        (tmp_path / "store" / f"{name}@9.sqlite3").write_text("no catalogue")
+        warn_unless_current(settings, [part])
 
 
 def test_bundles_that_do_not_belong_together_are_refused(place: Place) -> None:
