@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,9 @@ from places import LAYOUT, Place, everything, new, suffixes
 from redis_server import RedisServer
 
 from service.catalogue import redis_keys
+from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.embedded_tables import SCHEMA
+from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.store import ItemKey, StoredItem
 from service.errors import BundleError, LimitExceeded, StoreUnavailable
@@ -98,6 +101,44 @@ class TestEmbeddedOnly:
         (tmp_path / "b@1.sqlite3").write_bytes(b"no database" * 1000)
         with pytest.raises(StoreUnavailable, match="not a database"):
             open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced", "deleted within a transaction"])
+    def test_a_file_that_is_no_longer_there_takes_no_change(self, tmp_path: Path, how: str) -> None:
+        """What went on into the open file was acknowledged, and gone after a restart."""
+        folder, away = tmp_path / "store", tmp_path / "away"
+        store = EmbeddedStore(folder, "b", 1, LAYOUT)
+        store.finish_seed()
+        live = LiveCatalogue(store)
+        live.register([new("a")])
+
+        def delete_within() -> None:
+            with store._file.transaction() as cursor:
+                cursor.execute("DELETE FROM item")
+                folder.rename(away)
+
+        if how == "deleted within a transaction":
+            with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+                delete_within()
+        else:
+            folder.rename(away)
+        if how == "replaced":
+            shutil.copytree(away, folder)
+        for call in (
+            lambda: live.register([new("b")]),
+            lambda: live.delete(ItemKey("films", "a")),
+            live.refresh,
+            lambda: store.get([ItemKey("films", "a")]),
+            lambda: list(store.rows()),
+        ):
+            with pytest.raises(StoreUnavailable, match="was deleted or replaced while it was in use"):
+                call()
+        assert live.domains() == {"films": 1}
+        assert how == "replaced" or not folder.exists()
+        shutil.rmtree(folder, ignore_errors=True)
+        away.rename(folder)
+        assert suffixes(store, [new("b")]) == [1], "the file is back"
+        assert set(everything(store)) == {ItemKey("films", "a"), ItemKey("films", "b")}
+        store.close()
 
     def test_files_that_hold_no_generation_are_passed_over(self, tmp_path: Path) -> None:
         open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT).close()
