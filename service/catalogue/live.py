@@ -185,7 +185,13 @@ class LiveCatalogue:
                 )
                 for row, number in zip(kept.tolist(), packed.tolist(), strict=True)
             }
-            self._apply(states)
+            try:
+                self._apply(states)
+            except InvalidInput as error:
+                raise StoreUnavailable(
+                    "the catalogue store gave a semantic ID that another item has here, so it has lost what it held; "
+                    "see `unitok catalogue verify`, and whether its server removes keys to make room"
+                ) from error
         return registered
 
     def delete(self, key: ItemKey) -> bool:

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 from places import LAYOUT, Place, everything, new, suffixes
 from redis_server import RedisServer
 
@@ -17,7 +18,7 @@ from service.catalogue.embedded_tables import SCHEMA
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.store import ItemKey, StoredItem
-from service.errors import BundleError, LimitExceeded, StoreUnavailable
+from service.errors import BundleError, ConfigError, LimitExceeded, StoreUnavailable
 
 
 class TestRedisOnly:
@@ -48,6 +49,37 @@ class TestRedisOnly:
         with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1") as caught:
             open_store(f"redis://:wr-ong@127.0.0.1:{redis_server.port}", "b", 1, LAYOUT)
         assert "wr-ong" not in str(caught.value)
+
+    def test_a_server_that_makes_room_by_removing_keys_is_refused(self, own_server: RedisServer) -> None:
+        with redis.Redis.from_url(own_server.url) as client:
+            for policy in ("allkeys-lru", "allkeys-random"):
+                client.config_set("maxmemory-policy", policy)
+                with pytest.raises(ConfigError, match=f"maxmemory-policy is {policy}.*must be noeviction"):
+                    open_store(own_server.url, "b", 1, LAYOUT)
+            assert client.dbsize() == 0
+            client.acl_setuser(
+                "some", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"], commands=["+@all", "-info"]
+            )
+            open_store(own_server.url.replace("//", "//some:pw@"), "b", 1, LAYOUT).close()
+            client.config_set("maxmemory-policy", "volatile-lru")
+            open_store(own_server.url, "b", 1, LAYOUT).close()
+
+    def test_an_id_given_twice_is_no_mistake_of_the_caller(self, own_server: RedisServer) -> None:
+        """A server that evicted a group's counter began again at suffix 0."""
+        store = open_store(own_server.url, "b", 1, LAYOUT)
+        store.finish_seed()
+        live = LiveCatalogue(store)
+        live.register([new("a"), new("b", (9, 9))])
+        with redis.Redis.from_url(own_server.url) as client:
+            client.delete(*client.keys("*:groups:*"))
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="gave a semantic ID that another item has here"):
+                live.register([new("c"), new("d", (8, 8))])
+            assert live.domains() == {"films": 2}
+            assert live.lookup([ItemKey("films", "c")]) == [None]
+        live.register([new("e", (7, 7))])
+        assert live.lookup([ItemKey("films", "e")]) != [None]
+        store.close()
 
     def test_a_server_without_room_stores_nothing_of_a_batch(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path / "own") as own:
