@@ -47,7 +47,11 @@ def opened(settings: Settings) -> Iterator[Opened]:
         if catalogue.rebuilt is not None:
             get_logger("unitok.opening").warning("index built anew from the store", reason=catalogue.rebuilt)
         yield Opened(engine, catalogue)
-        catalogue.save()
+        try:
+            catalogue.save()
+        except ConfigError as error:
+            # Everything was served and stored; the next start says it again.
+            get_logger("unitok.opening").warning("index could not be saved", reason=str(error))
     finally:
         store.close()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from service.catalogue import embedded
 from service.catalogue import live as live_module
@@ -18,6 +21,7 @@ from service.catalogue.live_state import Frozen, LiveState
 from service.catalogue.opening import open_store
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem
 from service.errors import ConfigError, SavedIndexError
+from service.index import saving
 from service.index.saving import load_arrays, save_arrays
 from service.semantic_ids import TokenLayout
 
@@ -179,6 +183,25 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     (tmp_path / "index").write_text("a file")
     with pytest.raises(ConfigError, match=r"index folder .*index: cannot be written to"):
         LiveCatalogue(opened(tmp_path), tmp_path / "index")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_folder_without_room_or_rights_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(saving, "_write", fail)
+        live = filled(tmp_path)
+    assert [line["event"] for line in logs] == [
+        "index could not be saved, so the next start may read the whole store"
+    ] * 2
+    assert os.strerror(number) in logs[0]["reason"]
+    assert list((tmp_path / "index").iterdir()) == []
+    live.save()
+    assert LiveCatalogue(opened(tmp_path), tmp_path / "index").rebuilt is None
 
 
 def test_saving_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
