@@ -486,7 +486,11 @@ def test_the_real_command_serves_both_and_follows_a_switch(tiny_bundle: Path, tm
             switch = [*unitok, "catalogue", "switch", "--bundle", str(tmp_path / "next")]
             subprocess.run(switch, env=environment, check=True, stdout=subprocess.PIPE)
             until(lambda: client.get("/bundle").json()["generation"] == number + 1)
-            (tmp_path / "requests.jsonl").write_text(json.dumps(body) + "\n")
+            own = {"item_id": "n", "domain": "next-only", "title": "a moss"}
+            put = {"items": [own], "register": True}
+            assert client.post("/tokenize", json=put, headers={PIN: str(number + 1)}).status_code == 200
+            bodies = [{**body, "domains": ["next-only"]}, body, {**body, "domains": ["none"]}]
+            (tmp_path / "requests.jsonl").write_text("".join(json.dumps(each) + "\n" for each in bodies))
             compare = [*unitok, "catalogue", "compare", "--from", str(tiny_bundle), "--bundle", str(tmp_path / "next")]
             said = subprocess.run(
                 [*compare, "--histories", str(tmp_path / "requests.jsonl")],
@@ -495,7 +499,8 @@ def test_the_real_command_serves_both_and_follows_a_switch(tiny_bundle: Path, tm
                 stdout=subprocess.PIPE,
             )
             found = json.loads(said.stdout)
-            assert (found["moved"], found["replayed"], found["agreement"]) == (0, 1, 1.0)
+            assert (found["moved"], found["replayed"], found["agreement"]) == (0, 3, 1.0)
+            assert found["unanswerable"] == {str(number): 2, str(number + 1): 1}
             assert found["common"] > 100
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
