@@ -19,8 +19,8 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from service.catalogue.current import current_of, turn
-from service.errors import ConfigError, StoreUnavailable, UnknownGeneration
+from service.catalogue.current import TURN, current_of, turn
+from service.errors import ConfigError, NotReady, StoreUnavailable, UnknownGeneration
 from service.lifecycle import Service, State
 from service.logs import get_logger
 from service.problems import error_response
@@ -53,6 +53,8 @@ class Generations(Starlette):
         self._seconds = seconds
         self._log = get_logger("unitok.generations")
         self._current = services[0].manifest.generation
+        # The generation that the store last said is current, and its number there.
+        self._told: tuple[int, int] | None = None
         self.state.service = self
         self.state.turn_away = self.turn_away
         for service in services:
@@ -124,7 +126,20 @@ class Generations(Starlette):
         except StoreUnavailable:
             # The catalogues' own followers say so; what was current stays so.
             return None
-        return current_of(turns)
+        wanted = current_of(turns)
+        if wanted is not None:
+            self._told = wanted, turns[wanted]
+        elif self._told is not None:
+            await self._tell_again(*self._told)
+        return wanted
+
+    async def _tell_again(self, generation: int, number: int) -> None:
+        """Tell a store that was emptied which generation is current, or a replica that starts would take the first."""
+        try:
+            await asyncio.to_thread(self._services[generation].catalogue.store.save_checkpoint, TURN, str(number))
+        except (StoreUnavailable, NotReady):
+            return  # Not before the catalogue's own follower has found out, too; the next look tries again.
+        self._log.warning("the store no longer knew which generation is current, and was told again", now=generation)
 
 
 class OwnGeneration:

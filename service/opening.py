@@ -6,15 +6,17 @@ nothing of HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from service.bundle.files import Bundle
+from service.catalogue.current import current_of, stores_of, turn
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.seeding import open_catalogue
 from service.engine.engine import Engine
+from service.errors import ConfigError, StoreUnavailable
 from service.logs import get_logger
 from service.settings import Settings
 
@@ -45,9 +47,31 @@ def opened(settings: Settings) -> Iterator[Opened]:
         if catalogue.rebuilt is not None:
             get_logger("unitok.opening").warning("index built anew from the store", reason=catalogue.rebuilt)
         yield Opened(engine, catalogue)
-        catalogue.save()
+        try:
+            catalogue.save()
+        except ConfigError as error:
+            # Everything was served and stored; the next start says it again.
+            get_logger("unitok.opening").warning("index could not be saved", reason=str(error))
     finally:
         store.close()
+
+
+def warn_unless_current(settings: Settings, served: Sequence[Opened]) -> None:
+    """Say in the log if the store's current generation is one that is not served here: other replicas may answer by it.
+
+    A store of another generation that cannot be looked at is left aside.
+    """
+    numbers = [part.engine.bundle.manifest.generation for part in served]
+    name = served[0].engine.bundle.manifest.name
+    with (
+        suppress(ConfigError, StoreUnavailable),
+        stores_of(settings.store.get_secret_value(), name, serving=True) as stores,
+    ):
+        current = current_of({number: turn(store) for number, store in stores.items()})
+        if current is not None and current not in numbers:
+            get_logger("unitok.opening").warning(
+                "another generation of the bundle is current in the store", bundle=name, current=current, served=numbers
+            )
 
 
 def _index_folder(settings: Settings, bundle: Bundle) -> Path | None:

@@ -5,7 +5,7 @@ Knows nothing of any one store, nor of networks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,7 @@ class Carried:
     deleted : were live in the new one and deleted in the old, and are deleted now
     without_content : cannot be tokenized: the store keeps no text of them
     refused : their group of the new generation is full
+    renewed : of those that were there, got the title and content that the old one has now
     """
 
     carried: int = 0
@@ -37,6 +38,7 @@ class Carried:
     deleted: int = 0
     without_content: int = 0
     refused: int = 0
+    renewed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,18 @@ def carry(
     old: CatalogueStore,
     new: CatalogueStore,
     ids_of: IdsOf,
-    deletions: bool,
+    since: Mapping[ItemKey, str | None] | None,
     advance: Callable[[int], None] = lambda items: None,
 ) -> Carried:
     """Give every live item of the old generation an ID in the new one; may be repeated, and interrupted.
 
-    What the new generation knows, deleted items included, it keeps.
+    What the new generation knows, deleted items included, keeps its ID.
 
     Parameters
     ----------
     ids_of : what the new generation's networks say of contents
-    deletions : delete in the new generation what is deleted in the old; right until the new one is current
+    since : the items that the old generation began with, and their titles: what was deleted or renewed in it since is
+        deleted or renewed in the new one, too. None once the new generation is current, which then knows best
 
     Raises
     ------
@@ -75,7 +78,8 @@ def carry(
             items = batch[first : first + BATCH]
             live = [item for item in items if item.live]
             _carry(live, new, ids_of, done)
-            if deletions:
+            if since is not None:
+                _renew([item for item in live if not _is_first(item, since)], new, done)
                 done.deleted += sum(new.delete(item.key) for item in items if not item.live)
             advance(len(items))
     return done
@@ -102,6 +106,33 @@ def _carry(items: Sequence[StoredItem], new: CatalogueStore, ids_of: IdsOf, done
     )
     done.refused += int(registered.refused.sum())
     done.carried += int(registered.created.sum())
+
+
+def _renew(items: Sequence[StoredItem], new: CatalogueStore, done: Carried) -> None:
+    """Give live items of the new generation the titles and contents that they have in the old; their IDs stay."""
+    renewed = [
+        (item, held)
+        for item, held in zip(items, new.get([item.key for item in items]), strict=True)
+        if held is not None
+        and (item.title, item.content) != (held.title, held.content)
+        and compose_text(read_content(item.title, item.content))
+    ]
+    if not renewed:
+        return
+    levels = new.layout.levels
+    values = new.layout.unpack(np.array([held.packed for _, held in renewed], dtype=np.uint64)).tolist()
+    new.register(
+        [
+            NewItem(*item.key, tuple(has[:levels]), tuple(has[levels:-1]), item.title, item.content)
+            for (item, _), has in zip(renewed, values, strict=True)
+        ]
+    )
+    done.renewed += len(renewed)
+
+
+def _is_first(item: StoredItem, since: Mapping[ItemKey, str | None]) -> bool:
+    """Whether an item is as the old generation began with it, so that the new one may know better."""
+    return item.content is None and item.key in since and since[item.key] == item.title
 
 
 def _known(keys: Sequence[ItemKey], store: CatalogueStore) -> list[bool]:

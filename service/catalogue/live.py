@@ -14,6 +14,7 @@ anything is read from it again: what was recommendable stays so. Knows nothing o
 
 from __future__ import annotations
 
+import errno
 import secrets
 import threading
 import time
@@ -33,6 +34,7 @@ from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered
 from service.catalogue.table import CatalogueEntry
 from service.catalogue.view import CatalogueView, Neighbour
 from service.errors import ConfigError, InvalidInput, NotReady, SavedIndexError, StoreUnavailable
+from service.logs import get_logger
 from service.semantic_ids import TokenLayout
 
 __all__ = ["Agreement", "CatalogueEntry", "CatalogueView", "LiveCatalogue", "Neighbour", "Reread"]
@@ -51,6 +53,9 @@ MOST_SLACK = 0.5
 
 LEAST_TIDIED_BYTES = 1 << 20
 """Size below which slack does not matter."""
+
+NO_ROOM_OR_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What a disk says that takes nothing, though its path is right."""
 
 IDENTITY = "live catalogue: identity of this store"
 """Checkpoint of a random text that tells this store from another, or from itself after somebody emptied it."""
@@ -185,7 +190,13 @@ class LiveCatalogue:
                 )
                 for row, number in zip(kept.tolist(), packed.tolist(), strict=True)
             }
-            self._apply(states)
+            try:
+                self._apply(states)
+            except InvalidInput as error:
+                raise StoreUnavailable(
+                    "the catalogue store gave a semantic ID that another item has here, so it has lost what it held; "
+                    "see `unitok catalogue verify`, and whether its server removes keys to make room"
+                ) from error
         return registered
 
     def delete(self, key: ItemKey) -> bool:
@@ -303,9 +314,12 @@ class LiveCatalogue:
     def save(self) -> None:
         """Save what changed to the folder, if there is one and the store is complete; changes wait meanwhile.
 
+        Where there is no room, or no right to write, the log says so, and what the folder held is still there: it is
+        only there to start faster.
+
         Raises
         ------
-        ConfigError : the folder cannot be written to; what it held is still there
+        ConfigError : the folder can be none
         """
         if self._folder is None or not self._unsaved:
             return
@@ -319,7 +333,14 @@ class LiveCatalogue:
             try:
                 self._state.save(self._folder, about)
             except OSError as error:
-                raise ConfigError(f"index folder {self._folder}: cannot be written to: {error}") from error
+                if error.errno not in NO_ROOM_OR_RIGHT:
+                    raise ConfigError(f"index folder {self._folder}: cannot be written to: {error}") from error
+                get_logger("unitok.catalogue").warning(
+                    "index could not be saved, so the next start may read the whole store",
+                    folder=str(self._folder),
+                    reason=str(error),
+                )
+                return
             self._unsaved = False
 
     def _load(self, folder: Path) -> tuple[LiveState, int] | None:

@@ -19,7 +19,7 @@ from service.catalogue.fingerprint import Fingerprints
 from service.catalogue.store import ItemKey, StoredItem
 from service.catalogue.table import CatalogueTable
 from service.catalogue.view import CatalogueView
-from service.errors import SavedIndexError
+from service.errors import InvalidInput, SavedIndexError
 from service.index.saving import load_arrays, save_arrays
 from service.index.trie import CodeTrie
 from service.semantic_ids import TokenLayout
@@ -127,7 +127,7 @@ class LiveState:
         return LiveState.of(self._layout, self.table.compacted(frozen.rows), frozen.fingerprints)
 
     def slack(self) -> float:
-        """Share of the index's edges, or of the table's rows, that hold nothing; the greater one."""
+        """Share of the index's edges, or of the table's rows or texts, that hold nothing; the greatest one."""
         return max(self._trie.slack(), self.table.slack())
 
     def nbytes(self) -> dict[str, int]:
@@ -136,7 +136,12 @@ class LiveState:
         return {"index": self._trie.nbytes(), "columns": columns, "texts": texts}
 
     def apply(self, states: Mapping[ItemKey, StoredItem | None]) -> bool:
-        """Bring items to the given states, all in one step; False where they were in them. May be repeated."""
+        """Bring items to the given states, all in one step; False where they were in them. May be repeated.
+
+        Raises
+        ------
+        InvalidInput : an item is to have the ID of another one; none was added
+        """
         table = self.table
         gone: list[ItemKey] = []
         retitled: list[tuple[int, str | None]] = []
@@ -173,7 +178,12 @@ class LiveState:
         rows = np.asarray(table.add(columns), dtype=np.int32)
         old, new = table.values(lost), table.values(rows)
         lost_roots, new_roots = self._roots([key.domain for key in gone]), self._roots([item.domain for item in added])
-        trie.change((lost_roots, self._layout.tokens(old)), (new_roots, self._layout.tokens(new), rows))
+        try:
+            trie.change((lost_roots, self._layout.tokens(old)), (new_roots, self._layout.tokens(new), rows))
+        except InvalidInput:
+            for item in added:
+                table.remove(item.key)
+            raise
         for key, number in zip(gone, self._layout.pack(old).tolist(), strict=True):
             self.fingerprints.toggle(*key, number)
         self.fingerprints.toggle_all(columns)

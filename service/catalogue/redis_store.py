@@ -78,6 +78,11 @@ class RedisStore:
     bundle, generation : name the keys
     layout : must be the one that the keys were written with
     serving : give up early, since requests wait
+
+    Raises
+    ------
+    ConfigError : the URL is none, the server may remove keys to make room, or it holds IDs of another layout
+    StoreUnavailable : the server does not answer
     """
 
     def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> None:
@@ -92,6 +97,7 @@ class RedisStore:
         self._life = b""
         # The latest change that the server is known to have had: its number and field.
         self._told: tuple[int, bytes] | None = None
+        self._require_no_eviction()
         self._begin()
 
     @property
@@ -361,6 +367,26 @@ class RedisStore:
         if recorded:
             self._told = recorded[0], recorded[1]
         return said
+
+    def _require_no_eviction(self) -> None:
+        """Refuse a server that may remove keys of ours to make room: it would give IDs again that others have.
+
+        Ours never expire, so the policies that look only at keys which do are harmless.
+        """
+        with self._errors():
+            options = {}
+            if isinstance(self._redis, redis.RedisCluster):
+                meta = self._keys.key("meta")
+                options["target_nodes"] = self._redis.get_node_from_key(meta)  # type: ignore[no-untyped-call]
+            try:
+                policy = str(self._redis.info("memory", **options).get("maxmemory_policy", ""))
+            except redis.ResponseError:
+                return  # Not every account may ask.
+        if policy.startswith("allkeys-"):
+            raise ConfigError(
+                f"{self._where}: its maxmemory-policy is {policy}, which removes items to make room, so that their "
+                "semantic IDs are given again; it must be noeviction"
+            )
 
     def _begin(self) -> None:
         """Check the layout, begin a life where the server is empty, and learn which one it is in."""

@@ -24,6 +24,9 @@ BUSY_PAUSE_SECONDS = 0.01
 class SqliteFile:
     """One connection that writes and one that reads, each for one thread at a time.
 
+    A file that was deleted or replaced meanwhile is still open here, but nobody would find again what is written to it;
+    so every block makes sure that the path leads to the file that was opened.
+
     Parameters
     ----------
     path : created with its folder if need be
@@ -46,14 +49,17 @@ class SqliteFile:
             self._writer = self._connect()
             self._writer.executescript(schema)
             self._reader = self._connect()
+        self._opened = self._identity()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Cursor]:
         """One write transaction: committed, synced and so acknowledged when the block ends; undone if it raises."""
         with self._errors(), self._writing, closing(self._writer.cursor()) as cursor:
+            self._require_same()
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 yield cursor
+                self._require_same()
                 cursor.execute("COMMIT")
             finally:
                 if self._writer.in_transaction:
@@ -63,11 +69,13 @@ class SqliteFile:
     def reading(self) -> Iterator[sqlite3.Cursor]:
         """What is committed; each statement sees one moment."""
         with self._errors(), self._reading, closing(self._reader.cursor()) as cursor:
+            self._require_same()
             yield cursor
 
     @contextmanager
     def scanning(self) -> Iterator[sqlite3.Cursor]:
         """As `reading`, for work that takes long: on a connection of its own, so that nobody waits for it."""
+        self._require_same()
         with self._errors(), closing(self._connect()) as connection, closing(connection.cursor()) as cursor:
             yield cursor
 
@@ -96,6 +104,21 @@ class SqliteFile:
             connection.close()
             raise
         return connection
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file the path leads to, None where it leads to none."""
+        try:
+            said = self._path.stat()
+        except OSError:
+            return None
+        return said.st_dev, said.st_ino
+
+    def _require_same(self) -> None:
+        if self._identity() != self._opened:
+            raise StoreUnavailable(
+                f"embedded store {self._path}: the file was deleted or replaced while it was in use, so nothing is "
+                "written any more; move it back, or stop, restore a copy or import an export, and start again"
+            )
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

@@ -55,6 +55,7 @@ class CatalogueTable:
         }
         self._used = 0
         self._texts = Texts()
+        self._dead_text = 0
         # Keyed, so that nobody can choose item ids that all fall into one place.
         self._salt = secrets.token_bytes(16)
         self._slots = HashSlots()
@@ -71,6 +72,7 @@ class CatalogueTable:
         table._columns = {name: arrays[name] for name in COLUMNS}
         table._used = len(arrays["packed"])
         table._texts = Texts(arrays["texts"])
+        table._dead_text = int(arrays["dead_text"][0])
         table._salt = arrays["salt"].tobytes()
         table._slots = HashSlots(arrays["slots"])
         table._names = list(names)
@@ -83,7 +85,8 @@ class CatalogueTable:
         """Everything but the names of the domains, for `from_arrays`; not to be changed meanwhile."""
         columns = {name: column[: self._used] for name, column in self._columns.items()}
         salt = np.frombuffer(self._salt, dtype=np.uint8)
-        return {**columns, "texts": self._texts.joined(), "salt": salt, "slots": self._slots.values}
+        texts = {"texts": self._texts.joined(), "dead_text": np.array([self._dead_text])}
+        return {**columns, **texts, "salt": salt, "slots": self._slots.values}
 
     def nbytes(self) -> tuple[int, int]:
         """Bytes in use: of columns and hash table, and of texts."""
@@ -91,8 +94,8 @@ class CatalogueTable:
         return columns + self._slots.values.nbytes, self._texts.used
 
     def slack(self) -> float:
-        """Share of the rows whose item was deleted."""
-        return 1 - sum(self._counts) / max(self._used, 1)
+        """Share of the rows whose item was deleted, or of the texts that no live row leads to; the greater one."""
+        return max(1 - sum(self._counts) / max(self._used, 1), self._dead_text / max(self._texts.used, 1))
 
     def domains(self) -> list[str]:
         """All domains that ever held an item, in the order in which they came."""
@@ -180,7 +183,9 @@ class CatalogueTable:
 
     def retitle(self, ordinal: int, title: str | None) -> None:
         """Change what is shown of an item."""
-        name = self._texts.name(int(self._columns["text"][ordinal]))
+        place = int(self._columns["text"][ordinal])
+        name = self._texts.name(place)
+        self._dead_text += self._texts.size(place)
         self._columns["text"][ordinal] = self._texts.add([name], [None if title is None else title.encode()])[0]
 
     def remove(self, key: ItemKey) -> None:
@@ -189,6 +194,7 @@ class CatalogueTable:
         if ordinal is None:
             raise KeyError(f"{key} is not in the table")
         self._columns["live"][ordinal] = False
+        self._dead_text += self._texts.size(int(self._columns["text"][ordinal]))
         self._counts[self._numbers[key.domain]] -= 1
 
     def compacted(self, rows: IntArray) -> CatalogueTable:

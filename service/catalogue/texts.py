@@ -84,6 +84,12 @@ class Texts:
         middle = first + length
         return str(data[first:middle], "utf-8"), None if title < 0 else str(data[middle : middle + title], "utf-8")
 
+    def size(self, place: int) -> int:
+        """Bytes that name and title at a place take."""
+        data, at = self._find(place)
+        length, title = HEADER.unpack_from(data, at)
+        return HEADER.size + int(length) + max(int(title), 0)
+
     def _find(self, place: int) -> tuple[memoryview, int]:
         """The bytes that hold a place, and where in them it is."""
         before = len(self._kept)

@@ -15,7 +15,7 @@ import polars as pl
 
 from service.catalogue.content import is_content
 from service.catalogue.store import MAX_NAME_BYTES, CatalogueStore, Outcome, StoredItem
-from service.errors import GenerationIncomplete, InvalidInput, StoreUnavailable
+from service.errors import ConfigError, GenerationIncomplete, InvalidInput, StoreUnavailable
 from service.id_columns import BadList, from_lists, to_lists
 from service.parquet import PARQUET_ERRORS
 from service.semantic_ids import TokenLayout
@@ -76,6 +76,7 @@ def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance:
     ------
     GenerationIncomplete : the store was never filled, or not to the end; what was at `path` is still there
     StoreUnavailable : the store does not answer, or was emptied meanwhile; what was at `path` is still there
+    ConfigError : `path` cannot be written; what was there is still there
     """
     if not store.seeded():
         said = store.status()
@@ -83,26 +84,13 @@ def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance:
             f"{said.where}: the catalogue of {said.generation} is not complete, so {path} is left as it was; export "
             "from a store that was filled, or let `unitok serve`, or an import that broke off, fill this one first"
         )
-    head = store.head()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
-        folder = Path(name)
-        rows, parts = 0, []
-        for number, items in enumerate(_parts(store)):
-            parts.append(folder / f"part-{number:06}.parquet")
-            _frame(items, store.layout, source).write_parquet(parts[-1])
-            rows += len(items)
-            advance(len(items))
-        whole = folder / "whole.parquet"
-        if parts:
-            found = pl.scan_parquet(parts, glob=False)
-            found.sort("domain", "codes", "experts", "suffix").sink_parquet(whole)
-        else:
-            pl.DataFrame(schema=SCHEMA).write_parquet(whole)
-        if store.changes(head, 1).lost:
-            raise StoreUnavailable(f"the store was emptied while it was read; {path} is left as it was")
-        whole.replace(path)
-    return rows
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; name the file to write")
+    try:
+        return _write(store, source, path, advance)
+    except PARQUET_ERRORS as error:
+        # Names the whole path: what failed is a file beside it, which is gone again.
+        raise ConfigError(f"{path}: cannot be written, and is left as it was: {error}") from error
 
 
 def import_catalogue(
@@ -132,6 +120,29 @@ def import_catalogue(
             if not dry:
                 advance(len(batch))
     return Imported(len(frame), outcomes[Outcome.ADDED], outcomes[Outcome.THERE])
+
+
+def _write(store: CatalogueStore, source: Source, path: Path, advance: Advance) -> int:
+    head = store.head()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+        folder = Path(name)
+        rows, parts = 0, []
+        for number, items in enumerate(_parts(store)):
+            parts.append(folder / f"part-{number:06}.parquet")
+            _frame(items, store.layout, source).write_parquet(parts[-1])
+            rows += len(items)
+            advance(len(items))
+        whole = folder / "whole.parquet"
+        if parts:
+            found = pl.scan_parquet(parts, glob=False)
+            found.sort("domain", "codes", "experts", "suffix").sink_parquet(whole)
+        else:
+            pl.DataFrame(schema=SCHEMA).write_parquet(whole)
+        if store.changes(head, 1).lost:
+            raise StoreUnavailable(f"the store was emptied while it was read; {path} is left as it was")
+        whole.replace(path)
+    return rows
 
 
 def _parts(store: CatalogueStore) -> Iterator[list[StoredItem]]:

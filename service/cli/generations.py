@@ -26,10 +26,10 @@ def add(app: typer.Typer) -> None:
 def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = None) -> None:
     """Give the items of one generation IDs in the next: tokenize their stored texts with the bundle's networks.
 
-    Services go on meanwhile. May be repeated and interrupted: what the next generation knows, it keeps. Repeat it after
-    the switch, for what was registered in between. Until the switch, what was deleted is deleted in the next
-    generation, too. Items registered by an embedding without a title have no text, and are counted. Prints one line of
-    JSON.
+    Services go on meanwhile. May be repeated and interrupted: an ID of the next generation stays. Repeat it after the
+    switch, for what was registered in between. Until the switch, what was deleted is deleted in the next generation,
+    too, and what got another title or content gets it there. Items registered by an embedding without a title have no
+    text, and are counted. Prints one line of JSON.
     """
     from dataclasses import asdict
 
@@ -37,7 +37,8 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
     from service.catalogue.carrying import carry as carry_items
     from service.catalogue.current import current_of, turn
     from service.catalogue.opening import open_existing_store
-    from service.catalogue.seeding import open_catalogue
+    from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
+    from service.catalogue.store import ItemKey
     from service.progress import progress
     from service.settings import read_settings
 
@@ -52,7 +53,11 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
         progress("carry", sum(source.totals().items.values())) as advance,
     ):
         turns = {before.generation: turn(source), now.generation: turn(target)}
-        done = carry_items(source, target, ids_of, current_of(turns) != now.generation, advance)
+        since = None
+        if current_of(turns) != now.generation:
+            began = read_bundle_catalogue(left, source.layout).select("domain", "item_id", "title")
+            since = {ItemKey(domain, item_id): title for domain, item_id, title in began.iter_rows()}
+        done = carry_items(source, target, ids_of, since, advance)
     print_json({"from": before.generation, "to": now.generation, **asdict(done)}, indent=None)
 
 
@@ -68,7 +73,8 @@ def compare(
 ) -> None:
     """Compare two generations: how many IDs moved, and how far recommendations agree.
 
-    `agreement` is the mean share, over the replayed requests, of the old list that is also in the new one. Prints JSON.
+    `agreement` is the mean share, over the requests that both answered, of the old list that is also in the new one;
+    `unanswerable` counts by generation those that it refused, for a domain that it does not hold. Prints JSON.
     """
     from dataclasses import asdict
 
@@ -140,7 +146,8 @@ def _check_same(old: str, new: str) -> None:
 
 
 def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
-    """Ask two bundles the same requests."""
+    """Ask two bundles the same requests; one that a generation refuses is counted for it, and passed over."""
+    from service.bundle.files import read_manifest
     from service.cli.asking import ask_here
     from service.cli.recommend import answer_recommend
     from service.errors import InvalidInput
@@ -148,28 +155,40 @@ def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
     bodies = _read_requests(path)
 
     async def ask(service: Any) -> dict[str, Any]:
-        lists = []
-        for number, body in bodies.items():
+        lists: list[Any] = []
+        for body in bodies:
             try:
                 lists.append((await answer_recommend(service, body))["items"])
-            except InvalidInput as error:
-                raise InvalidInput(f"{path}: line {number}: {error}") from None
+            except InvalidInput:
+                lists.append(None)
         return {"lists": lists}
 
     old, new = (
-        [[(item["domain"], item["item_id"]) for item in items] for items in ask_here(each, ask)["lists"]]
+        [
+            None if items is None else [(item["domain"], item["item_id"]) for item in items]
+            for items in ask_here(each, ask)["lists"]
+        ]
         for each in settings
     )
-    shares = [len({*before} & {*after}) / len(before) for before, after in zip(old, new, strict=True) if before]
-    return {"replayed": len(bodies), "agreement": round(sum(shares) / len(shares), 4) if shares else None}
+    shares = [
+        len({*before} & {*after}) / len(before)
+        for before, after in zip(old, new, strict=True)
+        if before and after is not None
+    ]
+    numbers = [read_manifest(each.bundle).generation for each in settings]
+    return {
+        "replayed": len(bodies),
+        "unanswerable": {number: lists.count(None) for number, lists in zip(numbers, (old, new), strict=True)},
+        "agreement": round(sum(shares) / len(shares), 4) if shares else None,
+    }
 
 
-def _read_requests(path: Path) -> dict[int, dict[str, Any]]:
-    """Line number -> body."""
+def _read_requests(path: Path) -> list[dict[str, Any]]:
+    """The bodies that a file holds."""
     from service.errors import InvalidInput
     from service.schemas import RecommendRequest, read_body
 
-    bodies = {}
+    bodies: list[dict[str, Any]] = []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
@@ -178,8 +197,8 @@ def _read_requests(path: Path) -> dict[int, dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            bodies[number] = json.loads(line)
-            read_body(RecommendRequest, bodies[number])
+            bodies.append(json.loads(line))
+            read_body(RecommendRequest, bodies[-1])
         except (ValueError, RecursionError, InvalidInput) as error:
             raise InvalidInput(f"{path}: line {number}: {error}; must be the body of a POST /recommend") from None
     return bodies

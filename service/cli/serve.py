@@ -44,7 +44,7 @@ def serve(
     from service.app import create_app
     from service.generations import Generations
     from service.logs import configure_logs
-    from service.opening import opened
+    from service.opening import opened, warn_unless_current
     from service.serving import DrainingServer
     from service.settings import read_settings
 
@@ -55,6 +55,7 @@ def serve(
     with ExitStack() as stack:
         folders = (settings.bundle, *settings.beside)
         parts = [stack.enter_context(opened(settings.model_copy(update={"bundle": folder}))) for folder in folders]
+        warn_unless_current(settings, parts)
         apps = [create_app(settings, engine=part.engine, catalogue=part.catalogue) for part in parts]
 
         def announce(address: str) -> None:

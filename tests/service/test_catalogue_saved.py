@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from service.catalogue import embedded
 from service.catalogue import live as live_module
@@ -18,6 +21,7 @@ from service.catalogue.live_state import Frozen, LiveState
 from service.catalogue.opening import open_store
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem
 from service.errors import ConfigError, SavedIndexError
+from service.index import saving
 from service.index.saving import load_arrays, save_arrays
 from service.semantic_ids import TokenLayout
 
@@ -181,6 +185,25 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
         LiveCatalogue(opened(tmp_path), tmp_path / "index")
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_folder_without_room_or_rights_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(saving, "_write", fail)
+        live = filled(tmp_path)
+    assert [line["event"] for line in logs] == [
+        "index could not be saved, so the next start may read the whole store"
+    ] * 2
+    assert os.strerror(number) in logs[0]["reason"]
+    assert list((tmp_path / "index").iterdir()) == []
+    live.save()
+    assert LiveCatalogue(opened(tmp_path), tmp_path / "index").rebuilt is None
+
+
 def test_saving_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     save_arrays(tmp_path, {"a": np.arange(3)}, {"of": 1})
     with pytest.raises(ValueError, match="pickle"):
@@ -224,3 +247,25 @@ def test_tidying_goes_on_beside_changes_and_searches(tmp_path: Path, monkeypatch
     assert live._state.slack() < 0.5
     assert live.tidy() is False
     assert live.compare() is Agreement.SAME
+
+
+def test_titles_that_are_renewed_for_ever_take_no_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each renewal writes a text behind the others; what no item shows any more counts, restarts included."""
+    monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
+    live = LiveCatalogue(opened(tmp_path), tmp_path / "index")
+    live.register([new(number, "a" * 100) for number in range(4)])
+    least, tidied = live._state.nbytes()["texts"], 0
+    for turn in range(40):
+        live.register([new(0, f"{turn:0100}")])
+        live.save()
+        live.store.close()
+        live = LiveCatalogue(opened(tmp_path), tmp_path / "index")
+        assert live.rebuilt is None
+        tidied += live.tidy()
+        assert live._state.nbytes()["texts"] <= 2 * least
+    assert 4 <= tidied <= 20
+    assert [entry and entry.title for entry in live.lookup([key(0), key(1)])] == [f"{39:0100}", "a" * 100]
+    for number in range(3):
+        live.delete(key(number))
+    live.tidy()
+    assert live._state.nbytes()["texts"] <= least / 2

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import redis
 from places import LAYOUT, Place, everything, new, suffixes
 from redis_server import RedisServer
 
 from service.catalogue import redis_keys
+from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.embedded_tables import SCHEMA
+from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.store import ItemKey, StoredItem
-from service.errors import BundleError, LimitExceeded, StoreUnavailable
+from service.errors import BundleError, ConfigError, LimitExceeded, StoreUnavailable
 
 
 class TestRedisOnly:
@@ -45,6 +49,37 @@ class TestRedisOnly:
         with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1") as caught:
             open_store(f"redis://:wr-ong@127.0.0.1:{redis_server.port}", "b", 1, LAYOUT)
         assert "wr-ong" not in str(caught.value)
+
+    def test_a_server_that_makes_room_by_removing_keys_is_refused(self, own_server: RedisServer) -> None:
+        with redis.Redis.from_url(own_server.url) as client:
+            for policy in ("allkeys-lru", "allkeys-random"):
+                client.config_set("maxmemory-policy", policy)
+                with pytest.raises(ConfigError, match=f"maxmemory-policy is {policy}.*must be noeviction"):
+                    open_store(own_server.url, "b", 1, LAYOUT)
+            assert client.dbsize() == 0
+            client.acl_setuser(
+                "some", enabled=True, passwords=["+pw"], keys=["*"], channels=["*"], commands=["+@all", "-info"]
+            )
+            open_store(own_server.url.replace("//", "//some:pw@"), "b", 1, LAYOUT).close()
+            client.config_set("maxmemory-policy", "volatile-lru")
+            open_store(own_server.url, "b", 1, LAYOUT).close()
+
+    def test_an_id_given_twice_is_no_mistake_of_the_caller(self, own_server: RedisServer) -> None:
+        """A server that evicted a group's counter began again at suffix 0."""
+        store = open_store(own_server.url, "b", 1, LAYOUT)
+        store.finish_seed()
+        live = LiveCatalogue(store)
+        live.register([new("a"), new("b", (9, 9))])
+        with redis.Redis.from_url(own_server.url) as client:
+            client.delete(*client.keys("*:groups:*"))
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match="gave a semantic ID that another item has here"):
+                live.register([new("c"), new("d", (8, 8))])
+            assert live.domains() == {"films": 2}
+            assert live.lookup([ItemKey("films", "c")]) == [None]
+        live.register([new("e", (7, 7))])
+        assert live.lookup([ItemKey("films", "e")]) != [None]
+        store.close()
 
     def test_a_server_without_room_stores_nothing_of_a_batch(self, tmp_path: Path) -> None:
         with RedisServer(tmp_path / "own") as own:
@@ -98,6 +133,44 @@ class TestEmbeddedOnly:
         (tmp_path / "b@1.sqlite3").write_bytes(b"no database" * 1000)
         with pytest.raises(StoreUnavailable, match="not a database"):
             open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
+
+    @pytest.mark.parametrize("how", ["deleted", "replaced", "deleted within a transaction"])
+    def test_a_file_that_is_no_longer_there_takes_no_change(self, tmp_path: Path, how: str) -> None:
+        """What went on into the open file was acknowledged, and gone after a restart."""
+        folder, away = tmp_path / "store", tmp_path / "away"
+        store = EmbeddedStore(folder, "b", 1, LAYOUT)
+        store.finish_seed()
+        live = LiveCatalogue(store)
+        live.register([new("a")])
+
+        def delete_within() -> None:
+            with store._file.transaction() as cursor:
+                cursor.execute("DELETE FROM item")
+                folder.rename(away)
+
+        if how == "deleted within a transaction":
+            with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+                delete_within()
+        else:
+            folder.rename(away)
+        if how == "replaced":
+            shutil.copytree(away, folder)
+        for call in (
+            lambda: live.register([new("b")]),
+            lambda: live.delete(ItemKey("films", "a")),
+            live.refresh,
+            lambda: store.get([ItemKey("films", "a")]),
+            lambda: list(store.rows()),
+        ):
+            with pytest.raises(StoreUnavailable, match="was deleted or replaced while it was in use"):
+                call()
+        assert live.domains() == {"films": 1}
+        assert how == "replaced" or not folder.exists()
+        shutil.rmtree(folder, ignore_errors=True)
+        away.rename(folder)
+        assert suffixes(store, [new("b")]) == [1], "the file is back"
+        assert set(everything(store)) == {ItemKey("films", "a"), ItemKey("films", "b")}
+        store.close()
 
     def test_files_that_hold_no_generation_are_passed_over(self, tmp_path: Path) -> None:
         open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT).close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from service.catalogue.seeding import open_catalogue
 from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
 from service.catalogue.transfer import Imported, Source, export_catalogue, import_catalogue
 from service.cli.main import build
-from service.errors import GenerationIncomplete, InvalidInput, StoreUnavailable, UnknownGeneration
+from service.errors import ConfigError, GenerationIncomplete, InvalidInput, StoreUnavailable, UnknownGeneration
 from service.semantic_ids import TokenLayout
 
 LAYOUT = TokenLayout(levels=7, codes=256, experts=4, experts_per_item=1, suffixes=64)  # 64 bits: the sign bit is used
@@ -211,6 +212,28 @@ def test_an_export_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -
             export_catalogue(store, SOURCE, file)
         assert (file.read_bytes(), [path.name for path in file.parent.iterdir()]) == (before, ["copy.parquet"])
         store.close()
+
+
+@pytest.mark.parametrize(("where", "room"), [("out", True), ("file/x", True), ("out/x", False)])
+def test_a_file_that_cannot_be_written_is_said_in_one_line(tmp_path: Path, where: str, room: bool) -> None:
+    store = open_store(f"embedded:{tmp_path / 'store'}", "b", 3, LAYOUT)
+    fill(store)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "file").write_text("before")
+    path = {"folder": tmp_path / "out", "below a file": tmp_path / "file" / "x", "no room": tmp_path / "out" / "x"}[
+        where
+    ]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        if not room:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
+        with pytest.raises(ConfigError, match=f"^{path}: (is a folder|cannot be written)") as caught:
+            export_catalogue(store, SOURCE, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+    store.close()
 
 
 class Shell:

@@ -12,27 +12,30 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import redis
 from dummy_engine import DummyEngine
 from http_server import running, wait_until_ready
 from live_catalogues import until
 from places import LAYOUT, Place, new
 from pydantic import SecretStr
+from redis_server import RedisServer
+from structlog.testing import capture_logs
 from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
 from service import generations
 from service.app import create_app
-from service.bundle.files import Bundle, write_manifest
+from service.bundle.files import Bundle, read_manifest, write_manifest
 from service.catalogue import redis_store
 from service.catalogue.carrying import Carried, carry, moves
-from service.catalogue.current import current_of, make_current, turn
+from service.catalogue.current import TURN, current_of, make_current, turn
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.seeding import open_catalogue
@@ -41,7 +44,8 @@ from service.cli.main import build
 from service.client import NotFound, UnitokClient
 from service.errors import ConfigError, NotReady, StoreUnavailable
 from service.generations import PIN, Generations
-from service.settings import Settings
+from service.opening import opened, warn_unless_current
+from service.settings import Settings, read_settings
 
 ITEMS = [{"item_id": f"i{number}", "domain": "films", "title": f"film {number}"} for number in range(10)]
 BODY = {"history": [{"domain": "films", "title": "raw"}], "k": 3}
@@ -241,6 +245,41 @@ def test_a_store_that_does_not_say_which_is_current_leaves_the_first(
         until(lambda: restarted.generation() == 2)
 
 
+def test_a_store_that_lost_which_generation_is_current_is_told_again(own_server: RedisServer) -> None:
+    """A replica that started after the loss took the first one, and the others went on with the current one."""
+    place = Place(own_server.url, own_server)
+    with ExitStack() as stack, redis.Redis.from_url(own_server.url) as client:
+        one = Replica(place, stack)
+        make_current(one.stores, 2)
+        until(lambda: one.generation() == 2)
+        client.flushall()
+        two = Replica(place, stack)
+        until(lambda: two.generation() == 2)
+        assert one.generation() == 2
+        assert turn(two.stores[2]) == 1
+        make_current(one.stores, 1)
+        until(lambda: {one.generation(), two.generation()} == {1})
+
+
+def test_a_start_says_that_another_generation_is_current(tiny_bundle: Path, tmp_path: Path) -> None:
+    url, manifest = f"embedded:{tmp_path / 'store'}", read_manifest(tiny_bundle)
+    name, number = manifest.name, manifest.generation
+    settings = read_settings(bundle=tiny_bundle, store=url, threads=1)
+    with opened(settings) as part, capture_logs() as logs:
+        warn_unless_current(settings, [part])
+        part.catalogue.store.save_checkpoint(TURN, "1")
+        warn_unless_current(settings, [part])
+        assert logs == []
+        with closing(open_store(url, name, number + 1, part.catalogue.layout)) as other:
+            other.save_checkpoint(TURN, "2")
+        warn_unless_current(settings, [part])
+        (said,) = logs
+        assert said["event"] == "another generation of the bundle is current in the store"
+        assert (said["current"], said["served"]) == (number + 1, [number])
+        (tmp_path / "store" / f"{name}@9.sqlite3").write_text("no catalogue")
+        warn_unless_current(settings, [part])
+
+
 def test_bundles_that_do_not_belong_together_are_refused(place: Place) -> None:
     def app(generation: int, name: str) -> Any:
         engine = engine_of(generation, name)
@@ -279,7 +318,7 @@ def test_an_incomplete_generation_cannot_be_made_current(place: Place) -> None:
     assert current_of({number: turn(store) for number, store in stores.items()}) == 1
 
 
-def upside_down(contents: Any) -> Any:
+def upside_down(domains: Any, contents: Any) -> Any:
     """Codes of a next generation: from the number in the title."""
     return np.array([(255 - int(content.title), 7, 1) for content in contents])
 
@@ -292,22 +331,54 @@ def test_items_are_carried_and_compared(place: Place) -> None:
     target.register([NewItem("films", "4", (1, 1), (1,), "kept"), NewItem("films", "3", (2, 2), (2,), "own")])
     target.register([NewItem("films", "5", (1, 1), (1,))])
     target.delete(ItemKey("films", "5"))
-    assert carry(old, target, upside_down, deletions=True) == Carried(7, 2, 1, 1, 0)
+    assert carry(old, target, upside_down, since={}) == Carried(7, 2, 1, 1, 0, 1)
     (item,) = target.get([ItemKey("films", "8")])
     assert item is not None
     assert (item.title, item.content) == ("8", '{"price":1.0}')
     assert LAYOUT.unpack(np.array([item.packed], dtype=np.uint64))[0].tolist() == [247, 7, 1, 0]
     assert target.get([ItemKey("films", "3"), ItemKey("films", "5")]) == [None, None], "deleted ones stay deleted"
     head = target.head()
-    assert carry(old, target, upside_down, deletions=True) == Carried(0, 9, 0, 1, 0)
+    assert carry(old, target, upside_down, since={}) == Carried(0, 9, 0, 1, 0)
     assert target.head() == head
     found = moves(old, target)
     assert (found.common, found.moved, found.only_old, found.only_new) == (8, 8, 2, 0)
     assert moves(old, old).moved == 0
     # Once the next generation is current, it knows best what is deleted.
     target.register([NewItem("films", "3", (2, 2), (2,), "wanted again")])
-    carry(old, target, upside_down, deletions=False)
+    carry(old, target, upside_down, since=None)
     assert target.get([ItemKey("films", "3")]) != [None]
+
+
+def test_renewed_titles_and_contents_are_carried_until_the_switch(place: Place) -> None:
+    old, target = place.open(), place.open(generation=2)
+    began: dict[ItemKey, str | None] = {ItemKey("films", "1"): "1", ItemKey("films", "2"): "2"}
+    old.register([new("0", title="0"), new("1", title="1"), new("2", title="2"), new("3", title="3")])
+    target.register([NewItem("films", number, (1, 1), (1,), "from the bundle") for number in ("1", "2")])
+    old.register([new("2", title="renewed before")])
+    assert carry(old, target, upside_down, since=began) == Carried(2, 2, renewed=1)
+
+    def held() -> dict[str, tuple[int, str | None, str | None]]:
+        found = target.get([ItemKey("films", str(number)) for number in range(4)])
+        return {item.item_id: (item.packed, item.title, item.content) for item in found if item is not None}
+
+    before = held()
+    assert before["1"][1] == "from the bundle", "never renewed in the old generation"
+    old.register([new("0", title="no number"), new("3", title="3", content='{"brand":"b"}')])
+    old.register([NewItem("films", "1", (1, 2), (3,), "1", '{"brand":"b"}')])
+    target.delete(ItemKey("films", "2"))
+    assert carry(old, target, upside_down, since=began) == Carried(0, 4, renewed=3)
+    assert held() == {
+        "0": (before["0"][0], "no number", None),
+        "1": (before["1"][0], "1", '{"brand":"b"}'),
+        "3": (before["3"][0], "3", '{"brand":"b"}'),
+    }
+    head = target.head()
+    carry(old, target, upside_down, since=began)
+    assert target.head() == head
+    # From the switch on the next generation's own are the newer ones.
+    target.register([NewItem("films", "0", (1, 1), (1,), "newer")])
+    assert carry(old, target, upside_down, since=None).renewed == 0
+    assert held()["0"][1] == "newer"
 
 
 def test_a_dropped_generation_is_gone_for_good(place: Place) -> None:
@@ -355,7 +426,12 @@ def test_the_commands_lead_from_one_generation_to_the_next(tmp_path: Path) -> No
     before = ("--from", str(first.folder))
     carried = run("carry", *before)
     assert (carried["from"], carried["to"], carried["carried"]) == (number, number + 1, 20)
-    assert run("carry", *before)["carried"] == 0
+    own = next(item for batch in store.scan() for item in batch if not item.item_id.startswith("x"))
+    with closing(open_catalogue(url, second)) as next_store:
+        next_store.register([NewItem(*own.key, (0,) * layout.levels, experts, "newer, of the bundle")])
+    store.register([NewItem("films", "x1", (1,) * layout.levels, experts, "renewed")])
+    repeated = run("carry", *before)
+    assert (repeated["carried"], repeated["renewed"]) == (0, 1)
     found = run("compare", *before)
     assert (found["common"], found["only_old"], found["only_new"]) == (22, 0, 0)
     assert found["share_moved"] == round(found["moved"] / 22, 4) > 0
@@ -410,7 +486,11 @@ def test_the_real_command_serves_both_and_follows_a_switch(tiny_bundle: Path, tm
             switch = [*unitok, "catalogue", "switch", "--bundle", str(tmp_path / "next")]
             subprocess.run(switch, env=environment, check=True, stdout=subprocess.PIPE)
             until(lambda: client.get("/bundle").json()["generation"] == number + 1)
-            (tmp_path / "requests.jsonl").write_text(json.dumps(body) + "\n")
+            own = {"item_id": "n", "domain": "next-only", "title": "a moss"}
+            put = {"items": [own], "register": True}
+            assert client.post("/tokenize", json=put, headers={PIN: str(number + 1)}).status_code == 200
+            bodies = [{**body, "domains": ["next-only"]}, body, {**body, "domains": ["none"]}]
+            (tmp_path / "requests.jsonl").write_text("".join(json.dumps(each) + "\n" for each in bodies))
             compare = [*unitok, "catalogue", "compare", "--from", str(tiny_bundle), "--bundle", str(tmp_path / "next")]
             said = subprocess.run(
                 [*compare, "--histories", str(tmp_path / "requests.jsonl")],
@@ -419,7 +499,8 @@ def test_the_real_command_serves_both_and_follows_a_switch(tiny_bundle: Path, tm
                 stdout=subprocess.PIPE,
             )
             found = json.loads(said.stdout)
-            assert (found["moved"], found["replayed"], found["agreement"]) == (0, 1, 1.0)
+            assert (found["moved"], found["replayed"], found["agreement"]) == (0, 3, 1.0)
+            assert found["unanswerable"] == {str(number): 2, str(number + 1): 1}
             assert found["common"] > 100
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0

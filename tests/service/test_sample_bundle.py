@@ -12,10 +12,12 @@ import numpy as np
 import polars as pl
 import pytest
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.bundle.files import Bundle
 from service.bundle.sample import ProvenSample
+from service.catalogue.store import ItemKey
 from service.opening import opened
 from service.settings import read_settings
 from service.verifying import verify
@@ -115,3 +117,14 @@ def test_generations_that_share_an_index_folder_each_map_their_own(tmp_path: Pat
             rebuilt.append(service.catalogue.rebuilt is not None)
     assert rebuilt == [True, True, False, False]
     assert sorted(path.name for path in folder.iterdir()) == ["sample-2", "sample-3"]
+
+
+def test_a_service_ends_well_where_its_index_cannot_be_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    settings = read_settings(bundle=SAMPLE, store=f"embedded:{tmp_path / 'store'}", index_folder=folder, threads=1)
+    with capture_logs() as logs, opened(settings) as service:
+        shutil.rmtree(folder)
+        folder.write_text("a file")
+        service.catalogue.delete(ItemKey("movies", "alien-1979"))
+    (said,) = [line for line in logs if line["event"] == "index could not be saved"]
+    assert "cannot be written to" in said["reason"]
