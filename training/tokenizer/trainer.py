@@ -270,9 +270,10 @@ class Trainer:
     def _use_by_domain(self, looked: Review) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
         """Perplexity by level, share of the largest expert, share of items with equal IDs, each by domain."""
         perplexities, own, sharing = {}, {}, {}
+        first = looked.first
         for number, name in enumerate(self.items.names):
             rows = self.items.domains == number
-            sets, codes = looked.experts.sets[rows].numpy(), looked.experts.codes[rows].numpy()
+            sets, codes = first.sets[rows].numpy(), first.codes[rows].numpy()
             largest = int(np.bincount(sets).argmax())
             served = codes[sets == largest]
             counts = np.stack([np.bincount(column, minlength=self.parameters.codes) for column in served.T])
