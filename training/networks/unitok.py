@@ -1,7 +1,8 @@
 """UniTok as one network (UniTok paper, Eq. 1-11): shared autoencoder around TokenMoE.
 
 Symbols: B batch, D embedding width, d latent width, K experts, N experts an item, L levels. Knows nothing of data
-sets, files or how it is trained. The domain label enters through Eq. 10 alone.
+sets, files or how it is trained. In the loss the domain label enters through Eq. 10 alone; before the codes are
+learned, `training.tokenizer.start` also uses it to start router and codebooks.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class CostParameters(AutoencoderParameters):
     Attributes
     ----------
     lambda_contrast, temperature : of the contrastive term
-    lambda_reconstruction : of the squared error, which the term replaces in the paper
+    lambda_reconstruction : of the squared error once there are codes; the term replaces it in the paper
     """
 
     kind: Literal["cost"] = "cost"
@@ -119,7 +119,10 @@ class CostParameters(AutoencoderParameters):
 
 
 class Cost(Autoencoder):
-    """RQ-VAE that keeps what tells items apart rather than every number (Zhu et al. 2024, CoST)."""
+    """RQ-VAE that keeps what tells items apart rather than every number (Zhu et al. 2024, CoST).
+
+    The contrast is over what is decoded from codes, so it begins with them; the warm-up has squared error as ever.
+    """
 
     PARAMETERS = CostParameters
     parameters: CostParameters
