@@ -73,6 +73,11 @@ class Calibration:
     values: Tensor
 
 
+def no_calibration(z: Tensor) -> Calibration:
+    """Of a batch of which nothing is asked, or in which no domain has items enough; z [B, d] says where it lies."""
+    return Calibration(z.new_zeros((), dtype=torch.float64), z.new_zeros(0, dtype=torch.int64), z.new_zeros(0))
+
+
 def calibration(
     x: Tensor,
     z: Tensor,
@@ -92,7 +97,7 @@ def calibration(
     present, counts = torch.unique(domains, return_counts=True)
     present = present[counts >= FEWEST_ITEMS]
     if len(present) == 0:
-        return Calibration(z.new_zeros((), dtype=torch.float64), present, z.new_zeros(0))
+        return no_calibration(z)
     values = torch.stack([hsic(x[rows], z[rows], bandwidth_x, bandwidth_z) for rows in _rows_of(domains, present)])
     loss = values.var(correction=0) - beta * values.mean()
     return Calibration(loss, present, values)

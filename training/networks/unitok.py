@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.networks.hsic import Calibration, calibration
+from training.networks.hsic import Calibration, calibration, no_calibration
 from training.networks.mlp import MLP
 from training.networks.token_moe import Mixed, TokenMoE
 from training.networks.tokenized import Shape, Tokenized, TokenizerNetwork
@@ -155,6 +155,8 @@ class UniTokNetwork(TokenizerNetwork):
 
     @staticmethod
     def _calibration(x: Tensor, z: Tensor, domains: Tensor, weights: Weights) -> Calibration:
+        if weights.lambda_mi == 0:
+            return no_calibration(z)  # Kernels of a whole batch of one domain are two thirds of a step.
         return calibration(
             x,
             z,

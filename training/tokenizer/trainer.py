@@ -39,7 +39,7 @@ class EpochFigures:
     epoch : counted from 1, the warm-up included
     phase : "warm-up" or "codes"
     reconstruction, quantization : mean over items of Eq. 3 and Eq. 8
-    hsic : mean over batches and domains of Eq. 9
+    hsic : mean over batches and domains of Eq. 9; 0 where it has no weight in the loss, and is not computed
     terms : mean over batches of what the kind adds to the loss, by name, before its weight
     perplexity : by domain, by level, of the codes of the domain's largest expert; empty in the warm-up
     own_expert : by domain, the share of its items that its largest expert serves
