@@ -68,8 +68,8 @@ def test_alignment_compares_items_of_one_domain_that_histories_hold() -> None:
     vectors[5] = 0
     domains = np.arange(20) % 2
     rows = np.arange(3, 15)  # row 2 of the batch is item 5, which no history holds
-    term = Alignment(1.0, 0.3, torch.from_numpy(vectors), torch.from_numpy(domains))
-    similar = unit(way.mixed.z_hat.detach().numpy()) @ vectors[rows].T.astype(np.float64) / 0.3
+    term = Alignment(1.0, torch.from_numpy(vectors), torch.from_numpy(domains))
+    similar = way.mixed.z_hat.detach().double().numpy() @ vectors[rows].T.astype(np.float64)
     known = [row for row in range(12) if rows[row] != 5]
     expected = np.mean(
         [
@@ -93,7 +93,7 @@ def test_diversity_draws_a_code_to_another_of_its_cluster() -> None:
             [[9.0, 0, 0, 0], [9.0, 1, 0, 0], [9.0, 0, 1, 0], [0, 9.0, 0, 0], [0, 9.0, 1, 0], [1, 9.0, 0, 0]]
         )
         net.moe.experts.codebooks[0] = torch.stack([near, near.flip(0)])
-    term = Diversity(1.0, 0.5, clusters=2, seed=0)
+    term = Diversity(1.0, clusters=2, seed=0)
     term.start_epoch(net, 3)
     partner = term._partner.numpy()
     for level in range(2):
@@ -104,12 +104,14 @@ def test_diversity_draws_a_code_to_another_of_its_cluster() -> None:
     codes = way.mixed.codes().numpy()
     expected = 0.0
     for level in range(2):
-        book = unit(net.moe.experts.codebooks[0, level].detach().numpy())
-        similar = book @ book.T / 0.5
+        book = net.moe.experts.codebooks[0, level].detach().double().numpy()
+        similar = book @ book.T
+        # Of every item, so a code that serves five items counts five times.
+        assert len(np.unique(codes[:, level])) < len(codes)
         expected += np.mean(
             [
                 twin_info_nce(similar[code], partner[level, code], [o for o in range(6) if o != code])
-                for code in np.unique(codes[:, level])
+                for code in codes[:, level]
             ]
         )
     found = term(way, torch.arange(12))

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from service.errors import ConfigError, InvalidInput, ModelError
 from training.networks.residual_quantizer import ResidualQuantizer
 from training.networks.token_moe import TokenMoE
+from training.networks.unitok import UniTokNetwork
 from training.tokenizer import trainer
 from training.tokenizer.configuration import StageParameters, read_stage_parameters, stage_parameters
 from training.tokenizer.estimator import CHECKPOINT, UniTok
 from training.tokenizer.parameters import Parameters
-from training.tokenizer.review import HANDICAP_KEPT, Assignment, perplexity, rebalance, revive
+from training.tokenizer.review import HANDICAP_KEPT, Assignment, perplexity, rebalance, review, revive
 from training.tokenizer.start import discriminant, kmeans, residual_codebooks, start_moe
 from training.tokenizer.trainer import draw_epoch
 
@@ -163,6 +164,34 @@ def test_no_code_restarts_where_nothing_is_left_to_quantize() -> None:
     assignment = Assignment(sets, quantized.codes, quantized.residuals.detach(), torch.zeros(3, 1))
     optimizer = torch.optim.AdamW(quantizer.parameters())
     assert revive(quantizer, assignment, 0.5, optimizer, np.random.default_rng(0)) == 0
+
+
+def test_codes_that_serve_items_as_second_choices_are_in_use() -> None:
+    """Of two experts an item, the second one's codes take part in Eq. 5 and 8, so they are neither dead nor idle."""
+    torch.manual_seed(0)
+    shape = {"embedding_width": 16, "latent_width": 4, "hidden": (8,), "experts": 3, "experts_per_item": 2}
+    network = UniTokNetwork(**shape, levels=2, codes=8)
+    x = torch.randn(600, 16)
+    with torch.no_grad():
+        # The first expert comes first for most items, the second second, the third never.
+        network.moe.router.bias.copy_(torch.tensor([5.0, 4.9, -90.0]))
+        network.moe.router.weight.mul_(0.3)
+        mixed = network.eval().moe(network.encoder(x))
+    used = np.zeros((3, 2, 8), dtype=np.int64)
+    for experts, codes in zip(mixed.routed.experts, mixed.chosen.codes.reshape(600, 2, 2), strict=True):
+        for expert, of_expert in zip(experts, codes, strict=True):
+            used[expert, [0, 1], of_expert] += 1
+    looked = review(network, x)
+    np.testing.assert_array_equal(looked.experts.usage(3, 8), used)
+    torch.testing.assert_close(looked.first.codes, mixed.codes())
+    assert torch.equal(looked.first.sets, mixed.routed.experts[:, 0])
+
+    before = network.moe.experts.codebooks.detach().clone()
+    optimizer = torch.optim.AdamW(network.parameters())
+    revive(network.moe.experts, looked.experts, 0.05, optimizer, np.random.default_rng(0))
+    changed = (network.moe.experts.codebooks.detach() != before).any(dim=3).numpy()
+    dead = used < 0.05 * used.sum(axis=2, keepdims=True) / 8
+    np.testing.assert_array_equal(changed, dead)
 
 
 def test_crowded_codes_are_handicapped_in_training_and_never_at_inference() -> None:

@@ -65,7 +65,9 @@ def evaluate(
     remove_history: Annotated[
         bool,
         typer.Option(
-            "--remove-history", help="Take the items of a history out of its list, as `exclude_history` of the service."
+            "--remove-history",
+            help="Take the items of a history, its newest 20, out of its list, as `exclude_history` of the service "
+            "does with the items it is sent. Older ones stay.",
         ),
     ] = False,
     without_repeats: Annotated[

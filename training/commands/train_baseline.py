@@ -43,8 +43,8 @@ def train_baseline(
     """Train one baseline on one domain and measure it by the protocol of `unitok evaluate`.
 
     The last item of every user is for test, the last but one for validation; all items of the domain are ranked, those
-    of the history included, and beside these figures stand those with the history's items removed. Training ends when
-    NDCG@10 of validation stops improving.
+    of the history included, and beside these figures stand those with the history's items removed, its newest 20.
+    Training ends when NDCG@10 of validation stops improving.
     """
     # Imported here so that `unitok --help` stays quick.
     from training.baselines.parameters import read_baseline_parameters  # noqa: PLC0415

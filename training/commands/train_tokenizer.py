@@ -18,7 +18,7 @@ def train_tokenizer(
         Path | None,
         typer.Option(
             help='TOML file of parameters, such as `epochs = 20` or `train_domains = ["books"]`; an unknown key is an '
-            "error that lists the known ones. Without it, those of the UniTok paper.",
+            "error that lists the known ones. Without it, the defaults (docs/tokenizers.md).",
             show_default=False,
         ),
     ] = None,

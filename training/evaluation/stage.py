@@ -39,7 +39,8 @@ class EvaluationOptions:
     max_users : per domain, drawn at random with `seed`; None: all
     beams : of every search, at least 10
     recommender : name of one of the subject's; None: for each domain the first that learned from it, else the first
-    remove_history : take the items of a history out of its list, as the service's `exclude_history` does
+    remove_history : take the items of a history, its newest 20, out of its list, as the service's `exclude_history`
+        does with those it is sent; a user's older items stay
     without_repeats : leave aside what a recommender has learned of repeats
     without_suffix : seed of a random order; given, the disambiguation is switched off: histories are read without
         suffixes, and the items of one ID tuple come in that order

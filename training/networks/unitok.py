@@ -1,7 +1,8 @@
 """UniTok as one network (UniTok paper, Eq. 1-11): shared autoencoder around TokenMoE.
 
 Symbols: B batch, D embedding width, d latent width, K experts, N experts an item, L levels. Knows nothing of data
-sets, files or how it is trained. The domain label enters through Eq. 10 alone.
+sets, files or how it is trained. In the loss the domain label enters through Eq. 10 alone; before the codes are
+learned, `training.tokenizer.start` also uses it to start router and codebooks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from training.networks.hsic import Calibration, calibration
+from training.networks.hsic import Calibration, calibration, no_calibration
 from training.networks.mlp import MLP
 from training.networks.token_moe import Mixed, TokenMoE
 from training.networks.tokenized import Shape, Tokenized, TokenizerNetwork
@@ -154,6 +155,8 @@ class UniTokNetwork(TokenizerNetwork):
 
     @staticmethod
     def _calibration(x: Tensor, z: Tensor, domains: Tensor, weights: Weights) -> Calibration:
+        if weights.lambda_mi == 0:
+            return no_calibration(z)  # Kernels of a whole batch of one domain are two thirds of a step.
         return calibration(
             x,
             z,

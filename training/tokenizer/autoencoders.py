@@ -39,8 +39,7 @@ class LetterParameters(AutoencoderParameters):
 
     Attributes
     ----------
-    lambda_alignment, lambda_diversity : weights of its two terms
-    temperature : of both
+    lambda_alignment, lambda_diversity : weights of its two terms, the paper's
     clusters : of codes, for diversity
     """
 
@@ -48,7 +47,6 @@ class LetterParameters(AutoencoderParameters):
     NEEDS: ClassVar[frozenset[str]] = frozenset({"collaborative"})
     lambda_alignment: NotNegative = 0.02
     lambda_diversity: NotNegative = 1e-4
-    temperature: Positive = 0.1
     clusters: Count = 10
 
 
@@ -68,8 +66,8 @@ class Letter(Autoencoder):
                 "LETTER compares the two, so they must be of one width"
             )
         return (
-            Alignment(parameters.lambda_alignment, parameters.temperature, vectors, items.domains),
-            Diversity(parameters.lambda_diversity, parameters.temperature, parameters.clusters, parameters.seed),
+            Alignment(parameters.lambda_alignment, vectors, items.domains),
+            Diversity(parameters.lambda_diversity, parameters.clusters, parameters.seed),
         )
 
 
@@ -107,7 +105,7 @@ class CostParameters(AutoencoderParameters):
     Attributes
     ----------
     lambda_contrast, temperature : of the contrastive term
-    lambda_reconstruction : of the squared error, which the term replaces in the paper
+    lambda_reconstruction : of the squared error once there are codes; the term replaces it in the paper
     """
 
     kind: Literal["cost"] = "cost"
@@ -121,7 +119,10 @@ class CostParameters(AutoencoderParameters):
 
 
 class Cost(Autoencoder):
-    """RQ-VAE that keeps what tells items apart rather than every number (Zhu et al. 2024, CoST)."""
+    """RQ-VAE that keeps what tells items apart rather than every number (Zhu et al. 2024, CoST).
+
+    The contrast is over what is decoded from codes, so it begins with them; the warm-up has squared error as ever.
+    """
 
     PARAMETERS = CostParameters
     parameters: CostParameters

@@ -48,6 +48,7 @@ def domain_figures(
             name: _rounded(float(share)) for name, share in zip(tokenizer.expert_names, shares, strict=True) if share
         },
         "relative_reconstruction_error": _rounded(relative_error(embeddings, tokenizer.reconstruct(embeddings))),
+        # Of the first expert alone, with weight 1, as a share of the domain's own spread: Eq. 31 has neither.
         "relative_quantization_error": _rounded(
             share_of_spread(float(encoded.quantization_error.sum(dtype=np.float64)), encoded.latent)
         ),

@@ -1,7 +1,8 @@
 """Knobs that all tokenizers have, those of the ones that learn an autoencoder, and UniTok's, checked strictly.
 
-An unknown key or a value out of range is an error that names it. The defaults are the UniTok paper's where it states
-them. Knows nothing of data sets.
+An unknown key or a value out of range is an error that names it. The defaults of N, L, T, d, beta and the weights of
+the loss are the UniTok paper's, and so are AdamW and its first rate; schedule, start, revival, balance and the rest
+are ours. docs/tokenizers.md lists what differs, and why. Knows nothing of data sets.
 """
 
 from __future__ import annotations

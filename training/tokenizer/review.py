@@ -1,7 +1,8 @@
 """A look at all items after an epoch: which codes are in use, by whom, which are dead and start anew, and which are
 crowded and get a handicap.
 
-Symbols: n items, E sets of codebooks, L levels, T codes, d latent width. Knows nothing of losses or schedules.
+Symbols: n items, m quantised rows (n or n * N), N experts an item, E sets of codebooks, L levels, T codes, d latent
+width. Knows nothing of losses or schedules.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ class Assignment:
 
     Attributes
     ----------
-    sets : int64 [n], which set of the bank served the item
-    codes : int64 [n, L]
-    residuals : float32 [n, L, d], what each level had to quantise
-    error : float32 [n, L], squared norm of what each level left
+    sets : int64 [m], which set of the bank served the row
+    codes : int64 [m, L]
+    residuals : float32 [m, L, d], what each level had to quantise
+    error : float32 [m, L], squared norm of what each level left
     """
 
     sets: Tensor
@@ -47,15 +48,24 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Review:
-    """All items, quantised by their first expert and by the shared one.
+    """All items, quantised by each of their experts and by the shared one.
 
     Attributes
     ----------
-    experts, shared : the two assignments; shared is None where the network has no shared expert
+    experts : n * N rows, the N experts of an item beside each other, by falling gate: all that take part in Eq. 5
+    experts_per_item : N; 1 without a router
+    shared : n rows; None where the network has no shared expert
     """
 
     experts: Assignment
+    experts_per_item: int
     shared: Assignment | None
+
+    @property
+    def first(self) -> Assignment:
+        """n rows: by the first expert, whose codes are the item's (Eq. 7)."""
+        every, step = self.experts, self.experts_per_item
+        return Assignment(every.sets[::step], every.codes[::step], every.residuals[::step], every.error[::step])
 
 
 def review(network: UniTokNetwork, embeddings: Tensor) -> Review:
@@ -66,12 +76,13 @@ def review(network: UniTokNetwork, embeddings: Tensor) -> Review:
     with torch.no_grad():
         for x in torch.split(embeddings, CHUNK):
             z = network.encoder(x)
-            first = moe.route(z).experts[:, 0]
-            parts[0].append(_assign(moe.experts, z, first))
+            experts = moe.route(z).experts
+            repeated = z.repeat_interleave(experts.shape[1], dim=0)
+            parts[0].append(_assign(moe.experts, repeated, experts.reshape(-1)))
             if moe.shared is not None:
-                parts[1].append(_assign(moe.shared, z, torch.zeros_like(first)))
+                parts[1].append(_assign(moe.shared, z, torch.zeros_like(experts[:, 0])))
     network.train(training)
-    return Review(_joined(parts[0]), _joined(parts[1]) if parts[1] else None)
+    return Review(_joined(parts[0]), max(1, moe.experts_per_item), _joined(parts[1]) if parts[1] else None)
 
 
 def _assign(quantizer: ResidualQuantizer, z: Tensor, sets: Tensor) -> Assignment:
@@ -106,7 +117,7 @@ def revive(
 ) -> int:
     """Start dead codes anew, in place, and return how many.
 
-    A code is dead where it serves less than `below` times the even share of its set's items, and it restarts at the
+    A code is dead where it serves less than `below` times the even share of its set's rows, and it restarts at the
     residual of one of them, drawn in proportion to the error that its level leaves: where codes are missing. Its
     moments in the optimiser are forgotten, or they would drag the new code along the old one's path. A set that served
     no item is left as it is.

@@ -1,8 +1,8 @@
 """Where codes and router start: from the data, not from noise.
 
 Every level of an expert starts as k-means on the residuals that the levels before it leave of the expert's own
-domain; the shared expert starts from all domains; the router starts at the domains' means. This is the one place,
-besides the calibration term, where the domain label is used. Knows nothing of training steps.
+domain; the shared expert starts from all domains; the router starts as the linear discriminant of the domains. This
+is the one place, besides the calibration term, where the domain label is used. Knows nothing of training steps.
 """
 
 from __future__ import annotations

@@ -41,8 +41,9 @@ class Contrast:
 class Alignment:
     """LETTER: an item's quantised latent must be nearer to its own collaborative vector than to those of others.
 
-    InfoNCE over the batch. Vectors of different domains come from different histories and cannot be compared, so the
-    others are those of the item's domain; items that no history holds take no part.
+    Cross-entropy of inner products as they are, over the batch: no lengths are made equal, no temperature. Vectors of
+    different domains come from different histories and cannot be compared, so the others are those of the item's
+    domain; items that no history holds take no part.
 
     Parameters
     ----------
@@ -52,9 +53,8 @@ class Alignment:
 
     name = "alignment"
 
-    def __init__(self, weight: float, temperature: float, collaborative: Tensor, domains: Tensor) -> None:
+    def __init__(self, weight: float, collaborative: Tensor, domains: Tensor) -> None:
         self.weight = weight
-        self.temperature = temperature
         self.collaborative = collaborative
         self.domains = domains
 
@@ -66,8 +66,8 @@ class Alignment:
         known = self.collaborative[rows].any(dim=1)
         if not known.any():
             return passed.z.new_zeros(())
-        rows, quantised = rows[known], functional.normalize(passed.mixed.z_hat[known], dim=1)
-        similar = quantised @ self.collaborative[rows].T / self.temperature
+        rows, quantised = rows[known], passed.mixed.z_hat[known]
+        similar = quantised @ self.collaborative[rows].T
         domains = self.domains[rows]
         foreign = domains.unsqueeze(1) != domains.unsqueeze(0)
         return functional.cross_entropy(
@@ -78,8 +78,9 @@ class Alignment:
 class Diversity:
     """LETTER: the codes of a level fall into clusters; a code is drawn to another of its cluster, away from the rest.
 
-    Meant to keep the codes evenly spread and so evenly used. LETTER's clusters are of equal size, ours those of
-    k-means, found anew before every epoch.
+    Cross-entropy of inner products as they are, averaged over the items of the batch, so a code counts as often as it
+    is used. Meant to keep the codes evenly spread and so evenly used. LETTER's clusters are of equal size, ours those
+    of k-means, found anew before every epoch; LETTER draws the other code anew for every item, we for every epoch.
 
     Parameters
     ----------
@@ -89,9 +90,8 @@ class Diversity:
 
     name = "diversity"
 
-    def __init__(self, weight: float, temperature: float, clusters: int, seed: int) -> None:
+    def __init__(self, weight: float, clusters: int, seed: int) -> None:
         self.weight = weight
-        self.temperature = temperature
         self.clusters = clusters
         self.seed = seed
         self._quantizer: ResidualQuantizer | None = None
@@ -119,10 +119,11 @@ class Diversity:
             return passed.z.new_zeros(())
         codes = passed.mixed.codes()
         total = passed.z.new_zeros(())
-        for level, codebook in enumerate(functional.normalize(self._quantizer.codebooks[0], dim=2)):
-            used = torch.unique(codes[:, level])
+        for level, codebook in enumerate(self._quantizer.codebooks[0]):
+            used, uses = torch.unique(codes[:, level], return_counts=True)
             partner = self._partner[level][used]
-            similar = codebook[used] @ codebook.T / self.temperature
+            similar = codebook[used] @ codebook.T
             itself = functional.one_hot(used, len(codebook)).bool() & (partner != used).unsqueeze(1)
-            total = total + functional.cross_entropy(similar.masked_fill(itself, NEVER), partner)
+            apart = functional.cross_entropy(similar.masked_fill(itself, NEVER), partner, reduction="none")
+            total = total + (apart * uses).sum() / len(codes)
         return total / self._partner.shape[0]

@@ -39,7 +39,7 @@ class EpochFigures:
     epoch : counted from 1, the warm-up included
     phase : "warm-up" or "codes"
     reconstruction, quantization : mean over items of Eq. 3 and Eq. 8
-    hsic : mean over batches and domains of Eq. 9
+    hsic : mean over batches and domains of Eq. 9; 0 where it has no weight in the loss, and is not computed
     terms : mean over batches of what the kind adds to the loss, by name, before its weight
     perplexity : by domain, by level, of the codes of the domain's largest expert; empty in the warm-up
     own_expert : by domain, the share of its items that its largest expert serves
@@ -270,9 +270,10 @@ class Trainer:
     def _use_by_domain(self, looked: Review) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
         """Perplexity by level, share of the largest expert, share of items with equal IDs, each by domain."""
         perplexities, own, sharing = {}, {}, {}
+        first = looked.first
         for number, name in enumerate(self.items.names):
             rows = self.items.domains == number
-            sets, codes = looked.experts.sets[rows].numpy(), looked.experts.codes[rows].numpy()
+            sets, codes = first.sets[rows].numpy(), first.codes[rows].numpy()
             largest = int(np.bincount(sets).argmax())
             served = codes[sets == largest]
             counts = np.stack([np.bincount(column, minlength=self.parameters.codes) for column in served.T])
