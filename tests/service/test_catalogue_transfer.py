@@ -220,9 +220,7 @@ def test_a_file_that_cannot_be_written_is_said_in_one_line(tmp_path: Path, where
     fill(store)
     (tmp_path / "out").mkdir()
     (tmp_path / "file").write_text("before")
-    path = {"folder": tmp_path / "out", "below a file": tmp_path / "file" / "x", "no room": tmp_path / "out" / "x"}[
-        where
-    ]
+    path = tmp_path / where
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         if not room:
