@@ -19,7 +19,7 @@ from service.catalogue.fingerprint import Fingerprints
 from service.catalogue.store import ItemKey, StoredItem
 from service.catalogue.table import CatalogueTable
 from service.catalogue.view import CatalogueView
-from service.errors import InvalidInput, SavedIndexError
+from service.errors import SavedIndexError
 from service.index.saving import load_arrays, save_arrays
 from service.index.trie import CodeTrie
 from service.semantic_ids import TokenLayout
@@ -172,18 +172,15 @@ class LiveState:
                 self._domains = {**self._domains, item.domain: trie.add_root()}
                 # Before the table counts its first item: who finds the domain there will search it.
                 self.view = CatalogueView(table, self._layout, trie.state, self._domains)
+        columns = ItemColumns.of(added)
+        rows = np.asarray(table.next_rows(len(added)), dtype=np.int32)
+        old, new = table.values(lost), self._layout.unpack(columns.packed)
+        lost_roots, new_roots = self._roots([key.domain for key in gone]), self._roots([item.domain for item in added])
+        # First what may be refused, and then changes nothing; nobody sees it before there is a new view.
+        trie.change((lost_roots, self._layout.tokens(old)), (new_roots, self._layout.tokens(new), rows))
         for key in gone:
             table.remove(key)
-        columns = ItemColumns.of(added)
-        rows = np.asarray(table.add(columns), dtype=np.int32)
-        old, new = table.values(lost), table.values(rows)
-        lost_roots, new_roots = self._roots([key.domain for key in gone]), self._roots([item.domain for item in added])
-        try:
-            trie.change((lost_roots, self._layout.tokens(old)), (new_roots, self._layout.tokens(new), rows))
-        except InvalidInput:
-            for item in added:
-                table.remove(item.key)
-            raise
+        table.add(columns)
         for key, number in zip(gone, self._layout.pack(old).tolist(), strict=True):
             self.fingerprints.toggle(*key, number)
         self.fingerprints.toggle_all(columns)

@@ -435,7 +435,8 @@ def generations(url: str) -> Iterator[Generation]:
     connected = connect(url)
     where, client = connected.where, connected.client
     try:
-        keys = sorted(client.scan_iter(f"{PREFIX}{{*}}:meta", count=10_000))
+        # A scan may return a key more than once.
+        keys = sorted(set(client.scan_iter(f"{PREFIX}{{*}}:meta", count=10_000)))
         found = [client.hmget(key, "layout", "dropped") for key in keys]
     except FAILURES as error:
         raise StoreUnavailable(f"{where}: {error}") from error

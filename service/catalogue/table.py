@@ -164,6 +164,10 @@ class CatalogueTable:
             for ordinal, number, text, values in zip(rows.tolist(), domains, texts, self.values(rows), strict=True)
         ]
 
+    def next_rows(self, count: int) -> range:
+        """The rows that the next so many items will get."""
+        return range(self._used, self._used + count)
+
     def add(self, items: ItemColumns) -> range:
         """Give items rows; none may have one. Returns the rows."""
         first, end = self._used, self._used + len(items)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -270,19 +272,29 @@ def test_a_small_request_does_not_wait_for_a_large_one_before_it() -> None:
 
 
 def test_a_large_request_is_not_starved_by_small_ones() -> None:
-    recorder = Recorder()
-    batcher = recorder.batcher(1)
+    """Three clients of which one at least always waits: each has a turn for every entry of the large request."""
+
+    def run(jobs: Sequence[int]) -> Sequence[int]:
+        # Long enough for clients to be back in the queue before the next batch is chosen.
+        time.sleep(0.001)
+        return jobs
+
+    batcher = Batcher("test", run, budget=1, size=lambda job: 1)
+    small = itertools.count()
 
     async def main() -> int:
-        large = asyncio.create_task(batcher.submit([(number, 1, "a") for number in range(20)]))
+        large = asyncio.create_task(batcher.submit(list(range(20))))
         await asyncio.sleep(0)
-        small = 0
-        while not large.done():
-            await asyncio.gather(*(batcher.submit([(1000, 1, "a")]) for _ in range(3)))
-            small += 3
-        return small
 
-    assert asyncio.run(main()) <= 20 * 3 + 6
+        async def client() -> None:
+            while not large.done() and next(small) < 1000:
+                await batcher.submit([1000])
+
+        await asyncio.gather(*(client() for _ in range(3)))
+        await large
+        return next(small)
+
+    assert asyncio.run(main()) < 200
     assert batcher.close(10)
 
 

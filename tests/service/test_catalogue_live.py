@@ -16,7 +16,7 @@ from service.catalogue import live as live_module
 from service.catalogue.columns import ItemColumns
 from service.catalogue.live import Agreement, CatalogueEntry, LiveCatalogue
 from service.catalogue.locking import Readers
-from service.catalogue.store import ItemKey
+from service.catalogue.store import ItemKey, StoredItem
 from service.catalogue.table import CatalogueTable
 from service.errors import InvalidInput, UnknownDomain
 
@@ -70,6 +70,24 @@ def test_a_wrong_item_changes_nothing(url: str) -> None:
     with pytest.raises(InvalidInput):
         live.register([new("a"), new("b", (9, 9))])
     assert (live.domains(), live.refresh()) == ({}, 0)
+
+
+def test_a_change_that_is_refused_is_refused_again(tmp_path: Path) -> None:
+    # A store that names another item for an ID is the store's fault; what a replica has must stay as it was.
+    store = opened(f"embedded:{tmp_path}", "b")
+    live = LiveCatalogue(store)
+    live.register([new("a"), new("gone")])
+    (item,) = store.get([key("a")])
+    assert item is not None
+    state = live._state
+    wrong = {key("gone"): None, key("z"): StoredItem("films", "z", item.packed)}
+    for _ in range(2):
+        with pytest.raises(InvalidInput):
+            state.apply(wrong)
+        assert state.table.counts() == {"films": 2}
+        assert live.lookup([key("z")]) == [None]
+        with live.searching() as view:
+            assert set(reachable(view, ["films"])) == {key("a"), key("gone")}
 
 
 def test_deleting_takes_an_item_out_and_registering_brings_it_back(url: str) -> None:

@@ -191,6 +191,18 @@ def test_a_training_killed_while_saving_goes_on(tmp_path: Path, uninterrupted: P
     assert (tmp_path / CHECKPOINT).exists(), "what is done with the weights may be killed as well"
 
 
+def test_a_checkpoint_of_other_embeddings_is_another_training(tmp_path: Path) -> None:
+    corpus, parameters = ring_corpus(), tiny_parameters(content_start=0.9)
+    random = np.random.default_rng(0)
+    first, second = random.standard_normal((2, len(corpus.values), 16)).astype(np.float32)
+    marks = [
+        Trainer(corpus, parameters, tmp_path, Accelerator(cpu=True), embeddings).fingerprint
+        for embeddings in (first, first.copy(), second, first[:, :5], None)
+    ]
+    assert marks[0] == marks[1]
+    assert len(set(marks)) == 4
+
+
 def test_a_checkpoint_of_other_parameters_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_validate", lambda *_: (_ for _ in ()).throw(Killed))

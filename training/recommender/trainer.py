@@ -115,7 +115,8 @@ class Trainer:
         )
         # What may differ between the starts of one training: the time it is given, and how often it is saved.
         settings = parameters.model_dump(exclude={"minutes", "checkpoint_seconds", "threads"})
-        described = json.dumps([settings, accelerator.num_processes, corpus.fingerprint()], sort_keys=True)
+        content = None if embeddings is None else hashlib.sha256(np.ascontiguousarray(embeddings).data).hexdigest()
+        described = json.dumps([settings, accelerator.num_processes, corpus.fingerprint(), content], sort_keys=True)
         self.fingerprint = hashlib.sha256(described.encode()).hexdigest()
         network.to(accelerator.device)
         found = load_checkpoint(folder / CHECKPOINT, network, optimizer, self.fingerprint)
