@@ -8,8 +8,12 @@ Knows nothing of HTTP.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 from service.admission import Admission
 from service.catalogue.content import read_content
@@ -18,6 +22,11 @@ from service.catalogue.store import ItemKey
 from service.encoding import EncodedItem, Encoding
 from service.errors import ItemNotFound
 from service.queries import ItemInput
+
+Read = TypeVar("Read")
+
+READERS = 2
+"""Threads that read the store for explanations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,12 @@ class Explaining:
         self._catalogue = catalogue
         self._expert_names = tuple(expert_names)
         self._admission = admission
+        # Not the event loop's own threads: a store that is slow to answer must not use up those that texts need.
+        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="catalogue-reader")
+
+    def close(self) -> None:
+        """Read no more; what is being read comes to its end."""
+        self._reading.shutdown(wait=False, cancel_futures=True)
 
     async def explain(self, key: ItemKey, count: int) -> Explanation:
         """Explain an item, with at most `count` items alike: those that share most of its ID's beginning first.
@@ -75,7 +90,7 @@ class Explaining:
         StoreUnavailable : its content cannot be read
         """
         with self._admission.enter(1, self._encoding.expected(1)):
-            stored = (await asyncio.to_thread(self._catalogue.get, [key]))[0]
+            stored = (await self._read(self._catalogue.get, [key]))[0]
             entry = self._catalogue.lookup([key])[0]
             if stored is None or entry is None:
                 raise ItemNotFound(f"domain {key.domain!r} holds no item {key.item_id!r}")
@@ -83,8 +98,13 @@ class Explaining:
             computed = None
             if item.has_content:
                 computed = self._computed((await self._encoding.encode([item], ["item"]))[0], entry)
-            alike = await asyncio.to_thread(self._catalogue.alike, key, count)
+            alike = await self._read(self._catalogue.alike, key, count)
         return Explanation(entry, computed, tuple(alike))
+
+    async def _read(self, read: Callable[..., Read], *arguments: Any) -> Read:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._reading, partial(copy_context().run, read, *arguments)
+        )
 
     def _computed(self, said: EncodedItem, entry: CatalogueEntry) -> Computed:
         codes, experts = tuple(map(int, said.codes)), tuple(map(int, said.experts))

@@ -275,4 +275,5 @@ class Service:
         for batcher in (self._encoding.batcher, self._searching.batcher):
             await asyncio.to_thread(batcher.close, self.settings.drain_seconds)
         await asyncio.to_thread(self.writing.close)
+        self.explaining.close()
         self._log.info("stopped")
