@@ -49,13 +49,15 @@ def seed_from(bundle: Bundle, store: CatalogueStore) -> None:
     BundleError : the catalogue repeats an item or an ID, or is not of the shape that the manifest says
     """
     frame = read_bundle_catalogue(bundle, store.layout)
-    done = int(store.checkpoint(SEED_CHECKPOINT) or 0)
+    # Rows of this very file: another export may have other items before them.
+    checkpoint = f"{SEED_CHECKPOINT} of {bundle.manifest.files[bundle.manifest.catalogue.path]}"
+    done = int(store.checkpoint(checkpoint) or 0)
     with progress("catalogue", len(frame)) as advance:
         advance(min(done, len(frame)))
         for batch in frame[done:].iter_slices(SEED_ROWS):
             store.seed([StoredItem(*row) for row in batch.iter_rows()])
             done += len(batch)
-            store.save_checkpoint(SEED_CHECKPOINT, str(done))
+            store.save_checkpoint(checkpoint, str(done))
             advance(len(batch))
     store.finish_seed()
 

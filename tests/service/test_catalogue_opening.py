@@ -15,7 +15,7 @@ import pytest
 from dummy_engine import ONE_FOR_ALL, dummy_manifest
 from redis_server import RedisServer
 
-from service.bundle.files import Bundle
+from service.bundle.files import Bundle, hash_files
 from service.bundle.manifest import CataloguePart, Manifest
 from service.catalogue import seeding, sqlite_file
 from service.catalogue.live import LiveCatalogue
@@ -51,7 +51,7 @@ def bundle_of(folder: Path, frame: pl.DataFrame, **changes: Any) -> Bundle:
     frame.write_parquet(folder / "catalogue" / "items.parquet")
     manifest: Manifest = dummy_manifest(ONE_FOR_ALL)
     part = CataloguePart(items=changes.get("items", len(frame)))
-    return Bundle(folder, manifest.model_copy(update={"catalogue": part}))
+    return Bundle(folder, manifest.model_copy(update={"catalogue": part, "files": hash_files(folder)}))
 
 
 @pytest.fixture(params=["embedded", "redis"])
@@ -125,6 +125,28 @@ def test_an_interrupted_start_goes_on_where_it_stopped(
     open_catalogue(url, bundle).close()
     assert sum(seeded) == len(ROWS) - 20
     assert len(everything(store)) == len(ROWS)
+    store.close()
+
+
+def test_another_export_is_not_counted_by_the_rows_of_the_one_before(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeding, "SEED_ROWS", 10)
+    bundle = bundle_of(tmp_path / "bundle", frame_of(ROWS))
+    manifest = bundle.manifest
+    store = open_store(url, manifest.name, manifest.generation, manifest.token_layout(manifest.recommenders[0]))
+    finish = type(store).finish_seed
+
+    def killed(self: CatalogueStore) -> None:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(type(store), "finish_seed", killed)
+    with pytest.raises(StoreUnavailable):
+        open_catalogue(url, bundle)
+    monkeypatch.setattr(type(store), "finish_seed", finish)
+    more = [("games", f"g{n}", None, [5, n // 8, n % 8], [0], 0) for n in range(15)]
+    open_catalogue(url, bundle_of(tmp_path / "again", frame_of([*more, *ROWS]))).close()
+    assert len(everything(store)) == len(more) + len(ROWS)
     store.close()
 
 
