@@ -68,6 +68,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 DATABASES = pytest.StashKey[list[int]]()
 
 
+def empty_store(url: str, bundle: Bundle) -> CatalogueStore:
+    """The store of a bundle's IDs, before its own items are brought in."""
+    manifest = bundle.manifest
+    return open_store(url, manifest.name, manifest.generation, manifest.token_layout(manifest.recommenders[0]))
+
+
 def everything(store: CatalogueStore) -> dict[ItemKey, StoredItem]:
     return {item.key: item for batch in store.scan() for item in batch}
 
@@ -105,8 +111,7 @@ def test_an_interrupted_start_goes_on_where_it_stopped(
 ) -> None:
     monkeypatch.setattr(seeding, "SEED_ROWS", 10)
     bundle = bundle_of(tmp_path / "bundle", frame_of(ROWS))
-    manifest = bundle.manifest
-    store = open_store(url, manifest.name, manifest.generation, manifest.token_layout(manifest.recommenders[0]))
+    store = empty_store(url, bundle)
     seeded: list[int] = []
     real = type(store).seed
 
@@ -133,8 +138,7 @@ def test_another_export_is_not_counted_by_the_rows_of_the_one_before(
 ) -> None:
     monkeypatch.setattr(seeding, "SEED_ROWS", 10)
     bundle = bundle_of(tmp_path / "bundle", frame_of(ROWS))
-    manifest = bundle.manifest
-    store = open_store(url, manifest.name, manifest.generation, manifest.token_layout(manifest.recommenders[0]))
+    store = empty_store(url, bundle)
     finish = type(store).finish_seed
 
     def killed(self: CatalogueStore) -> None:
