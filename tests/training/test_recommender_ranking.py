@@ -14,8 +14,6 @@ from training.evaluation.ranking import (
     most_popular,
     random_within_tuples,
     ranking_figures,
-    sharing_share,
-    tuple_groups,
     tuple_ranks,
 )
 
@@ -76,14 +74,6 @@ def test_a_tuple_hit_is_never_worse_than_an_item_hit() -> None:
 def test_popularity_counts_and_breaks_ties_by_number() -> None:
     assert most_popular(np.asarray([3, 1, 3, 0, 1, 3]), 5, 3).tolist() == [3, 1, 0]
     assert most_popular(np.asarray([2]), 3, 10).tolist() == [2, 0, 1]
-
-
-def test_sharing_counts_items_not_groups() -> None:
-    groups = tuple_groups(np.asarray([[1, 2], [1, 2], [1, 3], [1, 2], [0, 0]]))
-    assert groups[0] == groups[1] == groups[3]
-    assert len(set(groups.tolist())) == 3
-    assert sharing_share(groups) == pytest.approx(3 / 5)
-    assert sharing_share(np.zeros(0, dtype=np.int64)) == 0.0
 
 
 def test_a_random_list_hits_as_often_as_arithmetic_says() -> None:

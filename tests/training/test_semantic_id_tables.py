@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, SuffixExhausted
-from training.evaluation.id_quality import code_perplexity, id_quality, neighbourhood, relative_error, share_of_spread
+from training.evaluation.id_quality import id_quality, neighbourhood, relative_error, share_of_spread
+from training.tokenizer.counts import groups_of, perplexities, perplexity, sharing
 from training.tokenizer.ids import IDS, DomainIds, read_ids, suffixes_of, write_ids
 
 Array = np.ndarray[Any, Any]
@@ -130,8 +131,17 @@ def test_equal_content_may_share_an_id() -> None:
 
 
 def test_perplexity_of_known_use() -> None:
-    assert code_perplexity(np.array([3, 3, 0, 3])) == pytest.approx(3)
-    assert code_perplexity(np.array([7])) == pytest.approx(1)
+    counts = np.array([[5, 5, 5, 5], [20, 0, 0, 0], [0, 0, 0, 0], [10, 10, 0, 0], [3, 3, 0, 3]])
+    np.testing.assert_allclose(perplexity(counts), [4, 1, 0, 2, 3])
+    assert perplexities(np.array([[0, 7], [0, 2], [0, 7], [0, 2]])) == pytest.approx([1, 2])
+
+
+def test_sharing_counts_items_not_groups() -> None:
+    groups = groups_of(np.asarray([[1, 2], [1, 2], [1, 3], [1, 2], [0, 0]]))
+    assert groups[0] == groups[1] == groups[3]
+    assert sorted(set(groups.tolist())) == [0, 1, 2]
+    assert sharing(groups) == pytest.approx(3 / 5)
+    assert sharing(np.zeros(0, dtype=np.int64)) == 0.0
 
 
 def test_relative_error_of_known_approximations() -> None:

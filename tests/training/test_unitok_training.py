@@ -19,7 +19,7 @@ from training.tokenizer import trainer
 from training.tokenizer.configuration import StageParameters, read_stage_parameters, stage_parameters
 from training.tokenizer.estimator import CHECKPOINT, UniTok
 from training.tokenizer.parameters import Parameters
-from training.tokenizer.review import HANDICAP_KEPT, Assignment, perplexity, rebalance, review, revive
+from training.tokenizer.review import HANDICAP_KEPT, Assignment, rebalance, review, revive
 from training.tokenizer.start import discriminant, kmeans, residual_codebooks, start_moe
 from training.tokenizer.trainer import draw_epoch
 
@@ -239,11 +239,6 @@ def test_handicaps_fall_evenly_from_the_first_strength_to_the_last(
     monkeypatch.setattr(trainer, "rebalance", lambda quantizer, assignment, strength: seen.append(strength))
     UniTok(**{**SMALL, "balance": 0.2, "balance_kept": kept, "epochs": 4, "shared_expert": False}).fit(*planted())
     assert seen == pytest.approx(strengths)
-
-
-def test_perplexity_of_known_use() -> None:
-    counts = np.array([[5, 5, 5, 5], [20, 0, 0, 0], [0, 0, 0, 0], [10, 10, 0, 0]])
-    np.testing.assert_allclose(perplexity(counts), [4, 1, 0, 2])
 
 
 # --- the whole

@@ -13,9 +13,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from training.tokenizer.ids import contents_of, groups_of
+from service.semantic_ids import IntArray
+from training.tokenizer.counts import groups_of, perplexities, sharing
+from training.tokenizer.ids import contents_of
 
-IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
 
 NEIGHBOURS = 10
@@ -66,23 +67,22 @@ def id_quality(codes: IntArray, experts: IntArray, texts: Sequence[str]) -> IdQu
     groups = groups_of(np.concatenate([codes, experts], axis=1))
     sizes = np.bincount(groups)
     _, firsts = np.unique(contents_of(texts), return_index=True)
-    distinct = np.bincount(groups[firsts])
     shares = sizes / len(groups)
     first = first_experts(experts)
     main = int(np.bincount(first).argmax())
     served = codes[first == main]
     return IdQuality(
         items=len(groups),
-        sharing=_sharing(groups),
+        sharing=sharing(groups),
         distinct_contents=len(firsts),
-        sharing_beyond_equal_content=float((distinct[groups[firsts]] > 1).mean()),
+        sharing_beyond_equal_content=sharing(groups[firsts]),
         largest_group=int(sizes.max()),
         entropy_hartleys=float(-(shares * np.log10(shares)).sum()),
-        perplexity=_perplexities(codes),
+        perplexity=perplexities(codes),
         codes_used=_used(codes),
         main_expert=main,
         main_expert_share=len(served) / len(codes),
-        main_expert_perplexity=_perplexities(served),
+        main_expert_perplexity=perplexities(served),
         main_expert_codes_used=_used(served),
     )
 
@@ -92,22 +92,8 @@ def first_experts(experts: IntArray) -> IntArray:
     return experts[:, 0] if experts.shape[1] else np.zeros(len(experts), dtype=np.int32)
 
 
-def _sharing(groups: NDArray[np.int64]) -> float:
-    return float((np.bincount(groups)[groups] > 1).mean())
-
-
 def _used(codes: IntArray) -> list[int]:
     return [len(np.unique(column)) for column in codes.T]
-
-
-def _perplexities(codes: IntArray) -> list[float]:
-    return [code_perplexity(np.bincount(column)) for column in codes.T]
-
-
-def code_perplexity(counts: NDArray[np.int64]) -> float:
-    """exp of the entropy of code use: how many codes, evenly used, would be as uncertain; counts int64 [T]."""
-    shares = counts[counts > 0] / counts.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def relative_error(values: FloatArray, approximations: FloatArray) -> float:

@@ -30,11 +30,10 @@ from training.evaluation.ranking import (
     most_popular,
     random_within_tuples,
     ranking_figures,
-    sharing_share,
-    tuple_groups,
     tuple_ranks,
 )
 from training.evaluation.repeated import with_repeats
+from training.tokenizer.counts import groups_of, sharing
 from training.tokenizer.ids import DomainIds, ids_of
 
 BATCH = 32
@@ -51,7 +50,7 @@ class DomainEvaluation:
     tuple_level : a hit is any item with the target's codes and experts, as publications count that compare IDs
     popularity : the ten most frequent training items for everyone, item level
     popularity_tuple_level : the ten most frequent ID tuples of the training part for everyone
-    items_sharing_a_tuple : share of the items whose ID needs its suffix
+    items_sharing_a_tuple : share of the items whose codes and experts another item has too
     """
 
     users: int
@@ -205,7 +204,7 @@ def judge(
     shuffle : draws the order of the items of one tuple, where disambiguation is switched off
     remove_history : see `ranked_lists`; an item of the history that shares a tuple with one that is found stays out too
     """
-    groups = tuple_groups(values[:, :-1])
+    groups = groups_of(values[:, :-1])
     histories = _histories(domain, examples, range(len(examples))) if remove_history else None
     item_lists = lists if shuffle is None else random_within_tuples(lists, groups, shuffle, histories)
     seen = training_items(domain)
@@ -219,5 +218,5 @@ def judge(
         tuple_level=ranking_figures(tuple_ranks(lists, examples.targets, groups)),
         popularity=ranking_figures(item_ranks(popular, examples.targets)),
         popularity_tuple_level=ranking_figures(item_ranks(popular_tuples, groups[examples.targets])),
-        items_sharing_a_tuple=sharing_share(groups),
+        items_sharing_a_tuple=sharing(groups),
     )

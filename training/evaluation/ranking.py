@@ -106,20 +106,6 @@ def most_popular(training_items: NDArray[np.integer], item_count: int, k: int) -
     return np.argsort(-counts, kind="stable")[:k].astype(np.int64)
 
 
-def tuple_groups(tuples: NDArray[np.integer]) -> IntVector:
-    """Number the distinct rows: int [items, L + N] -> int64 [items], equal where the tuples are."""
-    _, groups = np.unique(tuples, axis=0, return_inverse=True)
-    numbers: IntVector = groups.reshape(-1)
-    return numbers
-
-
-def sharing_share(groups: IntVector) -> float:
-    """Share of items whose tuple another item has as well."""
-    if not len(groups):
-        return 0.0
-    return float((np.bincount(groups)[groups] > 1).mean())
-
-
 @dataclass(frozen=True)
 class JudgedRanks:
     """How many items stand before each target, int64 [n]: `known` as it is, `new` if it had come after training, with

@@ -17,16 +17,11 @@ from numpy.typing import NDArray
 from service.errors import ConfigError, SuffixExhausted
 from service.id_columns import from_lists, to_lists
 from service.parquet import PARQUET_ERRORS
+from service.semantic_ids import IntArray
 from training.stage import replacing
+from training.tokenizer.counts import groups_of
 
 IDS = "ids.parquet"
-
-IntArray = NDArray[np.int32]
-
-
-def groups_of(rows: IntArray) -> NDArray[np.int64]:
-    """Number the distinct rows of int32 [n, m]: int64 [n], equal for equal rows."""
-    return np.unique(rows, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
 def contents_of(texts: Sequence[str]) -> NDArray[np.int64]:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from service.errors import ConfigError, InvalidInput, ModelError
+from service.semantic_ids import IntArray
 from training.configuration import checked
 from training.networks.tokenized import Shape, TokenizerNetwork
 from training.stage import replacing, write_atomically
@@ -32,8 +33,6 @@ from training.tokenizer.parameters import TokenizerParameters
 from training.tokenizer.trainer import Advance, EpochFigures
 
 CHUNK = 1024
-
-IntArray = NDArray[np.int32]
 
 
 @dataclass(frozen=True)

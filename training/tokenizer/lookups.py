@@ -22,11 +22,12 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import BpeTrainer
 
 from service.errors import ConfigError
+from service.semantic_ids import IntArray
 from training.networks.tables import LookupNetwork
 from training.networks.tokenized import TokenizerNetwork
+from training.tokenizer.counts import groups_of
 from training.tokenizer.description import Description
-from training.tokenizer.ids import groups_of
-from training.tokenizer.interface import IntArray, Tokenizer
+from training.tokenizer.interface import Tokenizer
 from training.tokenizer.items import Extras, TrainingItems
 from training.tokenizer.parameters import Codes, Levels, TokenizerParameters
 from training.tokenizer.trainer import Advance

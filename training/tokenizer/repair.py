@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from service.semantic_ids import IntArray
 from training.evaluation.id_quality import first_experts
 from training.networks.tokenized import TokenizerNetwork
-from training.tokenizer.ids import contents_of, groups_of
+from training.tokenizer.counts import groups_of
+from training.tokenizer.ids import contents_of
 from training.tokenizer.interface import EncodedItems
 
-IntArray = NDArray[np.int32]
 IntVector = NDArray[np.int64]
 
 

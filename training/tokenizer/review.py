@@ -100,14 +100,6 @@ def _joined(parts: list[Assignment]) -> Assignment:
     )
 
 
-def perplexity(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """exp of the entropy of code use, over the last axis of counts [..., T]; 0 where nothing was used."""
-    total = counts.sum(axis=-1, keepdims=True)
-    shares = counts / np.maximum(total, 1)
-    logs = np.log(np.where(shares > 0, shares, 1.0))
-    return np.where(total[..., 0] > 0, np.exp(-(shares * logs).sum(axis=-1)), 0.0)
-
-
 def revive(
     quantizer: ResidualQuantizer,
     assignment: Assignment,

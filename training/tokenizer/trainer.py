@@ -22,9 +22,10 @@ from torch import Tensor
 from service.errors import ModelError
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.networks.unitok import Losses, Passed, UniTokNetwork
+from training.tokenizer.counts import groups_of, perplexities, sharing
 from training.tokenizer.items import TrainingItems
 from training.tokenizer.parameters import AutoencoderParameters
-from training.tokenizer.review import CHUNK, Review, perplexity, rebalance, review, revive
+from training.tokenizer.review import CHUNK, Review, rebalance, review, revive
 from training.tokenizer.start import start_moe
 
 Advance = Callable[..., None]
@@ -269,16 +270,14 @@ class Trainer:
 
     def _use_by_domain(self, looked: Review) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
         """Perplexity by level, share of the largest expert, share of items with equal IDs, each by domain."""
-        perplexities, own, sharing = {}, {}, {}
+        evenness, own, shared = {}, {}, {}
         first = looked.first
         for number, name in enumerate(self.items.names):
             rows = self.items.domains == number
             sets, codes = first.sets[rows].numpy(), first.codes[rows].numpy()
             largest = int(np.bincount(sets).argmax())
             served = codes[sets == largest]
-            counts = np.stack([np.bincount(column, minlength=self.parameters.codes) for column in served.T])
-            perplexities[name] = [round(float(value), 1) for value in perplexity(counts)]
+            evenness[name] = [round(value, 1) for value in perplexities(served)]
             own[name] = round(len(served) / len(codes), 4)
-            _, group, sizes = np.unique(np.column_stack([sets, codes]), axis=0, return_inverse=True, return_counts=True)
-            sharing[name] = round(float((sizes[group.reshape(-1)] > 1).mean()), 4)
-        return perplexities, own, sharing
+            shared[name] = round(sharing(groups_of(np.column_stack([sets, codes]))), 4)
+        return evenness, own, shared
