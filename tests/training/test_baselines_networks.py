@@ -111,7 +111,8 @@ def test_sliced_cross_entropy_survives_large_logits() -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 def test_propagation_equals_a_dense_twin(layers: int) -> None:
     corpus = block_corpus(3, 20)
-    users, items = corpus.interactions()
+    had = corpus.interactions()
+    users, items = had.users, had.items
     doubled = np.concatenate([users, users[:5]]), np.concatenate([items, items[:5]])
     network = LightGCN(*doubled, (corpus.users, corpus.items), width=4, layers=layers)
     size = corpus.users + corpus.items

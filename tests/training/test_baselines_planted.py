@@ -101,11 +101,9 @@ def test_lightgcn_finds_the_blocks(tmp_path: Path) -> None:
 def test_lightgcn_draws_no_item_that_the_user_had() -> None:
     corpus = block_corpus()
     model = GraphBaseline(corpus, LightGCNParameters(width=4), CPU)
-    users, items = corpus.interactions()
-    others = model._others(users, np.random.default_rng(0))
-    assert not set(zip(users.tolist(), others.tolist(), strict=True)) & set(
-        zip(users.tolist(), items.tolist(), strict=True)
-    )
+    had = corpus.interactions()
+    users, others = had.users.tolist(), model._others(had.users, np.random.default_rng(0)).tolist()
+    assert not set(zip(users, others, strict=True)) & set(zip(users, had.items.tolist(), strict=True))
     # 1,050 draws over 60 items, each left out by 7/12 of a fifth of the users: about 17 times each.
     assert np.bincount(others, minlength=corpus.items).min() > 3
 
@@ -139,6 +137,22 @@ def test_popularity_scores_what_can_be_counted() -> None:
     assert figures.kept.ndcg_10 == pytest.approx((1 + 1 / math.log2(3)) / 3)
     assert figures.kept.recall_10 == pytest.approx(2 / 3)
     assert figures.removed.recall_10 == 0
+
+
+def test_a_baseline_of_short_histories_is_measured_without_the_items_that_others_are_measured_without() -> None:
+    """It reads two items; removed are the newest twenty all the same."""
+    corpus = Corpus.of(domain_of("long", 40, [[0, *range(1, 25), 30, 26]]), 2)
+    read: list[list[int]] = []
+
+    def scores(users: np.ndarray, items: np.ndarray) -> torch.Tensor:
+        read.append(items.tolist())
+        return -torch.arange(40.0).expand(len(users), -1)
+
+    figures = measure(scores, corpus.split.test, corpus.history_items, 2)
+    assert read == [[[24, 30]]]
+    # Items 0 to 5 are older than that and stand before the target, 26; 6 to 24 are not there, and 25 is.
+    assert figures.removed.ndcg_10 == pytest.approx(1 / math.log2(7 + 2))
+    assert figures.kept.recall_10 == 0
 
 
 def test_a_random_order_scores_what_chance_does() -> None:

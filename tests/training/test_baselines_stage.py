@@ -180,6 +180,6 @@ def test_every_shipped_configuration_can_be_read() -> None:
 
 def test_the_training_part_leaves_the_last_two_out() -> None:
     corpus = Corpus.of(domain_of("few", 9, [[1, 2, 3, 4], [5, 6], [7, 8, 0]]), 20)
-    users, items = corpus.interactions()
-    assert users.tolist() == [0, 0, 1, 1, 2]
-    assert items.tolist() == [1, 2, 5, 6, 7]
+    had = corpus.interactions()
+    assert had.users.tolist() == [0, 0, 1, 1, 2]
+    assert had.items.tolist() == [1, 2, 5, 6, 7]

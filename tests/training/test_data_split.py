@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.data.split import PADDING, Examples, leave_one_out, padded, training_stretches, windows
+from training.data.split import PADDING, Examples, Stretches, leave_one_out, padded, training_stretches, windows
 
 Triple = tuple[int, tuple[int, ...], int]
 
@@ -65,6 +65,25 @@ def test_matrix_holds_the_newest_items_oldest_first(histories: list[list[int]], 
     for row, (_, history, _) in zip(matrix, triples(examples, items), strict=True):
         expected = list(history[-length:])
         assert row.tolist() == expected + [PADDING] * (length - len(expected))
+
+
+@given(histories_strategy)
+def test_the_training_part_is_all_that_is_neither_validated_nor_tested(histories: list[list[int]]) -> None:
+    items, starts = flatten(histories)
+    found = training_stretches(starts).interactions(items)
+    parts = [history[:-2] if len(history) >= 3 else history for history in histories]
+    assert found.items.tolist() == [item for part in parts for item in part]
+    assert found.users.tolist() == [user for user, part in enumerate(parts) for _ in part]
+    assert found.users.dtype == found.items.dtype == np.int64
+    split = leave_one_out(items, starts)
+    assert found.items.tolist() == np.delete(items, [*split.validation.stops, *split.test.stops]).tolist()
+
+
+def test_stretches_are_read_one_after_the_other_wherever_they_lie() -> None:
+    some = Stretches(np.array([4, 2, 4]), np.array([5, 0, 3]), np.array([7, 2, 3]))
+    found = some.interactions(np.arange(10, 20, dtype=np.int32))
+    assert found.users.tolist() == [4, 4, 2, 2]
+    assert found.items.tolist() == [15, 16, 10, 11]
 
 
 def test_the_test_history_contains_the_validation_item() -> None:

@@ -30,12 +30,13 @@ from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from training.commands.evaluate import evaluate as evaluate_command
 from training.data.dataset import DomainData, write_domain, write_index
-from training.data.split import leave_one_out
+from training.data.split import leave_one_out, training_stretches
 from training.evaluation.exhaustive import judged_ranks
-from training.evaluation.protocol import judge, ranked_lists, split_for, training_items
+from training.evaluation.protocol import judge, ranked_lists
 from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
 from training.evaluation.subject import Subject, bundle_subject, choose_recommender
 from training.evaluation.trained import trained_subject
+from training.evaluation.users import split_for
 from training.export.recommender import export_recommender
 from training.laboratory.plan import PlannedStage
 from training.laboratory.recording import Recorder
@@ -372,7 +373,8 @@ def test_popularity_gets_what_arithmetic_says() -> None:
         np.concatenate(histories).astype(np.int32),
         np.arange(0, 45, 5),
     )
-    assert sorted(training_items(domain).tolist()) == sorted([0] * 16 + list(range(1, 9)))
+    seen = training_stretches(domain.history_starts).interactions(domain.history_items)
+    assert sorted(seen.items.tolist()) == sorted([0] * 16 + list(range(1, 9)))
     values = np.zeros((12, LAYOUT.depth), dtype=np.int32)
     values[:, 0] = np.arange(12) % 8  # items 0 and 8, 1 and 9, 2 and 10, 3 and 11 share a tuple
     values[:, -1] = np.arange(12) // 8

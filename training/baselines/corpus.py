@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.dataset import DomainData
-from training.data.split import Split, Stretches, leave_one_out, training_stretches
+from training.data.split import Interactions, Split, Stretches, training_stretches
+from training.evaluation.users import split_for
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Corpus:
     domain : its name
     items, users : how many there are
     history_items : int32 [interactions], users back to back
-    split : the examples of validation and test
+    split : the examples of training, validation and test
     training : the training part of every user
     """
 
@@ -37,17 +38,13 @@ class Corpus:
 
     @classmethod
     def of(cls, domain: DomainData, max_history: int) -> Corpus:
-        """Split a domain; histories hold at most `max_history` items."""
-        split = leave_one_out(domain.history_items, domain.history_starts, max_history)
-        training = training_stretches(domain.history_starts)
+        """Split a domain for a baseline that reads so many items of a history."""
+        split, training = split_for(domain, max_history), training_stretches(domain.history_starts)
         return cls(domain.name, len(domain.items), domain.users, domain.history_items, split, training)
 
-    def interactions(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Users and items of the training part: two of int64 [n], in the order of time within a user."""
-        lengths = self.training.stops - self.training.starts
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        at = np.repeat(self.training.starts, lengths) + within
-        return np.repeat(self.training.users, lengths), self.history_items[at].astype(np.int64)
+    def interactions(self) -> Interactions:
+        """Users and items of the training part."""
+        return self.training.interactions(self.history_items)
 
     def fingerprint(self) -> str:
         """SHA-256 of all that is learned from."""

@@ -30,7 +30,8 @@ class GraphBaseline:
 
     def __init__(self, corpus: Corpus, parameters: LightGCNParameters, device: torch.device) -> None:
         self.parameters, self.device = parameters, device
-        self._users, self._items = corpus.interactions()
+        had = corpus.interactions()
+        self._users, self._items = had.users, had.items
         self._catalogue = corpus.items
         self._pairs = np.unique(self._users * corpus.items + self._items)
         self.network = LightGCN(

@@ -41,8 +41,7 @@ def make_rule(corpus: Corpus, parameters: AnyRule) -> Rule:
 
 def popularity(corpus: Corpus) -> Rule:
     """The items that occur most often in the training part, ties by number, for everyone."""
-    _, items = corpus.interactions()
-    order = torch.from_numpy(most_popular(items, corpus.items, corpus.items))
+    order = torch.from_numpy(most_popular(corpus.interactions().items, corpus.items, corpus.items))
     scores = torch.empty(corpus.items)
     scores[order] = -torch.arange(corpus.items, dtype=torch.float32)
     return Rule({"order": order}, lambda users, histories: scores.expand(len(users), -1))
@@ -76,8 +75,8 @@ def factorization(corpus: Corpus, parameters: FactorizationParameters) -> Rule:
     from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415 - slow to load, and of use here alone
     from scipy.sparse import csr_matrix  # noqa: PLC0415
 
-    users, items = corpus.interactions()
-    shape = (corpus.users, corpus.items)
+    had = corpus.interactions()
+    ones = np.ones(len(had.users), dtype=np.float32)
     model = AlternatingLeastSquares(
         factors=parameters.width,
         regularization=parameters.regularization,
@@ -86,7 +85,8 @@ def factorization(corpus: Corpus, parameters: FactorizationParameters) -> Rule:
         random_state=parameters.seed,
         num_threads=parameters.threads,
     )
-    model.fit(csr_matrix((np.ones(len(users), dtype=np.float32), (users, items)), shape=shape), show_progress=False)
+    matrix = csr_matrix((ones, (had.users, had.items)), shape=(corpus.users, corpus.items))
+    model.fit(matrix, show_progress=False)
     factors = torch.from_numpy(model.item_factors)
 
     def scores(users: IntVector, histories: NDArray[np.int32]) -> Tensor:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.data.split import PADDING, Examples
-from training.evaluation.protocol import evaluated_users
 from training.evaluation.ranking import NO_RESULT, RankingFigures, item_ranks, ranking_figures
+from training.evaluation.users import evaluated_users
 from training.recommender.repeats import USERS, best_bonus
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.int32]], Tensor]
@@ -49,7 +49,7 @@ class Measured:
 
 
 def ranked(scores: Tensor, histories: NDArray[np.int32]) -> Lists:
-    """Lists of some users from scores float32 [B, items] and histories int32 [B, S]."""
+    """Lists of some users from scores float32 [B, items], and histories int32 [B, S] whose items are removed."""
     length = min(scores.shape[1], LONGEST + histories.shape[1])
     best = scores.topk(length, dim=1).indices.cpu().numpy()
     best = np.pad(best, ((0, 0), (0, max(0, LONGEST - length))), constant_values=NO_RESULT)
@@ -60,13 +60,17 @@ def ranked(scores: Tensor, histories: NDArray[np.int32]) -> Lists:
 
 
 def measure(scorer: Scorer, examples: Examples, history_items: NDArray[np.int32], max_history: int) -> Measured:
-    """Rank all items for every example, and judge the lists by the item."""
-    histories = examples.matrix(history_items, max_history)
+    """Rank all items for every example, and judge the lists by the item.
+
+    What is scored by is the newest `max_history` items of a history; what is removed is all that an example has of it.
+    """
+    read = examples.matrix(history_items, max_history)
+    known = examples.matrix(history_items, int((examples.stops - examples.starts).max(initial=1)))
     parts = []
     with torch.no_grad():
         for at in range(0, len(examples), BATCH):
             rows = slice(at, at + BATCH)
-            parts.append(ranked(scorer(examples.users[rows], histories[rows]), histories[rows]))
+            parts.append(ranked(scorer(examples.users[rows], read[rows]), known[rows]))
     if not parts:
         nobody = ranking_figures(np.zeros(0, dtype=np.int64))
         return Measured(nobody, nobody)

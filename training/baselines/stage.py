@@ -22,7 +22,7 @@ from training.baselines.sequence import SequenceBaseline
 from training.baselines.trainer import CHECKPOINT, train, write_arrays
 from training.data.dataset import Dataset
 from training.data.split import Examples
-from training.evaluation.protocol import evaluated_users
+from training.evaluation.users import evaluated_users
 from training.recommender.stage import use_processor
 from training.stage import Stage
 

@@ -18,7 +18,7 @@ MIN_INTERACTIONS = 3
 """A user with fewer has no test and no validation example; everything the user did is for training."""
 
 PADDING = -1
-"""Fills the end of a history in `Examples.matrix`; never an item row."""
+"""Fills the end of a history where several lie side by side; never an item row."""
 
 
 def padded(
@@ -30,6 +30,14 @@ def padded(
     rows = np.full(at.shape, PADDING, dtype=np.int32)
     rows[inside] = history_items[at[inside]]
     return rows
+
+
+def positions(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Every place of every stretch, one stretch after the other: int64 [n] twice -> int64 [places]."""
+    lengths = stops - starts
+    before = np.cumsum(lengths) - lengths
+    found: NDArray[np.int64] = np.arange(lengths.sum(), dtype=np.int64) + np.repeat(starts - before, lengths)
+    return found
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,19 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Interactions:
+    """Who had what: one entry an interaction, users back to back, in the order of time within a user.
+
+    Attributes
+    ----------
+    users, items : int64 [interactions], number of the user and item row
+    """
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class Stretches:
     """Stretches of histories, without a target: n of them, `history_items[start : stop]`.
 
@@ -71,6 +92,11 @@ class Stretches:
     users: NDArray[np.int64]
     starts: NDArray[np.int64]
     stops: NDArray[np.int64]
+
+    def interactions(self, history_items: NDArray[np.int32]) -> Interactions:
+        """All that lies in the stretches, one stretch after the other."""
+        owners = np.repeat(self.users, self.stops - self.starts)
+        return Interactions(owners, history_items[positions(self.starts, self.stops)].astype(np.int64))
 
 
 @dataclass(frozen=True)

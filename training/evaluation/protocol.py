@@ -23,7 +23,7 @@ from service.index.trie import CodeTrie
 from service.progress import Advance
 from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import DomainData
-from training.data.split import MAX_HISTORY, Examples, Split, leave_one_out
+from training.data.split import Examples, training_stretches
 from training.evaluation.ranking import (
     RankingFigures,
     item_ranks,
@@ -165,29 +165,6 @@ def ranked_lists(
     return lists
 
 
-def split_for(domain: DomainData, max_history: int) -> Split:
-    """The split of a domain for a recommender that reads so many items of a history, or fewer than the usual number.
-
-    For those it is the usual one, so that what takes out the items of a history takes out the same.
-    """
-    return leave_one_out(domain.history_items, domain.history_starts, max(MAX_HISTORY, max_history))
-
-
-def evaluated_users(examples: Examples, max_users: int | None, seed: int) -> Examples:
-    """All examples, or `max_users` of them drawn at random."""
-    if max_users is None or max_users >= len(examples):
-        return examples
-    rows = np.sort(np.random.default_rng(seed).permutation(len(examples))[:max_users])
-    return Examples(examples.users[rows], examples.targets[rows], examples.starts[rows], examples.stops[rows])
-
-
-def training_items(domain: DomainData) -> IntArray:
-    """Items of the training part of every user, int32 [interactions of it]."""
-    split = leave_one_out(domain.history_items, domain.history_starts)
-    held_out = np.concatenate([split.validation.stops, split.test.stops])
-    return np.delete(domain.history_items, held_out)
-
-
 def judge(
     domain: DomainData,
     values: IntArray,
@@ -207,7 +184,7 @@ def judge(
     groups = groups_of(values[:, :-1])
     histories = _histories(domain, examples, range(len(examples))) if remove_history else None
     item_lists = lists if shuffle is None else random_within_tuples(lists, groups, shuffle, histories)
-    seen = training_items(domain)
+    seen = training_stretches(domain.history_starts).interactions(domain.history_items).items
     popular = np.broadcast_to(most_popular(seen, len(values), 10), (len(examples), min(10, len(values))))
     popular_groups = most_popular(groups[seen], int(groups.max()) + 1, 10)
     popular_tuples = np.broadcast_to(popular_groups, (len(examples), len(popular_groups)))

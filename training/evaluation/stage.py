@@ -19,9 +19,10 @@ from service.progress import progress
 from service.semantic_ids import IntArray
 from training.data.dataset import Dataset, DomainData
 from training.data.split import Examples
-from training.evaluation.protocol import evaluated_users, judge, ranked_lists, split_for, without_suffixes
+from training.evaluation.protocol import judge, ranked_lists, without_suffixes
 from training.evaluation.ranking import ranking_figures
 from training.evaluation.subject import Subject, choose_recommender
+from training.evaluation.users import evaluated_users, split_for
 from training.recommender.corpus import item_values
 from training.stage import Stage, write_atomically
 

@@ -22,7 +22,7 @@ from service.progress import Advance
 from service.ranked_lists import TIE, compare_lists
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
-from training.evaluation.protocol import split_for
+from training.evaluation.users import even_shares, split_for
 from training.export.reference import AllowedTokens, GeneratedLists, generate_lists, narrowest_choice
 from training.networks.t5 import TrainedRecommender
 
@@ -74,17 +74,14 @@ def draw_histories(
 ) -> list[Histories]:
     """Histories of the test split, `count` in all if there are so many, spread evenly over the domains."""
     splits = [split_for(each.data, max_history).test for each in domains]
-    left, drawn = count, []
-    # The smallest first, so that what they lack is taken from the larger ones.
-    for place, number in enumerate(sorted(range(len(splits)), key=lambda each: len(splits[each]))):
+    drawn = []
+    for number, share in even_shares([len(test) for test in splits], count):
         test, domain = splits[number], domains[number]
-        share = min(len(test), -(-left // (len(splits) - place)))
         users = np.sort(random.choice(len(test), share, replace=False))
         parts = [domain.data.history_items[test.starts[user] : test.stops[user]] for user in users]
         if parts:
             lengths = np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
             drawn.append(Histories(domain, np.concatenate(parts), lengths))
-        left -= share
     if not drawn:
         raise ModelError("no domain has a user with three interactions, so no ranked list can be proven")
     return drawn

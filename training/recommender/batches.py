@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.history_tokens import history_tokens
+from training.data.balance import domain_quotas
+from training.data.split import positions
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
 
 
@@ -30,8 +32,7 @@ def collate(corpus: Corpus, examples: ExampleSet, max_history: int) -> Batch:
     """Lay examples out as tokens."""
     lengths = examples.stop - examples.start
     row_splits = np.concatenate([[0], np.cumsum(lengths)])
-    within = np.arange(row_splits[-1]) - np.repeat(row_splits[:-1], lengths)
-    items = corpus.history_items[np.repeat(examples.start, lengths) + within]
+    items = corpus.history_items[positions(examples.start, examples.stop)]
     domain_tokens = None
     if corpus.layout.domains:
         tokens = np.asarray([corpus.layout.domain_token(name) for name in corpus.domains], dtype=np.int64)
@@ -78,8 +79,7 @@ def epoch_examples(
         return rows
     domain = examples.domain[rows]
     sizes = np.bincount(domain)
-    weights = np.where(sizes > 0, sizes.astype(np.float64) ** domain_balance, 0.0)
-    quotas = np.rint(len(rows) * weights / weights.sum()).astype(np.int64)
+    quotas = domain_quotas(sizes, domain_balance, len(rows))
     taken = []
     for number in np.flatnonzero(sizes):
         own = rows[domain == number]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.evaluation.exhaustive import judging_states
-from training.evaluation.protocol import evaluated_users, split_for
 from training.evaluation.ranking import discounted
+from training.evaluation.users import evaluated_users, split_for
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 

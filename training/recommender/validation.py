@@ -15,6 +15,7 @@ import numpy as np
 from transformers import T5ForConditionalGeneration
 
 from training.evaluation.ranking import discounted, item_ranks
+from training.evaluation.users import even_shares
 from training.networks.semantic_t5 import SemanticT5
 from training.recommender.batches import collate
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
@@ -49,13 +50,9 @@ def sample_users(examples: ExampleSet, domains: int, users: int, seed: int) -> I
     """Rows of about `users` examples, spread evenly over the domains as far as they have as many, longest first."""
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(examples))
-    taken, left = [], users
-    sizes = np.bincount(examples.domain, minlength=domains)
-    for remaining, domain in zip(range(domains, 0, -1), np.argsort(sizes), strict=True):
-        own = shuffled[examples.domain[shuffled] == domain][: -(-left // remaining)]
-        taken.append(own)
-        left -= len(own)
-    rows = np.concatenate(taken)
+    sizes = np.bincount(examples.domain, minlength=domains).tolist()
+    shares = even_shares(sizes, users)
+    rows = np.concatenate([shuffled[examples.domain[shuffled] == domain][:share] for domain, share in shares])
     return rows[np.argsort(examples.start[rows] - examples.stop[rows], kind="stable")]
 
 

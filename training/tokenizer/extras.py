@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from training.data.dataset import DomainData
-from training.data.split import leave_one_out
+from training.data.split import training_stretches
 from training.tokenizer.items import Extras, FloatArray
 from training.tokenizer.parameters import AutoencoderParameters, TokenizerParameters
 
@@ -40,14 +40,11 @@ def collaborative_vectors(domain: DomainData, width: int, seed: int) -> FloatArr
     degrees, as in spectral and graph methods: without it the most popular items would be all that is seen. Where the
     matrix has a lower rank than C, the last values are 0.
     """
-    split = leave_one_out(domain.history_items, domain.history_starts)
-    held_out = np.concatenate([split.validation.stops, split.test.stops])
-    users = np.delete(np.repeat(np.arange(domain.users), np.diff(domain.history_starts)), held_out)
-    items = np.delete(domain.history_items, held_out).astype(np.int64)
+    had = training_stretches(domain.history_starts).interactions(domain.history_items)
     vectors = np.zeros((len(domain.items), width), dtype=np.float32)
-    if len(items) == 0:
+    if len(had.items) == 0:
         return vectors
-    pairs = np.unique(np.stack([users, items]), axis=1)
+    pairs = np.unique(np.stack([had.users, had.items]), axis=1)
     degrees = [np.bincount(side)[side] for side in pairs]
     values = torch.from_numpy(1 / np.sqrt(degrees[0] * degrees[1])).float()
     matrix = torch.sparse_coo_tensor(
@@ -58,6 +55,6 @@ def collaborative_vectors(domain: DomainData, width: int, seed: int) -> FloatArr
         torch.manual_seed(seed)
         _, singular, right = torch.svd_lowrank(matrix, q=rank, niter=POWER_ITERATIONS)
     vectors[:, :rank] = (right * singular.sqrt()).numpy()
-    vectors[np.bincount(items, minlength=len(vectors)) == 0] = 0
+    vectors[np.bincount(had.items, minlength=len(vectors)) == 0] = 0
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return vectors

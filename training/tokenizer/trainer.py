@@ -21,6 +21,7 @@ from torch import Tensor
 
 from service.errors import ModelError
 from training.checkpoint import load_checkpoint, save_checkpoint
+from training.data.balance import domain_quotas
 from training.networks.unitok import Losses, Passed, UniTokNetwork
 from training.tokenizer.counts import groups_of, perplexities, sharing
 from training.tokenizer.items import TrainingItems
@@ -107,11 +108,8 @@ def draw_epoch(domains: NDArray[np.int64], balance: float, random: np.random.Gen
     Domain k is drawn in proportion to n_k^balance; a domain drawn more often than it has items is gone through
     several times, each time in full before any item comes again.
     """
-    sizes = np.bincount(domains)
-    wanted = sizes.astype(np.float64) ** balance * (sizes > 0)
-    wanted = np.rint(wanted / wanted.sum() * len(domains)).astype(np.int64)
     rows = []
-    for domain, count in enumerate(wanted):
+    for domain, count in enumerate(domain_quotas(np.bincount(domains), balance, len(domains))):
         own = np.flatnonzero(domains == domain)
         rounds = math.ceil(count / max(1, len(own)))
         rows.append(np.concatenate([random.permutation(own) for _ in range(rounds)] or [own[:0]])[:count])
