@@ -161,7 +161,7 @@ def test_a_domain_without_two_training_interactions_is_refused(tmp_path: Path) -
     [
         ("width = 8", "kind is None; it must be one of sasrec, bert4rec"),
         ('kind = "svd"', "kind is 'svd'; it must be one of"),
-        ('kind = "mf"\nheads = 2', r"heads: Extra inputs are not permitted \(known keys: .*alpha"),
+        ('kind = "mf"\nheads = 2', r"heads: unknown key \(known keys: .*alpha"),
         ('kind = "sasrec"\ndropout = 1.5', "dropout: Input should be less than 1"),
         ("kind = ", "not TOML"),
     ],

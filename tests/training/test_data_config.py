@@ -60,7 +60,7 @@ def test_paths_start_from_the_folder_of_the_file(shop: Path) -> None:
         ('items = "items.csv"', 'items = "other.csv"', r"domain 'shop': .*other\.csv: no such file"),
         ("[domains.map]", '[[domains]]\nname = "shop"\nformat = "csv"\nitems = "items.csv"\n[domains.map]', "twice"),
         ("[[domains]]", "[[domain]]", "domains: Field required; domain: unknown key"),
-        ("[[domains]]", "[[domains", "not a TOML file"),
+        ("[[domains]]", "[[domains", "not TOML"),
     ],
 )
 def test_wrong_configurations_name_the_key(shop: Path, old: str, new: str, message: str) -> None:

@@ -63,7 +63,7 @@ def test_a_last_line_without_an_end_gets_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"extra": 1}, "extra: Extra inputs"),
+        ({"extra": 1}, "extra: unknown key"),
         ({"value": float("nan")}, "value: Input should be a finite number"),
         ({"value": float("inf")}, "value: Input should be a finite number"),
         ({"value": "0.25"}, "value: Input should be a valid number"),

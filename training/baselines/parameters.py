@@ -10,18 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from service.errors import ConfigError
-from training.configuration import STRICT, checked, read_toml
-
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+from training.configuration import BelowOne, Count, Natural, NotNegative, Positive, Share, Strict, checked, read_toml
 
 
-class BaselineParameters(BaseModel):
+class BaselineParameters(Strict):
     """What every baseline takes.
 
     Attributes
@@ -31,11 +26,9 @@ class BaselineParameters(BaseModel):
     threads : of the processor; 0 takes every core
     """
 
-    model_config = STRICT
-
     max_history: Count = 20
-    seed: Annotated[int, Field(ge=0)] = 0
-    threads: Annotated[int, Field(ge=0)] = 0
+    seed: Natural = 0
+    threads: Natural = 0
 
 
 class EpochParameters(BaselineParameters):
@@ -59,7 +52,7 @@ class EpochParameters(BaselineParameters):
     weight_decay: NotNegative = 0.05
     warmup_steps: Count = 50
     clip_norm: Positive = 1.0
-    average: Share = 0.0
+    average: BelowOne = 0.0
 
 
 class SequenceParameters(EpochParameters):
@@ -73,7 +66,7 @@ class SequenceParameters(EpochParameters):
     """
 
     layers: Count = 2
-    dropout: Share = 0.4
+    dropout: BelowOne = 0.4
     batch_tokens: Annotated[int, Field(ge=64)] = 1024
 
 
@@ -99,7 +92,7 @@ class BERT4RecParameters(SequenceParameters):
     epochs: Count = 60
     patience: Count = 8
     mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    last_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    last_share: Share = 0.2
 
 
 class GRU4RecParameters(SequenceParameters):

@@ -6,7 +6,6 @@ of what is in the files.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from service.errors import ConfigError
+from training.configuration import Natural, problems, read_toml
 
 AMAZON_CORE = 5
 """Default of `k_core` for the raw Amazon formats: the published sets are 5-core sets."""
@@ -112,7 +112,7 @@ class DomainConfig(Strict):
     items: Paths = ()
     interactions: Paths = ()
     map: ColumnMap = ColumnMap()
-    k_core: Annotated[int, Field(ge=0)] | None = None
+    k_core: Natural | None = None
     category_separator: Annotated[str, Field(min_length=1)] = "|"
     sort_categories: bool = False
     timestamp_unit: Literal["s", "ms"] = "s"
@@ -173,12 +173,7 @@ def parse_config(values: dict[str, Any], origin: str, base: Path | None = None) 
     try:
         config = PrepareConfig.model_validate(values)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc'])) or 'configuration'}: "
-            + ("unknown key" if problem["type"] == "extra_forbidden" else problem["msg"])
-            for problem in error.errors()
-        ]
-        raise ConfigError(f"{origin}: {'; '.join(problems)}") from None
+        raise ConfigError(f"{origin}: {problems(error, 'configuration')}") from None
     if base is not None:
         config = PrepareConfig(domains=tuple(_based(domain, base) for domain in config.domains))
     for domain in config.domains:
@@ -195,13 +190,7 @@ def read_config(path: Path) -> PrepareConfig:
     ------
     ConfigError : no such file, no TOML, or what `parse_config` refuses
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not a TOML file: {error}") from None
-    return parse_config(values, str(path), path.parent)
+    return parse_config(read_toml(path), str(path), path.parent)
 
 
 def parse_map(entries: list[str]) -> dict[str, dict[str, str]]:

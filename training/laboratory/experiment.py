@@ -9,15 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from service.errors import ConfigError
-from training.configuration import STRICT, checked, read_toml
+from training.configuration import Count, Natural, Strict, checked, read_toml
 from training.laboratory.rows import EVERY, NONE, POPULARITY, SWITCHED_OFF
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Natural, ...], Field(min_length=1)]
 Values = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
 
 PUT_OVER = {
@@ -28,12 +28,6 @@ PUT_OVER = {
     "id_domains": "the experiment's `domains` and `unseen`",
 }
 """Parameters that the experiment puts over every configuration, and what says them."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused, objects do not change."""
-
-    model_config = STRICT
 
 
 class Trained(Strict):
@@ -50,9 +44,9 @@ class Trained(Strict):
 
     name: Name
     config: Path | None = None
-    configs: dict[Name, Path] = {}
-    set: dict[str, Any] = {}
-    sweep: dict[str, Values] = {}
+    configs: dict[Name, Path] = Field(default_factory=dict)
+    set: dict[str, Any] = Field(default_factory=dict)
+    sweep: dict[str, Values] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _nothing_is_put_over(self) -> Self:
@@ -128,7 +122,7 @@ class Evaluation(Strict):
 
     parts: Annotated[tuple[Literal["validation", "test"], ...], Field(min_length=1)] = ("validation", "test")
     beams: Annotated[int, Field(ge=10, le=1000)] = 20
-    max_users: Annotated[int, Field(ge=1)] | None = None
+    max_users: Count | None = None
 
 
 class Experiment(Strict):

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import InvalidInput
+from training.configuration import Natural, problems
 
 NONE = "none"
 """Stands where a figure has no tokenizer (a sequence baseline) or no recommender (the quality of IDs)."""
@@ -50,7 +51,7 @@ class Row(BaseModel):
     domain: Name
     tokenizer: Name
     recommender: Name
-    seed: Annotated[int, Field(ge=0)]
+    seed: Natural
     part: Part
     level: Level
     metric: Name
@@ -107,9 +108,7 @@ def _parsed(path: Path, text: str) -> dict[tuple[str | int, ...], Row]:
         try:
             row = Row.model_validate_json(line)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, each['loc'])) or 'line'}: {each['msg']}" for each in error.errors()
-            )
-            raise InvalidInput(f"{path}, line {number}: {problems} (a row has {', '.join(Row.model_fields)})") from None
+            wrong, known = problems(error, "line"), ", ".join(Row.model_fields)
+            raise InvalidInput(f"{path}, line {number}: {wrong} (a row has {known})") from None
         rows[row.key] = row
     return rows

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,6 +18,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import EOS_TOKEN, PAD_TOKEN, TokenLayout
+from training.configuration import BelowOne, Count, Share, Strict, problems
 from training.networks.item_encoder import Semantics
 from training.networks.known_ids import KnownSizes
 from training.networks.semantic_t5 import SemanticT5, known_sizes
@@ -30,12 +31,6 @@ WEIGHTS = "model.safetensors"
 RECORD = "recommender.json"
 TIED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
 """Names under which the state dict repeats `shared.weight`; files hold only the latter."""
-
-
-class Strict(BaseModel):
-    """Unknown keys are refused, objects do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class T5Settings(Strict):
@@ -56,19 +51,19 @@ class T5Settings(Strict):
     likeness : whether a network that reads items finds what is like the last item where a history came after training
     """
 
-    d_model: Annotated[int, Field(ge=1)] = 128
-    d_ff: Annotated[int, Field(ge=1)] = 1024
-    d_kv: Annotated[int, Field(ge=1)] = 64
-    heads: Annotated[int, Field(ge=1)] = 6
-    encoder_layers: Annotated[int, Field(ge=1)] = 4
-    decoder_layers: Annotated[int, Field(ge=1)] = 4
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    d_model: Count = 128
+    d_ff: Count = 1024
+    d_kv: Count = 64
+    heads: Count = 6
+    encoder_layers: Count = 4
+    decoder_layers: Count = 4
+    dropout: BelowOne = 0.1
     feed_forward: Literal["relu", "gated-gelu"] = "relu"
     relative_buckets: Annotated[int, Field(ge=4)] = 32
     relative_max_distance: Annotated[int, Field(ge=4)] = 128
     history: Literal["tokens", "items"] = "tokens"
-    item_head: Annotated[float, Field(ge=0, le=1)] = 0.0
-    read_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    item_head: Share = 0.0
+    read_dropout: BelowOne = 0.0
     likeness: bool = False
 
     @model_validator(mode="after")
@@ -135,9 +130,9 @@ class RecommenderRecord(Strict):
 
     t5: T5Settings
     layout: LayoutRecord
-    max_history: Annotated[int, Field(ge=1)]
+    max_history: Count
     trained_on: tuple[str, ...]
-    repeats: dict[str, float] = {}
+    repeats: dict[str, float] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -216,8 +211,7 @@ def load_recommender(folder: Path) -> TrainedRecommender:
     try:
         record = RecommenderRecord.model_validate_json((folder / RECORD).read_bytes())
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise ConfigError(f"{folder / RECORD}: {problems}") from None
+        raise ConfigError(f"{folder / RECORD}: {problems(error, 'recommender')}") from None
     layout = record.layout.layout()
     try:
         weights = load_file(folder / WEIGHTS)

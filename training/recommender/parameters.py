@@ -8,17 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from training.configuration import STRICT, checked, read_toml
+from training.configuration import (
+    BelowOne,
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Share,
+    Strict,
+    checked,
+    read_toml,
+)
 from training.networks.t5 import T5Settings
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 
-
-class RecommenderParameters(BaseModel):
+class RecommenderParameters(Strict):
     """What the configuration file of `unitok train-recommender` may hold.
 
     Attributes
@@ -60,8 +66,6 @@ class RecommenderParameters(BaseModel):
         case; where it has the instructions that is twice as fast, elsewhere it changes nothing
     """
 
-    model_config = STRICT
-
     network: T5Settings = T5Settings()
     domains: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     expert_first: bool = False
@@ -73,25 +77,25 @@ class RecommenderParameters(BaseModel):
     minutes: Positive | None = None
     batch_tokens: Annotated[int, Field(ge=64)] = 8192
     learning_rate: Positive = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay: NotNegative = 0.01
     warmup_steps: Count = 200
     schedule: Literal["cosine", "inverse_sqrt"] = "cosine"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    item_loss: Annotated[float, Field(ge=0)] = 1.0
+    label_smoothing: BelowOne = 0.0
+    item_loss: NotNegative = 1.0
     item_negatives: Count = 32768
     new_windows: Share = 0.0
     new_items: Share = 0.5
     decoded_per_window: Count = 1
     content_start: Share = 0.0
     clip_norm: Positive = 1.0
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    average: BelowOne = 0.0
     validations_per_epoch: Count = 1
     validation_users: Count = 2000
     validation_beams: Annotated[int, Field(ge=10)] = 20
     patience: Count = 5
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 120.0
-    seed: Annotated[int, Field(ge=0)] = 0
-    threads: Annotated[int, Field(ge=0)] = 0
+    checkpoint_seconds: NotNegative = 120.0
+    seed: Natural = 0
+    threads: Natural = 0
     bf16_products: bool = False
 
     @model_validator(mode="after")

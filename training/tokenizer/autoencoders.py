@@ -12,12 +12,13 @@ from typing import ClassVar, Literal
 import torch
 
 from service.errors import InvalidInput
+from training.configuration import Count, NotNegative, Positive
 from training.networks.residual_quantizer import Balance
 from training.networks.unitok import UniTokNetwork, Weights
 from training.tokenizer.description import Description
 from training.tokenizer.estimator import Autoencoder
 from training.tokenizer.items import TrainingItems
-from training.tokenizer.parameters import AutoencoderParameters, Count, NotNegative, Positive
+from training.tokenizer.parameters import AutoencoderParameters
 from training.tokenizer.terms import Alignment, Contrast, Diversity
 from training.tokenizer.trainer import Term
 

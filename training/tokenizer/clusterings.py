@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from service.errors import ConfigError
+from training.configuration import Count
 from training.networks.codebooks import CodebookNetwork
 from training.networks.tables import TreeNetwork
 from training.networks.tokenized import TokenizerNetwork
 from training.tokenizer.description import Description
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.items import FloatArray, TrainingItems
-from training.tokenizer.parameters import Codes, Count, Levels, TokenizerParameters
+from training.tokenizer.parameters import Codes, Levels, TokenizerParameters
 from training.tokenizer.start import kmeans, residual_codebooks
 from training.tokenizer.trainer import Advance
 

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from service.errors import ConfigError
-from training.configuration import STRICT, checked, read_toml
+from training.configuration import Natural, Strict, checked, read_toml
 from training.tokenizer.kinds import DEFAULT, KINDS, AnyParameters
 from training.tokenizer.parameters import Parameters
 
 
-class StageParameters(BaseModel):
+class StageParameters(Strict):
     """What the configuration file may hold.
 
     Attributes
@@ -32,15 +32,13 @@ class StageParameters(BaseModel):
     threads : of the processor; 0 takes every core
     """
 
-    model_config = STRICT
-
     tokenizer: AnyParameters = Parameters()
     train_domains: tuple[str, ...] | None = None
     id_domains: tuple[str, ...] | None = None
     align: bool = False
     repair: bool = False
     suffixes: Annotated[int, Field(ge=1, le=65536)] = 1024
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Natural = 0
 
     @model_validator(mode="after")
     def _domains_differ(self) -> Self:

@@ -6,11 +6,12 @@ Knows nothing of networks.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from service.errors import ConfigError
+from training.configuration import Count, Strict, problems
 
 WEIGHTS = "tokenizer.safetensors"
 DESCRIPTION = "tokenizer.json"
@@ -18,7 +19,7 @@ EVERYTHING = "all"
 """Name of the one expert of a tokenizer without a router."""
 
 
-class Description(BaseModel):
+class Description(Strict):
     """`tokenizer.json`: what is needed to build the network that the weights fit.
 
     Attributes
@@ -29,13 +30,11 @@ class Description(BaseModel):
     parameters : of the kind that `parameters["kind"]` names
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     format: Literal[1] = 1
-    embedding_width: Annotated[int, Field(ge=1)]
+    embedding_width: Count
     hidden: tuple[int, ...] = ()
     expert_names: tuple[str, ...] = (EVERYTHING,)
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = Field(default_factory=dict)
     parameters: dict[str, Any]
 
 
@@ -51,4 +50,4 @@ def read_description(folder: Path) -> Description:
     except FileNotFoundError:
         raise ConfigError(f"{folder}: no {DESCRIPTION}; a tokenizer is saved by `unitok train-tokenizer`") from None
     except ValidationError as error:
-        raise ConfigError(f"{folder / DESCRIPTION}: {error}") from None
+        raise ConfigError(f"{folder / DESCRIPTION}: {problems(error, 'description')}") from None

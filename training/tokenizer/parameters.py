@@ -10,15 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
-from training.configuration import STRICT
+from training.configuration import Count, Natural, NotNegative, Positive, Share, Strict
 from training.networks.unitok import Weights
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
 Levels = Annotated[int, Field(ge=1, le=8)]
 Codes = Annotated[int, Field(ge=2, le=65536)]
 
@@ -32,7 +28,7 @@ class Routing:
     shared: bool
 
 
-class TokenizerParameters(BaseModel):
+class TokenizerParameters(Strict):
     """What every kind of tokenizer has.
 
     Attributes
@@ -40,15 +36,14 @@ class TokenizerParameters(BaseModel):
     kind : names the kind; see `training.tokenizer.kinds`
     seed : of everything random
     MOVABLE : whether an item may have any code of the last level, so that a repair can move it
-    NEEDS : what the kind must know of items besides their embeddings, fields of `training.tokenizer.interface.Extras`
+    NEEDS : what the kind must know of items besides their embeddings, fields of `training.tokenizer.items.Extras`
     """
 
-    model_config = STRICT
     MOVABLE: ClassVar[bool] = True
     NEEDS: ClassVar[frozenset[str]] = frozenset()
 
     kind: str
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Natural = 0
 
     def steps(self, items: int) -> int:
         """How often a training on so many items reports that it advanced."""
@@ -86,7 +81,7 @@ class AutoencoderParameters(TokenizerParameters):
     final_learning_rate: NotNegative = 1e-4
     weight_decay: NotNegative = 0.01
     batch_size: Annotated[int, Field(ge=2)] = 1024
-    warmup_epochs: Annotated[int, Field(ge=0)] = 5
+    warmup_epochs: Natural = 5
     epochs: Count = 20
     domain_balance: Share = 1.0
     kmeans_iterations: Count = 25
