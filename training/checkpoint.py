@@ -19,6 +19,9 @@ from torch import nn
 from service.errors import ConfigError
 from training.stage import replacing
 
+CHECKPOINT = "checkpoint.safetensors"
+"""Its name in the folder of a stage that is not finished."""
+
 _WEIGHT = "weight."
 _MOMENT = "optimizer."
 _KEYS = ("step", "exp_avg", "exp_avg_sq", "average")

@@ -77,6 +77,12 @@ def write_log(folder: Path, entries: Iterable[dict[str, Any]]) -> None:
     write_atomically(folder / LOG, "".join(json.dumps(entry) + "\n" for entry in entries))
 
 
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """What `write_log` wrote; nothing where it has not yet."""
+    path = folder / LOG
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+
+
 def read_figures(folder: Path) -> dict[str, Any]:
     """Figures of a finished stage.
 

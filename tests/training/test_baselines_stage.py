@@ -18,6 +18,7 @@ from training.baselines import trainer
 from training.baselines.corpus import Corpus
 from training.baselines.parameters import KINDS, read_baseline_parameters
 from training.baselines.stage import train_baseline
+from training.checkpoint import CHECKPOINT
 from training.data.dataset import ITEM_SCHEMA, DomainData, write_domain, write_index
 from training.stage import FIGURES, read_figures
 
@@ -80,7 +81,7 @@ def test_one_artefact_and_one_line_of_figures(kind: str, dataset: Path, tmp_path
     assert ("with_repeats" in figures) == (kind in {"sasrec", "bert4rec", "gru4rec"})
     arrays = load_file(out / trainer.MODEL)
     assert figures["parameters"] == sum(array.numel() for array in arrays.values()) > 0
-    assert not (out / trainer.CHECKPOINT).exists()
+    assert not (out / CHECKPOINT).exists()
 
 
 def test_as_many_users_are_measured_as_asked_for_whoever_they_were_trained_with(dataset: Path, tmp_path: Path) -> None:

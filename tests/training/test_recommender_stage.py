@@ -17,13 +17,14 @@ from recommender_planted import LAYOUT, TINY, random_values, ring_domain, tiny_p
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import TokenLayout
+from training.checkpoint import CHECKPOINT
 from training.data.dataset import Dataset, write_domain, write_index
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import WEIGHTS, load_recommender
 from training.recommender import stage
 from training.recommender.likeness import likeness_rows
 from training.recommender.stage import load_corpus, train_recommender
-from training.recommender.trainer import CHECKPOINT, Trainer
+from training.recommender.trainer import Trainer
 from training.stage import FIGURES, LOG, read_figures
 from training.tokenizer.ids import DomainIds, write_ids
 

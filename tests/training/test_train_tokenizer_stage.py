@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from service.errors import ConfigError, InvalidInput, SuffixExhausted
+from training.checkpoint import CHECKPOINT
 from training.commands.train_tokenizer import train_tokenizer as command
 from training.data.dataset import INTERACTION_SCHEMA, write_domain, write_index
 from training.stage import read_figures
 from training.tokenizer import stage
 from training.tokenizer.configuration import StageParameters, stage_parameters
-from training.tokenizer.estimator import CHECKPOINT, UniTok
+from training.tokenizer.estimator import UniTok
 from training.tokenizer.ids import read_ids
 
 WIDTH = 10

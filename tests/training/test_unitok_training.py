@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, InvalidInput, ModelError
+from training.checkpoint import CHECKPOINT
 from training.networks.residual_quantizer import ResidualQuantizer
 from training.networks.token_moe import TokenMoE
 from training.networks.unitok import UniTokNetwork
 from training.tokenizer import trainer
 from training.tokenizer.configuration import StageParameters, read_stage_parameters, stage_parameters
-from training.tokenizer.estimator import CHECKPOINT, UniTok
+from training.tokenizer.estimator import UniTok
 from training.tokenizer.parameters import Parameters
 from training.tokenizer.review import HANDICAP_KEPT, Assignment, rebalance, review, revive
 from training.tokenizer.start import discriminant, kmeans, residual_codebooks, start_moe

@@ -19,11 +19,12 @@ from training.baselines.parameters import AnyParameters, EpochParameters, LightG
 from training.baselines.rules import make_rule
 from training.baselines.scoring import Measured, Scorer, learned_repeats, measure, with_repeats
 from training.baselines.sequence import SequenceBaseline
-from training.baselines.trainer import CHECKPOINT, train, write_arrays
+from training.baselines.trainer import train, write_arrays
+from training.checkpoint import CHECKPOINT
 from training.data.dataset import Dataset
 from training.data.split import Examples
 from training.evaluation.users import evaluated_users
-from training.recommender.stage import use_processor
+from training.processor import use_processor
 from training.stage import Stage
 
 

@@ -24,13 +24,12 @@ from service.errors import ModelError
 from service.progress import Advance, progress
 from training.baselines.parameters import EpochParameters
 from training.baselines.scoring import Scorer
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from training.recommender.averaging import WeightAverage
 from training.recommender.schedule import finished_share, rate_factor
 from training.stage import replacing, write_log
 
 MODEL = "model.safetensors"
-CHECKPOINT = "checkpoint.safetensors"
 
 
 class Trainable(Protocol):

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from service.errors import ConfigError
+from training.commands.options import names_in
 
 
 class Part(StrEnum):
@@ -102,7 +103,7 @@ def evaluate(
     from training.networks.t5 import RECORD  # noqa: PLC0415
 
     options = EvaluationOptions(
-        domains=None if domains is None else tuple(name.strip() for name in domains.split(",")),
+        domains=None if domains is None else names_in(domains),
         part=split.value,
         max_users=max_users,
         beams=beams,

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from training.commands.options import names_in
+
 
 def export(
     *,
@@ -50,7 +52,7 @@ def export(
         name=name,
         generation=generation,
         description=description,
-        domains=None if domains is None else tuple(each.strip() for each in domains.split(",") if each.strip()),
+        domains=None if domains is None else names_in(domains),
         histories=histories,
         beams=beams,
         replace=replace,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from service.errors import ConfigError
+from training.commands.options import names_in, those_given
 
 if TYPE_CHECKING:
     from training.data.config import PrepareConfig
@@ -82,16 +83,15 @@ def prepare(
     # Imported here so that `unitok --help` stays quick.
     from training.data.prepare import prepare as run  # noqa: PLC0415
 
-    one = {
-        "name": name,
-        "format": format,
-        "items": items,
-        "interactions": interactions,
-        "map": map,
-        "k_core": k_core,
-        "timestamp_unit": timestamp_unit,
-    }
-    given = {key: value for key, value in one.items() if value is not None and value != []}
+    given = those_given(
+        name=name,
+        format=format,
+        items=items,
+        interactions=interactions,
+        map=map,
+        k_core=k_core,
+        timestamp_unit=timestamp_unit,
+    )
     sources = [source for source, used in (("CONFIG", config), ("--parquet", parquet), ("--name", given)) if used]
     if len(sources) != 1:
         raise ConfigError(
@@ -119,14 +119,9 @@ def _configuration(
         mapping = {"map": parse_map(given["map"])} if "map" in given else {}
         return parse_config({"domains": [given | mapping]}, "command line")
     if domains is not None:
-        chosen = _names(domains)
+        chosen = names_in(domains)
     else:
-        chosen = sorted(path.parent.name for path in parquet.glob("*/items.parquet"))
+        chosen = tuple(sorted(path.parent.name for path in parquet.glob("*/items.parquet")))
         if not chosen:
             raise ConfigError(f"--parquet {parquet}: no folder in it has an items.parquet")
-    return parquet_config(parquet, chosen, _names(sort_categories or ""))
-
-
-def _names(given: str) -> list[str]:
-    """Names separated by commas."""
-    return [name.strip() for name in given.split(",") if name.strip()]
+    return parquet_config(parquet, chosen, names_in(sort_categories or ""))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from training.commands.options import those_given
 
 
 def train_baseline(
@@ -50,6 +52,5 @@ def train_baseline(
     from training.baselines.parameters import read_baseline_parameters  # noqa: PLC0415
     from training.baselines.stage import train_baseline as run  # noqa: PLC0415
 
-    given: dict[str, Any] = {"seed": seed, "threads": threads}
-    overrides = {name: value for name, value in given.items() if value is not None}
-    typer.echo(json.dumps(run(dataset, domain, out, read_baseline_parameters(config, overrides), max_users)))
+    parameters = read_baseline_parameters(config, those_given(seed=seed, threads=threads))
+    typer.echo(json.dumps(run(dataset, domain, out, parameters, max_users)))

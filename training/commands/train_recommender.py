@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from training.commands.options import names_in, those_given
 
 
 def train_recommender(
@@ -64,10 +66,8 @@ def train_recommender(
     from training.recommender.parameters import read_parameters  # noqa: PLC0415
     from training.recommender.stage import train_recommender as run  # noqa: PLC0415
 
-    given: dict[str, Any] = {"minutes": minutes, "seed": seed, "threads": threads}
-    overrides = {name: value for name, value in given.items() if value is not None}
-    if domains is not None:
-        overrides["domains"] = tuple(name.strip() for name in domains.split(","))
+    chosen = None if domains is None else names_in(domains)
+    overrides = those_given(minutes=minutes, seed=seed, threads=threads, domains=chosen)
     figures = run(dataset, tokenizer, out, read_parameters(config, overrides), embeddings)
     if figures is not None:
         typer.echo(json.dumps(figures))

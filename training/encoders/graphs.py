@@ -1,15 +1,36 @@
-"""Writes ONNX files that say what they compute and nothing of the machine they were made on.
+"""What every network that goes through torch's exporter has in common: the version, silence, and a file without traces.
 
-The exporter of torch notes source lines and folders at every node; they do not belong into a file that is given
-away, and would make equal graphs differ from one machine to the next. Knows nothing of what the graphs compute.
+The exporter notes source lines and folders at every node; they do not belong into a file that is given away, and would
+make equal graphs differ from one machine to the next. Knows nothing of what the graphs compute.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import onnx
+
+OPSET = 20
+
+
+@contextlib.contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Keep the exporter's progress lines and notices of its own internals out of a person's terminal; errors come."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:

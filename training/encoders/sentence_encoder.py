@@ -6,7 +6,6 @@ Reads folders as sentence-transformers writes them. Knows nothing of items and d
 from __future__ import annotations
 
 import json
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +23,12 @@ from transformers.utils import logging as transformers_logging
 
 from service.errors import ConfigError, ModelError
 from training.encoders.folder import MODEL, EncoderCard, open_encoder, write_card, write_tokenizer
-from training.encoders.graphs import write_graph
+from training.encoders.graphs import OPSET, quiet_exporter, write_graph
 
 Pooling = Literal["mean", "cls"]
 
 TOLERANCE = 1e-4
 """Greatest difference allowed between a component of the exported and the original vector."""
-OPSET = 20
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def write_encoder_graph(encoder: nn.Module, path: Path, longest: int) -> None:
     """
     example = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 8, 9, 0, 0]])
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence", max=longest)
-    with _quiet(), torch.no_grad():
+    with quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             encoder,
             (example, (example > 0).to(torch.int64)),
@@ -252,10 +250,8 @@ def _read_json(path: Path) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the notes of loading and exporting off the terminal; errors still come."""
-    exporter = logging.getLogger("torch.onnx")
-    level, verbosity = exporter.level, transformers_logging.get_verbosity()
-    exporter.setLevel(logging.ERROR)
+    """Keep the notes of loading off the terminal; errors still come."""
+    verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -263,6 +259,5 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        exporter.setLevel(level)
         transformers_logging.set_verbosity(verbosity)
         transformers_logging.enable_progress_bar()

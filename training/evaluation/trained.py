@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from service.bundle.manifest import RecommenderPart
 from service.engine.recommender import Recommender
 from service.engine.sessions import Runtime
 from service.errors import ConfigError
@@ -20,13 +19,10 @@ from training.data.dataset import Dataset
 from training.evaluation.exhaustive import judged_ranks
 from training.evaluation.subject import Subject
 from training.export.lists import CodedDomain, draw_histories, prove_lists
-from training.export.recommender import export_recommender
+from training.export.recommender import GRAPH, export_recommender, recommender_part
 from training.networks.t5 import load_recommender
 from training.recommender.corpus import item_values
 from training.tokenizer.ids import read_ids
-
-GRAPH = "recommender.onnx"
-
 
 HISTORIES, BEAMS = 20, 20
 """Real histories that the graph is proven on before it is measured, and the beam width of that proof."""
@@ -47,14 +43,7 @@ def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path
         raise ConfigError(f"{recommender}: learned from {', '.join(without)}, but {tokenizer} has no IDs of it")
     out.mkdir(parents=True, exist_ok=True)
     export_recommender(trained.model, trained.layout, out / GRAPH)
-    part = RecommenderPart(
-        name=recommender.resolve().name,
-        model=GRAPH,
-        domains=list(trained.trained_on),
-        domain_tokens=list(trained.layout.domains),
-        max_history=trained.max_history,
-        repeats=dict(trained.repeats),
-    )
+    part = recommender_part(trained, recommender.resolve().name, GRAPH)
     opened = Recommender.open(out / GRAPH, part, trained.layout, runtime)
     coded = [CodedDomain(data[name], item_values(ids[name], data[name], trained.layout)) for name in part.domains]
     drawn = draw_histories(coded, HISTORIES, np.random.default_rng(0), trained.max_history)

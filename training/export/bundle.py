@@ -21,7 +21,6 @@ from service.bundle.manifest import (
     CataloguePart,
     Layout,
     Manifest,
-    RecommenderPart,
     TextEncoderPart,
 )
 from service.engine.alignment import FILE as ALIGNMENTS
@@ -32,7 +31,7 @@ from service.progress import progress
 from training.encoders.folder import MODEL, TOKENIZER
 from training.export.item_tokenizer import export_item_tokenizer
 from training.export.proof import prove
-from training.export.recommender import export_recommender
+from training.export.recommender import GRAPH, export_recommender, recommender_part
 from training.export.sources import Folders, Sources, open_sources
 
 
@@ -106,18 +105,9 @@ def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Mani
         advance(1, "recommender")
         recommenders = []
         for name, trained in sources.recommenders.items():
-            model = "recommender.onnx" if len(sources.recommenders) == 1 else f"recommender_{name}.onnx"
+            model = GRAPH if len(sources.recommenders) == 1 else f"recommender_{name}.onnx"
             export_recommender(trained.model, trained.layout, folder / model)
-            recommenders.append(
-                RecommenderPart(
-                    name=name,
-                    model=model,
-                    domains=list(trained.trained_on),
-                    domain_tokens=list(trained.layout.domains),
-                    max_history=trained.max_history,
-                    repeats=dict(trained.repeats),
-                )
-            )
+            recommenders.append(recommender_part(trained, name, model))
             advance(1, "catalogue")
         catalogue = CataloguePart(items=sum(len(domain.values) for domain in sources.domains))
         _write_catalogue(folder / catalogue.path, sources)

@@ -6,11 +6,6 @@ the one that `service/engine/item_tokenizer.py` checks when it opens the file. K
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +19,10 @@ from torch.export import Dim
 from service.bundle.manifest import ItemTokenizerPart
 from service.engine.item_tokenizer import INPUTS, OUTPUTS, ItemTokenizer, TokenizedItems
 from service.errors import ModelError
-from training.encoders.graphs import write_graph
+from training.encoders.graphs import OPSET, quiet_exporter, write_graph
 from training.networks.tokenized import TokenizerNetwork
 from training.tokenizer.interface import EncodedItems, Tokenizer
 
-OPSET = 20
 TOLERANCE = 1e-4
 """Greatest difference of a float output, and of two scores that count as a tie, relative to the numbers' size."""
 
@@ -48,7 +42,7 @@ class _Graph(nn.Module):
 def export_item_tokenizer(tokenizer: Tokenizer, path: Path) -> ItemTokenizerPart:
     """Write the graph and return its part of a manifest; only the batch size stays open."""
     example = torch.zeros(3, tokenizer.shape.embedding_width)
-    with _quiet():
+    with quiet_exporter():
         program = torch.onnx.export(
             _Graph(tokenizer.network).eval(),
             (example,),
@@ -155,17 +149,3 @@ def _part(tokenizer: Tokenizer, path: Path) -> ItemTokenizerPart:
         latent_width=tokenizer.shape.latent_width,
         expert_names=list(tokenizer.expert_names),
     )
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines and notices of its own internals out of a person's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

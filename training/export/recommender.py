@@ -1,7 +1,7 @@
 """A trained recommender as one ONNX graph: the encoder and the whole constrained beam search.
 
 The signature it writes is the one that `service/engine/recommender.py` checks when it opens the file. Knows nothing of
-items and of bundles.
+items, nor of a bundle's other files.
 """
 
 from __future__ import annotations
@@ -10,13 +10,30 @@ from pathlib import Path
 
 from transformers import T5ForConditionalGeneration
 
+from service.bundle.manifest import RecommenderPart
 from service.engine.recommender import recommender_inputs, recommender_outputs
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.networks.beam_search import BeamSearch, SearchInputs
 from training.networks.graph import Graph
 from training.networks.semantic_t5 import SemanticT5
+from training.networks.t5 import TrainedRecommender
 from training.networks.t5_graph import T5Graph
+
+GRAPH = "recommender.onnx"
+"""The file of a recommender that is the only one in its folder."""
+
+
+def recommender_part(trained: TrainedRecommender, name: str, model: str) -> RecommenderPart:
+    """What a manifest says of a recommender whose graph is the file `model`."""
+    return RecommenderPart(
+        name=name,
+        model=model,
+        domains=list(trained.trained_on),
+        domain_tokens=list(trained.layout.domains),
+        max_history=trained.max_history,
+        repeats=dict(trained.repeats),
+    )
 
 
 def export_recommender(model: T5ForConditionalGeneration, layout: TokenLayout, path: Path) -> None:

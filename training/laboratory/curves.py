@@ -5,7 +5,6 @@ Reads the logs and the IDs that stages leave in their folders; what is not there
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from service.semantic_ids import IntArray
 from training.laboratory.plan import PlannedStage
 from training.laboratory.rows import NONE
-from training.stage import FIGURES, LOG, read_figures
+from training.stage import FIGURES, read_figures, read_log
 
 POINTS = 40
 """Of a curve of code use: enough for its shape, few enough for a file that git can keep."""
@@ -43,10 +42,9 @@ def validation_curves(stages: Iterable[PlannedStage], work: Path) -> list[Curve]
     """NDCG@10 of validation by epoch, a panel a domain, of the first seed of every recommender and baseline."""
     curves = []
     for stage in stages:
-        path = work / stage.name / LOG
-        if stage.command not in ("train-recommender", "train-baseline") or not path.is_file():
+        log = read_log(work / stage.name)
+        if stage.command not in ("train-recommender", "train-baseline") or not log:
             continue
-        log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         label = stage.recommender if stage.tokenizer == NONE else f"{stage.recommender} on {stage.tokenizer}"
         for domain in stage.reads:
             points = [(float(entry["epoch"]), _validated(entry, domain)) for entry in log]

@@ -26,7 +26,7 @@ from service.engine.sessions import Runtime
 from service.errors import ModelError
 from service.index.trie import TrieArrays
 from service.semantic_ids import TokenLayout
-from training.export.recommender import export_recommender
+from training.export.recommender import GRAPH, export_recommender
 from training.networks.semantic_t5 import SemanticT5
 from training.recommender.beam_search import TrieTensors, beam_search
 from training.recommender.corpus import Corpus, IntVector
@@ -34,8 +34,6 @@ from training.recommender.corpus import Corpus, IntVector
 Search: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64], IntVector], IntVector]
 """Histories and masks int64 [B, S], and the node that each request starts from, int64 [B] -> leaves int64 [B, W], best
 first, -1 where there is none."""
-
-GRAPH = "recommender.onnx"
 
 
 @contextmanager

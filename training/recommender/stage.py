@@ -6,7 +6,6 @@ Knows nothing of the command line.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,15 @@ from numpy.typing import NDArray
 from service.errors import ConfigError
 from service.progress import progress
 from service.semantic_ids import TokenLayout
+from training.checkpoint import CHECKPOINT
 from training.data.dataset import Dataset
 from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.t5 import LayoutRecord, RecommenderRecord, load_recommender, save_record
+from training.processor import use_processor
 from training.recommender.corpus import Corpus, build_corpus, item_values
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_bonus
-from training.recommender.trainer import CHECKPOINT, Trainer
+from training.recommender.trainer import Trainer
 from training.stage import Stage, read_figures
 from training.tokenizer.ids import read_ids
 
@@ -62,12 +63,6 @@ def load_corpus(dataset: Dataset, tokenizer: Path, parameters: RecommenderParame
     domains = [dataset[name] for name in names]
     values = {domain.name: item_values(ids[domain.name], domain, layout) for domain in domains}
     return build_corpus(domains, values, layout, parameters.max_history)
-
-
-def use_processor(threads: int, bf16_products: bool = False) -> None:
-    """Set the threads of the processor, 0 for every core that this process may use, and how it multiplies matrices."""
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    torch.set_float32_matmul_precision("medium" if bf16_products else "highest")
 
 
 def read_embeddings(dataset: Dataset, embeddings: Path | None, corpus: Corpus) -> NDArray[np.float32]:

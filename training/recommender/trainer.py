@@ -24,7 +24,7 @@ from torch import Tensor
 
 from service.errors import ModelError
 from service.progress import Advance, progress
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import build_t5, save_weights
@@ -39,8 +39,6 @@ from training.recommender.schedule import finished_share, rate_factor
 from training.recommender.tasks import NextItems, NextTokens, Task
 from training.recommender.validation import ValidationFigures, Validator
 from training.stage import write_log
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from service.errors import ConfigError
+from service.progress import Advance
 from training.configuration import Count
 from training.networks.codebooks import CodebookNetwork
 from training.networks.tables import TreeNetwork
@@ -23,7 +24,6 @@ from training.tokenizer.interface import Tokenizer
 from training.tokenizer.items import FloatArray, TrainingItems
 from training.tokenizer.parameters import Codes, Levels, TokenizerParameters
 from training.tokenizer.start import kmeans, residual_codebooks
-from training.tokenizer.trainer import Advance
 
 
 class ClusteringParameters(TokenizerParameters):

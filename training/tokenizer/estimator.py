@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.errors import InvalidInput
+from service.progress import Advance
 from training.networks.mlp import hidden_widths
 from training.networks.tokenized import TokenizerNetwork
 from training.networks.unitok import UniTokNetwork
@@ -21,9 +22,7 @@ from training.tokenizer.description import EVERYTHING, Description
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.items import TrainingItems
 from training.tokenizer.parameters import AutoencoderParameters, Parameters
-from training.tokenizer.trainer import Advance, Term, Trainer
-
-CHECKPOINT = "checkpoint.safetensors"
+from training.tokenizer.trainer import Term, Trainer
 
 
 class Autoencoder(Tokenizer):

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from service.errors import ConfigError, InvalidInput, ModelError
+from service.progress import Advance
 from service.semantic_ids import IntArray
 from training.configuration import checked
 from training.networks.tokenized import Shape, TokenizerNetwork
@@ -30,7 +31,7 @@ from training.stage import replacing, write_atomically
 from training.tokenizer.description import DESCRIPTION, WEIGHTS, Description, read_description
 from training.tokenizer.items import Extras, FloatArray, TrainingItems, checked_embeddings
 from training.tokenizer.parameters import TokenizerParameters
-from training.tokenizer.trainer import Advance, EpochFigures
+from training.tokenizer.trainer import EpochFigures
 
 CHUNK = 1024
 

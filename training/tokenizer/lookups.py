@@ -22,6 +22,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.trainers import BpeTrainer
 
 from service.errors import ConfigError
+from service.progress import Advance
 from service.semantic_ids import IntArray
 from training.networks.tables import LookupNetwork
 from training.networks.tokenized import TokenizerNetwork
@@ -30,7 +31,6 @@ from training.tokenizer.description import Description
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.items import Extras, TrainingItems
 from training.tokenizer.parameters import Codes, Levels, TokenizerParameters
-from training.tokenizer.trainer import Advance
 
 NOTHING = 0
 """Code of a level for which an item has nothing to say."""

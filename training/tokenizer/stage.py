@@ -5,14 +5,12 @@ Knows nothing of the command line.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from service.catalogue.store import layout_of_ids
@@ -21,13 +19,14 @@ from service.errors import ConfigError
 from service.items import compose_texts
 from service.progress import progress
 from service.semantic_ids import TokenLayout
+from training.checkpoint import CHECKPOINT
 from training.data.dataset import Dataset, DomainData
 from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.tokenized import Shape
+from training.processor import use_processor
 from training.stage import Stage, read_figures
 from training.tokenizer.alignment import align, write_alignments
 from training.tokenizer.configuration import StageParameters
-from training.tokenizer.estimator import CHECKPOINT
 from training.tokenizer.extras import extras_of
 from training.tokenizer.figures import domain_figures, repair_figures
 from training.tokenizer.ids import DomainIds, suffixes_of, write_ids
@@ -65,7 +64,7 @@ def train_tokenizer(
     sources = _chosen(parameters.train_domains, "train_domains", opened)
     named = _chosen(parameters.id_domains, "id_domains", opened)
     stage = Stage("train-tokenizer", out)
-    torch.set_num_threads(parameters.threads or len(os.sched_getaffinity(0)))
+    use_processor(parameters.threads)
     domains = _read(opened, embeddings, list(dict.fromkeys([*sources, *named])))
     if reuse is None:
         tokenizer = make_tokenizer(parameters.tokenizer)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.errors import ModelError
+from service.progress import Advance
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data.balance import domain_quotas
 from training.networks.unitok import Losses, Passed, UniTokNetwork
@@ -28,8 +29,6 @@ from training.tokenizer.items import TrainingItems
 from training.tokenizer.parameters import AutoencoderParameters
 from training.tokenizer.review import CHUNK, Review, rebalance, review, revive
 from training.tokenizer.start import start_moe
-
-Advance = Callable[..., None]
 
 
 @dataclass(frozen=True)
