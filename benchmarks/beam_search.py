@@ -16,14 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.catalogues import LAYOUT, random_items
+from benchmarks.catalogues import LAYOUT, one_root, random_items
 from benchmarks.limits import matrix_products
 from benchmarks.recommenders import (
     HEAD,
     HISTORY,
     exported,
     multiply_adds,
-    one_root,
     opened,
     random_histories,
     random_model,

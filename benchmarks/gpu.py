@@ -25,15 +25,14 @@ import onnxruntime
 import torch
 from transformers import T5ForConditionalGeneration
 
-from benchmarks.catalogues import LAYOUT, random_items
-from benchmarks.gpu_index import Changing, index_over
+from benchmarks.catalogues import LAYOUT, one_root, random_items
+from benchmarks.gpu_index import Changing
 from benchmarks.gpu_placement import placement, placement_rows
 from benchmarks.gpu_setting import Limits, Network, Setting
 from benchmarks.gpu_twin import twin_rows_of
 from benchmarks.recommenders import (
     PART,
     exported,
-    one_root,
     random_histories,
     random_model,
     random_model_of_items,
@@ -42,6 +41,7 @@ from benchmarks.recommenders import (
 from benchmarks.registry import given
 from benchmarks.rows import Row
 from benchmarks.unconstrained import export_unconstrained, unconstrained
+from service.catalogue.live_state import shared_levels
 from service.engine.recommender import Recommender
 from service.engine.resident import ResidentIndexes
 from service.engine.sessions import Provider, Runtime
@@ -94,7 +94,7 @@ def run(
             beams=beams,
             batches=batches,
             asked={batch: random_histories(batch, random) for batch in {*batches, COMPARED}},
-            indexes={count: index_over(random_items(count, random)) for count in sorted(items)},
+            indexes={count: one_root(random_items(count, random), shared_levels(LAYOUT)) for count in sorted(items)},
             resident=ResidentIndexes(runtime),
             twin_index=one_root(random_items(min(twin_items, max(items)), random)),
             twin_rows=twin_rows,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.catalogues import LAYOUT, random_items
+from benchmarks.catalogues import random_items
 from benchmarks.recommenders import HISTORY, random_histories
 from benchmarks.rows import Row
 from service.engine.recommender import BeamResult, Recommender
@@ -19,15 +19,7 @@ from service.engine.resident import ResidentIndexes
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray
 
-SHARED_LEVELS = LAYOUT.experts_per_item + 2
-"""As the live catalogue has it."""
 BULKS = 3
-
-
-def index_over(tokens: IntArray) -> CodeTrie:
-    """An index over items int32 [n, depth] of one domain, as the service keeps it: items share their ends."""
-    leaves = np.arange(len(tokens), dtype=np.int32)
-    return CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, 1, SHARED_LEVELS)
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.catalogues import LAYOUT, random_items, work_folder
+from benchmarks.catalogues import LAYOUT, TITLE, one_root, random_items, work_folder
 from benchmarks.rows import CLOCKS, Clock, Row, medians
 from service.catalogue.columns import ItemColumns
 from service.catalogue.live_state import LiveState, shared_levels
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray
 
-TITLE = b"A title of sixty letters, as long as they are in catalogues "
-
 
 def build(tokens: IntArray) -> CodeTrie:
-    """Our index over one root."""
-    items = len(tokens)
-    leaves = np.arange(items, dtype=np.int32)
-    return CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, 1, shared_levels(LAYOUT))
+    """Our index over one root, as the live catalogue keeps it."""
+    return one_root(tokens, shared_levels(LAYOUT))
 
 
 def dictionary_trie(tokens: IntArray) -> dict[int, Any]:

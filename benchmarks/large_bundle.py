@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.catalogues import LAYOUT, random_items
+from benchmarks.catalogues import LAYOUT, TITLE, random_items
 from benchmarks.invented import titles
 from benchmarks.recommenders import HEAD, PART, exported, random_model, random_model_of_items
 from service.bundle.files import Bundle, hash_files, write_manifest
@@ -33,7 +33,6 @@ from training.export.item_tokenizer import export_item_tokenizer
 from training.tokenizer.estimator import UniTok
 
 DOMAIN = "shop"
-TITLE = b"A title of sixty letters, as long as they are in catalogues "
 LEARNED = 10_000
 """Invented titles that the tokenizer learns from."""
 

@@ -1,15 +1,13 @@
 """The service over HTTP with ten million items: what HTTP adds to the engine, latency against load, and fair shares.
 
-    python -m benchmarks http-large --with items=10000 --with seconds=3  # a rehearsal
-    python -m benchmarks http-large                                      # some minutes, after the catalogue was made
+    python -m benchmarks http-large --with items=10000 seconds=3     # a rehearsal
+    python -m benchmarks http-large                                  # some minutes, after the catalogue was made
 
 Bundle and catalogue (`benchmarks/large_bundle.py`) are made once, in a few minutes: 1.5 GB under `folder`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ import numpy as np
 
 from benchmarks.invented import titles
 from benchmarks.large_bundle import DOMAIN, LargeCatalogue, item_id, large_bundle, large_catalogue
-from benchmarks.open_loop import Call, Outcome, offer
+from benchmarks.open_loop import Call, measured
 from benchmarks.processes import service
 from benchmarks.recommenders import HEAD, PART, opened, reading
 from benchmarks.rows import Row, steady
@@ -85,14 +83,6 @@ def engine_alone(bundle: Path, catalogue: LargeCatalogue, asked: Sequence[Sequen
             recommender.search(tokens.tokens, tokens.mask, view.arrays, roots, none, BEAMS)
 
     return search
-
-
-def measured(address: str, calls: Sequence[Call], rate: float, name: str | None = None) -> Outcome:
-    """Offer calls at a rate; what became of them, or of those of one name."""
-    began = time.perf_counter()
-    answers = asyncio.run(offer(address, calls, rate))
-    seconds = time.perf_counter() - began
-    return Outcome.of([answer for answer in answers if name in (None, answer.name)], seconds)
 
 
 def run(

@@ -85,16 +85,22 @@ class Outcome:
     @classmethod
     def of(cls, answers: Sequence[Answer], seconds: float) -> Outcome:
         """The outcome of calls that were offered for so long."""
-        accepted = sorted(answer.milliseconds for answer in answers if 200 <= answer.status < 300)
+        accepted = [answer.milliseconds for answer in answers if 200 <= answer.status < 300]
         if not accepted:
             raise RuntimeError(f"nothing was accepted: {Counter(answer.status for answer in answers)}")
         return cls(
             median=statistics.median(accepted),
-            late=accepted[int(0.99 * (len(accepted) - 1))],
+            late=late(accepted),
             rate=len(accepted) / seconds,
             statuses=dict(sorted(Counter(answer.status for answer in answers).items())),
             unhelpful=sum(answer.status == 429 and answer.retry_after is None for answer in answers),
         )
+
+
+def late(milliseconds: Iterable[float]) -> float:
+    """The 99th percentile."""
+    rising = sorted(milliseconds)
+    return rising[int(0.99 * (len(rising) - 1))]
 
 
 class _Glances(selectors.DefaultSelector):
@@ -160,6 +166,14 @@ async def offer(address: str, calls: Iterable[Call], rate: float, seed: int = 0)
     for connection in idle:
         connection.close()
     return answers
+
+
+def measured(address: str, calls: Sequence[Call], rate: float, name: str | None = None) -> Outcome:
+    """Offer calls at `rate` a second on average; what became of them, or of those of one name."""
+    began = time.perf_counter()
+    answers = asyncio.run(offer(address, calls, rate))
+    seconds = time.perf_counter() - began
+    return Outcome.of([answer for answer in answers if name in (None, answer.name)], seconds)
 
 
 async def one_by_one(address: str, calls: Sequence[Call], seconds: float, clients: int) -> list[Answer]:

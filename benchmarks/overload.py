@@ -9,13 +9,12 @@ import itertools
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
-from benchmarks.open_loop import Answer, Call, Outcome, glancing, offer
+from benchmarks.catalogues import items_of
+from benchmarks.open_loop import Answer, Call, Outcome, glancing, late, offer
 from benchmarks.processes import Served, processor_seconds, resident_bytes, service
 from benchmarks.rows import Row
 
@@ -55,7 +54,7 @@ class Load:
 
 def calls(bundle: Path) -> Iterator[Call]:
     """Recommends after ten known items, without end."""
-    known = pl.read_parquet(bundle / "catalogue" / "items.parquet", columns=["domain", "item_id"]).rows()
+    known = items_of(bundle).select("domain", "item_id").rows()
     drawn = random.Random(0)
     while True:
         history = [{"domain": domain, "item_id": name} for domain, name in drawn.sample(known, 10)]
@@ -118,8 +117,4 @@ def _of(loaded: Load, begun: Load, rate: float, quiet: Outcome) -> Iterator[Row]
     yield Row(f"{of}, answers other than 200 and 429", others, "count", goal=0)
     yield Row(f"{of}, refusals without Retry-After", found.unhelpful, "count", goal=0)
     if refused:
-        yield Row(f"{of}, refused, median", statistics.median(refused), "ms", note=f"{_late(refused):.1f} ms late")
-
-
-def _late(milliseconds: Sequence[float]) -> float:
-    return sorted(milliseconds)[int(0.99 * (len(milliseconds) - 1))]
+        yield Row(f"{of}, refused, median", statistics.median(refused), "ms", note=f"{late(refused):.1f} ms late")

@@ -19,7 +19,7 @@ from benchmarks.catalogues import LAYOUT, random_items
 from service.bundle.manifest import RecommenderPart
 from service.engine.recommender import BeamResult, Recommender
 from service.engine.sessions import Runtime
-from service.index.trie import CodeTrie, TrieArrays
+from service.index.trie import TrieArrays
 from service.semantic_ids import IntArray
 from training.export.recommender import export_recommender
 from training.networks.item_encoder import HEAD_SCALE
@@ -85,12 +85,6 @@ def random_histories(batch: int, random: np.random.Generator) -> Histories:
     items = random_items(batch * HISTORY // (LAYOUT.depth - 1), random)
     tokens = items[:, :-1].reshape(batch, HISTORY).astype(np.int64)
     return Histories(tokens, np.ones_like(tokens))
-
-
-def one_root(tokens: IntArray) -> CodeTrie:
-    """Index over items int32 [n, depth] of one domain; item i is leaf i."""
-    leaves = np.arange(len(tokens), dtype=np.int32)
-    return CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, root_count=1)
 
 
 def searching(

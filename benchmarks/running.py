@@ -6,7 +6,6 @@ nothing of what is measured.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.registry import Benchmark
-from benchmarks.rows import Row, row_of
+from benchmarks.rows import Row, read_records, row_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def run_apart(benchmark: Benchmark, options: Sequence[str], seconds: float) -> R
         finally:
             # Also what it has started and not ended: servers, writers.
             _kill_group(process)
-        rows = [row_of(json.loads(line)) for line in into.read_text(encoding="utf-8").splitlines()]
+        rows = [row_of(said) for said in read_records(into)]
     return Run(rows, time.monotonic() - started, problem)
 
 

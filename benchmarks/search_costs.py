@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.catalogues import random_items
-from benchmarks.recommenders import exported, one_root, opened, random_histories, random_model, searching
+from benchmarks.catalogues import one_root, random_items
+from benchmarks.recommenders import exported, opened, random_histories, random_model, searching
 from benchmarks.rows import CLOCKS, Row, medians
 from benchmarks.unconstrained import export_unconstrained, unconstrained
 from service.engine.recommender import BeamResult

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.catalogues import random_items
+from benchmarks.catalogues import one_root, random_items
 from benchmarks.quantizing import quantized
-from benchmarks.recommenders import exported, one_root, opened, random_histories, random_model, searching
+from benchmarks.recommenders import exported, opened, random_histories, random_model, searching
 from benchmarks.rows import CLOCKS, Row, medians
 from benchmarks.serving import catalogue
 from service.bundle.files import Bundle

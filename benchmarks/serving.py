@@ -5,8 +5,6 @@ Loads are open loops, to loopback only, for a bounded time. Symbols: L levels, N
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from http import HTTPStatus
@@ -19,9 +17,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import polars as pl
 
-from benchmarks.open_loop import Call, Outcome, offer
+from benchmarks.catalogues import items_of, one_root
+from benchmarks.open_loop import Call, measured
 from benchmarks.processes import service
-from benchmarks.recommenders import one_root
 from benchmarks.rows import Row, medians
 from service.bundle.files import Bundle
 from service.engine.engine import Engine
@@ -39,7 +37,7 @@ SHARE = 0.5
 
 def catalogue(folder: Path, domain: str) -> tuple[list[str], IntArray]:
     """Items of a domain of a bundle in the order of their semantic IDs: item ids, and int32 [n, L + N + 1]."""
-    table = pl.read_parquet(folder / "catalogue" / "items.parquet").filter(pl.col("domain") == domain)
+    table = items_of(folder).filter(pl.col("domain") == domain)
     columns = table["codes", "experts", "suffix", "item_id"].iter_rows()
     rows = sorted(([*codes, *experts, suffix], item_id) for codes, experts, suffix, item_id in columns)
     return [item_id for _, item_id in rows], np.asarray([values for values, _ in rows], dtype=np.int32)
@@ -100,10 +98,10 @@ def run(bundle: Path = SAMPLE, count: int = 200) -> Iterator[Row]:
         yield Row("POST /recommend, on top of the engine, median", added, "ms", note=note, goal=ADDED_MILLISECONDS)
         capacity = 1e3 / recommending
         calls = [Call.post("/tokenize", item)] * count
-        quiet = _outcome(served.address, calls, 20.0)
+        quiet = measured(served.address, calls, 20.0)
         storm = [*calls, *[Call.post("/recommend", recommend)] * round(capacity * count / 20.0)]
         np.random.default_rng(0).shuffle(storm)
-        beside = _outcome(served.address, storm, 20.0 + capacity, "/tokenize")
+        beside = measured(served.address, storm, 20.0 + capacity, "/tokenize")
     note = f"the same without {capacity:.0f} /recommend a second, as many as one client at a time gets"
     yield Row("POST /tokenize at 20/s beside a storm, median", beside.median, "ms", quiet.median, note, SHARE)
     yield Row("POST /tokenize at 20/s beside a storm, 99th percentile", beside.late, "ms", quiet.late, note)
@@ -118,18 +116,10 @@ def load(bundle: Path = SAMPLE, rates: Sequence[float] = (10, 20, 40, 80), secon
     with service(bundle) as served:
         for rate in rates:
             count = round(rate * seconds)
-            found = _outcome(served.address, [calls[number % len(calls)] for number in range(count)], rate)
+            found = measured(served.address, [calls[number % len(calls)] for number in range(count)], rate)
             note = f"{found.rate:.1f} answers/s, {dict(found.statuses)}; {len(names):,} items, {BEAMS} beams"
             for what, value in (("median", found.median), ("99th percentile", found.late)):
                 measure = f"POST /recommend at {rate:g} requests/s, {what}"
                 yield Row(measure, value, "ms", note=note, curve=f"POST /recommend, {what}", at=rate)
             if found.rate < 0.8 * rate:
                 return
-
-
-def _outcome(address: str, calls: Sequence[Call], rate: float, name: str | None = None) -> Outcome:
-    """What became of the calls, or of those of one name."""
-    began = time.perf_counter()
-    answers = asyncio.run(offer(address, calls, rate))
-    elapsed = time.perf_counter() - began
-    return Outcome.of([answer for answer in answers if name in (None, answer.name)], elapsed)

@@ -23,8 +23,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
-import polars as pl
 
+from benchmarks.catalogues import items_of
 from benchmarks.open_loop import Answer, Call, Outcome, offer
 from benchmarks.processes import processor_seconds, resident_bytes, service, store_server
 from benchmarks.rows import Row, report
@@ -55,7 +55,7 @@ class Sample:
 
 def calls(bundle: Path, random: random.Random) -> Iterator[Call]:
     """Requests without end: half recommend, a quarter tokenize, the rest register and delete in turns."""
-    known = pl.read_parquet(bundle / "catalogue" / "items.parquet", columns=["domain", "item_id", "title"]).rows()
+    known = items_of(bundle).select("domain", "item_id", "title").rows()
     registered: list[str] = []
     number = 0
     while True:
