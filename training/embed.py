@@ -119,8 +119,9 @@ def embed_precomputed(
 
     Raises
     ------
-    InvalidInput : a file is missing, or does not hold one finite vector of one width for every item
-    ConfigError : the encoder's vectors have another width
+    InvalidInput : a file is missing, or does not hold one finite vector for every item, all of one width, which is the
+        encoder's where one is named
+    ConfigError : the encoder cannot be used, or `vectors` is the folder that is written to
     """
     if vectors.resolve() == out.resolve():
         raise ConfigError(f"{out}: vectors cannot be read from the folder they are written to")

@@ -24,7 +24,7 @@ class Corpus:
     ----------
     domain : its name
     items, users : how many there are
-    history_items : int32 [interactions], users back to back
+    history_items : int32 [interactions], users back to back, oldest first
     split : the examples of training, validation and test
     training : the training part of every user
     """

@@ -1,6 +1,6 @@
 """Scores of every item of a domain -> ranked lists -> figures. Knows nothing of how scores come about.
 
-Symbols: B users asked together, S items of a history, n users.
+Symbols: B users asked together, S items of the longest history, n users.
 """
 
 from __future__ import annotations

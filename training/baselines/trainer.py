@@ -75,6 +75,11 @@ def train(
     ----------
     validate : what is to be greatest, NDCG@10
     fingerprint : names the parameters and the data of this training
+
+    Raises
+    ------
+    ConfigError : the folder holds a checkpoint of another training, or a damaged one
+    ModelError : the loss is not finite
     """
     optimizer = torch.optim.AdamW(
         model.network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True

@@ -21,6 +21,7 @@ MILLISECONDS = {"s": 1000.0, "ms": 1.0}
 """Milliseconds in a unit of time."""
 
 Converter = Callable[[object], object]
+"""A value of a record -> one of ours, None for nothing; raises `BadValue` for what does not fit."""
 
 
 class BadValue(ValueError):

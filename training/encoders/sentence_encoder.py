@@ -130,7 +130,12 @@ def load_encoder(spec: SentenceEncoderSpec) -> PooledEncoder:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a transformer's folder, as the library `tokenizers` runs it without `transformers`."""
+    """The tokenizer of a transformer's folder, as the library `tokenizers` runs it without `transformers`.
+
+    Raises
+    ------
+    ConfigError : it is one that exists in Python only
+    """
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, use_fast=True)
@@ -173,6 +178,10 @@ def write_encoder_graph(encoder: nn.Module, path: Path, longest: int) -> None:
     encoder : input_ids, attention_mask: int64 [B, S] -> float32 [B, D], unit length
     path : the file to write
     longest : the greatest S that the module takes
+
+    Raises
+    ------
+    ModelError : torch makes no graph of the module
     """
     example = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 8, 9, 0, 0]])
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence", max=longest)

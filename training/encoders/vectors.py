@@ -53,8 +53,8 @@ def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) 
 
     Raises
     ------
-    InvalidInput : no file, rows that `embed` wrote for other items, an item without a vector or with two, rows of
-        unequal width, a number that is not finite, or a row of zeros
+    InvalidInput : no file or a damaged one, rows that `embed` wrote for other items, an item without a vector or with
+        two, rows of unequal width or of another than asked for, a number that is not finite, or a row of zeros
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such file; vectors of a domain lie in <domain>.npy or <domain>.parquet")

@@ -1,6 +1,6 @@
 """What a head over items says of every item of a domain, no search between: what its searches could find at best.
 
-Symbols: n users, B batch.
+Symbols: n users, B batch, I items of the domain, L levels, N experts an item.
 """
 
 from __future__ import annotations
@@ -26,9 +26,14 @@ BATCH = 256
 def judging_states(
     trained: TrainedRecommender, model: SemanticT5, domain: DomainData, values: IntArray, examples: Examples
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Places of a batch's examples, int64 [B], and the state behind each history, float32 [B, width].
+    """Places of a batch's examples, int64 [B], and the state behind each history, float32 [B, width], longest first.
 
     The product of a state with an item's vector is the item's score. For inference: no gradient is kept.
+
+    Parameters
+    ----------
+    model : that of `trained`
+    values : int32 [I, L + N + 1], the semantic IDs of the domain
     """
     for batch, history in batched_histories(
         trained.layout, domain, values, examples, max_history=trained.max_history, size=BATCH
@@ -47,7 +52,7 @@ def judged_ranks(
 
     Parameters
     ----------
-    values : int32 [items, L + N + 1], the semantic IDs of the domain
+    values : int32 [I, L + N + 1], the semantic IDs of the domain
     """
     model, layout = trained.model, trained.layout
     if not isinstance(model, SemanticT5):

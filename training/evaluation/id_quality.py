@@ -1,6 +1,6 @@
 """How good the semantic IDs of a domain are, in figures that can be compared between tokenizers.
 
-Symbols: n items, L levels, T codes a level, N experts, D embedding width. Suffixes are left out throughout: they make
+Symbols: n items, L levels, N experts an item, D embedding width. Suffixes are left out throughout: they make
 any ID unique. Knows nothing of networks or files.
 """
 
@@ -128,7 +128,9 @@ class Neighbourhood:
 
 
 def neighbourhood(embeddings: FloatArray, codes: IntArray, most: int = 2000, seed: int = 0) -> Neighbourhood:
-    """Compare the 10 nearest neighbours in embeddings [n, D] with the first of codes [n, L].
+    """Compare the 10 nearest neighbours (all, of fewer items) in embeddings [n, D] by the first of codes [n, L].
+
+    Of one item alone nothing is known: `asked` is 0.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 Every ranked list comes from the engine that serves: its graph and the service's constraint index. Items of the history
 are removed only where one asks for it. Knows nothing of torch, nor of where IDs and graphs come from.
 
-Symbols: B batch, W beams, n users.
+Symbols: B batch, W beams, n users, L levels, N experts an item.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class DomainEvaluation:
 
 
 def catalogue_ids(path: Path) -> dict[str, DomainIds]:
-    """IDs of a bundle's catalogue, by domain: columns domain, item_id, codes, experts, suffix."""
+    """IDs of a bundle's catalogue, by domain, in the order of its rows."""
     return ids_of(pl.read_parquet(path, columns=["domain", "item_id", "codes", "experts", "suffix"], glob=False))
 
 
@@ -178,6 +178,8 @@ def judge(
 
     Parameters
     ----------
+    values : int32 [items, L + N + 1], the semantic IDs of the domain
+    examples : n users, one list each
     shuffle : draws the order of the items of one tuple, where disambiguation is switched off
     remove_history : see `ranked_lists`; an item of the history that shares a tuple with one that is found stays out too
     """

@@ -40,8 +40,8 @@ class EvaluationOptions:
     max_users : per domain, drawn at random with `seed`; None: all
     beams : of every search, at least 10
     recommender : name of one of the subject's; None: for each domain the first that learned from it, else the first
-    remove_history : take the items of a history, its newest 20, out of its list, as the service's `exclude_history`
-        does with those it is sent; a user's older items stay
+    remove_history : take the items of a history out of its list, its newest 20, or as many as the recommender reads if
+        those are more, as the service's `exclude_history` does with those it is sent; a user's older items stay
     without_repeats : leave aside what a recommender has learned of repeats
     without_suffix : seed of a random order; given, the disambiguation is switched off: histories are read without
         suffixes, and the items of one ID tuple come in that order
@@ -68,7 +68,9 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
 
     Raises
     ------
-    ConfigError : a domain is unknown to the dataset or has no semantic IDs, or beams is below 10
+    ConfigError : a domain is unknown to the dataset or has no semantic IDs, an item of it has none, no recommender has
+        the name that is asked for, or beams is below 10
+    ModelError : the network returned NaN
     """
     if options.beams < 10:
         raise ConfigError(f"beams is {options.beams}, but Recall@10 needs at least 10")

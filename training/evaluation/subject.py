@@ -30,7 +30,7 @@ class Subject:
     Attributes
     ----------
     described : what `evaluation.json` says of it
-    ids : by domain
+    ids : by domain, the items of each in any order
     parts : the recommenders
     open : opens the graph of one of them
     judged : ranks of the targets by a head over items alone, without a search, where the network is at hand and has one
@@ -61,7 +61,12 @@ def choose_recommender(parts: Sequence[RecommenderPart], domain: str, wanted: st
 
 
 def bundle_subject(folder: Path, runtime: Runtime) -> Subject:
-    """The bundle that `export` wrote."""
+    """The bundle that `export` wrote; its graphs are opened when they are asked for.
+
+    Raises
+    ------
+    BundleError : a file is missing, altered, or of another shape than the manifest says
+    """
     bundle = Bundle.open(folder)
     manifest = bundle.manifest
 

@@ -40,7 +40,12 @@ class _Graph(nn.Module):
 
 
 def export_item_tokenizer(tokenizer: Tokenizer, path: Path) -> ItemTokenizerPart:
-    """Write the graph and return its part of a manifest; only the batch size stays open."""
+    """Write the graph and return its part of a manifest; only the batch size stays open.
+
+    Raises
+    ------
+    ModelError : torch makes no graph of the network
+    """
     example = torch.zeros(3, tokenizer.shape.embedding_width)
     with quiet_exporter():
         program = torch.onnx.export(

@@ -62,7 +62,8 @@ class ProvenLists:
 
 @dataclass(frozen=True)
 class Histories:
-    """Histories of one domain's test users: item rows back to back, and where each begins."""
+    """Histories of one domain's test users: item rows back to back, int32, and where each begins and the last ends,
+    int64 [histories + 1]."""
 
     domain: CodedDomain
     rows: NDArray[np.int32]
@@ -72,7 +73,14 @@ class Histories:
 def draw_histories(
     domains: Sequence[CodedDomain], count: int, random: np.random.Generator, max_history: int
 ) -> list[Histories]:
-    """Histories of the test split, `count` in all if there are so many, spread evenly over the domains."""
+    """Histories of the test split, `count` in all if there are so many, spread evenly over the domains.
+
+    A domain of which none is drawn is left out.
+
+    Raises
+    ------
+    ModelError : there is none at all
+    """
     splits = [split_for(each.data, max_history).test for each in domains]
     drawn = []
     for number, share in even_shares([len(test) for test in splits], count):

@@ -62,6 +62,10 @@ class Trained(Strict):
         Parameters
         ----------
         domain : that it is trained for alone; None: for several at once
+
+        Raises
+        ------
+        ConfigError : its file is missing or no TOML
         """
         config = self.config if domain is None else self.configs.get(domain, self.config)
         base = {**read_toml(config), **self.set}

@@ -27,6 +27,10 @@ class DataDigests:
     Parameters
     ----------
     dataset, embeddings : folders that `prepare` and `embed` wrote
+
+    Raises
+    ------
+    ConfigError : where a digest is asked for: a domain has no such file
     """
 
     def __init__(self, dataset: Path, embeddings: Path) -> None:

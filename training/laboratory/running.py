@@ -66,7 +66,12 @@ class Outcome:
 
 
 def in_process_of_its_own(arguments: Sequence[str], keep_open: int) -> None:
-    """Run `unitok` with the interpreter of this process; its progress is seen, its line of figures is not."""
+    """Run `unitok` with the interpreter of this process; its progress is seen, its line of figures is not.
+
+    Raises
+    ------
+    UnitokError : it ended with another status than 0
+    """
     command = [sys.executable, "-m", "service.cli.main", *arguments]
     ended = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, pass_fds=(keep_open,))  # noqa: S603
     if ended.returncode != 0:

@@ -7,7 +7,8 @@ with no length penalty; a head over items adds what it thinks of each beginning 
 Knows nothing of how the index is built.
 
 Symbols: B batch, W beams asked for, R roots, X blocked edges, C children looked at (at least the index's largest
-fan-out at that level), P beams a request has at a step (1 decoder state at the first, W after it), V vocabulary.
+fan-out at that level), P beams a request has at a step (R at the first, which share a decoder state, W after it), V
+vocabulary, H rows of the head's table, M model width.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Beams:
     token : int32 [B, W], the newest token; `PAD_TOKEN` where there is no beam
     node : int32 [B, W], where in the index it stands (after the last step: its leaf); -1 where there is no beam
     parent : int64 [B, W], the beam before this step that it comes from
-    written : hash and prospect of what it has written, where a head over items judges it
+    written : what it has written, as a head over items sees it; None without one
     """
 
     score: Value

@@ -24,8 +24,8 @@ beginning. So both kinds of state have 2 M numbers, of which one half is 0; a se
 All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
 or of training.
 
-Symbols: B batch, S sequence of tokens, n items of the longest history, V vocabulary, M model width, D decoder
-positions, I items, W beams; depth = L + N + 1.
+Symbols: B batch, S sequence of tokens, n items of the longest history, M model width, H rows of the head's table, D
+decoder positions, A histories that the decoder goes on after, I items, C strings of tokens; depth = L + N + 1.
 """
 
 from __future__ import annotations

@@ -153,6 +153,10 @@ def build_t5(layout: TokenLayout, settings: T5Settings, known: KnownSizes | None
     Input and output embeddings are one tensor [V, d_model]; the decoder's output is therefore scaled by
     d_model^-0.5 before it meets them, which an export has to repeat. Attention is the plain ("eager") one: with a
     learned position bias the fused kernels fall back to slower code on a CPU.
+
+    Raises
+    ------
+    ModelError : `known` is missing, or this version of transformers does not tie the embeddings
     """
     config = settings.config(layout)
     config._attn_implementation = "eager"

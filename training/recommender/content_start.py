@@ -5,7 +5,8 @@ sum of an item's vectors is close to its content before a single history was see
 brought to the network's width by their principal components. Any kind of tokenizer will do, since nothing but items,
 their tokens and their embeddings is looked at. Knows nothing of files.
 
-Symbols: I items, D width of an embedding, M model width, R rows of a table (`token_tables`), L levels.
+Symbols: I items, D width of an embedding, M model width, R rows of a table (`token_tables`), L levels, N experts an
+item, V vocabulary.
 """
 
 from __future__ import annotations

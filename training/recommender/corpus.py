@@ -93,7 +93,7 @@ class Corpus:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 over all that training depends on."""
+        """SHA-256 over layout, IDs, histories, and where examples of training and validation end."""
         digest = hashlib.sha256(repr((self.layout, self.domains)).encode())
         for array in (self.item_starts, self.values, self.history_items, self.training.stop, self.validation.stop):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -134,6 +134,11 @@ def build_corpus(
     Parameters
     ----------
     values : by domain, int32 [items, L + N + 1]; see `item_values`
+    max_history : items of history an example has at most; a window has one more
+
+    Raises
+    ------
+    ConfigError : there is no domain, or no user with history enough to learn from and to validate on
     """
     names: list[str] = []
     item_starts, interactions, users = [0], 0, 0

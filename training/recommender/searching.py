@@ -44,7 +44,7 @@ def searching(
 
     Raises
     ------
-    ModelError : where the search is called: the network returned NaN
+    ModelError : where the search is called, on a processor: the network returned NaN
     """
     if model.device.type == "cpu":
         with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +82,14 @@ def by_torch(model: T5ForConditionalGeneration, index: TrieArrays, beams: int) -
 
 
 def by_head(model: SemanticT5, corpus: Corpus, beams: int) -> Search:
-    """By the head over items, about all items of a domain: what a search would find that lost nothing on its way."""
+    """By the head over items, about all items of a domain: what a search would find that lost nothing on its way.
+
+    Of each request its `roots` are the number of its domain.
+
+    Raises
+    ------
+    ModelError : where the search is called: the network returned NaN
+    """
     tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
     with torch.inference_mode():
         vectors = model.item_vectors(tokens.to(model.device))

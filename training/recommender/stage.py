@@ -96,6 +96,13 @@ def train_recommender(
     Returns
     -------
     what `figures.json` holds, or None in every process but the first
+
+    Raises
+    ------
+    ConfigError : a domain is not in the dataset or has no IDs, embeddings are needed and were not given, or `out` holds
+        a checkpoint of another training
+    InvalidInput : the embeddings are not those of the items
+    ModelError : training diverged
     """
     use_processor(parameters.threads, parameters.bf16_products)
     gpu = torch.cuda.is_available()

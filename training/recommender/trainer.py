@@ -48,7 +48,7 @@ class TrainingResult:
     Attributes
     ----------
     parameters : trainable numbers of the network
-    epochs, steps, seconds : over all starts
+    epochs, steps, seconds : over all starts; of epochs also a part
     best_step : step of the weights that were kept
     best : their validation figures
     ended_by : "epochs", "minutes" or "patience"
@@ -83,6 +83,10 @@ class Trainer:
     accelerator : the devices; several share the batches of a step and average their gradients
     embeddings : float32 [M, D] of the corpus' items, which token vectors begin from and likeness is made of; None: they
         begin at random, and nothing is alike
+
+    Raises
+    ------
+    ConfigError : the folder holds a checkpoint of another training, or a damaged one
     """
 
     def __init__(
@@ -134,7 +138,12 @@ class Trainer:
         self._tally = Tally()
 
     def run(self) -> TrainingResult:
-        """Train until the epochs, the minutes or the patience are used up."""
+        """Train until the epochs, the minutes or the patience are used up; the best weights end in the folder.
+
+        Raises
+        ------
+        ModelError : the loss is not finite, or the network returned NaN
+        """
         batches = self._batches(self.at.epoch)
         # Of the first epoch, wherever this start begins: where domains are balanced, epochs differ by a few batches.
         total = self.parameters.epochs * (len(self._batches(0)) // self.accelerator.num_processes)

@@ -71,6 +71,7 @@ class DomainIds:
 
     Attributes
     ----------
+    domain : its name
     item_ids : n strings
     codes, experts, suffix : int32 [n, L], [n, N], [n]
     """

@@ -118,8 +118,10 @@ class Tokenizer(ABC):
 
         Raises
         ------
-        InvalidInput : the arrays do not fit each other, or an embedding is not finite
-        ConfigError : the kind needs something that `extras` does not hold
+        InvalidInput : the arrays do not fit each other or the parameters, or an embedding is not finite
+        ConfigError : the kind needs something that `extras` does not hold, cannot do with these items what its
+            parameters ask, or the checkpoint is of another training
+        ModelError : training diverged
         """
         x = checked_embeddings(embeddings, None)
         if len(domains) != len(x):
@@ -165,7 +167,8 @@ class Tokenizer(ABC):
 
         Raises
         ------
-        InvalidInput : the embeddings have another width than those learned from, or are not finite
+        InvalidInput : nothing was learned yet, or the embeddings have another width than those learned from, or are not
+            finite
         """
         description, network = self._require()
         x = torch.from_numpy(checked_embeddings(embeddings, description.embedding_width))
@@ -178,7 +181,12 @@ class Tokenizer(ABC):
         return EncodedItems(**joined)
 
     def reconstruct(self, embeddings: NDArray[Any]) -> FloatArray:
-        """What the codes keep of embeddings float [n, D]: float32 [n, D]."""
+        """What the codes keep of embeddings float [n, D]: float32 [n, D].
+
+        Raises
+        ------
+        InvalidInput : as `encode`
+        """
         description, network = self._require()
         x = torch.from_numpy(checked_embeddings(embeddings, description.embedding_width))
         with torch.no_grad():

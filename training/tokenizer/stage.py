@@ -56,8 +56,10 @@ def train_tokenizer(
 
     Raises
     ------
-    ConfigError : a domain is not in the dataset, or the tokenizer to be reused was trained otherwise
+    ConfigError : a domain is not in the dataset, the tokenizer to be reused was trained otherwise, `align` is asked of
+        a kind without experts, or `out` holds a checkpoint of another training
     InvalidInput : a domain has no embeddings, or not one an item, or the IDs do not fit into 64 bits
+    ModelError : training diverged
     SuffixExhausted : more items than the layout has suffixes share their codes
     """
     opened = Dataset.open(dataset)

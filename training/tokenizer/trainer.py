@@ -150,7 +150,13 @@ class Trainer:
         return self.parameters.warmup_epochs + self.parameters.epochs
 
     def run(self, advance: Advance) -> list[EpochFigures]:
-        """Train to the end; `advance(steps, note)` is called after every batch and every epoch."""
+        """Train to the end; `advance(steps, note)` is called after every batch and every epoch.
+
+        Raises
+        ------
+        ConfigError : the checkpoint is of another training, or damaged
+        ModelError : the loss is not finite
+        """
         mark = fingerprint(self.items, self.parameters) if self.checkpoint else ""
         log: list[EpochFigures] = []
         self.network.train()
