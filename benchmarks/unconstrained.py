@@ -33,7 +33,7 @@ def export_unconstrained(model: T5ForConditionalGeneration, path: Path) -> None:
     """Write a plain beam search over the whole vocabulary, as deep as the layout."""
     graph = Graph("unconstrained")
     history, mask, slots = (graph.input(each.name, each.dtype, each.shape) for each in INPUTS)
-    network = T5Graph(graph, model.config, model.state_dict(), LAYOUT)
+    network = T5Graph(graph, model.config, model.state_dict())
     encoded = network.encode(history, mask)
     width = slots.size(0)
     request = graph.op("Range", 0, graph.op("Squeeze", encoded.batch), 1).unsqueeze(1)

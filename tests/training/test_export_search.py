@@ -37,9 +37,9 @@ from service.semantic_ids import TokenLayout
 from training.export.recommender import export_recommender
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.networks.item_encoder import last_state
+from training.networks.position_bias import distance_buckets
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import T5Settings
-from training.networks.t5_graph import distance_buckets
 
 PART = RecommenderPart(name="all", model="recommender.onnx", domains=[], domain_tokens=[], max_history=20)
 GATED = SMALL.model_copy(update={"feed_forward": "gated-gelu", "encoder_layers": 1, "decoder_layers": 3, "heads": 2})

@@ -14,8 +14,10 @@ from service.bundle.manifest import RecommenderPart
 from service.engine.recommender import recommender_inputs, recommender_outputs
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
-from training.networks.beam_search import BeamSearch, SearchInputs
+from training.networks.beam_search import BeamSearch
+from training.networks.beams import SearchInputs
 from training.networks.graph import Graph
+from training.networks.judging_graph import JudgingGraph
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 from training.networks.t5_graph import T5Graph
@@ -56,8 +58,9 @@ def export_recommender(model: T5ForConditionalGeneration, layout: TokenLayout, p
     graph = Graph("recommender")
     inputs = [graph.input(each.name, each.dtype, each.shape) for each in recommender_inputs(layout.depth)]
     history, history_mask, node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, *slots = inputs
-    item_share = model.item_share if isinstance(model, SemanticT5) else 0.0
-    network = T5Graph(graph, model.config, model.state_dict(), layout, item_share)
+    state = model.state_dict()
+    judging = JudgingGraph(graph, state, layout, model.item_share) if isinstance(model, SemanticT5) else None
+    network = T5Graph(graph, model.config, state, judging)
     limits = SearchInputs(node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, slots)
     found = BeamSearch(graph, network, limits).search(network.encode(history, history_mask))
     values = (found.tokens, found.log_prob, found.leaf, found.log_prob_by_level)

@@ -6,131 +6,24 @@ without a new export. Scores are sums of log-probabilities over the whole vocabu
 with no length penalty; a head over items adds what it thinks of each beginning of an ID, and in the end of the ID.
 Knows nothing of how the index is built.
 
-Symbols: B batch, W beams asked for, R roots, X blocked edges, C children looked at (at least the index's largest
-fan-out at that level), P beams a request has at a step (R at the first, which share a decoder state, W after it), V
-vocabulary, H rows of the head's table, M model width.
+Symbols: those of `beams`, and V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
 from service.semantic_ids import PAD_TOKEN
+from training.networks.beams import NO_SCORE, NOTHING, Beams, Found, Paths, SearchInputs, Standing, Written
 from training.networks.graph import Graph, Value
 from training.networks.t5_graph import EncodedHistory, KeysValues, T5Graph
 from training.networks.token_tables import head_rows_of_written, shift_after
 
-NOTHING = -1e30
-"""Score of a beam that does not exist, below any that does. Inside the graph it is not -inf: the CUDA provider's TopK
-fills its blocks up with the lowest finite number, which would be taken for a beam in its place."""
-NO_SCORE = float("-inf")
-"""What comes out for such a beam."""
-
 ZERO, NONE, PAD = np.int32(0), np.int32(-1), np.int32(PAD_TOKEN)
-
-
-@dataclass(frozen=True)
-class SearchInputs:
-    """The constraint index and the limits of a request.
-
-    Attributes
-    ----------
-    node_start, node_count : int32 [nodes], where a node's children lie among the edges, and how many they are
-    edge_token, edge_child : int32 [edges], an edge's token, and the node (at the last level: the leaf) behind it
-    roots : int32 [B, R], nodes at which beams start, padded with -1
-    blocked : int32 [B, X], X >= 1, positions of edges that must not be taken, padded with -1
-    beam_slots : int32 [W], 0..W-1: its length says how many beams to keep
-    child_slots : by level, int32 [C], 0..C-1: its length says how many children to look at
-    """
-
-    node_start: Value
-    node_count: Value
-    edge_token: Value
-    edge_child: Value
-    roots: Value
-    blocked: Value
-    beam_slots: Value
-    child_slots: Sequence[Value]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What comes out.
-
-    Attributes
-    ----------
-    tokens : int32 [B, W, depth]
-    log_prob : float32 [B, W], -inf where there is no result; NaN: broken weights
-    leaf : int32 [B, W]
-    log_prob_by_level : float32 [B, W, depth], what each token of a result adds to its `log_prob`; where that is -inf or
-        NaN, the same at every level
-    """
-
-    tokens: Value
-    log_prob: Value
-    leaf: Value
-    log_prob_by_level: Value
-
-
-@dataclass(frozen=True)
-class Written:
-    """What beams have written, as a head over items sees it.
-
-    Attributes
-    ----------
-    hashes : int64 [B, P]
-    prospect : float32 [B, P], what the head expects beyond the tokens
-    shift : int32 [B, P], where the rows of the codes to come begin, by the expert that was written
-    guide : float32 [B, H], what it adds for each row of its table
-    state : float32 [B, M or 2 M], what it judges by
-    """
-
-    hashes: Value
-    prospect: Value
-    shift: Value
-    guide: Value
-    state: Value
-
-
-@dataclass(frozen=True)
-class Beams:
-    """W beams of every request after a step, best first.
-
-    Attributes
-    ----------
-    score : float32 [B, W], `NOTHING` where there is no beam
-    token : int32 [B, W], the newest token; `PAD_TOKEN` where there is no beam
-    node : int32 [B, W], where in the index it stands (after the last step: its leaf); -1 where there is no beam
-    parent : int64 [B, W], the beam before this step that it comes from
-    written : what it has written, as a head over items sees it; None without one
-    """
-
-    score: Value
-    token: Value
-    node: Value
-    parent: Value
-    written: Written | None
-
-
-@dataclass(frozen=True)
-class Standing:
-    """Where a request's beams are before a step: nodes int32 [B, R or W], scores float32 of the same shape."""
-
-    node: Value
-    score: Value
-    written: Written | None
-
-
-@dataclass(frozen=True)
-class Paths:
-    """What W beams went through, by level: int32 [B, W, 1] tokens, and float32 [B, W, 1] scores up to there."""
-
-    tokens: list[Value]
-    scores: list[Value]
 
 
 class BeamSearch:
@@ -139,13 +32,13 @@ class BeamSearch:
     Parameters
     ----------
     graph : where to add it
-    network : scores what may follow
+    network : scores what may follow, and judges it where it has a head over items
     inputs : the constraint index and the limits of a request
     """
 
     def __init__(self, graph: Graph, network: T5Graph, inputs: SearchInputs) -> None:
         self._graph = graph
-        self._network = network
+        self._network, self._judging = network, network.judging
         self._inputs = inputs
         self._width = inputs.beam_slots.size(0)
         self._padding = graph.concat([inputs.roots.size(0), self._width], axis=0)
@@ -161,8 +54,8 @@ class BeamSearch:
         steps: list[Beams] = []
         health = graph.constant(0.0)
         written: Written | None = None
-        if encoded.state is not None:
-            places, guide = graph.op("Shape", node), self._network.guide(encoded.state)
+        if self._judging is not None and encoded.state is not None:
+            places, guide = graph.op("Shape", node), self._judging.guide(encoded.state)
             hashes, prospect, shift = (graph.op("Expand", zero, places) for zero in (0, 0.0, ZERO))
             written = Written(hashes, prospect, shift, guide, encoded.state)
             health = self._health(guide, encoded.batch)
@@ -224,14 +117,13 @@ class BeamSearch:
         if log_prob is not None:
             # As many rows as there are decoder states: the roots of a request share one.
             gained = log_prob.take_along(tokens.reshape(log_prob.size(0), -1), axis=1).reshape(shape)
-        written = standing.written
-        if written is not None:
-            layout, shifts = self._network.layout, written.shift.unsqueeze(2)
-            rows = head_rows_of_written(layout, level, tokens, shifts).reshape(0, -1)
-            hashes = (written.hashes.unsqueeze(2) + self._network.parts(tokens)).reshape(0, -1)
-            prospect = self._network.prospect(written.state, hashes, level)
+        judging, written = self._judging, standing.written
+        if judging is not None and written is not None:
+            rows = head_rows_of_written(judging.layout, level, tokens, written.shift.unsqueeze(2)).reshape(0, -1)
+            hashes = (written.hashes.unsqueeze(2) + judging.parts(tokens)).reshape(0, -1)
+            prospect = judging.prospect(written.state, hashes, level)
             judged = (written.guide.take_along(rows, axis=1) + prospect).reshape(shape)
-            gained = gained * (1.0 - self._network.item_share) + judged - written.prospect.unsqueeze(2)
+            gained = gained * (1.0 - judging.item_share) + judged - written.prospect.unsqueeze(2)
             written = replace(written, hashes=hashes, prospect=prospect)
         total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(0, -1)
         # Beams that do not exist fill up to W where there are fewer candidates.
@@ -241,11 +133,11 @@ class BeamSearch:
         place = graph.where(alive, place, 0)
         edge, parent = edge.reshape(0, -1).take_along(place, axis=1), place // slots.size(0)
         token = graph.where(alive, inputs.edge_token.take(edge), PAD)
-        if written is not None:
+        if judging is not None and written is not None:
             hashes, prospect = (each.take_along(place, axis=1) for each in (written.hashes, written.prospect))
             written = replace(written, hashes=hashes, prospect=prospect)
-            if self._network.layout.expert_first:
-                shift = shift_after(self._network.layout, level, token, written.shift.take_along(parent, axis=1))
+            if judging.layout.expert_first:
+                shift = shift_after(judging.layout, level, token, written.shift.take_along(parent, axis=1))
                 # What a beam that does not exist reads is not used, but has to be there: nothing lies before row 0.
                 written = replace(written, shift=graph.op("Max", shift, ZERO))
         return Beams(

@@ -20,8 +20,6 @@ from service.semantic_ids import TokenLayout
 from training.networks.known_ids import KnownSizes, hash_parts, rows_in
 from training.networks.token_tables import rows_of_sequences, starts_item, table_rows
 
-READER, READER_OWN, ITEM_SLOTS = "encoder.reader.weight", "encoder.reader_own.weight", "encoder.item_slots"
-"""Tensors that only such a network has: float32 [R, M], R as `token_tables.table_rows`, [I + 1, M], int32 [slots]."""
 HEAD_SCALE = 0.1
 """Standard deviation of an item's vector in a fresh head, and in a fresh reader before it is scaled up again: Adam
 moves small numbers as fast as large ones."""

@@ -12,9 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LIKENESS = "item_likeness"
-"""Tensor of a network that has it: float32 [H, M], H as `token_tables.head_rows`; sums of items have a mean square
-length of 1."""
 ALIKE = 20.0
 """Length of what judges by likeness, so that the decoder's share of a score counts as little as elsewhere."""
 MET = 0.25

@@ -1,8 +1,8 @@
-"""What is expected of the best of many vectors: see `semantic_t5`, which it is a part of.
+"""What lies behind beginnings of IDs, and what is expected of the best of it: see `semantic_t5`, which it is a part of.
 
 Knows nothing of networks.
 
-Symbols: R rows, M width of a vector.
+Symbols: I items, R beginnings, H rows of a table, M width of a vector; depth = L + N + 1.
 """
 
 from __future__ import annotations
@@ -14,6 +14,38 @@ SPREAD = 2.0
 """Weight c of the spread in what a beginning is expected to lead to; 1.3 to 2.5 lose least of the best items."""
 UNKNOWN_ITEMS = 2.0
 """How many items a beginning that came after training is taken to lead to."""
+
+
+def behind_beginnings(
+    table: Tensor, own: Tensor, *, tokens: Tensor, beginnings: Tensor, weights: Tensor, count: int
+) -> Tensor:
+    """Of every beginning, what its items' vectors have beyond it, by `means_and_spreads`.
+
+    The first depth - 1 rows are of beginnings that nobody knows, by their length: what the tokens of all items have.
+
+    Parameters
+    ----------
+    table : float32 [H, M]
+    own : float32 [I, M], what items have beyond their tokens
+    tokens : int64 [I, depth], rows of the table
+    beginnings : int64 [I, depth - 1], numbers of an item's beginnings, the shortest first
+    weights : float32 [I], above 0
+    count : R
+
+    Returns
+    -------
+    float32 [R, 2 M]
+    """
+    left = table[tokens].sum(dim=1)
+    sums = own.new_zeros(count, 2 * own.shape[1])
+    counts, each = own.new_zeros(count, 2), torch.stack([weights, torch.ones_like(weights)], dim=1)
+    for length, known in enumerate(beginnings.T):
+        left = left - table[tokens[:, length]]
+        for rows, vectors in ((known, left + own), (torch.full_like(known, length), left)):
+            sums.index_add_(0, rows, torch.cat([vectors, vectors.square()], dim=1) * weights[:, None])
+            counts.index_add_(0, rows, each)
+    counts[: tokens.shape[1] - 1, 1] = UNKNOWN_ITEMS
+    return means_and_spreads(sums, counts)
 
 
 def means_and_spreads(sums: Tensor, counts: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ decoder positions, A histories that the decoder goes on after, I items, C string
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,11 +41,9 @@ from torch.nn import functional as F
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
-from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.networks.item_encoder import (
     HEAD_SCALE,
-    ITEM_SLOTS,
     EncodedItems,
     EncoderOfItems,
     Semantics,
@@ -53,14 +51,11 @@ from training.networks.item_encoder import (
     last_state,
     read_mask,
 )
-from training.networks.known_ids import KnownIds, KnownSizes, hash_parts, no_suffix_token, rows_in
-from training.networks.likeness import LIKENESS, state_or_likeness
-from training.networks.looking_ahead import UNKNOWN_ITEMS, means_and_spreads
+from training.networks.known_ids import KnownIds, hash_parts, no_suffix_token, rows_in
+from training.networks.likeness import state_or_likeness
+from training.networks.looking_ahead import behind_beginnings
+from training.networks.semantic_state import AHEAD, AHEAD_SLOTS, LIKENESS
 from training.networks.token_tables import head_rows, head_rows_of_items, head_rows_of_sequences
-
-HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
-"""float32 [H, M], H as `token_tables.head_rows`, [I + 1, M], float16 [beginnings + depth - 1, 2 M], int32
-[slots]. With likeness, as many rows more of what lies behind beginnings, of that."""
 
 
 @dataclass
@@ -198,26 +193,17 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         weights : float32 [I], above 0
         """
         own = self._own_vectors(items)
-        tables = [self._ahead(self.item_head.weight, own, items, weights)]
+        behind = partial(
+            behind_beginnings,
+            tokens=head_rows_of_items(self.layout, items),
+            beginnings=rows_in(self.ahead_slots, self.hash_parts[items].cumsum(dim=1)[:, :-1]),
+            weights=weights,
+            count=self._beginnings(),
+        )
+        tables = [behind(self.item_head.weight, own)]
         if self.item_likeness.shape[1]:
-            tables.append(self._ahead(self.item_likeness, torch.zeros_like(own), items, weights))
+            tables.append(behind(self.item_likeness, torch.zeros_like(own)))
         self.item_ahead.copy_(torch.cat(tables))
-
-    def _ahead(self, table: Tensor, own: Tensor, items: Tensor, weights: Tensor) -> Tensor:
-        """`look_ahead` by the rows float32 [H, M], and what items have beyond them, [I, M]."""
-        tokens_left = table[head_rows_of_items(self.layout, items)].sum(dim=1)
-        sums = own.new_zeros(self._beginnings(), 2 * own.shape[1])
-        counts, hashes = own.new_zeros(len(sums), 2), torch.zeros_like(items[:, 0])
-        each = torch.stack([weights, torch.ones_like(weights)], dim=1)
-        for length, rows_of_tokens in enumerate(head_rows_of_items(self.layout, items)[:, :-1].T):
-            tokens_left = tokens_left - table[rows_of_tokens]
-            hashes = hashes + self.hash_parts[items[:, length]]
-            unknown = torch.full_like(hashes, length)
-            for rows, left in ((rows_in(self.ahead_slots, hashes), tokens_left + own), (unknown, tokens_left)):
-                sums.index_add_(0, rows, torch.cat([left, left.square()], dim=1) * weights[:, None])
-                counts.index_add_(0, rows, each)
-        counts[: items.shape[1] - 1, 1] = UNKNOWN_ITEMS
-        return means_and_spreads(sums, counts)
 
     def _beginnings(self) -> int:
         """Rows of `item_ahead` by the head."""
@@ -275,20 +261,3 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
             expected = means @ state[:, :, None] + (variances @ state.square()[:, :, None]).sqrt()
         found: Tensor = self.item_share * expected.squeeze(2)
         return found
-
-
-def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes | None:
-    """How many IDs the network knows whose weights these are; None: they are of one that does not read items.
-
-    Raises
-    ------
-    ModelError : they look ahead in another way, that of the time when unknown beginnings had no rows
-    """
-    sizes = [len(state[name]) for name in (HEAD_OWN, ITEM_SLOTS, AHEAD, AHEAD_SLOTS) if name in state]
-    if len(sizes) < 4:
-        return None
-    slots = state[AHEAD_SLOTS]
-    if bool(((slots > 0) & (slots < layout.depth - 1)).any()):
-        raise ModelError("the recommender looks ahead in a way that is no longer known; train it anew")
-    beginnings = sizes[2] // (2 if LIKENESS in state else 1)
-    return KnownSizes(sizes[0] - 1, sizes[1], beginnings - layout.depth + 1, sizes[3])

@@ -21,7 +21,8 @@ from service.semantic_ids import EOS_TOKEN, PAD_TOKEN, TokenLayout
 from training.configuration import BelowOne, Count, Share, Strict, problems
 from training.networks.item_encoder import Semantics
 from training.networks.known_ids import KnownSizes
-from training.networks.semantic_t5 import SemanticT5, known_sizes
+from training.networks.semantic_state import known_sizes
+from training.networks.semantic_t5 import SemanticT5
 from training.stage import replacing, write_atomically
 
 if TYPE_CHECKING:
