@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidInput
-from training.data.config import parse_config
+from training.data.configuring import parse_config
 from training.data.dataset import Dataset
 from training.data.prepare import prepare
 from training.data.report import Kind

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from service.errors import ConfigError
 from training.commands.prepare import prepare as command
-from training.data.config import Format, parquet_config, parse_config, parse_map, read_config
+from training.data.config import Format
+from training.data.configuring import parquet_config, parse_config, parse_map, read_config
 from training.data.dataset import Dataset
 
 

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from service.items import compose_texts
-from training.data.config import parse_config
+from training.data.configuring import parse_config
 from training.data.dataset import Dataset, DomainData
 from training.data.prepare import prepare
 

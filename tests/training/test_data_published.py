@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.config import parquet_config, parse_config
+from training.data.configuring import parquet_config, parse_config
 from training.data.dataset import Dataset
 from training.data.prepare import prepare
 from training.data.split import leave_one_out

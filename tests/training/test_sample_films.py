@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from training.data.config import parse_config
+from training.data.configuring import parse_config
 from training.data.dataset import INTERACTION_SCHEMA, ITEM_SCHEMA, Dataset
 from training.data.prepare import prepare
 from training.sample import films

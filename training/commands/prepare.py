@@ -111,7 +111,7 @@ def _configuration(
     config: Path | None, parquet: Path | None, domains: str | None, sort_categories: str | None, given: dict[str, Any]
 ) -> PrepareConfig:
     """The configuration of whichever source was given."""
-    from training.data.config import parquet_config, parse_config, parse_map, read_config  # noqa: PLC0415
+    from training.data.configuring import parquet_config, parse_config, parse_map, read_config  # noqa: PLC0415
 
     if config is not None:
         return read_config(config)

@@ -1,20 +1,18 @@
-"""The configuration of `prepare`: which domains, in which files, in which format.
+"""The configuration of `prepare` as a strict schema: which domains, in which files, in which format.
 
-A strict schema: an unknown key, or an option that the format would ignore, is an error that names it. Knows nothing
-of what is in the files.
+An unknown key, or an option that the format would ignore, is an error that names it. Knows nothing of where a
+configuration comes from, nor of what is in the files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from service.errors import ConfigError
-from training.configuration import Natural, problems, read_toml
+from training.configuration import Natural
 
 AMAZON_CORE = 5
 """Default of `k_core` for the raw Amazon formats: the published sets are 5-core sets."""
@@ -155,106 +153,3 @@ class PrepareConfig(Strict):
         if twice:
             raise ValueError(f"domain {twice[0]!r} is given twice; names must differ")
         return self
-
-
-def parse_config(values: dict[str, Any], origin: str, base: Path | None = None) -> PrepareConfig:
-    """Validate a configuration and check that its files exist.
-
-    Parameters
-    ----------
-    values : keys and values as TOML gives them
-    origin : where they come from, for messages
-    base : folder that relative paths start from; the working folder unless given
-
-    Raises
-    ------
-    ConfigError : an unknown key, a wrong value or a missing file, by name
-    """
-    try:
-        config = PrepareConfig.model_validate(values)
-    except ValidationError as error:
-        raise ConfigError(f"{origin}: {problems(error, 'configuration')}") from None
-    if base is not None:
-        config = PrepareConfig(domains=tuple(_based(domain, base) for domain in config.domains))
-    for domain in config.domains:
-        for path in (*domain.items, *domain.interactions):
-            if not path.is_file():
-                raise ConfigError(f"{origin}: domain {domain.name!r}: {path}: no such file")
-    return config
-
-
-def read_config(path: Path) -> PrepareConfig:
-    """Read a TOML file; relative paths in it start from the folder it lies in.
-
-    Raises
-    ------
-    ConfigError : no such file, no TOML, or what `parse_config` refuses
-    """
-    return parse_config(read_toml(path), str(path), path.parent)
-
-
-def parse_map(entries: list[str]) -> dict[str, dict[str, str]]:
-    """Column names from the command line: `item_id=asin` for every kind of file that has the field, `items.title=name`
-    for one kind.
-
-    Returns
-    -------
-    values for the key `map` of a domain
-
-    Raises
-    ------
-    ConfigError : an entry is not OURS=THEIRS, or OURS is no field
-    """
-    fields = {"items": set(ItemColumns.model_fields), "interactions": set(InteractionColumns.model_fields)}
-    mapping: dict[str, dict[str, str]] = {"items": {}, "interactions": {}}
-    for entry in entries:
-        ours, equals, theirs = entry.partition("=")
-        table, dot, name = ours.rpartition(".")
-        tables = [known for known in fields if (not dot or known == table) and name in fields[known]]
-        if not (equals and theirs and tables):
-            names = ", ".join(sorted(set.union(*fields.values())))
-            raise ConfigError(
-                f"--map {entry}: OURS=THEIRS is expected, where OURS is one of {names}, "
-                "with items. or interactions. before it where it means one kind of file"
-            )
-        for known in tables:
-            mapping[known][name] = theirs
-    return mapping
-
-
-def parquet_config(root: Path, domains: Sequence[str], sort_categories: Collection[str] = ()) -> PrepareConfig:
-    """Configuration of a folder in our layout: `ROOT/DOMAIN/items.parquet` and `ROOT/DOMAIN/interactions.parquet`.
-
-    Parameters
-    ----------
-    root : the folder
-    domains : which of its domains, in this order
-    sort_categories : those among them the order of whose categories means nothing
-
-    Raises
-    ------
-    ConfigError : a file is missing, or the categories of a domain are to be sorted that is not among `domains`
-    """
-    unknown = sorted(set(sort_categories) - set(domains))
-    if unknown:
-        raise ConfigError(f"--sort-categories {unknown[0]!r}: not among the domains, which are {', '.join(domains)}")
-    values = [
-        {
-            "name": name,
-            "format": "parquet",
-            "items": str(root / name / "items.parquet"),
-            "interactions": str(root / name / "interactions.parquet"),
-            "sort_categories": name in sort_categories,
-        }
-        for name in domains
-    ]
-    return parse_config({"domains": values}, "--parquet")
-
-
-def _based(domain: DomainConfig, base: Path) -> DomainConfig:
-    return domain.model_copy(
-        update={
-            "items": tuple(base / path for path in domain.items),
-            "interactions": tuple(base / path for path in domain.interactions),
-        }
-    )

@@ -1,4 +1,4 @@
-"""What T5 adds to its attention for how far apart positions are, as graph operations: looked up, never computed.
+"""What T5 adds to its attention for where positions stand: by distance, from a table; and a mask of what comes later.
 
 Knows nothing of what the positions hold.
 

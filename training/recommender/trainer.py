@@ -5,13 +5,11 @@ Knows nothing of files other than the folder it writes into, nor of where the co
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +18,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from numpy.typing import NDArray
-from torch import Tensor
 
 from service.errors import ModelError
 from service.progress import Advance, progress
 from training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from training.networks.known_ids import KnownIds
-from training.networks.semantic_t5 import SemanticT5
-from training.networks.t5 import build_t5, save_weights
+from training.networks.t5 import save_weights
 from training.recommender.averaging import WeightAverage
 from training.recommender.batches import epoch_batches, epoch_examples
-from training.recommender.content_start import start_from_content
+from training.recommender.beginning import begin, fingerprint
 from training.recommender.corpus import Corpus, IntVector
-from training.recommender.likeness import likeness_rows
 from training.recommender.parameters import RecommenderParameters
-from training.recommender.progress import Progress
+from training.recommender.progress import Progress, Tally
 from training.recommender.schedule import finished_share, rate_factor
-from training.recommender.tasks import NextItems, NextTokens, Task
 from training.recommender.validation import ValidationFigures, Validator
 from training.stage import write_log
 
@@ -63,15 +56,6 @@ class TrainingResult:
     ended_by: str
 
 
-@dataclass
-class Tally:
-    """What was trained on since the last validation."""
-
-    losses: list[Tensor] = field(default_factory=list)
-    examples: int = 0
-    started: float = field(default_factory=time.perf_counter)
-
-
 class Trainer:
     """One training, from its first step or from its last checkpoint.
 
@@ -81,8 +65,7 @@ class Trainer:
     parameters : every knob
     folder : `model.safetensors` (best so far), `training.jsonl` and a checkpoint go here
     accelerator : the devices; several share the batches of a step and average their gradients
-    embeddings : float32 [M, D] of the corpus' items, which token vectors begin from and likeness is made of; None: they
-        begin at random, and nothing is alike
+    embeddings : see `begin`
 
     Raises
     ------
@@ -98,28 +81,13 @@ class Trainer:
         embeddings: NDArray[np.float32] | None = None,
     ) -> None:
         self.corpus, self.parameters, self.folder, self.accelerator = corpus, parameters, folder, accelerator
-        torch.manual_seed(parameters.seed)
-        tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
-        known = KnownIds.of(corpus.layout, tokens) if parameters.network.history == "items" else None
-        network = build_t5(corpus.layout, parameters.network, None if known is None else known.sizes)
-        if isinstance(network, SemanticT5) and known is not None:
-            network.know(known)
-            self._task: Task = NextItems(corpus, parameters, network)
-        else:
-            self._task = NextTokens(corpus, parameters)
-        if embeddings is not None and parameters.content_start:
-            start_from_content(network, corpus.layout, tokens, embeddings, parameters.content_start)
-        if embeddings is not None and isinstance(network, SemanticT5) and parameters.network.likeness:
-            network.item_likeness.copy_(likeness_rows(corpus.layout, tokens, embeddings, network.model_dim))
+        beginning = begin(corpus, parameters, embeddings)
+        network, self._task = beginning.network, beginning.task
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
         )
-        # What may differ between the starts of one training: the time it is given, and how often it is saved.
-        settings = parameters.model_dump(exclude={"minutes", "checkpoint_seconds", "threads"})
-        content = None if embeddings is None else hashlib.sha256(np.ascontiguousarray(embeddings).data).hexdigest()
-        described = json.dumps([settings, accelerator.num_processes, corpus.fingerprint(), content], sort_keys=True)
-        self.fingerprint = hashlib.sha256(described.encode()).hexdigest()
+        self.fingerprint = fingerprint(corpus, parameters, embeddings, accelerator.num_processes)
         network.to(accelerator.device)
         found = load_checkpoint(folder / CHECKPOINT, network, optimizer, self.fingerprint)
         self.at = Progress(**found) if found else Progress()
@@ -258,11 +226,7 @@ class Trainer:
             }
         )
         advance(0, f"NDCG@10 {figures.ndcg_10:.4f}, loss {loss:.3f}")
-        improved = figures.ndcg_10 > self.at.best
-        if improved:
-            self.at.best, self.at.best_step, self.at.validations_without_best = figures.ndcg_10, self.at.step, 0
-        else:
-            self.at.validations_without_best += 1
+        improved = self.at.validated(figures.ndcg_10)
         if self.accelerator.is_main_process:
             if improved:
                 save_weights(self.folder, self.network.state_dict())

@@ -14,7 +14,7 @@ import polars as pl
 
 from service.engine.sessions import Runtime
 from service.verifying import verify
-from training.data.config import parse_config
+from training.data.configuring import parse_config
 from training.data.dataset import Dataset
 from training.data.prepare import prepare
 from training.embed import embed_texts

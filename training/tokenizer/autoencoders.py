@@ -19,8 +19,7 @@ from training.tokenizer.description import Description
 from training.tokenizer.estimator import Autoencoder
 from training.tokenizer.items import TrainingItems
 from training.tokenizer.parameters import AutoencoderParameters
-from training.tokenizer.terms import Alignment, Contrast, Diversity
-from training.tokenizer.trainer import Term
+from training.tokenizer.terms import Alignment, Contrast, Diversity, Term
 
 
 class RqVaeParameters(AutoencoderParameters):

@@ -22,7 +22,8 @@ from training.tokenizer.description import EVERYTHING, Description
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.items import TrainingItems
 from training.tokenizer.parameters import AutoencoderParameters, Parameters
-from training.tokenizer.trainer import Term, Trainer
+from training.tokenizer.terms import Term
+from training.tokenizer.trainer import Trainer
 
 
 class Autoencoder(Tokenizer):

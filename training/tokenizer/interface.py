@@ -29,9 +29,9 @@ from training.configuration import checked
 from training.networks.tokenized import Shape, TokenizerNetwork
 from training.stage import replacing, write_atomically
 from training.tokenizer.description import DESCRIPTION, WEIGHTS, Description, read_description
+from training.tokenizer.epoch_figures import EpochFigures
 from training.tokenizer.items import Extras, FloatArray, TrainingItems, checked_embeddings
 from training.tokenizer.parameters import TokenizerParameters
-from training.tokenizer.trainer import EpochFigures
 
 CHUNK = 1024
 

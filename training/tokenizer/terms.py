@@ -1,9 +1,11 @@
-"""What some kinds add to the loss: LETTER's alignment with histories and its diversity, CoST's contrast.
+"""What a kind may add to the loss, and what some do: LETTER's alignment with histories and diversity, CoST's contrast.
 
 Symbols: B batch, D embedding width, d latent width, L levels, T codes. Knows nothing of the rest of the loss.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,6 +17,24 @@ from training.networks.unitok import Passed, UniTokNetwork
 from training.tokenizer.start import kmeans
 
 NEVER = float("-inf")
+
+
+class Term(Protocol):
+    """What a kind adds to the loss while codes are learned.
+
+    Attributes
+    ----------
+    name, weight : for the log, and in the loss
+    """
+
+    name: str
+    weight: float
+
+    def start_epoch(self, network: UniTokNetwork, epoch: int) -> None:
+        """Called before every epoch with codes; what happens must depend on nothing but network, epoch and seed."""
+
+    def __call__(self, passed: Passed, rows: Tensor) -> Tensor:
+        """The term of one batch, a scalar; `rows` int64 [B] are its items."""
 
 
 class Contrast:
@@ -33,7 +53,7 @@ class Contrast:
         """Nothing to prepare."""
 
     def __call__(self, passed: Passed, rows: Tensor) -> Tensor:
-        """See `training.tokenizer.trainer.Term`."""
+        """See `Term`."""
         decoded, x = functional.normalize(passed.decoded, dim=1), functional.normalize(passed.x, dim=1)
         return functional.cross_entropy(decoded @ x.T / self.temperature, torch.arange(len(x), device=x.device))
 
@@ -62,7 +82,7 @@ class Alignment:
         """Nothing to prepare."""
 
     def __call__(self, passed: Passed, rows: Tensor) -> Tensor:
-        """See `training.tokenizer.trainer.Term`."""
+        """See `Term`."""
         known = self.collaborative[rows].any(dim=1)
         if not known.any():
             return passed.z.new_zeros(())
@@ -114,7 +134,7 @@ class Diversity:
         self._partner = torch.from_numpy(np.stack(partners))
 
     def __call__(self, passed: Passed, rows: Tensor) -> Tensor:
-        """See `training.tokenizer.trainer.Term`."""
+        """See `Term`."""
         if self._quantizer is None:
             return passed.z.new_zeros(())
         codes = passed.mixed.codes()

@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,71 +22,13 @@ from service.errors import ModelError
 from service.progress import Advance
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.data.balance import domain_quotas
-from training.networks.unitok import Losses, Passed, UniTokNetwork
-from training.tokenizer.counts import groups_of, perplexities, sharing
+from training.networks.unitok import Losses, UniTokNetwork
+from training.tokenizer.epoch_figures import EpochFigures, code_use
 from training.tokenizer.items import TrainingItems
 from training.tokenizer.parameters import AutoencoderParameters
 from training.tokenizer.review import CHUNK, Review, rebalance, review, revive
 from training.tokenizer.start import start_moe
-
-
-@dataclass(frozen=True)
-class EpochFigures:
-    """One line of the training's log.
-
-    Attributes
-    ----------
-    epoch : counted from 1, the warm-up included
-    phase : "warm-up" or "codes"
-    reconstruction, quantization : mean over items of Eq. 3 and Eq. 8
-    hsic : mean over batches and domains of Eq. 9; 0 where it has no weight in the loss, and is not computed
-    terms : mean over batches of what the kind adds to the loss, by name, before its weight
-    perplexity : by domain, by level, of the codes of the domain's largest expert; empty in the warm-up
-    own_expert : by domain, the share of its items that its largest expert serves
-    sharing : by domain, the share of items whose codes and expert another item has too
-    revived : codes that started anew after this epoch
-    """
-
-    epoch: int
-    phase: str
-    reconstruction: float
-    quantization: float
-    hsic: float
-    terms: dict[str, float]
-    perplexity: dict[str, list[float]]
-    own_expert: dict[str, float]
-    sharing: dict[str, float]
-    revived: int
-
-    def note(self) -> str:
-        """The line as shown beside the progress bar."""
-        if not self.perplexity:
-            return f"{self.phase}: reconstruction {self.reconstruction:.3f}"
-        lowest = min(self.perplexity, key=lambda name: min(self.perplexity[name]))
-        levels = "/".join(f"{value:.0f}" for value in self.perplexity[lowest])
-        sharing = float(np.mean(list(self.sharing.values())))
-        return (
-            f"reconstruction {self.reconstruction:.3f}, lowest perplexity {levels} ({lowest}), "
-            f"sharing {sharing:.1%}, revived {self.revived}"
-        )
-
-
-class Term(Protocol):
-    """What a kind adds to the loss while codes are learned.
-
-    Attributes
-    ----------
-    name, weight : for the log, and in the loss
-    """
-
-    name: str
-    weight: float
-
-    def start_epoch(self, network: UniTokNetwork, epoch: int) -> None:
-        """Called before every epoch with codes; what happens must depend on nothing but network, epoch and seed."""
-
-    def __call__(self, passed: Passed, rows: Tensor) -> Tensor:
-        """The term of one batch, a scalar; `rows` int64 [B] are its items."""
+from training.tokenizer.terms import Term
 
 
 def fingerprint(items: TrainingItems, parameters: AutoencoderParameters) -> str:
@@ -210,17 +151,25 @@ class Trainer:
                 f"{self.parameters.learning_rate} may help"
             )
         reconstruction, quantization, hsic_mean, *of_terms = (sums / len(batches)).tolist()
-        phase = "codes" if with_codes else "warm-up"
         if not with_codes:
-            return EpochFigures(epoch + 1, phase, reconstruction, quantization, hsic_mean, {}, {}, {}, {}, 0)
+            return EpochFigures(epoch + 1, "warm-up", reconstruction, quantization, hsic_mean, {}, {}, {}, {}, 0)
         self.network.eval()
         looked = review(self.network, self.items.embeddings)
         self.network.train()
         revived = self._revive(looked, epoch, random)
         self._rebalance(looked, epoch)
-        named = {term.name: value for term, value in zip(self.terms, of_terms, strict=True)}
+        use = code_use(self.items, looked.first)
         return EpochFigures(
-            epoch + 1, phase, reconstruction, quantization, hsic_mean, named, *self._use_by_domain(looked), revived
+            epoch=epoch + 1,
+            phase="codes",
+            reconstruction=reconstruction,
+            quantization=quantization,
+            hsic=hsic_mean,
+            terms={term.name: value for term, value in zip(self.terms, of_terms, strict=True)},
+            perplexity=use.perplexity,
+            own_expert=use.own_expert,
+            sharing=use.sharing,
+            revived=revived,
         )
 
     def _batches(self, random: np.random.Generator) -> Iterator[Tensor]:
@@ -270,17 +219,3 @@ class Trainer:
         rebalance(moe.experts, looked.experts, strength)
         if moe.shared is not None and looked.shared is not None:
             rebalance(moe.shared, looked.shared, strength)
-
-    def _use_by_domain(self, looked: Review) -> tuple[dict[str, list[float]], dict[str, float], dict[str, float]]:
-        """Perplexity by level, share of the largest expert, share of items with equal IDs, each by domain."""
-        evenness, own, shared = {}, {}, {}
-        first = looked.first
-        for number, name in enumerate(self.items.names):
-            rows = self.items.domains == number
-            sets, codes = first.sets[rows].numpy(), first.codes[rows].numpy()
-            largest = int(np.bincount(sets).argmax())
-            served = codes[sets == largest]
-            evenness[name] = [round(value, 1) for value in perplexities(served)]
-            own[name] = round(len(served) / len(codes), 4)
-            shared[name] = round(sharing(groups_of(np.column_stack([sets, codes]))), 4)
-        return evenness, own, shared

@@ -1,0 +1,70 @@
+"""What a training begins from: a fresh network, what it is to learn, and the mark that tells one training from others.
+
+Knows nothing of devices, optimisers or files.
+
+Symbols: M items of all domains, D width of an embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import T5ForConditionalGeneration
+
+from training.networks.known_ids import KnownIds
+from training.networks.semantic_t5 import SemanticT5
+from training.networks.t5 import build_t5
+from training.recommender.content_start import start_from_content
+from training.recommender.corpus import Corpus
+from training.recommender.likeness import likeness_rows
+from training.recommender.parameters import RecommenderParameters
+from training.recommender.tasks import NextItems, NextTokens, Task
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """A network that has learned nothing yet, on the processor, and its task."""
+
+    network: T5ForConditionalGeneration
+    task: Task
+
+
+def begin(corpus: Corpus, parameters: RecommenderParameters, embeddings: NDArray[np.float32] | None) -> Beginning:
+    """Build the network, by the seed of the parameters.
+
+    Parameters
+    ----------
+    embeddings : float32 [M, D] of the corpus' items, which token vectors begin from and likeness is made of; None: they
+        begin at random, and nothing is alike
+    """
+    torch.manual_seed(parameters.seed)
+    tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
+    known = KnownIds.of(corpus.layout, tokens) if parameters.network.history == "items" else None
+    network = build_t5(corpus.layout, parameters.network, None if known is None else known.sizes)
+    task: Task
+    if isinstance(network, SemanticT5) and known is not None:
+        network.know(known)
+        task = NextItems(corpus, parameters, network)
+    else:
+        task = NextTokens(corpus, parameters)
+    if embeddings is not None and parameters.content_start:
+        start_from_content(network, corpus.layout, tokens, embeddings, parameters.content_start)
+    if embeddings is not None and isinstance(network, SemanticT5) and parameters.network.likeness:
+        network.item_likeness.copy_(likeness_rows(corpus.layout, tokens, embeddings, network.model_dim))
+    return Beginning(network, task)
+
+
+def fingerprint(
+    corpus: Corpus, parameters: RecommenderParameters, embeddings: NDArray[np.float32] | None, devices: int
+) -> str:
+    """SHA-256 of all that decides how a training goes, so that no checkpoint is taken for another training's."""
+    # What may differ between the starts of one training: the time it is given, and how often it is saved.
+    settings = parameters.model_dump(exclude={"minutes", "checkpoint_seconds", "threads"})
+    content = None if embeddings is None else hashlib.sha256(np.ascontiguousarray(embeddings).data).hexdigest()
+    described = json.dumps([settings, devices, corpus.fingerprint(), content], sort_keys=True)
+    return hashlib.sha256(described.encode()).hexdigest()

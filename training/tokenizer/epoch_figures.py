@@ -1,0 +1,82 @@
+"""What is said of an epoch of an autoencoder with codes: one line of the training's log.
+
+Knows nothing of how it is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.tokenizer.counts import groups_of, perplexities, sharing
+from training.tokenizer.items import TrainingItems
+from training.tokenizer.review import Assignment
+
+
+@dataclass(frozen=True)
+class EpochFigures:
+    """One line of the training's log.
+
+    Attributes
+    ----------
+    epoch : counted from 1, the warm-up included
+    phase : "warm-up" or "codes"
+    reconstruction, quantization : mean over items of Eq. 3 and Eq. 8
+    hsic : mean over batches and domains of Eq. 9; 0 where it has no weight in the loss, and is not computed
+    terms : mean over batches of what the kind adds to the loss, by name, before its weight
+    perplexity : by domain, by level, of the codes of the domain's largest expert; empty in the warm-up
+    own_expert : by domain, the share of its items that its largest expert serves
+    sharing : by domain, the share of items whose codes and expert another item has too
+    revived : codes that started anew after this epoch
+    """
+
+    epoch: int
+    phase: str
+    reconstruction: float
+    quantization: float
+    hsic: float
+    terms: dict[str, float]
+    perplexity: dict[str, list[float]]
+    own_expert: dict[str, float]
+    sharing: dict[str, float]
+    revived: int
+
+    def note(self) -> str:
+        """The line as shown beside the progress bar."""
+        if not self.perplexity:
+            return f"{self.phase}: reconstruction {self.reconstruction:.3f}"
+        lowest = min(self.perplexity, key=lambda name: min(self.perplexity[name]))
+        levels = "/".join(f"{value:.0f}" for value in self.perplexity[lowest])
+        shared = float(np.mean(list(self.sharing.values())))
+        return (
+            f"reconstruction {self.reconstruction:.3f}, lowest perplexity {levels} ({lowest}), "
+            f"sharing {shared:.1%}, revived {self.revived}"
+        )
+
+
+@dataclass(frozen=True)
+class CodeUse:
+    """How domains use codes, as `EpochFigures` says it."""
+
+    perplexity: dict[str, list[float]]
+    own_expert: dict[str, float]
+    sharing: dict[str, float]
+
+
+def code_use(items: TrainingItems, first: Assignment) -> CodeUse:
+    """The use of codes by domain.
+
+    Parameters
+    ----------
+    first : of every item, by its first expert
+    """
+    use = CodeUse({}, {}, {})
+    for number, name in enumerate(items.names):
+        rows = items.domains == number
+        sets, codes = first.sets[rows].numpy(), first.codes[rows].numpy()
+        served = codes[sets == np.bincount(sets).argmax()]
+        use.perplexity[name] = [round(value, 1) for value in perplexities(served)]
+        use.own_expert[name] = round(len(served) / len(codes), 4)
+        use.sharing[name] = round(sharing(groups_of(np.column_stack([sets, codes]))), 4)
+    return use
