@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.split import Examples
-from training.evaluation.users import even_shares
+from training.evaluation.users import evaluated_users, even_shares
 
 
 def examples_of(count: int) -> Examples:
@@ -30,3 +33,36 @@ def test_shares_are_even_as_far_as_groups_allow(sizes: list[int], total: int) ->
 def test_what_small_groups_lack_is_taken_from_larger_ones() -> None:
     assert dict(even_shares([100, 3, 0, 50], 43)) == {2: 0, 1: 3, 3: 20, 0: 20}
     assert even_shares([5, 5], 3) == [(0, 2), (1, 1)]
+
+
+def rows_of(drawn: Examples, all_of_them: Examples) -> list[int]:
+    """Which rows were drawn; every array must say the same."""
+    rows = (drawn.users - 1000).tolist()
+    for name in ("users", "targets", "starts", "stops"):
+        assert getattr(drawn, name).tolist() == getattr(all_of_them, name)[rows].tolist()
+    return rows
+
+
+def test_users_are_drawn_once_each_and_stay_in_their_order() -> None:
+    examples = examples_of(300)
+    rows = rows_of(evaluated_users(examples, 120, 3), examples)
+    assert len(rows) == 120
+    assert all(before < after for before, after in pairwise(rows)), "none twice, in the order in which they were"
+    assert rows != list(range(120))
+    # From everywhere: by chance, of 120 of 300 about 40 lie in each third, give or take 5.
+    assert all(20 < sum(first <= row < first + 100 for row in rows) < 60 for first in (0, 100, 200))
+
+
+def test_who_is_drawn_is_told_by_the_seed_alone() -> None:
+    examples = examples_of(300)
+    drawn = {seed: rows_of(evaluated_users(examples, 30, seed), examples) for seed in (0, 1)}
+    assert drawn[0] == rows_of(evaluated_users(examples, 30, 0), examples)
+    assert drawn[0] != drawn[1]
+    # These are the users of every figure with `max_users` that was ever written down.
+    assert drawn[0] == np.sort(np.random.default_rng(0).permutation(300)[:30]).tolist()
+
+
+@pytest.mark.parametrize("max_users", [None, 40, 41])
+def test_all_are_measured_where_no_more_are_there(max_users: int | None) -> None:
+    examples = examples_of(40)
+    assert rows_of(evaluated_users(examples, max_users, 0), examples) == list(range(40))

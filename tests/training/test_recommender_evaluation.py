@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -30,13 +31,13 @@ from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from training.commands.evaluate import evaluate as evaluate_command
 from training.data.dataset import DomainData, write_domain, write_index
-from training.data.split import leave_one_out, training_stretches
-from training.evaluation.exhaustive import judged_ranks
+from training.data.split import Examples, leave_one_out, training_stretches
+from training.evaluation.exhaustive import _places, judged_ranks
 from training.evaluation.protocol import judge, ranked_lists
 from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
 from training.evaluation.subject import Subject, bundle_subject, choose_recommender
 from training.evaluation.trained import trained_subject
-from training.evaluation.users import split_for
+from training.evaluation.users import evaluated_users, split_for
 from training.export.recommender import export_recommender
 from training.laboratory.plan import PlannedStage
 from training.laboratory.recording import Recorder
@@ -45,6 +46,7 @@ from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import (
     LayoutRecord,
     RecommenderRecord,
+    TrainedRecommender,
     build_t5,
     load_recommender,
     save_record,
@@ -228,6 +230,56 @@ def test_a_head_is_also_measured_without_a_search(
     assert found["head_over_all_items_target_as_new"] != found["head_over_all_items"]
 
 
+def untrained_judge(values: np.ndarray) -> tuple[TrainedRecommender, SemanticT5]:
+    """A network that knows all items and has nothing to say of any: whatever it is asked, all scores are 0."""
+    settings = TINY.model_copy(update={"history": "items", "item_head": 1.0})
+    tokens = torch.from_numpy(LAYOUT.tokens(values).astype(np.int64))
+    ids = KnownIds.of(LAYOUT, tokens)
+    model = build_t5(LAYOUT, settings, ids.sizes).eval()
+    assert isinstance(model, SemanticT5)
+    model.know(ids)
+    with torch.no_grad():
+        model.item_head.weight.zero_()
+    return TrainedRecommender(model, LAYOUT, settings, 20, ("ring",)), model
+
+
+def test_a_target_stands_in_the_middle_of_those_with_its_score(domain: DomainData, values: np.ndarray) -> None:
+    test = split_for(domain, 20).test
+    trained, model = untrained_judge(values)
+    ranks = judged_ranks(trained, domain, values, test)
+    assert ranks is not None
+    # Of 24 items 23 are others, all with the target's score: 11 of them come first, as often as not 12.
+    assert set(ranks.known.tolist()) == set(ranks.new.tolist()) == {11}
+
+    # Now one item is judged better or worse than the others, by a vector of its own, which a new item would not have.
+    target = int(test.targets[0])
+    with torch.no_grad():
+        model.item_own.weight[1 + target].normal_()
+    found = judged_ranks(trained, domain, values, test)
+    assert found is not None
+    of_target = test.targets == target
+    assert set(found.known[of_target].tolist()) <= {0, 23}
+    assert set(found.new[of_target].tolist()) == {11}
+    # The others are 22 that are alike, and one that is better or worse.
+    assert set(found.known[~of_target].tolist()) <= {11, 12}
+    assert (found.known == found.new)[~of_target].all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "wanted", "place"),
+    [
+        ([5, 4, 3, 2], 6, 0),
+        ([5, 4, 3, 2], 3.5, 2),
+        ([5, 4, 3, 2], 1, 4),
+        ([5, 3, 3, 2], 3, 2),
+        ([5, 3, 3, 3, 2], 3, 2),
+        ([3, 5, 3, 5, 3, 3], 3, 4),
+    ],
+)
+def test_places_by_hand(scores: list[float], wanted: float, place: int) -> None:
+    assert _places(torch.tensor([scores]).float(), torch.tensor([[wanted]])).tolist() == [place]
+
+
 def test_ids_of_another_tokenizer_are_refused(trained: tuple[Path, Path], dataset: Path, tmp_path: Path) -> None:
     nothing = np.zeros((1, 2), dtype=np.int32)
     write_ids(tmp_path, [DomainIds("songs", ["song"], nothing, nothing[:, :1], nothing[:, 0])])
@@ -293,9 +345,18 @@ def test_a_domain_without_users_is_in_no_mean_and_no_row(
     assert alone["mean_item_ndcg_10"] is None
 
 
-def test_max_users_draws_so_many(bundle: Path, dataset: Path, tmp_path: Path) -> None:
-    figures = evaluate(bundle_subject(bundle, RUNTIME), dataset, tmp_path, EvaluationOptions(max_users=7))
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_max_users_draws_so_many_by_the_seed(
+    bundle: Path, dataset: Path, domain: DomainData, tmp_path: Path, part: Literal["validation", "test"]
+) -> None:
+    measured: list[Examples] = []
+    subject = replace(bundle_subject(bundle, RUNTIME), judged=lambda _, __, examples: measured.append(examples))
+    options = EvaluationOptions(part=part, max_users=7, seed=5)
+    figures = evaluate(subject, dataset, tmp_path, options)
     assert figures["domains"]["ring"]["users"] == 7
+    expected = evaluated_users(getattr(split_for(domain, 20), part), 7, 5)
+    assert [each.users.tolist() for each in measured] == [expected.users.tolist()]
+    assert measured[0].targets.tolist() == expected.targets.tolist()
 
 
 def test_the_command_prints_one_line_of_figures(bundle: Path, dataset: Path, tmp_path: Path) -> None:

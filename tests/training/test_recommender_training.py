@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -31,7 +32,7 @@ from training.recommender.batches import collate
 from training.recommender.parameters import RecommenderParameters, read_parameters
 from training.recommender.schedule import finished_share, rate_factor
 from training.recommender.trainer import Trainer, TrainingResult
-from training.recommender.validation import Validator, sample_users
+from training.recommender.validation import ValidationFigures, Validator, sample_users
 from training.stage import LOG
 
 CORPUS = ring_corpus()
@@ -218,6 +219,36 @@ def test_time_used_up_ends_with_the_best_weights(tmp_path: Path) -> None:
     assert (result.ended_by, result.steps) == ("minutes", 0)
     assert (tmp_path / WEIGHTS).is_file()
     assert len(log_of(tmp_path)) == 1
+
+
+def test_every_validation_counts_the_last_included(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures rise with every validation, so the last is the best, also where time is up between two of them."""
+    rising = (ValidationFigures(number / 100, 0.5, {}) for number in itertools.count(1))
+    monkeypatch.setattr(Trainer, "_figures", lambda _: next(rising))
+    whole = train(tmp_path / "whole", tiny_parameters(epochs=2, validations_per_epoch=2, batch_tokens=512))
+    steps = [entry["step"] for entry in log_of(tmp_path / "whole")]
+    an_epoch = whole.steps // 2
+    assert an_epoch > 3
+    assert steps == [an_epoch // 2, an_epoch, an_epoch + an_epoch // 2, 2 * an_epoch]
+    assert (whole.best_step, whole.ended_by) == (whole.steps, "epochs")
+    assert whole.best["ndcg_10"] == 0.04
+
+    times = itertools.count()
+    monkeypatch.setattr(Trainer, "_elapsed", lambda _: 10.0 * next(times))
+    ended = train(tmp_path / "ended", tiny_parameters(epochs=2, minutes=0.5, batch_tokens=512))
+    assert (ended.ended_by, ended.steps) == ("minutes", 3)
+    assert [entry["step"] for entry in log_of(tmp_path / "ended")] == [3]
+    assert (ended.best_step, ended.best["ndcg_10"]) == (3, 0.05)
+    assert (tmp_path / "ended" / WEIGHTS).is_file()
+
+
+def test_patience_counts_validations_since_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = iter([0.1, 0.3, 0.2, 0.3, 0.4, 0.4, 0.1, 0.39, 0.9])
+    monkeypatch.setattr(Trainer, "_figures", lambda _: ValidationFigures(next(figures), 0.5, {}))
+    result = train(tmp_path, tiny_parameters(epochs=20, patience=3))
+    an_epoch = result.steps // 8
+    assert (result.ended_by, result.best_step, result.best["ndcg_10"]) == ("patience", 5 * an_epoch, 0.4)
+    assert next(figures) == 0.9
 
 
 def test_a_training_too_short_for_its_warm_up_is_told(tmp_path: Path) -> None:

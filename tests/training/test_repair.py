@@ -6,11 +6,15 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.evaluation.id_quality import id_quality
-from training.tokenizer.repair import Repaired, repair
+from training.networks.unitok import UniTokNetwork
+from training.tokenizer.interface import EncodedItems
+from training.tokenizer.repair import Repaired, repair, repair_encoded
 
 Array = np.ndarray[Any, Any]
 CODES = 5
@@ -111,3 +115,53 @@ def test_items_of_one_text_that_already_differ_are_not_put_on_one_id() -> None:
     repaired = repair(codes, np.zeros((4, 1), dtype=np.int32), ["a", "a", "a", "b"], lambda rows: distances[rows])
     assert repaired.codes[:3, 0].tolist() == [0, 1, 0]
     assert repaired.codes[3, 0] > 1
+
+
+def test_of_equally_many_items_the_nearest_keeps_the_code() -> None:
+    distances = np.array([[0.3, 1.0, 9.0], [0.1, 1.0, 9.0], [0.2, 2.0, 1.0]], dtype=np.float32)
+    codes = np.zeros((3, 1), dtype=np.int32)
+    repaired = repair(codes, np.zeros((3, 1), dtype=np.int32), ["far", "near", "between"], lambda rows: distances[rows])
+    assert repaired.codes[:, 0].tolist() == [1, 0, 2]
+
+
+def test_a_content_of_many_items_goes_before_one_of_few() -> None:
+    """Both that move are nearest to code 1: the three items of one content would have further to go than the other."""
+    texts = ["keeps"] * 4 + ["few", "many", "many", "many"]
+    of = {"keeps": [0.0, 9.0, 9.0], "few": [1.0, 2.0, 4.0], "many": [1.0, 2.0, 3.0]}
+    distances = np.array([of[text] for text in texts])
+    codes = np.zeros((8, 1), dtype=np.int32)
+    repaired = repair(codes, np.zeros((8, 1), dtype=np.int32), texts, lambda rows: distances[rows])
+    assert repaired.codes[:, 0].tolist() == [0] * 4 + [2] + [1] * 3
+
+
+def test_no_code_is_free_that_another_item_below_the_prefix_has() -> None:
+    distances = np.array([[0.0, 1.0, 2.0], [0.1, 1.0, 2.0], [5.0, 0.0, 5.0]])
+    codes, experts = np.array([[7, 0], [7, 0], [7, 1]], dtype=np.int32), np.zeros((3, 1), dtype=np.int32)
+    repaired = repair(codes, experts, ["a", "b", "c"], lambda rows: distances[rows])
+    assert repaired.codes[:, 1].tolist() == [0, 2, 1]
+    codes[2, 0] = 6  # what lies below another prefix is in nobody's way
+    assert repair(codes, experts, ["a", "b", "c"], lambda rows: distances[rows]).codes[:, 1].tolist() == [0, 1, 1]
+
+
+def planted_network(experts: int) -> UniTokNetwork:
+    """Codes on a line: those of the first level are tens, those of the last ones; of expert k all of them k further."""
+    network = UniTokNetwork(
+        embedding_width=1, latent_width=1, hidden=(), experts=experts, experts_per_item=1, levels=2, codes=CODES
+    )
+    steps = torch.arange(CODES, dtype=torch.float32)
+    with torch.no_grad():
+        network.moe.experts.codebooks[:] = torch.stack([10 * steps, steps])[..., None]
+        network.moe.experts.codebooks[:, 1] += torch.arange(experts)[:, None, None]
+    return network.eval()
+
+
+@pytest.mark.parametrize("expert", [0, 1])
+def test_what_a_network_encoded_goes_to_its_nearest_free_code(expert: int) -> None:
+    """Three items are encoded as 20 + 3; what is left of them after 20 is nearest to 3, then to 4, and then to 2."""
+    latents = np.array([[23.05], [23.4], [22.9], [10.0]], dtype=np.float32) + expert
+    codes = np.array([[2, 3], [2, 3], [2, 3], [1, 0]], dtype=np.int32)
+    experts, nothing = np.full((4, 1), expert, dtype=np.int32), np.zeros(4, dtype=np.float32)
+    encoded = EncodedItems(codes, experts, np.ones((4, 2), dtype=np.float32), nothing, latents)
+    repaired = repair_encoded(planted_network(experts=2), encoded, ["a", "b", "c", "d"])
+    assert repaired.codes.tolist() == [[2, 3], [2, 4], [2, 2], [1, 0]]
+    assert repaired.moved.tolist() == [False, True, True, False]

@@ -122,6 +122,40 @@ def test_id_quality_equals_its_twin(catalogue: tuple[Array, Array, list[str]]) -
         assert found.perplexity[level] == pytest.approx(math.exp(-sum(share * math.log(share) for share in shares)))
 
 
+def test_quality_of_planted_ids() -> None:
+    """Eight items: three on one ID, two on another, of which two have one content; six by expert 2, two by expert 0."""
+    codes = np.array([[0, 5], [0, 5], [0, 5], [1, 5], [1, 5], [3, 4], [0, 5], [9, 9]], dtype=np.int32)
+    experts = np.array([[2, 0], [2, 0], [2, 0], [2, 0], [2, 0], [2, 0], [0, 2], [0, 2]], dtype=np.int32)
+    texts = ["a", "b", "", "c", "c", "d", "e", ""]
+    found = id_quality(codes, experts, texts)
+    # IDs: (0, 5 of 2) three times, (1, 5 of 2) twice, and (3, 4 of 2), (0, 5 of 0) and (9, 9 of 0) once each.
+    assert (found.items, found.distinct_contents, found.largest_group, found.main_expert) == (8, 7, 3, 2)
+    assert found.sharing == 5 / 8
+    # Of seven contents ("" is two) the three on the first ID share it; the two items of "c" are one.
+    assert found.sharing_beyond_equal_content == pytest.approx(3 / 7)
+    shares = [3 / 8, 2 / 8, 1 / 8, 1 / 8, 1 / 8]
+    assert found.entropy_hartleys == pytest.approx(-sum(share * math.log10(share) for share in shares))
+    assert found.codes_used == [4, 3]
+    assert found.perplexity == pytest.approx([evenness(4, 2, 1, 1), evenness(6, 1, 1)])
+    assert found.main_expert_share == 6 / 8
+    assert found.main_expert_codes_used == [3, 2]
+    assert found.main_expert_perplexity == pytest.approx([evenness(3, 2, 1), evenness(5, 1)])
+
+
+def test_without_experts_one_serves_all() -> None:
+    codes = np.array([[1, 2], [1, 2], [3, 4]], dtype=np.int32)
+    found = id_quality(codes, np.empty((3, 0), dtype=np.int32), ["a", "b", "c"])
+    assert (found.main_expert, found.main_expert_share, found.largest_group) == (0, 1.0, 2)
+    assert found.main_expert_perplexity == found.perplexity == pytest.approx([evenness(2, 1)] * 2)
+    assert found.main_expert_codes_used == found.codes_used == [2, 2]
+
+
+def evenness(*uses: int) -> float:
+    """exp of the entropy of so many uses each."""
+    total = sum(uses)
+    return math.exp(-sum(use / total * math.log(use / total) for use in uses))
+
+
 def test_equal_content_may_share_an_id() -> None:
     codes = np.array([[1], [1], [2], [2], [3]], dtype=np.int32)
     experts = np.zeros((5, 1), dtype=np.int32)
@@ -175,6 +209,13 @@ def test_neighbourhood_equals_its_twin() -> None:
     shares = np.bincount(codes[:, 0]) / 60
     assert found.chance == pytest.approx(float((shares**2).sum()))
     assert neighbourhood(embeddings, codes, most=7).asked == 7
+
+
+def test_few_items_are_asked_for_all_others() -> None:
+    embeddings, codes = np.eye(4, dtype=np.float32), np.array([[0], [0], [1], [2]], dtype=np.int32)
+    found = neighbourhood(embeddings, codes)
+    # Of the three others, item 0 and item 1 have one with their code, the rest none.
+    assert (found.asked, found.kept, found.chance) == (4, pytest.approx(2 / 12), pytest.approx((4 + 1 + 1) / 16))
 
 
 def test_neighbourhood_of_equal_items_leaves_out_the_item_alone() -> None:

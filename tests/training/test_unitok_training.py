@@ -274,6 +274,57 @@ def test_codes_lower_the_reconstruction_error_while_they_are_learned() -> None:
     assert "perplexity" not in log[0].note()
 
 
+def test_the_last_line_of_the_log_is_of_the_tokenizer_that_comes_out() -> None:
+    """Of what is not changed after the last epoch: the codes, how even they are, and how many items share an ID."""
+    embeddings, domains = planted()
+    tokenizer = UniTok(**{**SMALL, "revive_until": 0.5}).fit(embeddings, domains)
+    encoded, last = tokenizer.encode(embeddings), tokenizer.log[-1]
+    assert (last.epoch, last.phase, len(tokenizer.log)) == (10, "codes", 10)
+    for name in ("domain 0", "domain 1", "domain 2"):
+        codes, experts = encoded.codes[domains == name], encoded.experts[domains == name, 0]
+        largest = np.bincount(experts).argmax()
+        assert last.own_expert[name] == pytest.approx((experts == largest).mean(), abs=1e-4)
+        served = codes[experts == largest]
+        for level, found in enumerate(last.perplexity[name]):
+            shares = np.bincount(served[:, level])[np.unique(served[:, level])] / len(served)
+            assert found == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), abs=0.051)
+        ids = [(expert, *code) for expert, code in zip(experts.tolist(), codes.tolist(), strict=True)]
+        assert last.sharing[name] == pytest.approx(sum(ids.count(each) > 1 for each in ids) / len(ids), abs=1e-4)
+
+
+def test_codes_start_anew_until_their_share_of_the_epochs_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def counted(quantizer: ResidualQuantizer, assignment: Assignment, below: float, *_: object) -> int:
+        seen.append(below)
+        return 3
+
+    monkeypatch.setattr(trainer, "revive", counted)
+    for shared, banks in ((True, 2), (False, 1)):
+        seen.clear()
+        parameters = {**SMALL, "revive_below": 0.25, "revive_until": 0.5, "shared_expert": shared}
+        log = UniTok(**parameters).fit(*planted(items=80)).log
+        # Of four epochs with codes the first two lie within the half.
+        assert [figures.revived for figures in log] == [0] * 6 + [3 * banks] * 2 + [0] * 2
+        assert seen == [0.25] * 2 * banks
+
+
+def test_the_rate_stays_in_the_warm_up_and_falls_along_a_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(optimizer: torch.optim.AdamW) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+        step(optimizer)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    parameters = {**SMALL, "warmup_epochs": 2, "epochs": 2, "batch_size": 60}
+    UniTok(**parameters, learning_rate=1e-2, final_learning_rate=1e-3).fit(*planted(items=80))
+    # Four batches an epoch; after the warm-up, an eighth of the way a batch.
+    falling = [1e-3 + 9e-3 * (1 + np.cos(np.pi * batch / 8)) / 2 for batch in range(8)]
+    assert rates == pytest.approx([1e-2] * 8 + falling)
+
+
 def test_equal_seeds_give_equal_tokenizers() -> None:
     embeddings, domains = planted()
     one, other = (UniTok(**SMALL).fit(embeddings, domains) for _ in range(2))
