@@ -233,12 +233,14 @@ def test_every_validation_counts_the_last_included(tmp_path: Path, monkeypatch: 
     assert (whole.best_step, whole.ended_by) == (whole.steps, "epochs")
     assert whole.best["ndcg_10"] == 0.04
 
-    times = itertools.count()
-    monkeypatch.setattr(Trainer, "_elapsed", lambda _: 10.0 * next(times))
-    ended = train(tmp_path / "ended", tiny_parameters(epochs=2, minutes=0.5, batch_tokens=512))
-    assert (ended.ended_by, ended.steps) == ("minutes", 3)
-    assert [entry["step"] for entry in log_of(tmp_path / "ended")] == [3]
-    assert (ended.best_step, ended.best["ndcg_10"]) == (3, 0.05)
+    # As if every step took a second, and time were up a step after the first validation.
+    last = an_epoch // 2 + 1
+    monkeypatch.setattr(Trainer, "_elapsed", lambda trainer: float(trainer.at.step))
+    parameters = tiny_parameters(epochs=2, validations_per_epoch=2, batch_tokens=512, minutes=last / 60)
+    ended = train(tmp_path / "ended", parameters)
+    assert (ended.ended_by, ended.steps) == ("minutes", last)
+    assert [entry["step"] for entry in log_of(tmp_path / "ended")] == [last - 1, last]
+    assert (ended.best_step, ended.best["ndcg_10"]) == (last, 0.06)
     assert (tmp_path / "ended" / WEIGHTS).is_file()
 
 

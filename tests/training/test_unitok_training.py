@@ -18,7 +18,9 @@ from training.networks.token_moe import TokenMoE
 from training.networks.unitok import UniTokNetwork
 from training.tokenizer import trainer
 from training.tokenizer.configuration import StageParameters, read_stage_parameters, stage_parameters
+from training.tokenizer.epoch_figures import code_use
 from training.tokenizer.estimator import UniTok
+from training.tokenizer.items import TrainingItems
 from training.tokenizer.parameters import Parameters
 from training.tokenizer.review import HANDICAP_KEPT, Assignment, rebalance, review, revive
 from training.tokenizer.start import discriminant, kmeans, residual_codebooks, start_moe
@@ -290,6 +292,18 @@ def test_the_last_line_of_the_log_is_of_the_tokenizer_that_comes_out() -> None:
             assert found == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), abs=0.051)
         ids = [(expert, *code) for expert, code in zip(experts.tolist(), codes.tolist(), strict=True)]
         assert last.sharing[name] == pytest.approx(sum(ids.count(each) > 1 for each in ids) / len(ids), abs=1e-4)
+
+
+def test_use_of_codes_by_hand() -> None:
+    items = TrainingItems(torch.zeros(6, 1), torch.tensor([0, 0, 0, 0, 1, 1]), ("a", "b"))
+    codes = torch.tensor([[2, 3], [2, 3], [2, 3], [4, 3], [5, 5], [5, 6]])
+    found = code_use(
+        items, Assignment(torch.tensor([1, 1, 0, 1, 0, 0]), codes, torch.zeros(6, 2, 1), torch.zeros(6, 2))
+    )
+    # Of "a" one expert serves three items, and another one item with the same codes, which are another ID then.
+    assert found.own_expert == {"a": 0.75, "b": 1.0}
+    assert found.sharing == {"a": 0.5, "b": 0.0}
+    assert found.perplexity == {"a": [1.9, 1.0], "b": [1.0, 2.0]}
 
 
 def test_codes_start_anew_until_their_share_of_the_epochs_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
