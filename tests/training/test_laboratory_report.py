@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from training.data.dataset import INTERACTION_SCHEMA, write_domain, write_index
 from training.laboratory.curves import code_use
 from training.laboratory.documents import filled, tables_in
 from training.laboratory.drawing import save
-from training.laboratory.id_tree import Branch, id_tree
+from training.laboratory.id_tree import Branch, id_tree, telling_words
 from training.laboratory.plots import line_plot, tree_plot
 from training.laboratory.rows import Row, append_rows
 from training.laboratory.sensitivity import responses
@@ -237,6 +238,17 @@ def test_branches_are_named_by_what_marks_them() -> None:
         (None, 1, "fountain"),
     ]
     assert inks.children == (Branch(3, 5, inks.words),)
+
+
+def test_of_words_that_tell_as_much_the_alphabet_chooses() -> None:
+    """Sets come in any order, and figures must not."""
+    words = ["walnut", "cherry", "maple", "birch", "alder", "yew", "oak", "elm"]
+    members, others = [frozenset(words)] * 3, [frozenset({"nail"})] * 5
+    documents = Counter(word for each in (*members, *others) for word in each)
+    assert telling_words(members, documents, 8) == ("alder", "birch", "cherry")
+    rarer = documents + Counter({word: 1 for word in words if word != "yew"})
+    assert telling_words(members, rarer, 8) == ("yew", "alder", "birch")
+    assert telling_words(others, documents, 8) == ("nail",)
 
 
 def test_equal_numbers_give_equal_files(tmp_path: Path) -> None:

@@ -29,11 +29,12 @@ from service.bundle.manifest import (
 from service.engine.recommender import Recommender
 from service.engine.sessions import Runtime
 from service.errors import ConfigError
+from service.semantic_ids import TokenLayout
 from training.commands.evaluate import evaluate as evaluate_command
 from training.data.dataset import DomainData, write_domain, write_index
 from training.data.split import Examples, leave_one_out, training_stretches
 from training.evaluation.exhaustive import _places, judged_ranks
-from training.evaluation.protocol import judge, ranked_lists
+from training.evaluation.protocol import batched_histories, judge, ranked_lists
 from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
 from training.evaluation.subject import Subject, bundle_subject, choose_recommender
 from training.evaluation.trained import trained_subject
@@ -228,6 +229,26 @@ def test_a_head_is_also_measured_without_a_search(
     figures = without["domains"]["ring"]
     assert figures["head_over_all_items_target_as_new"] == figures["head_over_all_items"]
     assert found["head_over_all_items_target_as_new"] != found["head_over_all_items"]
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, replace(LAYOUT, domains=("other", "ring"))], ids=["plain", "domain token"])
+def test_histories_come_in_batches_of_like_length_the_longest_first(
+    domain: DomainData, values: np.ndarray, layout: TokenLayout
+) -> None:
+    test, read = split_for(domain, 20).test, []
+    lengths = test.stops - test.starts
+    assert len(set(lengths.tolist())) > 3
+    for places, histories in batched_histories(layout, domain, values, test, max_history=20, size=7):
+        assert len(places) == len(histories.tokens) <= 7
+        read += places.tolist()
+        for place, tokens, mask in zip(places, histories.tokens, histories.mask, strict=True):
+            items = values[domain.history_items[test.starts[place] : test.stops[place]]]
+            # A suffix of 0 is not written.
+            written = [token for row in layout.tokens(items) for token in row if token != layout.position_offsets[-1]]
+            lead = [layout.domain_token("ring")] if layout.domains else []
+            assert tokens[mask == 1].tolist() == [*lead, *written]
+    assert sorted(read) == list(range(len(test)))
+    assert lengths[read].tolist() == sorted(lengths.tolist(), reverse=True)
 
 
 def untrained_judge(values: np.ndarray) -> tuple[TrainedRecommender, SemanticT5]:

@@ -74,6 +74,9 @@ def test_a_tuple_hit_is_never_worse_than_an_item_hit() -> None:
 def test_popularity_counts_and_breaks_ties_by_number() -> None:
     assert most_popular(np.asarray([3, 1, 3, 0, 1, 3]), 5, 3).tolist() == [3, 1, 0]
     assert most_popular(np.asarray([2]), 3, 10).tolist() == [2, 0, 1]
+    many = np.random.default_rng(0).integers(0, 200, 300)
+    counts = np.bincount(many, minlength=200).tolist()
+    assert most_popular(many, 200, 150).tolist() == sorted(range(200), key=lambda item: (-counts[item], item))[:150]
 
 
 def test_a_random_list_hits_as_often_as_arithmetic_says() -> None:

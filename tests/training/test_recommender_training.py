@@ -363,6 +363,16 @@ def test_validation_users_are_spread_over_the_domains() -> None:
     assert len(sample_users(corpus.validation, 3, 1000, seed=0)) == 90
 
 
+def test_validation_users_come_longest_history_first_and_by_the_seed() -> None:
+    corpus = ring_corpus(users=60, domains=("a", "b"))
+    rows = sample_users(corpus.validation, 2, 30, seed=0)
+    lengths = (corpus.validation.stop - corpus.validation.start)[rows].tolist()
+    assert lengths == sorted(lengths, reverse=True), "so that a batch holds little padding"
+    assert lengths[0] > lengths[-1]
+    assert rows.tolist() == sample_users(corpus.validation, 2, 30, seed=0).tolist()
+    assert set(rows.tolist()) != set(sample_users(corpus.validation, 2, 30, seed=1).tolist())
+
+
 def test_the_rate_rises_then_falls() -> None:
     assert rate_factor(0, 0.0, 10, "cosine") == pytest.approx(0.1)
     assert rate_factor(9, 0.0, 10, "cosine") == pytest.approx(1.0)
