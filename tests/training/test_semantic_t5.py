@@ -33,7 +33,7 @@ from training.networks.token_tables import (
     table_rows,
 )
 from training.recommender.batches import Batch, collate
-from training.recommender.content_start import row_vectors, start_from_content
+from training.recommender.content_start import principal_components, row_vectors, start_from_content
 from training.recommender.corpus import Corpus
 from training.recommender.tasks import NextItems
 from training.recommender.trainer import Trainer
@@ -445,3 +445,19 @@ def test_what_is_read_and_judged_can_begin_as_the_content(layout: TokenLayout) -
     for vectors in (judged, read):
         found = (vectors @ vectors.T).detach().numpy() / HEAD_SCALE**2 * centred.std() ** 2
         np.testing.assert_allclose(found, centred @ centred.T, rtol=1e-2, atol=1e-2)
+
+
+def test_content_is_what_tells_items_apart_most() -> None:
+    """Numbers of deviations 1, 9 and 4 along directions of their own, about a mean that is not 0."""
+    random = np.random.default_rng(0)
+    directions, _ = np.linalg.qr(random.normal(size=(3, 3)))
+    along = random.normal(size=(500, 3)) * [1, 9, 4]
+    embeddings = (along @ directions.T + [5, -3, 2]).astype(np.float32)
+    found = principal_components(embeddings, 2)
+    assert found.std() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-3)
+    for column, direction in enumerate([1, 2]):
+        assert abs(np.corrcoef(found[:, column], along[:, direction])[0, 1]) > 0.99
+    wide = principal_components(embeddings, 5)
+    assert wide.shape == (500, 5)
+    assert not wide[:, 3:].any()
