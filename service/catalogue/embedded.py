@@ -71,7 +71,12 @@ class EmbeddedStore:
         self._generation = f"{bundle}:{generation}"
         self._layout = layout
         self._file = SqliteFile(self._path, SCHEMA)
-        self._check_layout()
+        try:
+            self._check_layout()
+        except BaseException:
+            # Nobody else can: whoever catches the error has no store to close.
+            self.close()
+            raise
 
     @property
     def layout(self) -> TokenLayout:

@@ -293,22 +293,22 @@ class LiveCatalogue:
             state = self._state
             if state.slack() <= most_slack or sum(state.nbytes().values()) < LEAST_TIDIED_BYTES:
                 return False
-            with self._applying:
-                missed: list[Mapping[ItemKey, StoredItem | None]] = []
-                self._missed = missed
-                frozen = state.frozen()
+            missed: list[Mapping[ItemKey, StoredItem | None]] = []
             try:
+                with self._applying:
+                    self._missed = missed
+                    frozen = state.frozen()
                 compacted = state.compacted(frozen)
-            except BaseException:
-                self._missed = None
-                raise
-            with self._applying:
-                self._missed = None
-                if self._state is not state:
-                    return False  # Everything was read anew meanwhile.
-                for states in missed:
-                    compacted.apply(states)
-                self._state, self._unsaved = compacted, True
+                with self._applying:
+                    if self._state is not state:
+                        return False  # Everything was read anew meanwhile.
+                    for states in missed:
+                        compacted.apply(states)
+                    self._state, self._unsaved = compacted, True
+            finally:
+                # With the lock, or a change that found a list there would find none a moment later.
+                with self._applying:
+                    self._missed = None
             return True
 
     def save(self) -> None:

@@ -97,8 +97,13 @@ class RedisStore:
         self._life = b""
         # The latest change that the server is known to have had: its number and field.
         self._told: tuple[int, bytes] | None = None
-        self._require_no_eviction()
-        self._begin()
+        try:
+            self._require_no_eviction()
+            self._begin()
+        except BaseException:
+            # Nobody else can: whoever catches the error has no store to close.
+            self.close()
+            raise
 
     @property
     def layout(self) -> TokenLayout:

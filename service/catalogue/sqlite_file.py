@@ -47,8 +47,12 @@ class SqliteFile:
             raise StoreUnavailable(f"embedded store {path.parent}: {error}") from error
         with self._errors():
             self._writer = self._connect()
-            self._writer.executescript(schema)
-            self._reader = self._connect()
+            try:
+                self._writer.executescript(schema)
+                self._reader = self._connect()
+            except BaseException:
+                self._writer.close()
+                raise
         self._opened = self._identity()
 
     @contextmanager

@@ -249,6 +249,41 @@ def test_tidying_goes_on_beside_changes_and_searches(tmp_path: Path, monkeypatch
     assert live.compare() is Agreement.SAME
 
 
+@pytest.mark.parametrize("step", ["frozen", "compacted", "apply"])
+def test_tidying_that_fails_collects_no_more_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Changes that come while a new state is built are kept for it; for one that never comes they would pile up."""
+    monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
+    live = filled(tmp_path)
+    for number in range(10, 50):
+        live.delete(key(number))
+    expected = found(live)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        if step == "apply":
+            real = LiveState.compacted
+
+            def changed(state: LiveState, frozen: Frozen) -> LiveState:
+                live.register([new(91)])
+                patched.setattr(LiveState, "apply", fail)
+                return real(state, frozen)
+
+            expected["i91"] = (None, (3, 3, 1, 0))
+            patched.setattr(LiveState, "compacted", changed)
+        else:
+            patched.setattr(LiveState, step, fail)
+        with pytest.raises(MemoryError):
+            live.tidy()
+    assert live._missed is None
+    assert found(live) == expected
+    assert live.tidy()
+    assert found(live) == expected
+
+
 def test_titles_that_are_renewed_for_ever_take_no_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each renewal writes a text behind the others; what no item shows any more counts, restarts included."""
     monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
