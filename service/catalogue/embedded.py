@@ -32,6 +32,7 @@ from service.catalogue.embedded_tables import (
     unsigned,
 )
 from service.catalogue.sqlite_file import SqliteFile
+from service.catalogue.sqlite_looking import connect_to_look, nobody_writes
 from service.catalogue.store import (
     CHANGES_KEPT,
     REFUSED,
@@ -64,13 +65,16 @@ class EmbeddedStore:
     folder : created if need be
     bundle, generation : name the file, `BUNDLE@GENERATION.sqlite3`
     layout : must be the one that the file was created with
+    looking : where the folder may not be written to, open what is there for reading alone
     """
 
-    def __init__(self, folder: Path, bundle: str, generation: int, layout: TokenLayout) -> None:
+    def __init__(
+        self, folder: Path, bundle: str, generation: int, layout: TokenLayout, *, looking: bool = False
+    ) -> None:
         self._path = folder / f"{bundle}@{generation}.sqlite3"
         self._generation = f"{bundle}:{generation}"
         self._layout = layout
-        self._file = SqliteFile(self._path, SCHEMA)
+        self._file = SqliteFile(self._path, SCHEMA, looking=looking)
         try:
             self._check_layout()
         except BaseException:
@@ -361,16 +365,23 @@ class EmbeddedStore:
 
     def _check_layout(self) -> None:
         expected = json.dumps(layout_of_ids(self._layout))
-        with self._file.transaction() as cursor:
-            cursor.execute("INSERT OR IGNORE INTO meta VALUES ('layout', ?)", (expected,))
-            (found,) = cursor.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
-            if is_dropped(cursor):
-                raise ConfigError(dropped_text(str(self._path), self._generation))
+        found = self._stored_layout()
+        if found is None:
+            with self._file.transaction() as cursor:
+                cursor.execute("INSERT OR IGNORE INTO meta VALUES ('layout', ?)", (expected,))
+            found = self._stored_layout()
         if found != expected:
             raise ConfigError(
                 f"{self._path} holds semantic IDs of layout {found}, but the bundle has {expected}: "
                 "give a bundle with other IDs a new generation"
             )
+
+    def _stored_layout(self) -> str | None:
+        with self._file.reading() as cursor:
+            if is_dropped(cursor):
+                raise ConfigError(dropped_text(str(self._path), self._generation))
+            row = cursor.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
+            return row and str(row[0])
 
     def _require_seeded(self, cursor: sqlite3.Cursor) -> None:
         if not is_seeded(cursor):
@@ -389,7 +400,7 @@ def generations(folder: Path) -> Iterator[Generation]:
         if not number.isdecimal():
             continue
         try:
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            with closing(connect_to_look(path, nobody_writes(path))) as connection:
                 if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
                     continue
                 layout = connection.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()

@@ -14,7 +14,9 @@ from service.errors import ConfigError, UnknownGeneration
 from service.semantic_ids import TokenLayout
 
 
-def open_store(url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> CatalogueStore:
+def open_store(
+    url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False, looking: bool = False
+) -> CatalogueStore:
     """Open one ID generation of one bundle in the store that a URL names.
 
     Parameters
@@ -22,6 +24,7 @@ def open_store(url: str, bundle: str, generation: int, layout: TokenLayout, *, s
     url : `embedded:FOLDER` (or `file:FOLDER`), or one of the forms of `service/catalogue/redis_clients.py`
     bundle, generation, layout : from the bundle's manifest
     serving : a server that does not answer is given up early, since requests wait
+    looking : an embedded store in a folder that may not be written to is opened for reading alone
 
     Raises
     ------
@@ -30,7 +33,7 @@ def open_store(url: str, bundle: str, generation: int, layout: TokenLayout, *, s
     """
     folder = _folder(url)
     if folder is not None:
-        return EmbeddedStore(folder, bundle, generation, layout)
+        return EmbeddedStore(folder, bundle, generation, layout, looking=looking)
     return RedisStore(url, bundle, generation, layout, serving=serving)
 
 
@@ -57,11 +60,11 @@ def _folder(url: str) -> Path | None:
     raise ConfigError(f"store URL {shown}...: must be embedded:FOLDER, {FORMS}")
 
 
-def open_bundle_store(url: str, bundle: Bundle, *, serving: bool = False) -> CatalogueStore:
+def open_bundle_store(url: str, bundle: Bundle, *, serving: bool = False, looking: bool = False) -> CatalogueStore:
     """`open_store` for a bundle, as it is, complete or not."""
     manifest = bundle.manifest
     layout = manifest.token_layout(manifest.recommenders[0])
-    return open_store(url, manifest.name, manifest.generation, layout, serving=serving)
+    return open_store(url, manifest.name, manifest.generation, layout, serving=serving, looking=looking)
 
 
 def open_existing_store(url: str, bundle: Bundle) -> CatalogueStore:
@@ -79,4 +82,4 @@ def open_existing_store(url: str, bundle: Bundle) -> CatalogueStore:
             f"{where} holds no catalogue of {wanted}, but {', '.join(there) or 'nothing'}; give the --store and the "
             "--bundle of one that was filled, as `unitok catalogue status` shows it"
         )
-    return open_bundle_store(url, bundle)
+    return open_bundle_store(url, bundle, looking=True)
