@@ -149,6 +149,30 @@ class TestEmbeddedOnly:
         with pytest.raises(StoreUnavailable, match="not a database"):
             open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
 
+    def test_a_change_costs_the_same_however_many_domains_there_are(self, tmp_path: Path) -> None:
+        """In steps of SQLite's machine, which a busy one does not make more."""
+        store = EmbeddedStore(tmp_path, "b", 1, LAYOUT)
+        store.finish_seed()
+        steps = [0]
+
+        def count() -> int:
+            steps[0] += 1
+            return 0
+
+        def cost_of(item_id: str) -> int:
+            steps[0] = 0
+            store._file._writer.set_progress_handler(count, 1)
+            store.register([new(item_id)])
+            store.delete(ItemKey("films", item_id))
+            store._file._writer.set_progress_handler(None, 1)
+            return steps[0]
+
+        cost_of("first")
+        few = cost_of("a")
+        store.register([new("a", domain=f"domain {number}") for number in range(1000)])
+        assert cost_of("b") < few + 500
+        store.close()
+
     @pytest.mark.parametrize("why", ["another layout", "dropped", "no catalogue"])
     def test_an_opening_that_is_refused_leaves_no_file_open(self, tmp_path: Path, why: str) -> None:
         store = open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
