@@ -186,7 +186,7 @@ def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
 def _read_requests(path: Path) -> list[dict[str, Any]]:
     """The bodies that a file holds."""
     from service.errors import InvalidInput
-    from service.schemas import RecommendRequest, read_body
+    from service.requests import RecommendRequest, read_body
 
     bodies: list[dict[str, Any]] = []
     try:

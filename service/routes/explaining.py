@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from service import limits
+from service.answers import ComputedAnswer, ExplainResponse, NeighbourAnswer, SemanticIdParts
 from service.catalogue.store import ItemKey
 from service.routes.dependencies import (
     KEY_PROBLEMS,
@@ -18,7 +19,6 @@ from service.routes.dependencies import (
     generation_of,
     problems,
 )
-from service.schemas import ComputedAnswer, ExplainResponse, NeighbourAnswer, SemanticIdParts
 
 router = APIRouter(tags=["catalogue"])
 
