@@ -27,7 +27,7 @@ import numpy as np
 
 from service.bundle.repeats import LearnedRepeats
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.encoding import Encoding
 from service.engine.engine import Engine
 from service.errors import InvalidInput, UnknownDomain

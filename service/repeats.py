@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import islice
 
 from service.bundle.repeats import LearnedRepeats, met
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.searching import Recommendation
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import PydanticCustomError
 
 from service import limits
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.errors import InvalidInput
 from service.items import ItemContent, distinct_categories
 from service.queries import ItemInput, RecommendQuery

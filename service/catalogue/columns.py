@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.catalogue.store import StoredItem
+from service.catalogue.records import StoredItem
 
 
 def rows_of_each(numbers: NDArray[np.int32], count: int) -> list[NDArray[np.intp]]:

@@ -31,10 +31,7 @@ from service.catalogue.embedded_tables import (
     trim,
     unsigned,
 )
-from service.catalogue.sqlite_file import SqliteFile
-from service.catalogue.sqlite_looking import connect_to_look, nobody_writes
-from service.catalogue.store import (
-    CHANGES_KEPT,
+from service.catalogue.records import (
     REFUSED,
     Changes,
     Generation,
@@ -45,12 +42,11 @@ from service.catalogue.store import (
     StoredItem,
     StoreStatus,
     Totals,
-    base_ids,
-    check_items,
-    dropped_text,
-    is_whole,
-    layout_of_ids,
 )
+from service.catalogue.sqlite_file import SqliteFile
+from service.catalogue.sqlite_looking import connect_to_look, nobody_writes
+from service.catalogue.store import CHANGES_KEPT
+from service.catalogue.store_rules import base_ids, check_items, dropped_text, is_whole, layout_of_ids
 from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
 from service.semantic_ids import TokenLayout
 

@@ -30,7 +30,9 @@ from numpy.typing import NDArray
 from service.catalogue.census import Census
 from service.catalogue.live_state import LiveState
 from service.catalogue.locking import Readers
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem, Totals, layout_of_ids
+from service.catalogue.records import ItemKey, NewItem, Registered, StoredItem, Totals
+from service.catalogue.store import CatalogueStore
+from service.catalogue.store_rules import layout_of_ids
 from service.catalogue.table import CatalogueEntry
 from service.catalogue.view import CatalogueView, Neighbour
 from service.errors import ConfigError, InvalidInput, NotReady, SavedIndexError, StoreUnavailable

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from service.catalogue.census import Census
 from service.catalogue.columns import ItemColumns, rows_of_each
 from service.catalogue.fingerprint import Fingerprints
-from service.catalogue.store import ItemKey, StoredItem
+from service.catalogue.records import ItemKey, StoredItem
 from service.catalogue.table import CatalogueTable
 from service.catalogue.view import CatalogueView
 from service.errors import SavedIndexError

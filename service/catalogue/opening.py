@@ -7,9 +7,10 @@ from pathlib import Path
 from service.bundle.files import Bundle
 from service.catalogue import embedded, redis_store
 from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.records import Generation
 from service.catalogue.redis_clients import FORMS, SCHEMES
 from service.catalogue.redis_store import RedisStore
-from service.catalogue.store import CatalogueStore, Generation
+from service.catalogue.store import CatalogueStore
 from service.errors import ConfigError, UnknownGeneration
 from service.semantic_ids import TokenLayout
 

@@ -37,10 +37,7 @@ import numpy as np
 import redis
 
 from service.catalogue.columns import ItemColumns
-from service.catalogue.redis_clients import FAILURES, connect
-from service.catalogue.redis_keys import ID, PREFIX, RedisKeys, read_value, state_of, title_state
-from service.catalogue.store import (
-    CHANGES_KEPT,
+from service.catalogue.records import (
     REFUSED,
     Changes,
     Generation,
@@ -51,12 +48,11 @@ from service.catalogue.store import (
     StoredItem,
     StoreStatus,
     Totals,
-    base_ids,
-    check_items,
-    dropped_text,
-    is_whole,
-    layout_of_ids,
 )
+from service.catalogue.redis_clients import FAILURES, connect
+from service.catalogue.redis_keys import ID, PREFIX, RedisKeys, read_value, state_of, title_state
+from service.catalogue.store import CHANGES_KEPT
+from service.catalogue.store_rules import base_ids, check_items, dropped_text, is_whole, layout_of_ids
 from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
 from service.semantic_ids import TokenLayout
 

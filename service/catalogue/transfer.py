@@ -13,7 +13,9 @@ import numpy as np
 import polars as pl
 
 from service.catalogue.content import is_content
-from service.catalogue.store import MAX_NAME_BYTES, CatalogueStore, Outcome, StoredItem
+from service.catalogue.records import Outcome, StoredItem
+from service.catalogue.store import CatalogueStore
+from service.catalogue.store_rules import MAX_NAME_BYTES
 from service.durable import put_in_place, working_folder
 from service.errors import ConfigError, GenerationIncomplete, InvalidInput, StoreUnavailable
 from service.id_columns import BadList, from_lists, to_lists

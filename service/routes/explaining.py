@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 
 from service import limits
 from service.answers import ComputedAnswer, ExplainResponse, NeighbourAnswer, SemanticIdParts
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.routes.dependencies import (
     KEY_PROBLEMS,
     DomainPath,

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Response
 
 from service.answers import ItemAnswer, SemanticIdParts
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.errors import ItemNotFound
 from service.requests import Content
 from service.routes.dependencies import (

@@ -11,7 +11,7 @@ from live_catalogues import LAYOUT, names, opened
 from service.catalogue.columns import ItemColumns, rows_of_each
 from service.catalogue.fingerprint import Fingerprints, item_part, item_parts
 from service.catalogue.live_state import LiveState
-from service.catalogue.store import NewItem, StoredItem
+from service.catalogue.records import NewItem, StoredItem
 from service.catalogue.table import CatalogueTable
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)

@@ -16,7 +16,7 @@ from service.catalogue import live as live_module
 from service.catalogue.columns import ItemColumns
 from service.catalogue.live import Agreement, CatalogueEntry, LiveCatalogue
 from service.catalogue.locking import Readers
-from service.catalogue.store import ItemKey, StoredItem
+from service.catalogue.records import ItemKey, StoredItem
 from service.catalogue.table import CatalogueTable
 from service.errors import InvalidInput, UnknownDomain
 

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 
 from service.catalogue.checking import examine
 from service.catalogue.opening import open_store, stored_generations
+from service.catalogue.records import ItemKey
 from service.catalogue.seeding import open_catalogue
-from service.catalogue.store import CatalogueStore, ItemKey
+from service.catalogue.store import CatalogueStore
 from service.cli.main import build
 from service.errors import ConfigError, StoreUnavailable
 

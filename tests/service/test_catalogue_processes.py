@@ -13,7 +13,8 @@ import numpy as np
 from places import LAYOUT, Place, everything
 
 from service.catalogue.checking import examine
-from service.catalogue.store import ItemKey, layout_of_ids
+from service.catalogue.records import ItemKey
+from service.catalogue.store_rules import layout_of_ids
 from service.semantic_ids import TokenLayout
 
 RACED = int(os.environ.get("RACED_ITEMS", "5000"))

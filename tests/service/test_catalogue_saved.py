@@ -19,7 +19,8 @@ from service.catalogue.live import Agreement, LiveCatalogue
 from service.catalogue.live_follower import following
 from service.catalogue.live_state import Frozen, LiveState
 from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem
+from service.catalogue.records import ItemKey, NewItem
+from service.catalogue.store import CatalogueStore
 from service.errors import ConfigError, SavedIndexError
 from service.index import saving
 from service.index.saving import load_arrays, save_arrays

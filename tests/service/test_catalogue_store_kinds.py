@@ -20,7 +20,7 @@ from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.embedded_tables import SCHEMA
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
-from service.catalogue.store import ItemKey, StoredItem
+from service.catalogue.records import ItemKey, StoredItem
 from service.errors import BundleError, ConfigError, LimitExceeded, StoreUnavailable
 
 OTHER_LAYOUT = replace(LAYOUT, levels=LAYOUT.levels + 1)

@@ -18,12 +18,7 @@ from service.catalogue import embedded, redis_store
 from service.catalogue.checking import examine
 from service.catalogue.fingerprint import item_part
 from service.catalogue.opening import open_store, stored_generations
-from service.catalogue.store import (
-    ItemKey,
-    NewItem,
-    Outcome,
-    StoredItem,
-)
+from service.catalogue.records import ItemKey, NewItem, Outcome, StoredItem
 from service.errors import BundleError, ConfigError, InvalidInput, NotReady
 from service.semantic_ids import TokenLayout
 

@@ -17,7 +17,7 @@ from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.fingerprint import Fingerprints
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.live_state import LiveState
-from service.catalogue.store import ItemKey, NewItem, StoredItem
+from service.catalogue.records import ItemKey, NewItem, StoredItem
 from service.catalogue.table import CatalogueTable
 from service.semantic_ids import TokenLayout
 
