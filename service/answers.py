@@ -10,7 +10,7 @@ from service.semantic_ids import SemanticId
 
 if TYPE_CHECKING:
     # Results are only read here: without them a client can use these models where no engine is installed.
-    from service.catalogue.live import Neighbour
+    from service.catalogue.view import Neighbour
     from service.explaining import Computed
     from service.recommending import Recommendations
     from service.searching import Recommendation
