@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.bundle.files import Bundle
-from service.catalogue import embedded_reading, redis_store
+from service.catalogue import embedded_reading, redis_reading
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.records import Generation
 from service.catalogue.redis_clients import FORMS, SCHEMES
@@ -47,7 +47,7 @@ def stored_generations(url: str) -> list[Generation]:
     StoreUnavailable : it does not answer
     """
     folder = _folder(url)
-    return list(redis_store.generations(url) if folder is None else embedded_reading.generations(folder))
+    return list(redis_reading.generations(url) if folder is None else embedded_reading.generations(folder))
 
 
 def _folder(url: str) -> Path | None:

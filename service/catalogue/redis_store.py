@@ -17,46 +17,30 @@ of a Redis Cluster:
 
 A *field* is the domain's number and the item_id. The state is `L` (live, without a title), `T` (live, a title follows)
 or `D` (deleted: the ID stays reserved). Buckets keep a hash small enough for the server's compact encoding; measured
-with Valkey 9.1 an item takes about 130 bytes with a title of 60 letters, its content aside. What a
-life is stands in `redis_life.py`.
+with Valkey 9.1 an item takes about 130 bytes with a title of 60 letters, its content aside. What a life is stands in
+`redis_life.py`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from service.catalogue.columns import ItemColumns
-from service.catalogue.records import (
-    REFUSED,
-    Changes,
-    Generation,
-    ItemKey,
-    NewItem,
-    Outcome,
-    Registered,
-    StoredItem,
-    StoreStatus,
-    Totals,
-)
-from service.catalogue.redis_clients import FAILURES, connect
-from service.catalogue.redis_keys import ID, PREFIX, read_value, state_of, title_state
+from service.catalogue.records import REFUSED, ItemKey, NewItem, Outcome, Registered, StoredItem, Totals
+from service.catalogue.redis_keys import ID, state_of, title_state
 from service.catalogue.redis_life import RedisLife
+from service.catalogue.redis_reading import RedisReader
 from service.catalogue.store_rules import base_ids, check_items, layout_of_ids
-from service.errors import BundleError, StoreUnavailable
+from service.errors import BundleError
 from service.semantic_ids import TokenLayout
 
 BUCKETS = 4096
 """Hashes that items are spread over; part of the stored format."""
 
-SCAN_BUCKETS = 64
-"""Buckets read in one round trip."""
 
-
-class RedisStore:
+class RedisStore(RedisReader):
     """See `service.catalogue.store.CatalogueStore`.
 
     Parameters
@@ -73,16 +57,8 @@ class RedisStore:
     """
 
     def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> None:
-        self._generation = f"{bundle}:{generation}"
-        self._layout = layout
-        layout_of_keys = {**layout_of_ids(layout), "buckets": BUCKETS}
-        self._server = RedisLife(url, self._generation, layout_of_keys, serving=serving)
-        self._redis, self._keys = self._server.client, self._server.keys
-
-    @property
-    def layout(self) -> TokenLayout:
-        """How semantic IDs are packed."""
-        return self._layout
+        name, layout_of_keys = f"{bundle}:{generation}", {**layout_of_ids(layout), "buckets": BUCKETS}
+        super().__init__(RedisLife(url, name, layout_of_keys, serving=serving), name, layout, BUCKETS)
 
     def seed(self, items: Sequence[StoredItem]) -> None:
         """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
@@ -117,11 +93,6 @@ class RedisStore:
         with self._server.errors():
             self._server.run("mark", (), [self._keys.key("meta")], ["seeded", "yes"])
 
-    def seeded(self) -> bool:
-        """Whether `finish_seed` was called."""
-        with self._server.errors():
-            return bool(self._redis.hexists(self._keys.key("meta"), "seeded"))
-
     def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items and allot their suffixes, all in one script."""
         bases = base_ids(items, self._layout)
@@ -148,85 +119,6 @@ class RedisStore:
             items, _, contents = self._keys.buckets(field, b"")
             return bool(self._server.run("delete", [(key.domain, field)], [items, contents], [field]))
 
-    def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
-        """Live items in the order asked for, None where there is none."""
-        with self._server.errors():
-            pipeline = self._redis.pipeline(transaction=False)
-            for key in keys:
-                field = self._keys.field(key)
-                items, _, contents = self._keys.buckets(field, b"")
-                pipeline.hget(items, field)
-                pipeline.hget(contents, field)
-            answers = pipeline.execute()
-        found = map(read_value, keys, answers[::2], answers[1::2])
-        return [item if item is not None and item.live else None for item in found]
-
-    def scan(self) -> Iterator[list[StoredItem]]:
-        """All live items in batches, in no order, without their content; changes meanwhile may be missed or seen."""
-        for batch in self.columns():
-            yield batch.items()
-
-    def columns(self) -> Iterator[ItemColumns]:
-        """What `scan` gives, as columns."""
-        self._keys.forget()
-        for first in range(0, BUCKETS, SCAN_BUCKETS):
-            with self._server.errors():
-                batch = self._keys.columns(self._buckets(["items"], range(first, min(first + SCAN_BUCKETS, BUCKETS))))
-            if len(batch):
-                yield batch
-
-    def rows(self) -> Iterator[list[StoredItem]]:
-        """All items in batches, deleted ones and contents too; changes meanwhile may be missed or seen."""
-        for first in range(0, BUCKETS, SCAN_BUCKETS):
-            numbers = range(first, min(first + SCAN_BUCKETS, BUCKETS))
-            with self._server.errors():
-                # In one step, or an item that is registered in between would lack its content.
-                buckets = self._buckets(["items", "contents"], numbers)
-                found = [
-                    read_value(self._keys.item_key(field), value, contents.get(field))
-                    for items, contents in zip(buckets[: len(numbers)], buckets[len(numbers) :], strict=True)
-                    for field, value in items.items()
-                ]
-            if batch := [item for item in found if item is not None]:
-                yield batch
-
-    def _buckets(self, names: Sequence[str], numbers: Sequence[int]) -> list[dict[bytes, bytes]]:
-        pipeline = self._redis.pipeline(transaction=len(names) > 1)
-        for name in names:
-            for number in numbers:
-                pipeline.hgetall(self._keys.key(f"{name}:{number}"))
-        buckets: list[dict[bytes, bytes]] = pipeline.execute()
-        return buckets
-
-    def suffixes_used(self) -> Iterator[list[tuple[str, int, int]]]:
-        """The suffix counters in batches: domain, ID with suffix 0, suffixes given away."""
-        for first in range(0, BUCKETS, SCAN_BUCKETS):
-            with self._server.errors():
-                batch = [
-                    (self._keys.domain(field[:2]), ID.unpack(field[2:])[0], int(used))
-                    for bucket in self._buckets(["groups"], range(first, min(first + SCAN_BUCKETS, BUCKETS)))
-                    for field, used in bucket.items()
-                ]
-            if batch:
-                yield batch
-
-    def totals(self) -> Totals:
-        """Head, counts and fingerprints of one moment."""
-        with self._server.errors():
-            pipeline = self._redis.pipeline(transaction=True)
-            pipeline.hget(self._keys.key("meta"), "sequence")
-            pipeline.hgetall(self._keys.key("counts"))
-            pipeline.hgetall(self._keys.key("fingerprints"))
-            pipeline.hgetall(self._keys.key("domains"))
-            head, counts, fingerprints, numbers = pipeline.execute()
-            # Not those that are remembered: two sides that share a mistake would agree.
-            self._keys.learn(numbers)
-            return Totals(
-                int(head or 0),
-                {self._keys.domain(number): int(count) for number, count in counts.items() if int(count)},
-                {self._keys.domain(number): int(part, 16) for number, part in fingerprints.items() if int(part, 16)},
-            )
-
     def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
         """Set the kept counts and fingerprints right and raise suffix counters; False if not at the totals' head."""
         domains = sorted(totals.items.keys() | totals.fingerprints.keys())
@@ -244,21 +136,6 @@ class RedisStore:
                 arguments += [group, used]
             return bool(self._server.run("mend", fields, keys, arguments))
 
-    def head(self) -> int:
-        """Sequence number of the latest change, 0 before the first."""
-        with self._server.errors():
-            return int(self._redis.hget(self._keys.key("meta"), "sequence") or 0)
-
-    def changes(self, after: int, limit: int = 10_000) -> Changes:
-        """At most `limit` changes after a sequence number."""
-        return self._server.changes(after, limit)
-
-    def checkpoint(self, name: str) -> str | None:
-        """What `save_checkpoint` kept under a name."""
-        with self._server.errors():
-            value = self._redis.hget(self._keys.key("checkpoints"), name)
-        return None if value is None else value.decode()
-
     def save_checkpoint(self, name: str, value: str) -> None:
         """Keep a small text for work that resumes."""
         with self._server.errors():
@@ -275,52 +152,3 @@ class RedisStore:
                 if name != "meta":
                     pipeline.unlink(self._keys.key(name))
             pipeline.execute()
-
-    def _names(self) -> list[str]:
-        """Every key of the generation, without the prefix."""
-        names = ["meta", "domains", "counts", "fingerprints", "log", "checkpoints"]
-        return names + [f"{name}:{bucket}" for name in ("items", "groups", "contents") for bucket in range(BUCKETS)]
-
-    def status(self) -> StoreStatus:
-        """Counts and state, for people."""
-        totals, seeded = self.totals(), self.seeded()
-        with self._server.errors():
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.xlen(self._keys.key("log"))
-            for name in self._names():
-                pipeline.memory_usage(self._keys.key(name))
-            length, *sizes = pipeline.execute()
-        return StoreStatus(
-            kind="redis",
-            where=self._server.where,
-            generation=self._generation,
-            seeded=seeded,
-            items=totals.items,
-            fingerprints=totals.fingerprints,
-            head=totals.head,
-            log_length=length,
-            bytes=sum(size or 0 for size in sizes),
-        )
-
-    def close(self) -> None:
-        """Give up connections; the store must not be used afterwards."""
-        self._server.close()
-
-
-def generations(url: str) -> Iterator[Generation]:
-    """Every generation that a server holds, by name."""
-    connected = connect(url)
-    where, client = connected.where, connected.client
-    try:
-        # A scan may return a key more than once.
-        keys = sorted(set(client.scan_iter(f"{PREFIX}{{*}}:meta", count=10_000)))
-        found = [client.hmget(key, "layout", "dropped") for key in keys]
-    except FAILURES as error:
-        raise StoreUnavailable(f"{where}: {error}") from error
-    finally:
-        client.close()
-    for key, (layout, dropped) in zip(keys, found, strict=True):
-        bundle, _, number = key.decode().removeprefix(PREFIX + "{").removesuffix("}:meta").rpartition(":")
-        shape = json.loads(layout)
-        shape.pop("buckets")
-        yield Generation(bundle, int(number), TokenLayout(**shape), dropped is not None)
