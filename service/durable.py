@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 PARTIAL = ".partial"
@@ -84,18 +84,13 @@ def _remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path, wait: bool) -> Iterator[bool]:
-    """Hold a folder's lock while the block runs; False where it cannot be had."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
+    """Hold a folder's lock while the block runs; False where it cannot be had, as of one that is another user's."""
+    with ExitStack() as stack:
         try:
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             had = True
         except OSError:
             had = False
         yield had
-    finally:
-        os.close(descriptor)

@@ -122,6 +122,22 @@ def test_the_next_run_removes_what_killed_ones_left_and_nothing_else(tmp_path: P
     assert {entry.name for entry in tmp_path.iterdir()} == {*others}
 
 
+def test_a_leftover_of_another_user_stays_and_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = tmp_path / ".a.abcdefgh.partial"
+    left.mkdir()
+    real = os.open
+
+    def refused(path: Path, *flags: int, **more: int) -> int:
+        if path == left:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *flags, **more)
+
+    monkeypatch.setattr(os, "open", refused)
+    with working_folder(tmp_path / "a") as folder:
+        assert folder.is_dir()
+    assert [entry.name for entry in tmp_path.iterdir()] == [left.name]
+
+
 def test_a_folder_that_is_taken_for_a_leftover_before_it_is_locked_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
