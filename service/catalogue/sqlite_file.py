@@ -49,6 +49,8 @@ class SqliteFile:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreUnavailable(f"embedded store {path.parent}: {error}") from error
+        # Before the first page is read: connections to what nobody writes keep their pages.
+        self._opened = self._identity()
         with self._errors():
             self._writer = self._connect()
             try:
@@ -58,7 +60,8 @@ class SqliteFile:
             except BaseException:
                 self._writer.close()
                 raise
-        self._opened = self._identity()
+        if not self._immutable:
+            self._opened = self._identity()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Cursor]:
@@ -142,6 +145,9 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as error:
+            if self._immutable:
+                # Pages of two moments look like a broken file.
+                self._require_same()
             raise StoreUnavailable(f"embedded store {self._path}: {error}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from places import LAYOUT, everything, new, suffixes
 from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
+from service.catalogue import sqlite_file
 from service.catalogue.checking import examine
 from service.catalogue.opening import open_store, stored_generations
-from service.catalogue.records import ItemKey
+from service.catalogue.records import ItemKey, NewItem
 from service.catalogue.seeding import open_catalogue
 from service.catalogue.store import CatalogueStore
 from service.cli.main import build
@@ -128,6 +130,47 @@ def test_what_is_written_while_nobody_was_to_write_is_noticed(folder: Path) -> N
     with pytest.raises(StoreUnavailable, match="was changed while it was read"):
         reader.totals()
     reader.close()
+
+
+def many(count: int) -> list[NewItem]:
+    return [new(f"i{number}", (number % 256, number // 256), title="t" * 200) for number in range(count)]
+
+
+def test_pages_of_two_moments_are_not_taken_for_a_broken_file(folder: Path) -> None:
+    store = filled(folder)
+    store.register(many(9000))
+    store.close()
+    with read_only(folder):
+        reader = looking(folder)
+    rows = reader.rows()
+    next(rows)
+    store = open_store(f"embedded:{folder}", "b", 1, LAYOUT)
+    store.drop()
+    store.close()
+    with pytest.raises(StoreUnavailable, match="was changed while it was read"):
+        list(rows)
+    reader.close()
+
+
+def test_what_is_written_while_a_store_is_opened_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(folder).close()
+    real, opened = sqlite_file.connect_to_look, []
+
+    def late(path: Path, immutable: bool) -> sqlite3.Connection:
+        opened.append(real(path, immutable))
+        if len(opened) == 2:
+            user = os.geteuid()
+            os.seteuid(os.getuid())
+            folder.chmod(0o755)
+            store = open_store(f"embedded:{folder}", "b", 1, LAYOUT)
+            store.register(many(60))
+            store.close()
+            os.seteuid(user)
+        return opened[-1]
+
+    monkeypatch.setattr(sqlite_file, "connect_to_look", late)
+    with read_only(folder), pytest.raises(StoreUnavailable, match="was changed while it was read"):
+        looking(folder).totals()
 
 
 def test_another_layout_is_refused_there_too(folder: Path) -> None:
