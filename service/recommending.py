@@ -115,7 +115,7 @@ class Recommending:
         recent = readable[-recommender.part.max_history :]
         raw = [entry for entry in recent if entry.published is None]
         read = [entry for entry in readable if entry.published is not None]
-        gained = {} if query.exclude_history else _again(read, query.allow, domains, recommender.part.repeats)
+        gained = {} if query.exclude_history else _again(readable, query.allow, domains, recommender.part.repeats)
         # At least the usual width: a caller who asks for few beams does not make many searches of one.
         width = max(beams, self._default_beam_width)
         groups = apart(gained, width)
@@ -242,14 +242,17 @@ def _leading_domain(recent: Sequence[_Readable], domains: Sequence[str]) -> str 
 
 
 def _again(
-    read: Sequence[_Readable],
+    readable: Sequence[_Readable],
     allowed: Sequence[ItemKey] | None,
     domains: Sequence[str],
     learned: Mapping[str, LearnedRepeats],
 ) -> dict[ItemKey, float]:
-    """Items of the entries that are read by their IDs which may come out once more, with what they gain."""
-    found = gains([_key(entry.item) for entry in read], {name: learned[name] for name in domains if name in learned})
-    wanted = found.keys() if allowed is None else frozenset(allowed)
+    """Known items of a history that may come out once more, with what they gain; raw ones were met in between."""
+    keys = [_key(entry.item) for entry in readable]
+    found = gains(keys, {name: learned[name] for name in domains if name in learned})
+    wanted = {key for key, entry in zip(keys, readable, strict=True) if entry.published is not None}
+    if allowed is not None:
+        wanted &= set(allowed)
     return {key: gain for key, gain in found.items() if key in wanted}
 
 

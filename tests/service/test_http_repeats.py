@@ -138,6 +138,19 @@ def test_items_gain_by_when_and_how_often_they_were_met(
             assert [item["score"] for item in found] == pytest.approx([item["score"] for item in expected])
 
 
+def test_raw_items_count_among_those_that_were_met_since(knowing: dict[float, httpx.Client], tmp_path: Path) -> None:
+    """Not those of other domains, nor those that cannot be read."""
+    raw = [{"domain": "films", "title": title} for title in ("one", "two", "one")]
+    history = [raw[0], reference("films-3"), *raw, {"domain": "games", "title": "three"}, reference("films-nobody")]
+    changes = {"domains": ["films"], "history": history}
+    (plain,) = (item for item in recommended(knowing[0.0], **changes) if item["item_id"] == "films-3")
+    with serving(tmp_path, {"films": {"bonus": 8.0, "recency": 2.0, "frequency": 3.0}}) as client:
+        found = recommended(client, **changes)
+    (told,) = (item for item in found if item["item_id"] == "films-3")
+    assert told["score"] - plain["score"] == pytest.approx(8 - 2 * log(4))
+    assert len(found) == len(NAMES) / 2
+
+
 def test_excluded_the_history_stays_away_whatever_was_learned(knowing: dict[float, httpx.Client]) -> None:
     lists = [[item["item_id"] for item in recommended(client, exclude_history=True)] for client in knowing.values()]
     assert all(names == lists[0] for names in lists)
