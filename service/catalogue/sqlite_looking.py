@@ -39,7 +39,7 @@ def connect_to_look(path: Path, immutable: bool) -> sqlite3.Connection:
     Raises
     ------
     sqlite3.Error : the file cannot be opened
-    StoreUnavailable : it has a log, which cannot be read without a right to write
+    StoreUnavailable : it has a log without an -shm file, which cannot be read without a right to write
     """
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)

@@ -99,7 +99,17 @@ def test_a_store_that_somebody_has_open_is_followed(folder: Path) -> None:
     store.close()
 
 
-def test_a_store_that_was_killed_is_said_and_not_read_without_its_log(folder: Path) -> None:
+def test_a_store_that_was_killed_is_read_with_its_log(folder: Path) -> None:
+    store = filled(folder)
+    shutil.copytree(folder, folder / "killed")
+    store.close()
+    with read_only(folder / "killed"):
+        reader = looking(folder / "killed")
+        assert {item_id for _, item_id in everything(reader)} == {"a", "c"}
+        reader.close()
+
+
+def test_a_log_without_the_file_beside_it_is_said_and_not_passed_over(folder: Path) -> None:
     store = filled(folder)
     (folder / "killed").mkdir()
     for name in ("b@1.sqlite3", "b@1.sqlite3-wal"):
