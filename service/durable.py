@@ -28,7 +28,14 @@ def sync(path: Path) -> None:
     ------
     OSError : the disk has no room, or fails
     """
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if not path.is_dir():
+            raise
+        # One that takes files and is not listed: nothing less than all there is can be synced.
+        os.sync()
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -56,7 +63,7 @@ def working_folder(path: Path) -> Iterator[Path]:
     """A folder beside `path` for what becomes `path`, gone when the block ends; what killed runs left goes first.
 
     Several processes may work on one path at a time: each holds a lock on its folder, which ends when it does. Where
-    the file system has no such locks, what killed runs left stays.
+    the file system has no such locks, or the folder of `path` may not be listed, what killed runs left stays.
 
     Raises
     ------
@@ -75,7 +82,11 @@ def working_folder(path: Path) -> Iterator[Path]:
 
 def _remove_leftovers(path: Path) -> None:
     ours = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}{re.escape(PARTIAL)}")
-    for folder in path.parent.iterdir():
+    try:
+        there = list(path.parent.iterdir())
+    except PermissionError:
+        return
+    for folder in there:
         if ours.fullmatch(folder.name) and folder.is_dir():
             with _locked(folder, wait=False) as alone:
                 if alone:

@@ -88,6 +88,37 @@ def test_a_folder_that_cannot_be_synced_is_no_fault_but_a_file_is(
     assert not (tmp_path / "other").exists()
 
 
+def test_a_folder_that_takes_files_and_is_not_listed_takes_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by what the system would say, which says it to everybody but root."""
+    folder, done = tmp_path / "box", []
+    folder.mkdir()
+    real_open, real_scan, sync_all = os.open, os.listdir, os.sync
+
+    def opened(path: Path, *flags: int, **more: int) -> int:
+        if path == folder:
+            raise PermissionError(13, "Permission denied")
+        return real_open(path, *flags, **more)
+
+    def listed(path: Path) -> list[str]:
+        if path == folder:
+            raise PermissionError(13, "Permission denied")
+        return real_scan(path)
+
+    def synced() -> None:
+        sync_all()
+        done.append((folder / "whole").exists())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", opened)
+        patched.setattr(os, "listdir", listed)
+        patched.setattr(os, "sync", synced)
+        exported(folder)
+    assert done == [True]
+    assert [path.name for path in folder.iterdir()] == ["whole"]
+
+
 WORKING = """
 import sys
 from pathlib import Path
