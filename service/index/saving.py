@@ -40,7 +40,7 @@ def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
 
     Raises
     ------
-    OSError : the disk is full, or the folder may not be written to; what it held is still there
+    OSError : the disk is full, or the folder may not be written to; it holds what it held, or the new arrays, whole
     """
     folder.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(8)
@@ -52,7 +52,9 @@ def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
         manifest = {"version": FORMAT_VERSION, "about": dict(about), "folder": token, "arrays": described}
         _replace(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
     except BaseException:
-        shutil.rmtree(inside, ignore_errors=True)
+        # A disk may fail once the manifest has its name.
+        if not (folder / MANIFEST).exists() or token not in (folder / MANIFEST).read_text():
+            shutil.rmtree(inside, ignore_errors=True)
         raise
     for other in folder.iterdir():
         if other.is_dir() and other.name != token:

@@ -17,7 +17,7 @@ from service import durable
 from service.catalogue.opening import open_store
 from service.catalogue.transfer import Source, export_catalogue
 from service.durable import put_in_place, sync, working_folder
-from service.index.saving import save_arrays
+from service.index.saving import load_arrays, save_arrays
 from service.semantic_ids import TokenLayout
 from training.stage import write_atomically
 
@@ -72,6 +72,24 @@ def test_saved_arrays_and_their_names_are_on_the_disk_before_the_manifest(
     (inside,) = (path.name for path in tmp_path.iterdir() if path.is_dir())
     assert synced == ["a.npy", "b.npy", inside, "manifest", "folder"]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([inside, "manifest.json"])
+
+
+def test_saved_arrays_are_whole_where_the_disk_fails_once_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")) == tmp_path:
+            raise OSError(5, "Input/output error")
+        fsync(descriptor)
+
+    save_arrays(tmp_path, {"a": np.arange(3)}, {})
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", failing)
+        with pytest.raises(OSError, match="Input/output error"):
+            save_arrays(tmp_path, {"a": np.arange(4)}, {})
+    assert load_arrays(tmp_path, {})[0]["a"].tolist() == [0, 1, 2, 3]
 
 
 def test_a_folder_that_cannot_be_synced_is_no_fault_but_a_file_is(
