@@ -3,7 +3,8 @@
 What judges items cannot say it. Where all users rate an item once, the last item is yet the one most like itself; where
 some come back, it is one of many that are like it. So an item of the history gains what `LearnedRepeats` says: a bonus,
 which may be below zero, and, where any target of validation comes again, more for what was met lately or often. What
-has the best NDCG@10 of validation is taken, of several that are equally good what is next to zero.
+has the best NDCG@10 of validation is taken; of several that are equally good the least recency, then the least
+frequency, then the bonus next to zero.
 
 Symbols: n users, m items of their histories, each of a user once.
 """
@@ -97,7 +98,7 @@ class Judged:
 
 
 def best_repeats(judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> LearnedRepeats:
-    """What has the best NDCG@10; of several, what is next to zero.
+    """What has the best NDCG@10; of several, the first of the plainest, its bonus next to zero.
 
     Parameters
     ----------
