@@ -30,8 +30,8 @@ from service.lifecycle import Service, State
 from service.logs import configure_logs
 from service.opening import opened
 from service.rates import MemoryRates
+from service.requests import RecommendRequest
 from service.routes.operations import recommend
-from service.schemas import RecommendRequest
 from service.settings import read_settings
 
 TOGETHER = 5

@@ -26,7 +26,7 @@ from benchmarks.processes import service
 from benchmarks.recommenders import HEAD, PART, opened, reading
 from benchmarks.rows import Row, steady
 from benchmarks.serving import asking
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.engine.history_tokens import history_tokens
 from service.engine.sessions import Runtime
 

@@ -24,7 +24,8 @@ from benchmarks.rows import Row
 from service.catalogue.checking import examine
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, NewItem, StoredItem
+from service.catalogue.records import NewItem, StoredItem
+from service.catalogue.store import CatalogueStore
 
 REGISTERED = 20_000
 REGISTER_BATCH = 100

@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 
 from service.admission import Admission
 from service.catalogue.content import read_content
-from service.catalogue.live import CatalogueEntry, LiveCatalogue, Neighbour
-from service.catalogue.store import ItemKey
+from service.catalogue.live import LiveCatalogue
+from service.catalogue.records import ItemKey
+from service.catalogue.table import CatalogueEntry
+from service.catalogue.view import Neighbour
 from service.encoding import EncodedItem, Encoding
 from service.errors import ItemNotFound
 from service.queries import ItemInput

@@ -37,7 +37,7 @@ from service.errors import (
     UnknownGeneration,
 )
 from service.logs import get_logger
-from service.schemas import field_path
+from service.requests import field_path
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:unitok:problem:"

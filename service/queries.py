@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.items import ItemContent, compose_text
 
 

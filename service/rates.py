@@ -59,7 +59,7 @@ class Rates(Protocol):
     """Buckets by name."""
 
     async def take(self, name: str, cost: int, limit: Limit) -> Allowance:
-        """Take `cost` items out of a bucket, if they are there; a negative cost puts back what was taken."""
+        """Take `cost` items out of a bucket, if they are there; a negative cost puts back what there is room for."""
 
     async def close(self) -> None:
         """Give up connections."""
@@ -77,9 +77,10 @@ class MemoryRates:
         now = self._clock()
         level, since = self._buckets.get(name, (limit.capacity, now))
         level = min(limit.capacity, level + max(0.0, now - since) * limit.rate)
-        granted = level >= min(cost, limit.capacity)
+        granted = cost < 0 or level >= min(cost, limit.capacity)
         if granted:
-            level -= cost
+            # It may have filled since what is put back now was taken.
+            level = min(limit.capacity, level - cost)
         self._buckets[name] = (level, now)
         return allowance(limit, granted, level, cost)
 

@@ -19,14 +19,15 @@ Knows nothing of HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 
+from service.bundle.repeats import LearnedRepeats
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.encoding import Encoding
 from service.engine.engine import Engine
 from service.errors import InvalidInput, UnknownDomain
@@ -34,7 +35,7 @@ from service.limits import Limits
 from service.line import Line
 from service.metrics import Metrics
 from service.queries import ItemInput, RecommendQuery
-from service.repeats import apart, merged
+from service.repeats import apart, gains, merged
 from service.searching import Recommendation, Searching, SearchJob
 from service.semantic_ids import IntArray
 
@@ -114,11 +115,10 @@ class Recommending:
         recent = readable[-recommender.part.max_history :]
         raw = [entry for entry in recent if entry.published is None]
         read = [entry for entry in readable if entry.published is not None]
-        repeats = recommender.part.repeats
-        again = (
-            [] if query.exclude_history else _again(read, query.allow, [name for name in domains if name in repeats])
-        )
-        groups = apart((_key(entry.item) for entry in again), repeats, beams)
+        gained = {} if query.exclude_history else _again(readable, query.allow, domains, recommender.part.repeats)
+        # At least the usual width: a caller who asks for few beams does not make many searches of one.
+        width = max(beams, self._default_beam_width)
+        groups = apart(gained, width)
         expected = self._searching.expected(1 + len(groups))
         if raw:
             expected += self._encoding.expected(len(raw))
@@ -133,18 +133,18 @@ class Recommending:
                 excluded=tuple(dict.fromkeys(excluded)),
                 excluded_ids=tuple(
                     (entry.item.domain, entry.published)
-                    for entry in (read if query.exclude_history else again)
-                    if entry.published is not None
+                    for entry in read
+                    if entry.published is not None and (query.exclude_history or _key(entry.item) in gained)
                 ),
                 allowed=query.allow,
                 k=query.k,
                 beams=beams,
                 explain=query.explain,
             )
-            alone = [replace(job, allowed=group, excluded_ids=(), k=beams) for group in groups]
+            alone = [replace(job, allowed=group, excluded_ids=(), k=width, beams=width) for group in groups]
             items, *repeated = await self._searching.search([job, *alone])
             if repeated:
-                items = merged(items, list(chain.from_iterable(repeated)), repeats, query.k)
+                items = merged(items, chain.from_iterable(repeated), gained, query.k)
         self._metrics.items("recommended", len(items))
         return Recommendations(tuple(items), unknown)
 
@@ -241,10 +241,19 @@ def _leading_domain(recent: Sequence[_Readable], domains: Sequence[str]) -> str 
     return next(searched, domains[0] if domains else None)
 
 
-def _again(read: Sequence[_Readable], allowed: Sequence[ItemKey] | None, domains: Sequence[str]) -> list[_Readable]:
-    """Known entries of a history that may come out once more and whose domain is one of these."""
-    wanted = None if allowed is None else frozenset(allowed)
-    return [entry for entry in read if entry.item.domain in domains and (wanted is None or _key(entry.item) in wanted)]
+def _again(
+    readable: Sequence[_Readable],
+    allowed: Sequence[ItemKey] | None,
+    domains: Sequence[str],
+    learned: Mapping[str, LearnedRepeats],
+) -> dict[ItemKey, float]:
+    """Known items of a history that may come out once more, with what they gain; raw ones were met in between."""
+    keys = [_key(entry.item) for entry in readable]
+    found = gains(keys, {name: learned[name] for name in domains if name in learned})
+    wanted = {key for key, entry in zip(keys, readable, strict=True) if entry.published is not None}
+    if allowed is not None:
+        wanted &= set(allowed)
+    return {key: gain for key, gain in found.items() if key in wanted}
 
 
 def _key(item: ItemInput) -> ItemKey:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.batching import Batcher
-from service.catalogue.live import CatalogueView, LiveCatalogue
-from service.catalogue.store import ItemKey
-from service.catalogue.view import PublishedId
+from service.catalogue.live import LiveCatalogue
+from service.catalogue.records import ItemKey
+from service.catalogue.view import CatalogueView, PublishedId
 from service.engine.engine import SearchesItems
 from service.engine.history_tokens import HistoryTokens, history_tokens
 from service.engine.recommender import BeamResult

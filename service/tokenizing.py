@@ -15,7 +15,8 @@ import numpy as np
 
 from service.catalogue.content import stored_content
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import MAX_NAME_BYTES, ItemKey, NewItem
+from service.catalogue.records import ItemKey, NewItem
+from service.catalogue.store_rules import MAX_NAME_BYTES
 from service.encoding import EncodedItem, Encoding
 from service.errors import InvalidInput, SuffixExhausted, below
 from service.limits import Limits

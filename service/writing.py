@@ -17,7 +17,7 @@ from contextvars import copy_context
 from typing import TypeVar
 
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import ItemKey, NewItem, Registered
+from service.catalogue.records import ItemKey, NewItem, Registered
 from service.errors import NotReady, StoreUnavailable
 from service.metrics import Metrics
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from tiny_graphs import WORDS
 
 from service.bundle.files import Bundle
-from service.catalogue.store import CatalogueStore, StoredItem
+from service.catalogue.records import StoredItem
+from service.catalogue.store import CatalogueStore
 
 DOMAIN = "films"
 BATCH = 8

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.catalogue.live import CatalogueView, LiveCatalogue
+from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem
+from service.catalogue.records import ItemKey, NewItem
+from service.catalogue.store import CatalogueStore
+from service.catalogue.view import CatalogueView
 from service.semantic_ids import TokenLayout
 
 LAYOUT = TokenLayout(levels=2, codes=4, experts=3, experts_per_item=1, suffixes=4)

@@ -7,7 +7,8 @@ import itertools
 from redis_server import RedisServer
 
 from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
+from service.catalogue.records import ItemKey, NewItem, StoredItem
+from service.catalogue.store import CatalogueStore
 from service.semantic_ids import TokenLayout
 
 LAYOUT = TokenLayout(levels=2, codes=256, experts=5, experts_per_item=1, suffixes=300)

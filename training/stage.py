@@ -8,7 +8,6 @@ the stages do.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import time
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.durable import put_in_place
 from service.errors import ConfigError
 
 FIGURES = "figures.json"
@@ -59,11 +59,12 @@ class Stage:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield where to write what then takes the place of `path`: a reader sees the old content or the new, never a part.
 
-    What a failed block has written lies beside `path` until the next one writes over it.
+    The new content is on the disk when the block has ended. What a failed block has written lies beside `path` until
+    the next one writes over it.
     """
     partial = path.with_name(path.name + ".partial")
     yield partial
-    os.replace(partial, path)
+    put_in_place(partial, path)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from service.backfill.job import BackfillJob
 from service.backfill.reading import read_records
 from service.backfill.rows import Rejection, Row, RowReader
 from service.catalogue.content import stored_content
-from service.catalogue.store import NewItem
+from service.catalogue.records import NewItem
 from service.engine.engine import EncodesTexts, TokenizesItems
 from service.errors import InvalidInput
 

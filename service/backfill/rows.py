@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.backfill.reading import Record
-from service.catalogue.store import MAX_NAME_BYTES
+from service.catalogue.store_rules import MAX_NAME_BYTES
 from service.errors import ConfigError
 from service.items import ItemContent, compose_text, distinct_categories, is_rounded
 from service.limits import ITEM_ID_PATTERN, LEAST_PRICE, MOST_MAGNITUDE, NO_DIRECTION, has_direction

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from service.bundle.repeats import LearnedRepeats
 from service.semantic_ids import TokenLayout
 
 MANIFEST = "manifest.json"
@@ -67,7 +68,7 @@ class RecommenderPart(Strict):
     Attributes
     ----------
     domains : it was trained on; an empty list: every domain
-    repeats : by domain, what the score of an item gains, or loses, where the history holds it and it is not excluded
+    repeats : by domain, what items gain, or lose, that the history holds and that are not excluded
     """
 
     name: Name
@@ -75,7 +76,7 @@ class RecommenderPart(Strict):
     domains: list[str]
     domain_tokens: list[str]
     max_history: Annotated[int, Field(ge=1, le=1024)]
-    repeats: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
+    repeats: dict[str, LearnedRepeats] = {}
 
 
 class CataloguePart(Strict):

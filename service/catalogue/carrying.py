@@ -12,7 +12,8 @@ import numpy as np
 
 from service.catalogue.checking import IdsOf
 from service.catalogue.content import read_content
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Outcome, StoredItem
+from service.catalogue.records import ItemKey, NewItem, Outcome, StoredItem
+from service.catalogue.store import CatalogueStore
 from service.items import compose_text
 
 BATCH = 256

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from service.catalogue.columns import ItemColumns
 from service.catalogue.content import read_content
 from service.catalogue.fingerprint import Fingerprints
-from service.catalogue.store import CatalogueStore, ItemKey, StoredItem, Totals
+from service.catalogue.records import ItemKey, StoredItem, Totals
+from service.catalogue.store import CatalogueStore
 from service.errors import StoreUnavailable
 from service.items import ItemContent
 from service.semantic_ids import IntArray, TokenLayout

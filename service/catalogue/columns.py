@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.catalogue.store import StoredItem
+from service.catalogue.records import StoredItem
+
+
+def rows_of_each(numbers: NDArray[np.int32], count: int) -> list[NDArray[np.intp]]:
+    """Where each of the numbers below `count` stands in int32 [n], rising: one sort, however many numbers there are."""
+    ends = np.cumsum(np.bincount(numbers, minlength=count))
+    return np.split(np.argsort(numbers, kind="stable"), ends)[:count]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from service.catalogue.columns import ItemColumns
+from service.catalogue.embedded_reading import EmbeddedReader
 from service.catalogue.embedded_tables import (
     INSERT,
-    SCHEMA,
     DomainNumbers,
     Parts,
     head_of,
@@ -27,36 +25,17 @@ from service.catalogue.embedded_tables import (
     is_seeded,
     record,
     signed,
-    snapshot,
     trim,
     unsigned,
 )
-from service.catalogue.sqlite_file import SqliteFile
-from service.catalogue.store import (
-    CHANGES_KEPT,
-    REFUSED,
-    Changes,
-    Generation,
-    ItemKey,
-    NewItem,
-    Outcome,
-    Registered,
-    StoredItem,
-    StoreStatus,
-    Totals,
-    base_ids,
-    check_items,
-    dropped_text,
-    is_whole,
-    layout_of_ids,
-)
-from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
+from service.catalogue.records import REFUSED, ItemKey, NewItem, Outcome, Registered, StoredItem, Totals
+from service.catalogue.store import CHANGES_KEPT
+from service.catalogue.store_rules import base_ids, check_items, dropped_text, layout_of_ids
+from service.errors import BundleError, ConfigError, NotReady
 from service.semantic_ids import TokenLayout
 
-SCAN_ROWS = 4096
 
-
-class EmbeddedStore:
+class EmbeddedStore(EmbeddedReader):
     """See `service.catalogue.store.CatalogueStore`.
 
     Parameters
@@ -64,19 +43,19 @@ class EmbeddedStore:
     folder : created if need be
     bundle, generation : name the file, `BUNDLE@GENERATION.sqlite3`
     layout : must be the one that the file was created with
+    looking : where the folder may not be written to, open what is there for reading alone
     """
 
-    def __init__(self, folder: Path, bundle: str, generation: int, layout: TokenLayout) -> None:
-        self._path = folder / f"{bundle}@{generation}.sqlite3"
-        self._generation = f"{bundle}:{generation}"
-        self._layout = layout
-        self._file = SqliteFile(self._path, SCHEMA)
-        self._check_layout()
-
-    @property
-    def layout(self) -> TokenLayout:
-        """How semantic IDs are packed."""
-        return self._layout
+    def __init__(
+        self, folder: Path, bundle: str, generation: int, layout: TokenLayout, *, looking: bool = False
+    ) -> None:
+        super().__init__(folder / f"{bundle}@{generation}.sqlite3", f"{bundle}:{generation}", layout, looking=looking)
+        try:
+            self._check_layout()
+        except BaseException:
+            # Nobody else can: whoever catches the error has no store to close.
+            self.close()
+            raise
 
     def seed(self, items: Sequence[StoredItem]) -> None:
         """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
@@ -137,11 +116,6 @@ class EmbeddedStore:
         with self._file.transaction() as cursor:
             cursor.execute("INSERT OR REPLACE INTO meta VALUES ('seeded', 'yes')")
 
-    def seeded(self) -> bool:
-        """Whether `finish_seed` was called."""
-        with self._file.reading() as cursor:
-            return is_seeded(cursor)
-
     def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items and allot their suffixes, all in one transaction."""
         bases = base_ids(items, self._layout)
@@ -186,63 +160,6 @@ class EmbeddedStore:
             trim(cursor, CHANGES_KEPT)
             return True
 
-    def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
-        """Live items in the order asked for, None where there is none."""
-        found: list[StoredItem | None] = []
-        with self._file.reading() as cursor:
-            for key in keys:
-                cursor.execute(
-                    "SELECT packed, title, content FROM item JOIN domain ON domain.number = item.domain "
-                    "WHERE domain.name = ? AND item_id = ? AND live = 1",
-                    key,
-                )
-                row = cursor.fetchone()
-                found.append(row and StoredItem(*key, unsigned(row[0]), row[1], row[2]))
-        return found
-
-    def scan(self) -> Iterator[list[StoredItem]]:
-        """All live items in batches, in no order, without their content; a snapshot of this moment."""
-        for batch in self.columns():
-            yield batch.items()
-
-    def columns(self) -> Iterator[ItemColumns]:
-        """What `scan` gives, as columns."""
-        with self._file.scanning() as cursor, snapshot(cursor):
-            numbered = dict(cursor.execute("SELECT number, name FROM domain").fetchall())
-            cursor.execute("SELECT domain, CAST(item_id AS BLOB), packed, CAST(title AS BLOB) FROM item WHERE live = 1")
-            while batch := cursor.fetchmany(SCAN_ROWS):
-                numbers, names, packed, titles = zip(*batch, strict=True)
-                present, domain = np.unique(np.array(numbers, dtype=np.int64), return_inverse=True)
-                yield ItemColumns(
-                    tuple(numbered[number] for number in present.tolist()),
-                    domain.astype(np.int32),
-                    list(names),
-                    np.array(packed, dtype=np.int64).view(np.uint64),
-                    list(titles),
-                )
-
-    def rows(self) -> Iterator[list[StoredItem]]:
-        """All items in batches, deleted ones and contents too; a snapshot of this moment."""
-        with self._file.scanning() as cursor:
-            rows = cursor.execute(
-                "SELECT name, item_id, packed, title, content, live FROM item JOIN domain ON number = item.domain"
-            )
-            while batch := rows.fetchmany(SCAN_ROWS):
-                yield [StoredItem(row[0], row[1], unsigned(row[2]), row[3], row[4], bool(row[5])) for row in batch]
-
-    def suffixes_used(self) -> None:
-        """No counters are kept: the greatest suffix of a group is read off its items."""
-        return
-
-    def totals(self) -> Totals:
-        """Head, counts and fingerprints of one moment."""
-        with self._file.reading() as cursor, snapshot(cursor):
-            counts = cursor.execute(
-                "SELECT name, count(*) FROM item JOIN domain ON number = item.domain WHERE live = 1 GROUP BY domain"
-            ).fetchall()
-            parts = cursor.execute("SELECT name, value FROM fingerprint JOIN domain ON number = domain").fetchall()
-            return Totals(head_of(cursor), dict(counts), {name: unsigned(part) for name, part in parts if part})
-
     def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
         """Set the kept fingerprints right; there is nothing else to mend. False if not at the totals' head."""
         with self._file.transaction() as cursor:
@@ -254,32 +171,6 @@ class EmbeddedStore:
             rows = [(numbers[domain], signed(part)) for domain, part in totals.fingerprints.items()]
             cursor.executemany("INSERT INTO fingerprint VALUES (?, ?)", rows)
             return True
-
-    def head(self) -> int:
-        """Sequence number of the latest change, 0 before the first."""
-        with self._file.reading() as cursor:
-            return head_of(cursor)
-
-    def changes(self, after: int, limit: int = 10_000) -> Changes:
-        """At most `limit` changes after a sequence number."""
-        with self._file.reading() as cursor, snapshot(cursor):
-            if is_dropped(cursor):
-                raise NotReady(f"{self._path}: the generation was dropped")
-            head = head_of(cursor)
-            rows = cursor.execute(
-                "SELECT sequence, name, item_id FROM change JOIN domain ON domain.number = change.domain "
-                "WHERE sequence > ? ORDER BY sequence LIMIT ?",
-                (after, limit),
-            ).fetchall()
-        if not is_whole(after, head, [row[0] for row in rows], limit):
-            return Changes((), head, gap=True, lost=after > head)
-        return Changes(tuple(ItemKey(name, item_id) for _, name, item_id in rows), rows[-1][0] if rows else after)
-
-    def checkpoint(self, name: str) -> str | None:
-        """What `save_checkpoint` kept under a name."""
-        with self._file.reading() as cursor:
-            row = cursor.execute("SELECT value FROM checkpoint WHERE name = ?", (name,)).fetchone()
-            return row and str(row[0])
 
     def save_checkpoint(self, name: str, value: str) -> None:
         """Keep a small text, durably, for work that resumes."""
@@ -294,27 +185,6 @@ class EmbeddedStore:
             for table in ("item", "domain", "change", "fingerprint", "checkpoint"):
                 cursor.execute(f"DELETE FROM {table}")  # noqa: S608 - the names are ours
         self._file.vacuum()
-
-    def status(self) -> StoreStatus:
-        """Counts and state, for people."""
-        totals = self.totals()
-        with self._file.reading() as cursor:
-            seeded, (length,) = is_seeded(cursor), cursor.execute("SELECT count(*) FROM change").fetchone()
-        return StoreStatus(
-            kind="embedded",
-            where=str(self._path),
-            generation=self._generation,
-            seeded=seeded,
-            items=totals.items,
-            fingerprints=totals.fingerprints,
-            head=totals.head,
-            log_length=length,
-            bytes=self._file.nbytes(),
-        )
-
-    def close(self) -> None:
-        """Give up connections; the store must not be used afterwards."""
-        self._file.close()
 
     def _register_one(self, cursor: sqlite3.Cursor, domain: int, item: NewItem, base: int) -> tuple[int | None, bool]:
         """The item's ID, None where its group is full, and whether it was not live before."""
@@ -356,40 +226,24 @@ class EmbeddedStore:
 
     def _check_layout(self) -> None:
         expected = json.dumps(layout_of_ids(self._layout))
-        with self._file.transaction() as cursor:
-            cursor.execute("INSERT OR IGNORE INTO meta VALUES ('layout', ?)", (expected,))
-            (found,) = cursor.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
-            if is_dropped(cursor):
-                raise ConfigError(dropped_text(str(self._path), self._generation))
+        found = self._stored_layout()
+        if found is None:
+            with self._file.transaction() as cursor:
+                cursor.execute("INSERT OR IGNORE INTO meta VALUES ('layout', ?)", (expected,))
+            found = self._stored_layout()
         if found != expected:
             raise ConfigError(
                 f"{self._path} holds semantic IDs of layout {found}, but the bundle has {expected}: "
                 "give a bundle with other IDs a new generation"
             )
 
+    def _stored_layout(self) -> str | None:
+        with self._file.reading() as cursor:
+            if is_dropped(cursor):
+                raise ConfigError(dropped_text(str(self._path), self._generation))
+            row = cursor.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
+            return row and str(row[0])
+
     def _require_seeded(self, cursor: sqlite3.Cursor) -> None:
         if not is_seeded(cursor):
             raise NotReady(f"{self._path}: the bundle's own catalogue is not stored yet")
-
-
-def generations(folder: Path) -> Iterator[Generation]:
-    """Every generation that a folder holds, by name; files that are only just being created hold none yet.
-
-    Raises
-    ------
-    StoreUnavailable : a file of such a name is no catalogue
-    """
-    for path in sorted(folder.glob("*@*.sqlite3")):
-        bundle, _, number = path.stem.rpartition("@")
-        if not number.isdecimal():
-            continue
-        try:
-            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-                if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
-                    continue
-                layout = connection.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
-                dropped = is_dropped(connection)
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"embedded store {path}: {error}") from error
-        if layout is not None:
-            yield Generation(bundle, int(number), TokenLayout(**json.loads(layout[0])), dropped)

@@ -32,21 +32,27 @@ INSERT = "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class DomainNumbers:
-    """Domain name -> number within one transaction, adding what is missing."""
+    """Domain name -> number within one transaction, adding what is missing; looks up what it is asked for alone."""
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self._cursor = cursor
-        self._numbers: dict[str, int] = dict(cursor.execute("SELECT name, number FROM domain").fetchall())
+        self._numbers: dict[str, int] = {}
 
     def known(self, name: str) -> int | None:
         """Number of a domain, None for one that is not there."""
-        return self._numbers.get(name)
+        if name not in self._numbers:
+            row = self._cursor.execute("SELECT number FROM domain WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                return None
+            self._numbers[name] = int(row[0])
+        return self._numbers[name]
 
     def __getitem__(self, name: str) -> int:
-        if name not in self._numbers:
+        number = self.known(name)
+        if number is None:
             self._cursor.execute("INSERT INTO domain (name) VALUES (?)", (name,))
-            self._numbers[name] = int(self._cursor.lastrowid or 0)
-        return self._numbers[name]
+            number = self._numbers[name] = int(self._cursor.lastrowid or 0)
+        return number
 
 
 class Parts:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from service.catalogue.columns import ItemColumns
+from service.catalogue.columns import ItemColumns, rows_of_each
 
 PART = struct.Struct(">Q")
 
@@ -55,8 +55,8 @@ class Fingerprints:
     def toggle_all(self, items: ItemColumns) -> None:
         """`toggle` for many."""
         parts = item_parts(items)
-        for place, domain in enumerate(items.domains):
-            change = int(np.bitwise_xor.reduce(parts[items.domain == place], initial=np.uint64(0)))
+        for domain, rows in zip(items.domains, rows_of_each(items.domain, len(items.domains)), strict=True):
+            change = int(np.bitwise_xor.reduce(parts[rows], initial=np.uint64(0)))
             self._parts[domain] = self._parts.get(domain, 0) ^ change
 
     def values(self) -> dict[str, int]:

@@ -14,30 +14,27 @@ anything is read from it again: what was recommendable stays so. Knows nothing o
 
 from __future__ import annotations
 
-import errno
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.catalogue.census import Census
+from service.catalogue.live_saving import SavedState
 from service.catalogue.live_state import LiveState
 from service.catalogue.locking import Readers
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem, Totals, layout_of_ids
+from service.catalogue.putting_back import put_back
+from service.catalogue.records import ItemKey, NewItem, Registered, StoredItem, Totals
+from service.catalogue.store import CatalogueStore
 from service.catalogue.table import CatalogueEntry
 from service.catalogue.view import CatalogueView, Neighbour
-from service.errors import ConfigError, InvalidInput, NotReady, SavedIndexError, StoreUnavailable
-from service.logs import get_logger
+from service.errors import InvalidInput, NotReady, StoreUnavailable
 from service.semantic_ids import TokenLayout
-
-__all__ = ["Agreement", "CatalogueEntry", "CatalogueView", "LiveCatalogue", "Neighbour", "Reread"]
 
 FETCHED_KEYS = 1000
 """Keys whose state one refresh step reads."""
@@ -45,20 +42,11 @@ FETCHED_KEYS = 1000
 COMPARE_ATTEMPTS = 5
 """Times that a comparison waits for a moment without changes."""
 
-PUT_BACK_ITEMS = 1000
-"""Items given back to a store in one step."""
-
 MOST_SLACK = 0.5
 """Share of the index or the table that may hold nothing before `tidy` writes them anew."""
 
 LEAST_TIDIED_BYTES = 1 << 20
 """Size below which slack does not matter."""
-
-NO_ROOM_OR_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What a disk says that takes nothing, though its path is right."""
-
-IDENTITY = "live catalogue: identity of this store"
-"""Checkpoint of a random text that tells this store from another, or from itself after somebody emptied it."""
 
 
 class Reread(StrEnum):
@@ -102,19 +90,19 @@ class LiveCatalogue:
     def __init__(self, store: CatalogueStore, folder: Path | None = None) -> None:
         self._store = store
         self._layout = store.layout
-        self._folder = folder
+        self._saved = None if folder is None else SavedState(folder, store)
         # Held over the store's answer and its application, so that no older state is applied after a newer one.
         self._applying = threading.Lock()
         self._tidying = threading.Lock()
         self._readers = Readers()
         # What was applied since compaction began, to be applied to its result as well.
         self._missed: list[Mapping[ItemKey, StoredItem | None]] | None = None
-        self.rebuilt: str | None = None
         self._unsaved = True
         self._fresh_at = time.monotonic()
         self._lost = False
         self._rereading_helps = True
-        loaded = None if folder is None else self._load(folder)
+        loaded = None if self._saved is None else self._saved.load()
+        self.rebuilt = None if self._saved is None else self._saved.rebuilt
         if loaded is None:
             self._seen = store.head()
             self._state = self._read_all()
@@ -232,7 +220,7 @@ class LiveCatalogue:
                 if changes.gap or self._lost:
                     reason = Reread.LOST if self._lost else Reread.BEHIND
                     if self._lost:
-                        self._put_back()
+                        put_back(self._store, self._state)
                     if not self._read_anew(changes.last):
                         continue
                     self._seen, self._lost, self._fresh_at = changes.last, False, asked_at
@@ -293,90 +281,39 @@ class LiveCatalogue:
             state = self._state
             if state.slack() <= most_slack or sum(state.nbytes().values()) < LEAST_TIDIED_BYTES:
                 return False
-            with self._applying:
-                missed: list[Mapping[ItemKey, StoredItem | None]] = []
-                self._missed = missed
-                frozen = state.frozen()
+            missed: list[Mapping[ItemKey, StoredItem | None]] = []
             try:
+                with self._applying:
+                    self._missed = missed
+                    frozen = state.frozen()
                 compacted = state.compacted(frozen)
-            except BaseException:
-                self._missed = None
-                raise
-            with self._applying:
-                self._missed = None
-                if self._state is not state:
-                    return False  # Everything was read anew meanwhile.
-                for states in missed:
-                    compacted.apply(states)
-                self._state, self._unsaved = compacted, True
+                with self._applying:
+                    if self._state is not state:
+                        return False  # Everything was read anew meanwhile.
+                    for states in missed:
+                        compacted.apply(states)
+                    self._state, self._unsaved = compacted, True
+            finally:
+                # With the lock, or a change that found a list there would find none a moment later.
+                with self._applying:
+                    self._missed = None
             return True
 
     def save(self) -> None:
         """Save what changed to the folder, if there is one and the store is complete; changes wait meanwhile.
 
-        Where there is no room, or no right to write, the log says so, and what the folder held is still there: it is
-        only there to start faster.
-
         Raises
         ------
         ConfigError : the folder can be none
         """
-        if self._folder is None or not self._unsaved:
+        if self._saved is None or not self._unsaved:
             return
         with self._applying:
             try:
-                if not self._store.seeded() or self._lost_since(self._seen):
-                    return
-                about = {**self._about(), "seen": self._seen, "key": self._key_of(self._seen)}
+                if self._store.seeded() and not self._lost_since(self._seen):
+                    self._unsaved = not self._saved.save(self._state, self._seen)
             except (StoreUnavailable, NotReady):
                 return  # What was saved before is still good: the log goes on from there.
-            try:
-                self._state.save(self._folder, about)
-            except OSError as error:
-                if error.errno not in NO_ROOM_OR_RIGHT:
-                    raise ConfigError(f"index folder {self._folder}: cannot be written to: {error}") from error
-                get_logger("unitok.catalogue").warning(
-                    "index could not be saved, so the next start may read the whole store",
-                    folder=str(self._folder),
-                    reason=str(error),
-                )
-                return
-            self._unsaved = False
-
-    def _load(self, folder: Path) -> tuple[LiveState, int] | None:
-        """What was saved and the number of the last change in it; None where it cannot be used."""
-        try:
-            state, said = LiveState.load(self._layout, folder, self._about())
-            seen = int(said["seen"])
-        except (SavedIndexError, KeyError, ValueError, TypeError) as error:
-            self.rebuilt = str(error)
-            return None
-        if said.get("key") is not None and said["key"] != self._key_of(seen):
-            self.rebuilt = (
-                f"{folder}: was saved at change {seen}, which was of another item than the store's log says now"
-            )
-            return None
-        if self._store.changes(seen, 1).gap:
-            self.rebuilt = f"{folder}: was saved at change {seen}, from which on the store's log no longer tells"
-            return None
-        return state, seen
-
-    def _key_of(self, seen: int) -> list[str] | None:
-        """The item of a change, None where the log no longer tells; once set back, a store gives the number again."""
-        if not seen:
-            return None
-        keys = self._store.changes(seen - 1, 1).keys
-        return list(keys[0]) if keys else None
-
-    def _about(self) -> dict[str, Any]:
-        """What tells this catalogue from any other."""
-        status = self._store.status()
-        identity = self._store.checkpoint(IDENTITY)
-        if identity is None:
-            identity = secrets.token_hex(16)
-            self._store.save_checkpoint(IDENTITY, identity)
-        ids, expert_first = layout_of_ids(self._layout), self._layout.expert_first
-        return {"generation": status.generation, "layout": ids, "expert_first": expert_first, "store": identity}
 
     def _agrees(self, totals: Totals) -> bool:
         mine = (self._state.table.counts(), self._state.fingerprints.values())
@@ -405,24 +342,6 @@ class LiveCatalogue:
         lost = self._store.changes(seen, 1).lost
         self._lost = self._lost or lost
         return lost
-
-    def _put_back(self) -> None:
-        """Give the store what is here; what it knows itself, deletions included, it keeps as it is."""
-        table = self._state.table
-        ordinals, _ = table.rows()
-        packed = self._layout.pack(table.values(ordinals))
-        rising = np.argsort(packed)
-        for first in range(0, len(rising), PUT_BACK_ITEMS):
-            rows = rising[first : first + PUT_BACK_ITEMS]
-            entries = table.entries_at(ordinals[rows].tolist())
-            self._store.restore(
-                [
-                    StoredItem(entry.domain, entry.item_id, number, entry.title)
-                    for entry, number in zip(entries, packed[rows].tolist(), strict=True)
-                ]
-            )
-        if not self._store.seeded():
-            self._store.finish_seed()
 
     def _read_all(self) -> LiveState:
         """Everything that is in the store; the change log is to be followed from before the call."""

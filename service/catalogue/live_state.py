@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.catalogue.census import Census
-from service.catalogue.columns import ItemColumns
+from service.catalogue.columns import ItemColumns, rows_of_each
 from service.catalogue.fingerprint import Fingerprints
-from service.catalogue.store import ItemKey, StoredItem
+from service.catalogue.records import ItemKey, StoredItem
 from service.catalogue.table import CatalogueTable
 from service.catalogue.view import CatalogueView
 from service.errors import SavedIndexError
@@ -77,8 +77,8 @@ class LiveState:
         ordinals, roots = table.rows()
         values = table.values(ordinals)
         census = Census(layout)
-        for number, domain in enumerate(domains):
-            census.add(domain, values[roots == number])
+        for domain, rows in zip(domains, rows_of_each(roots, len(domains)), strict=True):
+            census.add(domain, values[rows])
         trie = CodeTrie.from_tokens(layout.tokens(values), roots, ordinals, len(domains), shared_levels(layout))
         return cls(layout, table, trie, census, fingerprints)
 
@@ -167,15 +167,15 @@ class LiveState:
     def _change(self, gone: Sequence[ItemKey], added: Sequence[StoredItem]) -> None:
         table, trie = self.table, self._trie
         lost = [ordinal for key in gone if (ordinal := table.ordinal(key)) is not None]
-        for item in added:
-            if item.domain not in self._domains:
-                self._domains = {**self._domains, item.domain: trie.add_root()}
-                # Before the table counts its first item: who finds the domain there will search it.
-                self.view = CatalogueView(table, self._layout, trie.state, self._domains)
+        lost_domains, new_domains = [key.domain for key in gone], [item.domain for item in added]
+        if unknown := {domain: None for domain in new_domains if domain not in self._domains}:
+            self._domains = {**self._domains, **{domain: trie.add_root() for domain in unknown}}
+            # Before the table counts their first items: who finds a domain there will search it.
+            self.view = CatalogueView(table, self._layout, trie.state, self._domains)
         columns = ItemColumns.of(added)
         rows = np.asarray(table.next_rows(len(added)), dtype=np.int32)
         old, new = table.values(lost), self._layout.unpack(columns.packed)
-        lost_roots, new_roots = self._roots([key.domain for key in gone]), self._roots([item.domain for item in added])
+        lost_roots, new_roots = self._roots(lost_domains), self._roots(new_domains)
         # First what may be refused, and then changes nothing; nobody sees it before there is a new view.
         trie.change((lost_roots, self._layout.tokens(old)), (new_roots, self._layout.tokens(new), rows))
         for key in gone:
@@ -184,14 +184,22 @@ class LiveState:
         for key, number in zip(gone, self._layout.pack(old).tolist(), strict=True):
             self.fingerprints.toggle(*key, number)
         self.fingerprints.toggle_all(columns)
-        for domain in {key.domain for key in gone}:
-            self.census.remove(domain, old[lost_roots == self._domains[domain]])
-        for domain in {item.domain for item in added}:
-            self.census.add(domain, new[new_roots == self._domains[domain]])
+        for domain, places in _places(lost_domains).items():
+            self.census.remove(domain, old[places])
+        for domain, places in _places(new_domains).items():
+            self.census.add(domain, new[places])
         self.view = CatalogueView(table, self._layout, trie.state, self._domains)
 
     def _roots(self, domains: Sequence[str]) -> IntArray:
         return np.array([self._domains[domain] for domain in domains], dtype=np.int32)
+
+
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
+    """Where each name stands."""
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(name, []).append(place)
+    return places
 
 
 def _named(arrays: Mapping[str, Any], prefix: str) -> dict[str, Any]:

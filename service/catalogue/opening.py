@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.bundle.files import Bundle
-from service.catalogue import embedded, redis_store
+from service.catalogue import embedded_reading, redis_reading
 from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.records import Generation
 from service.catalogue.redis_clients import FORMS, SCHEMES
 from service.catalogue.redis_store import RedisStore
-from service.catalogue.store import CatalogueStore, Generation
+from service.catalogue.store import CatalogueStore
 from service.errors import ConfigError, UnknownGeneration
 from service.semantic_ids import TokenLayout
 
 
-def open_store(url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> CatalogueStore:
+def open_store(
+    url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False, looking: bool = False
+) -> CatalogueStore:
     """Open one ID generation of one bundle in the store that a URL names.
 
     Parameters
@@ -22,6 +25,7 @@ def open_store(url: str, bundle: str, generation: int, layout: TokenLayout, *, s
     url : `embedded:FOLDER` (or `file:FOLDER`), or one of the forms of `service/catalogue/redis_clients.py`
     bundle, generation, layout : from the bundle's manifest
     serving : a server that does not answer is given up early, since requests wait
+    looking : an embedded store in a folder that may not be written to is opened for reading alone
 
     Raises
     ------
@@ -30,7 +34,7 @@ def open_store(url: str, bundle: str, generation: int, layout: TokenLayout, *, s
     """
     folder = _folder(url)
     if folder is not None:
-        return EmbeddedStore(folder, bundle, generation, layout)
+        return EmbeddedStore(folder, bundle, generation, layout, looking=looking)
     return RedisStore(url, bundle, generation, layout, serving=serving)
 
 
@@ -43,7 +47,7 @@ def stored_generations(url: str) -> list[Generation]:
     StoreUnavailable : it does not answer
     """
     folder = _folder(url)
-    return list(redis_store.generations(url) if folder is None else embedded.generations(folder))
+    return list(redis_reading.generations(url) if folder is None else embedded_reading.generations(folder))
 
 
 def _folder(url: str) -> Path | None:
@@ -57,11 +61,11 @@ def _folder(url: str) -> Path | None:
     raise ConfigError(f"store URL {shown}...: must be embedded:FOLDER, {FORMS}")
 
 
-def open_bundle_store(url: str, bundle: Bundle, *, serving: bool = False) -> CatalogueStore:
+def open_bundle_store(url: str, bundle: Bundle, *, serving: bool = False, looking: bool = False) -> CatalogueStore:
     """`open_store` for a bundle, as it is, complete or not."""
     manifest = bundle.manifest
     layout = manifest.token_layout(manifest.recommenders[0])
-    return open_store(url, manifest.name, manifest.generation, layout, serving=serving)
+    return open_store(url, manifest.name, manifest.generation, layout, serving=serving, looking=looking)
 
 
 def open_existing_store(url: str, bundle: Bundle) -> CatalogueStore:
@@ -79,4 +83,4 @@ def open_existing_store(url: str, bundle: Bundle) -> CatalogueStore:
             f"{where} holds no catalogue of {wanted}, but {', '.join(there) or 'nothing'}; give the --store and the "
             "--bundle of one that was filled, as `unitok catalogue status` shows it"
         )
-    return open_bundle_store(url, bundle)
+    return open_bundle_store(url, bundle, looking=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from service.catalogue.columns import ItemColumns
-from service.catalogue.store import ItemKey, StoredItem
+from service.catalogue.records import ItemKey, StoredItem
 from service.errors import LimitExceeded, StoreUnavailable
 
 PREFIX = "unitok:"

@@ -11,7 +11,8 @@ import polars as pl
 
 from service.bundle.files import Bundle
 from service.catalogue.opening import open_bundle_store
-from service.catalogue.store import CatalogueStore, ItemKey, StoredItem
+from service.catalogue.records import ItemKey, StoredItem
+from service.catalogue.store import CatalogueStore
 from service.errors import BundleError, ConfigError, InvalidInput
 from service.id_columns import from_lists
 from service.parquet import PARQUET_ERRORS

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from service.catalogue.sqlite_looking import connect_to_look, log_of, may_write, nobody_writes
 from service.errors import StoreUnavailable
 
 BUSY_SECONDS = 30.0
@@ -31,25 +32,36 @@ class SqliteFile:
     ----------
     path : created with its folder if need be
     schema : statements that create what is not there
+    looking : where the folder may not be written to, open what is there for reading alone; changes then fail
 
     Raises
     ------
     StoreUnavailable : from here and from every block, where SQLite fails
     """
 
-    def __init__(self, path: Path, schema: str) -> None:
+    def __init__(self, path: Path, schema: str, *, looking: bool = False) -> None:
         self._path = path
         self._writing = threading.Lock()
         self._reading = threading.Lock()
+        self._read_only = looking and path.exists() and not may_write(path.parent)
+        self._immutable = self._read_only and nobody_writes(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreUnavailable(f"embedded store {path.parent}: {error}") from error
+        # Before the first page is read: connections to what nobody writes keep their pages.
+        self._opened = self._identity()
         with self._errors():
             self._writer = self._connect()
-            self._writer.executescript(schema)
-            self._reader = self._connect()
-        self._opened = self._identity()
+            try:
+                if not self._read_only:
+                    self._writer.executescript(schema)
+                self._reader = self._connect()
+            except BaseException:
+                self._writer.close()
+                raise
+        if not self._immutable:
+            self._opened = self._identity()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Cursor]:
@@ -71,6 +83,8 @@ class SqliteFile:
         with self._errors(), self._reading, closing(self._reader.cursor()) as cursor:
             self._require_same()
             yield cursor
+            if self._immutable:
+                self._require_same()
 
     @contextmanager
     def scanning(self) -> Iterator[sqlite3.Cursor]:
@@ -78,6 +92,8 @@ class SqliteFile:
         self._require_same()
         with self._errors(), closing(self._connect()) as connection, closing(connection.cursor()) as cursor:
             yield cursor
+            if self._immutable:
+                self._require_same()
 
     def vacuum(self) -> None:
         """Give back the room of what was removed."""
@@ -86,7 +102,7 @@ class SqliteFile:
 
     def nbytes(self) -> int:
         """Size on disk, the write-ahead log included."""
-        files = (self._path, self._path.with_name(self._path.name + "-wal"))
+        files = (self._path, log_of(self._path))
         return sum(file.stat().st_size for file in files if file.exists())
 
     def close(self) -> None:
@@ -96,6 +112,8 @@ class SqliteFile:
             self._reader.close()
 
     def _connect(self) -> sqlite3.Connection:
+        if self._read_only:
+            return connect_to_look(self._path, self._immutable)
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _enter_wal(connection)
@@ -105,16 +123,18 @@ class SqliteFile:
             raise
         return connection
 
-    def _identity(self) -> tuple[int, int] | None:
-        """Which file the path leads to, None where it leads to none."""
+    def _identity(self) -> tuple[int, ...] | None:
+        """Which file the path leads to, None where it leads to none; where nobody may write to it, since when, too."""
         try:
             said = self._path.stat()
         except OSError:
             return None
-        return said.st_dev, said.st_ino
+        return (said.st_dev, said.st_ino, *((said.st_mtime_ns,) if self._immutable else ()))
 
     def _require_same(self) -> None:
         if self._identity() != self._opened:
+            if self._immutable:
+                raise StoreUnavailable(f"embedded store {self._path}: was changed while it was read; look again")
             raise StoreUnavailable(
                 f"embedded store {self._path}: the file was deleted or replaced while it was in use, so nothing is "
                 "written any more; move it back, or stop, restore a copy or import an export, and start again"
@@ -125,6 +145,9 @@ class SqliteFile:
         try:
             yield
         except sqlite3.Error as error:
+            if self._immutable:
+                # Pages of two moments look like a broken file.
+                self._require_same()
             raise StoreUnavailable(f"embedded store {self._path}: {error}") from error
 
 

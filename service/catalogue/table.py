@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from service.catalogue.columns import ItemColumns
 from service.catalogue.hash_slots import HashSlots
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.catalogue.texts import Texts
 from service.semantic_ids import TokenLayout
 

@@ -5,7 +5,6 @@ Knows nothing of any one store.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,10 @@ import numpy as np
 import polars as pl
 
 from service.catalogue.content import is_content
-from service.catalogue.store import MAX_NAME_BYTES, CatalogueStore, Outcome, StoredItem
+from service.catalogue.records import Outcome, StoredItem
+from service.catalogue.store import CatalogueStore
+from service.catalogue.store_rules import MAX_NAME_BYTES
+from service.durable import put_in_place, working_folder
 from service.errors import ConfigError, GenerationIncomplete, InvalidInput, StoreUnavailable
 from service.id_columns import BadList, from_lists, to_lists
 from service.parquet import PARQUET_ERRORS
@@ -70,7 +72,7 @@ class Imported:
 def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance: Advance = lambda items: None) -> int:
     """Write every item to a Parquet file, sorted by domain and ID; returns how many.
 
-    The file appears when it is complete. What changes meanwhile may be in it or not.
+    The file appears when it is complete and on the disk. What changes meanwhile may be in it or not.
 
     Raises
     ------
@@ -125,8 +127,7 @@ def import_catalogue(
 def _write(store: CatalogueStore, source: Source, path: Path, advance: Advance) -> int:
     head = store.head()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
-        folder = Path(name)
+    with working_folder(path) as folder:
         rows, parts = 0, []
         for number, items in enumerate(_parts(store)):
             parts.append(folder / f"part-{number:06}.parquet")
@@ -141,7 +142,7 @@ def _write(store: CatalogueStore, source: Source, path: Path, advance: Advance) 
             pl.DataFrame(schema=SCHEMA).write_parquet(whole)
         if store.changes(head, 1).lost:
             raise StoreUnavailable(f"the store was emptied while it was read; {path} is left as it was")
-        whole.replace(path)
+        put_in_place(whole, path)
     return rows
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.catalogue.table import CatalogueEntry, CatalogueTable
 from service.errors import UnknownDomain
 from service.index.nearest import nearest_paths

@@ -96,7 +96,9 @@ def status(*, store: StoreOption = None) -> None:
         if generation.dropped:
             found.append({"bundle": generation.bundle, "generation": generation.number, "dropped": True})
             continue
-        with closing(open_store(url, generation.bundle, generation.number, generation.layout)) as catalogue:
+        with closing(
+            open_store(url, generation.bundle, generation.number, generation.layout, looking=True)
+        ) as catalogue:
             said, made_current = catalogue.status(), turn(catalogue)
         found.append(
             {

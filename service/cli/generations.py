@@ -37,8 +37,8 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
     from service.catalogue.carrying import carry as carry_items
     from service.catalogue.current import current_of, turn
     from service.catalogue.opening import open_existing_store
+    from service.catalogue.records import ItemKey
     from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
-    from service.catalogue.store import ItemKey
     from service.progress import progress
     from service.settings import read_settings
 
@@ -186,7 +186,7 @@ def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
 def _read_requests(path: Path) -> list[dict[str, Any]]:
     """The bodies that a file holds."""
     from service.errors import InvalidInput
-    from service.schemas import RecommendRequest, read_body
+    from service.requests import RecommendRequest, read_body
 
     bodies: list[dict[str, Any]] = []
     try:

@@ -61,7 +61,7 @@ def history_entry(text: str) -> dict[str, str]:
 
 async def answer_recommend(service: Service, body: dict[str, Any]) -> dict[str, Any]:
     """What POST /recommend answers."""
+    from service.requests import RecommendRequest, read_body
     from service.routes.operations import answer_recommend as answer
-    from service.schemas import RecommendRequest, read_body
 
     return (await answer(read_body(RecommendRequest, body), service)).model_dump()

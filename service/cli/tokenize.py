@@ -52,7 +52,7 @@ def tokenize(
 
 async def answer_tokenize(service: Service, body: dict[str, Any]) -> dict[str, Any]:
     """What POST /tokenize answers."""
+    from service.requests import TokenizeRequest, read_body
     from service.routes.operations import answer_tokenize as answer
-    from service.schemas import TokenizeRequest, read_body
 
     return (await answer(read_body(TokenizeRequest, body), service)).model_dump()

@@ -11,23 +11,21 @@ from typing import TypeVar
 
 import httpx
 
-from service.client import calls
-from service.client.retrying import RetryPolicy
-from service.client.sending import TIMEOUT_SECONDS, Sending, connection
-from service.schemas import (
+from service.answers import (
     BundleResponse,
-    Content,
     DomainsResponse,
     ExplainResponse,
     ItemAnswer,
     Liveness,
     Readiness,
-    RecommendRequest,
     RecommendResponse,
     SwitchResponse,
-    TokenizeRequest,
     TokenizeResponse,
 )
+from service.client import calls
+from service.client.retrying import RetryPolicy
+from service.client.sending import TIMEOUT_SECONDS, Sending, connection
+from service.requests import Content, RecommendRequest, TokenizeRequest
 
 T = TypeVar("T")
 

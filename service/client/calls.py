@@ -13,24 +13,20 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from service.client.errors import Unreachable, failure
-from service.client.retrying import read_retry_after
-from service.schemas import (
-    Body,
+from service.answers import (
     BundleResponse,
-    Content,
     DomainsResponse,
     ExplainResponse,
     ItemAnswer,
     Liveness,
     Readiness,
-    RecommendRequest,
     RecommendResponse,
-    SwitchRequest,
     SwitchResponse,
-    TokenizeRequest,
     TokenizeResponse,
 )
+from service.client.errors import Unreachable, failure
+from service.client.retrying import read_retry_after
+from service.requests import Body, Content, RecommendRequest, SwitchRequest, TokenizeRequest
 
 Method = Literal["GET", "PUT", "POST", "DELETE"]
 M = TypeVar("M", bound=BaseModel)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -24,9 +23,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.durable import put_in_place, sync
 from service.errors import SavedIndexError
 
 FORMAT_VERSION = 2
+MANIFEST = "manifest.json"
 CHUNK_BYTES = 1 << 22
 MADV_POPULATE_READ = 22
 """Of Linux; Python's `mmap` has no name for it."""
@@ -39,7 +40,7 @@ def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
 
     Raises
     ------
-    OSError : the disk is full, or the folder may not be written to; what it held is still there
+    OSError : the disk is full, or the folder may not be written to; it holds what it held, or the new arrays, whole
     """
     folder.mkdir(parents=True, exist_ok=True)
     token = secrets.token_hex(8)
@@ -47,14 +48,19 @@ def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
     inside.mkdir()
     try:
         described = {name: _write(inside / f"{name}.npy", array) for name, array in arrays.items()}
+        sync(inside)
         manifest = {"version": FORMAT_VERSION, "about": dict(about), "folder": token, "arrays": described}
-        _replace(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+        _replace(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
     except BaseException:
-        shutil.rmtree(inside, ignore_errors=True)
+        # A disk may fail once the manifest has its name.
+        if not (folder / MANIFEST).exists() or token not in (folder / MANIFEST).read_text():
+            shutil.rmtree(inside, ignore_errors=True)
         raise
     for other in folder.iterdir():
         if other.is_dir() and other.name != token:
             shutil.rmtree(other, ignore_errors=True)
+        elif other.name.startswith(f"{MANIFEST}."):
+            other.unlink(missing_ok=True)  # Of a process that was killed.
 
 
 def load_arrays(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -68,7 +74,7 @@ def load_arrays(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, NDArr
     ------
     SavedIndexError : nothing was saved here, a file is missing or altered, or the arrays are of something else
     """
-    path = folder / "manifest.json"
+    path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
         version, said, described = manifest["version"], dict(manifest["about"]), dict(manifest["arrays"])
@@ -94,8 +100,7 @@ def load_arrays(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, NDArr
 def _write(path: Path, array: NDArray[Any]) -> dict[str, Any]:
     with path.open("wb") as file:
         np.save(file, np.ascontiguousarray(array), allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
+    sync(path)
     return {"sha256": _sha256(path), "shape": list(array.shape), "dtype": array.dtype.str}
 
 
@@ -143,16 +148,8 @@ def _sha256(path: Path) -> str:
 def _replace(path: Path, content: bytes) -> None:
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        beside.write_bytes(content)
+        put_in_place(beside, path)
     finally:
         with suppress(FileNotFoundError):
             beside.unlink()

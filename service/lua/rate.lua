@@ -8,8 +8,9 @@ local held = redis.call('HMGET', KEYS[1], 'level', 'at')
 local level, at = tonumber(held[1]) or capacity, tonumber(held[2]) or now
 level = math.min(capacity, level + math.max(0, now - at) / 1000000 * rate)
 local granted = 0
-if level >= math.min(cost, capacity) then
-  level, granted = level - cost, 1
+if cost < 0 or level >= math.min(cost, capacity) then
+  -- It may have filled since what is put back now was taken.
+  level, granted = math.min(capacity, level - cost), 1
 end
 redis.call('HSET', KEYS[1], 'level', string.format('%.17g', level), 'at', string.format('%.0f', now))
 -- A full bucket is the same as none.

@@ -7,9 +7,9 @@ from http import HTTPStatus
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from service.answers import BundleResponse, DomainAnswer, DomainsResponse, Liveness, Readiness
 from service.lifecycle import State
 from service.routes.dependencies import KEY_PROBLEMS, AnyService, Reader, generation_of, problems
-from service.schemas import BundleResponse, DomainAnswer, DomainsResponse, Liveness, Readiness
 
 router = APIRouter()
 

@@ -16,10 +16,10 @@ from fastapi.security import HTTPBearer, SecurityScopes
 
 from service import limits
 from service.access import KeyScope
+from service.answers import Generation
 from service.gate import Caller
 from service.lifecycle import Service
 from service.problems import CONTENT_TYPE, Problem
-from service.schemas import Generation
 
 
 class StrictJsonRequest(Request):

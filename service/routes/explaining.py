@@ -8,7 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from service import limits
-from service.catalogue.store import ItemKey
+from service.answers import ComputedAnswer, ExplainResponse, NeighbourAnswer, SemanticIdParts
+from service.catalogue.records import ItemKey
 from service.routes.dependencies import (
     KEY_PROBLEMS,
     DomainPath,
@@ -18,7 +19,6 @@ from service.routes.dependencies import (
     generation_of,
     problems,
 )
-from service.schemas import ComputedAnswer, ExplainResponse, NeighbourAnswer, SemanticIdParts
 
 router = APIRouter(tags=["catalogue"])
 

@@ -8,9 +8,10 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 
+from service.answers import SwitchResponse
 from service.catalogue.current import switch
+from service.requests import SwitchRequest
 from service.routes.dependencies import BODY_PROBLEMS, Administrator, OpenService, StrictJsonRoute, problems
-from service.schemas import SwitchRequest, SwitchResponse
 
 router = APIRouter(route_class=StrictJsonRoute, prefix="/generations", tags=["administration"])
 

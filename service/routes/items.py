@@ -6,8 +6,10 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Response
 
-from service.catalogue.store import ItemKey
+from service.answers import ItemAnswer, SemanticIdParts
+from service.catalogue.records import ItemKey
 from service.errors import ItemNotFound
+from service.requests import Content
 from service.routes.dependencies import (
     BODY_PROBLEMS,
     KEY_PROBLEMS,
@@ -21,7 +23,6 @@ from service.routes.dependencies import (
     generation_of,
     problems,
 )
-from service.schemas import Content, ItemAnswer, SemanticIdParts
 
 router = APIRouter(route_class=StrictJsonRoute, prefix="/items/{domain}", tags=["catalogue"])
 

@@ -7,7 +7,9 @@ from http import HTTPStatus
 from fastapi import APIRouter
 
 from service.access import KeyScope
+from service.answers import RecommendResponse, TokenizedItemAnswer, TokenizeResponse
 from service.lifecycle import Service
+from service.requests import RecommendRequest, TokenizeRequest
 from service.routes.dependencies import (
     BODY_PROBLEMS,
     AnyCaller,
@@ -16,13 +18,6 @@ from service.routes.dependencies import (
     StrictJsonRoute,
     generation_of,
     problems,
-)
-from service.schemas import (
-    RecommendRequest,
-    RecommendResponse,
-    TokenizedItemAnswer,
-    TokenizeRequest,
-    TokenizeResponse,
 )
 
 router = APIRouter(route_class=StrictJsonRoute, tags=["operations"])

@@ -28,7 +28,8 @@ from service.backfill.reading import FileFormat, format_of
 from service.backfill.report import EXAMPLES, Tally
 from service.backfill.rows import read_mapping
 from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, Registered, StoredItem
+from service.catalogue.records import ItemKey, NewItem, Registered, StoredItem
+from service.catalogue.store import CatalogueStore
 from service.engine.engine import TokenizesItems
 from service.errors import InvalidInput, StoreUnavailable, SuffixExhausted
 from service.items import ItemContent, compose_text

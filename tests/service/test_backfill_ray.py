@@ -26,8 +26,8 @@ from service.backfill.reading import FileFormat
 from service.backfill.report import Tally
 from service.backfill.rows import Kind, Rejection, read_mapping
 from service.bundle.files import Bundle
+from service.catalogue.records import StoredItem
 from service.catalogue.seeding import open_catalogue
-from service.catalogue.store import StoredItem
 from service.engine.engine import ItemParts
 from service.engine.sessions import Runtime
 from service.errors import BundleError, ClusterFailed, InvalidInput

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from service.bundle.files import Bundle, hash_files, write_manifest
 from service.bundle.manifest import SCHEMA_VERSION, Manifest
+from service.bundle.repeats import LearnedRepeats
 from service.bundle.sample import ARRAYS, SAMPLE, ProvenSample
 from service.catalogue.seeding import read_bundle_catalogue
 from service.errors import BundleError
@@ -93,6 +95,28 @@ def test_an_unknown_key_is_named(folder: Path) -> None:
     rewrite(folder, colour="blue")
     with pytest.raises(BundleError, match="colour: Extra inputs are not permitted"):
         Bundle.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "found"),
+    [
+        (-3, LearnedRepeats(bonus=-3.0)),
+        (0.5, LearnedRepeats(bonus=0.5)),
+        ({"bonus": 1.0, "recency": 2.0, "frequency": 3.0}, LearnedRepeats(bonus=1.0, recency=2.0, frequency=3.0)),
+        ({"recency": 2.0}, "repeats.movies.bonus: Field required"),
+        ({"bonus": 1.0, "often": 2.0}, "repeats.movies.often: Extra inputs"),
+        ("much", "repeats.movies: "),
+        (True, "repeats.movies.bonus: "),
+    ],
+)
+def test_what_was_learned_of_repeats_is_a_number_or_three(folder: Path, repeats: object, found: object) -> None:
+    (part,) = json.loads((folder / "manifest.json").read_text())["recommenders"]
+    rewrite(folder, recommenders=[part | {"repeats": {"movies": repeats}}])
+    if isinstance(found, str):
+        with pytest.raises(BundleError, match=re.escape(found)):
+            Bundle.open(folder)
+    else:
+        assert Bundle.open(folder).manifest.recommenders[0].repeats == {"movies": found}
 
 
 @pytest.mark.parametrize("version", [1, 3, "2"])

@@ -19,7 +19,7 @@ from service.catalogue.columns import ItemColumns
 from service.catalogue.live import Agreement, LiveCatalogue, Reread
 from service.catalogue.live_follower import following
 from service.catalogue.opening import open_store
-from service.catalogue.store import StoredItem, Totals
+from service.catalogue.records import StoredItem, Totals
 from service.errors import NotReady, StoreUnavailable
 
 

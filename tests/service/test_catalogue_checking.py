@@ -16,8 +16,9 @@ from service.catalogue import redis_store
 from service.catalogue.checking import Examination, examine, repair
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.opening import open_store
+from service.catalogue.records import ItemKey, NewItem, StoredItem
 from service.catalogue.redis_store import RedisStore
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
+from service.catalogue.store import CatalogueStore
 from service.errors import StoreUnavailable
 from service.items import ItemContent
 from service.semantic_ids import TokenLayout

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from live_catalogues import LAYOUT, names, opened
 
-from service.catalogue.columns import ItemColumns
+from service.catalogue.columns import ItemColumns, rows_of_each
 from service.catalogue.fingerprint import Fingerprints, item_part, item_parts
 from service.catalogue.live_state import LiveState
-from service.catalogue.store import NewItem, StoredItem
+from service.catalogue.records import NewItem, StoredItem
 from service.catalogue.table import CatalogueTable
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -27,6 +27,13 @@ def test_columns_hold_the_items_that_they_were_made_of(given_items: list[StoredI
     columns = ItemColumns.of(given_items)
     assert columns.items() == given_items
     assert len(columns) == len(given_items)
+
+
+@given(st.integers(0, 8).flatmap(lambda count: st.tuples(st.just(count), st.lists(st.integers(0, max(0, count - 1))))))
+def test_rows_of_each_number_are_those_that_a_look_at_all_rows_finds(drawn: tuple[int, list[int]]) -> None:
+    count, numbers = drawn[0], np.array(drawn[1] if drawn[0] else [], dtype=np.int32)
+    found = rows_of_each(numbers, count)
+    assert [rows.tolist() for rows in found] == [np.flatnonzero(numbers == each).tolist() for each in range(count)]
 
 
 @given(items)

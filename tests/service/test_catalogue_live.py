@@ -14,10 +14,10 @@ from live_catalogues import LAYOUT, WAIT, key, names, new, opened, reachable, un
 from service.catalogue import embedded
 from service.catalogue import live as live_module
 from service.catalogue.columns import ItemColumns
-from service.catalogue.live import Agreement, CatalogueEntry, LiveCatalogue
+from service.catalogue.live import Agreement, LiveCatalogue
 from service.catalogue.locking import Readers
-from service.catalogue.store import ItemKey, StoredItem
-from service.catalogue.table import CatalogueTable
+from service.catalogue.records import ItemKey, StoredItem
+from service.catalogue.table import CatalogueEntry, CatalogueTable
 from service.errors import InvalidInput, UnknownDomain
 
 

@@ -20,8 +20,9 @@ from service.bundle.manifest import CataloguePart, Manifest
 from service.catalogue import seeding, sqlite_file
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store
+from service.catalogue.records import ItemKey, NewItem, StoredItem
 from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
+from service.catalogue.store import CatalogueStore
 from service.cli.serve import first_item
 from service.errors import BundleError, ConfigError, NotReady, StoreUnavailable
 

@@ -13,7 +13,8 @@ import numpy as np
 from places import LAYOUT, Place, everything
 
 from service.catalogue.checking import examine
-from service.catalogue.store import ItemKey, layout_of_ids
+from service.catalogue.records import ItemKey
+from service.catalogue.store_rules import layout_of_ids
 from service.semantic_ids import TokenLayout
 
 RACED = int(os.environ.get("RACED_ITEMS", "5000"))
@@ -25,7 +26,7 @@ COLLIDER = """
 import json, sys
 import numpy as np
 from service.catalogue.opening import open_store
-from service.catalogue.store import NewItem
+from service.catalogue.records import NewItem
 from service.semantic_ids import TokenLayout
 
 url, name, layout, worker, items, out = sys.argv[1], sys.argv[2], json.loads(sys.argv[3]), *sys.argv[4:]
@@ -84,7 +85,7 @@ def test_processes_that_collide_lose_nothing_and_name_nothing_twice(place: Place
 WRITER = """
 import json, sys
 from service.catalogue.opening import open_store, stored_generations
-from service.catalogue.store import NewItem
+from service.catalogue.records import NewItem
 from service.semantic_ids import TokenLayout
 
 url, name, layout = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])

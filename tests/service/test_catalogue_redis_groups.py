@@ -12,7 +12,8 @@ from redis_groups import RedisCluster, SentinelGroup, until
 from service.catalogue import redis_clients, redis_store
 from service.catalogue.checking import examine
 from service.catalogue.opening import open_store, stored_generations
-from service.catalogue.store import CatalogueStore, ItemKey
+from service.catalogue.records import ItemKey
+from service.catalogue.store import CatalogueStore
 from service.errors import ConfigError, StoreUnavailable
 
 PASSWORD = "se,cr@t"

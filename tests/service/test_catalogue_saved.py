@@ -19,7 +19,8 @@ from service.catalogue.live import Agreement, LiveCatalogue
 from service.catalogue.live_follower import following
 from service.catalogue.live_state import Frozen, LiveState
 from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem
+from service.catalogue.records import ItemKey, NewItem
+from service.catalogue.store import CatalogueStore
 from service.errors import ConfigError, SavedIndexError
 from service.index import saving
 from service.index.saving import load_arrays, save_arrays
@@ -247,6 +248,41 @@ def test_tidying_goes_on_beside_changes_and_searches(tmp_path: Path, monkeypatch
     assert live._state.slack() < 0.5
     assert live.tidy() is False
     assert live.compare() is Agreement.SAME
+
+
+@pytest.mark.parametrize("step", ["frozen", "compacted", "apply"])
+def test_tidying_that_fails_collects_no_more_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Changes that come while a new state is built are kept for it; for one that never comes they would pile up."""
+    monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
+    live = filled(tmp_path)
+    for number in range(10, 50):
+        live.delete(key(number))
+    expected = found(live)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        if step == "apply":
+            real = LiveState.compacted
+
+            def changed(state: LiveState, frozen: Frozen) -> LiveState:
+                live.register([new(91)])
+                patched.setattr(LiveState, "apply", fail)
+                return real(state, frozen)
+
+            expected["i91"] = (None, (3, 3, 1, 0))
+            patched.setattr(LiveState, "compacted", changed)
+        else:
+            patched.setattr(LiveState, step, fail)
+        with pytest.raises(MemoryError):
+            live.tidy()
+    assert live._missed is None
+    assert found(live) == expected
+    assert live.tidy()
+    assert found(live) == expected
 
 
 def test_titles_that_are_renewed_for_ever_take_no_more_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

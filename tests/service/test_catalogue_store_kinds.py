@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis
 from places import LAYOUT, Place, everything, new, suffixes
+from redis_groups import until
 from redis_server import RedisServer
 
 from service.catalogue import redis_keys
@@ -17,8 +20,10 @@ from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.embedded_tables import SCHEMA
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
-from service.catalogue.store import ItemKey, StoredItem
+from service.catalogue.records import ItemKey, StoredItem
 from service.errors import BundleError, ConfigError, LimitExceeded, StoreUnavailable
+
+OTHER_LAYOUT = replace(LAYOUT, levels=LAYOUT.levels + 1)
 
 
 class TestRedisOnly:
@@ -63,6 +68,16 @@ class TestRedisOnly:
             open_store(own_server.url.replace("//", "//some:pw@"), "b", 1, LAYOUT).close()
             client.config_set("maxmemory-policy", "volatile-lru")
             open_store(own_server.url, "b", 1, LAYOUT).close()
+
+    def test_an_opening_that_is_refused_leaves_no_connection(self, own_server: RedisServer) -> None:
+        open_store(own_server.url, "b", 1, LAYOUT).close()
+        with redis.Redis.from_url(own_server.url) as client:
+            before = len(client.client_list())
+            with pytest.raises(ConfigError) as refused:
+                open_store(own_server.url, "b", 1, OTHER_LAYOUT)
+            # Who keeps an error keeps the frames that it passed, and what they hold.
+            assert refused.value.__traceback__ is not None
+            until(lambda: len(client.client_list()) == before)
 
     def test_an_id_given_twice_is_no_mistake_of_the_caller(self, own_server: RedisServer) -> None:
         """A server that evicted a group's counter began again at suffix 0."""
@@ -133,6 +148,44 @@ class TestEmbeddedOnly:
         (tmp_path / "b@1.sqlite3").write_bytes(b"no database" * 1000)
         with pytest.raises(StoreUnavailable, match="not a database"):
             open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
+
+    def test_a_change_costs_the_same_however_many_domains_there_are(self, tmp_path: Path) -> None:
+        """In steps of SQLite's machine, which a busy one does not make more."""
+        store = EmbeddedStore(tmp_path, "b", 1, LAYOUT)
+        store.finish_seed()
+        steps = [0]
+
+        def count() -> int:
+            steps[0] += 1
+            return 0
+
+        def cost_of(item_id: str) -> int:
+            steps[0] = 0
+            store._file._writer.set_progress_handler(count, 1)
+            store.register([new(item_id)])
+            store.delete(ItemKey("films", item_id))
+            store._file._writer.set_progress_handler(None, 1)
+            return steps[0]
+
+        cost_of("first")
+        few = cost_of("a")
+        store.register([new("a", domain=f"domain {number}") for number in range(1000)])
+        assert cost_of("b") < few + 500
+        store.close()
+
+    @pytest.mark.parametrize("why", ["another layout", "dropped", "no catalogue"])
+    def test_an_opening_that_is_refused_leaves_no_file_open(self, tmp_path: Path, why: str) -> None:
+        store = open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT)
+        if why == "dropped":
+            store.drop()
+        store.close()
+        if why == "no catalogue":
+            (tmp_path / "b@1.sqlite3").write_bytes(b"no database" * 1000)
+        with pytest.raises((ConfigError, StoreUnavailable)) as refused:
+            open_store(f"embedded:{tmp_path}", "b", 1, OTHER_LAYOUT if why == "another layout" else LAYOUT)
+        assert refused.value.__traceback__ is not None
+        files = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+        assert [file for file in files if file.startswith(str(tmp_path))] == []
 
     @pytest.mark.parametrize("how", ["deleted", "replaced", "deleted within a transaction"])
     def test_a_file_that_is_no_longer_there_takes_no_change(self, tmp_path: Path, how: str) -> None:

@@ -14,16 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from places import Place, everything, new, suffixes
 
-from service.catalogue import embedded, redis_store
+from service.catalogue import embedded, redis_life, redis_store
 from service.catalogue.checking import examine
 from service.catalogue.fingerprint import item_part
 from service.catalogue.opening import open_store, stored_generations
-from service.catalogue.store import (
-    ItemKey,
-    NewItem,
-    Outcome,
-    StoredItem,
-)
+from service.catalogue.records import ItemKey, NewItem, Outcome, StoredItem
 from service.errors import BundleError, ConfigError, InvalidInput, NotReady
 from service.semantic_ids import TokenLayout
 
@@ -139,7 +134,7 @@ def test_the_log_names_every_change_to_every_replica(place: Place) -> None:
 def test_a_reader_that_fell_behind_the_log_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     # The stream is trimmed by whole nodes of about a hundred entries, hence the numbers.
     monkeypatch.setattr(embedded, "CHANGES_KEPT", 200)
-    monkeypatch.setattr(redis_store, "CHANGES_KEPT", 200)
+    monkeypatch.setattr(redis_life, "CHANGES_KEPT", 200)
     store = place.open()
     for batch in range(10):
         store.register([new(f"{batch}-{number}", (batch, number)) for number in range(100)])

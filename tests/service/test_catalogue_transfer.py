@@ -21,8 +21,9 @@ from service.catalogue import redis_store
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.opening import open_store
+from service.catalogue.records import ItemKey, NewItem, StoredItem
 from service.catalogue.seeding import open_catalogue
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem, StoredItem
+from service.catalogue.store import CatalogueStore
 from service.catalogue.transfer import Imported, Source, export_catalogue, import_catalogue
 from service.cli.main import build
 from service.errors import ConfigError, GenerationIncomplete, InvalidInput, StoreUnavailable, UnknownGeneration

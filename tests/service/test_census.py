@@ -12,9 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.catalogue.census import Census
+from service.catalogue.columns import ItemColumns
 from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.fingerprint import Fingerprints
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import ItemKey, NewItem
+from service.catalogue.live_state import LiveState
+from service.catalogue.records import ItemKey, NewItem, StoredItem
+from service.catalogue.table import CatalogueTable
 from service.semantic_ids import TokenLayout
 
 LAYOUT = TokenLayout(levels=2, codes=5, experts=3, experts_per_item=2, suffixes=4)
@@ -76,3 +80,47 @@ def test_the_live_catalogue_keeps_its_census(tmp_path: Path) -> None:
         check(catalogue.census(), "b", [(4, 4, 1, 0, 0)])
     for store in stores:
         store.close()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(0, 4), st.integers(0, 2)), max_size=30),
+    st.sets(st.integers(0, 29)),
+)
+def test_a_state_of_many_domains_is_that_of_each_item_alone(
+    drawn: list[tuple[int, int, int, int]], deleted: set[int]
+) -> None:
+    """Built at once, and changed item by item: census, fingerprints and what is found; domains without items, too."""
+    suffixes: Counter[tuple[int, ...]] = Counter()
+    items, rows = [], []
+    for number, (domain, *codes, expert) in enumerate(drawn):
+        row = (*codes, expert, expert, suffixes[domain, *codes, expert])
+        suffixes[domain, *codes, expert] += 1
+        if row[-1] < LAYOUT.suffixes:
+            rows.append(row)
+            (packed,) = LAYOUT.pack(np.array([row], dtype=np.int32)).tolist()
+            items.append(StoredItem(f"d{domain}", f"i{number}", packed))
+    table, fingerprints, slowly = CatalogueTable(LAYOUT), Fingerprints(), LiveState.read(LAYOUT, [])
+    for item in items:
+        slowly.apply({item.key: item})
+    table.add(ItemColumns.of(items))
+    fingerprints.toggle_all(ItemColumns.of(items))
+    changed = LiveState.read(LAYOUT, [])
+    changed.apply({item.key: item for item in items})
+    gone = [item for place, item in enumerate(items) if place in deleted]
+    for item in gone:
+        slowly.apply({item.key: None})
+        table.remove(item.key)
+    fingerprints.toggle_all(ItemColumns.of(gone))
+    changed.apply({item.key: None for item in gone})
+    for state in (LiveState.of(LAYOUT, table, fingerprints), changed):
+        assert state.table.domains() == slowly.table.domains()
+        assert state.table.counts() == slowly.table.counts() == state.census.domains()
+        assert state.fingerprints.values() == slowly.fingerprints.values()
+        for place, domain in enumerate(slowly.table.domains()):
+            assert (domain in state.census) is (domain in slowly.census)
+            held = [row for item, row in zip(items, rows, strict=True) if item.domain == domain and item not in gone]
+            check(state.census, domain, held)
+            roots = np.full(len(held), place, dtype=np.int32)
+            tokens = LAYOUT.tokens(np.array(held, dtype=np.int32).reshape(-1, LAYOUT.depth))
+            ordinals = [state.table.ordinal(item.key) for item in items if item.domain == domain and item not in gone]
+            assert state.view.state.find(roots, tokens).tolist() == ordinals

@@ -13,7 +13,7 @@ from dummy_engine import DummyEngine, DummyTextEncoder
 from service.admission import Admission
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import ItemKey, NewItem
+from service.catalogue.records import ItemKey, NewItem
 from service.encoding import Encoding
 from service.errors import ItemNotFound
 from service.explaining import READERS, Explaining

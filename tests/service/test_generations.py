@@ -38,8 +38,9 @@ from service.catalogue.carrying import Carried, carry, moves
 from service.catalogue.current import TURN, current_of, make_current, turn
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
+from service.catalogue.records import ItemKey, NewItem
 from service.catalogue.seeding import open_catalogue
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem
+from service.catalogue.store import CatalogueStore
 from service.cli.main import build
 from service.client import NotFound, UnitokClient
 from service.errors import ConfigError, NotReady, StoreUnavailable

@@ -16,7 +16,7 @@ from http_server import running, wait_until_ready
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import ItemKey, NewItem
+from service.catalogue.records import ItemKey, NewItem
 from service.opening import opened
 from service.semantic_ids import TokenLayout
 from service.settings import Settings

@@ -26,7 +26,8 @@ from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store
-from service.catalogue.store import CatalogueStore, ItemKey, NewItem
+from service.catalogue.records import ItemKey, NewItem
+from service.catalogue.store import CatalogueStore
 from service.errors import StoreUnavailable
 from service.lifecycle import STORE_FAILED, STORE_REFUSES
 from service.metrics import Metrics

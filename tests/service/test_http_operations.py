@@ -15,7 +15,7 @@ from http_server import running, until, wait_until_ready
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import NewItem
+from service.catalogue.records import NewItem
 from service.errors import ModelError
 from service.lifecycle import State
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN

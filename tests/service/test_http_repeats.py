@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,12 @@ BOTH = {"films": -30.0, "games": 30.0}
 
 
 @contextmanager
-def serving(folder: Path, repeats: dict[str, float]) -> Iterator[httpx.Client]:
+def serving(folder: Path, repeats: Mapping[str, Any], **settings: int) -> Iterator[httpx.Client]:
     """A service that knows all of NAMES, by a recommender that has learned this."""
     engine = DummyEngine([part | {"repeats": repeats} for part in ONE_FOR_ALL])
     store = EmbeddedStore(folder, "dummy", 3, engine.layout)
     store.finish_seed()
-    with running(create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))) as client:
+    with running(create_app(Settings(**settings), engine=engine, catalogue=LiveCatalogue(store))) as client:
         wait_until_ready(client)
         items = [reference(name) | {"title": name} for name in NAMES]
         assert client.post("/tokenize", json={"items": items, "register": True}).status_code == 200
@@ -93,7 +94,7 @@ def test_repeated_items_gain_what_was_learned(
 @pytest.fixture(scope="module")
 def knowing_both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A service where repeated films and repeated games gain differently."""
-    with serving(tmp_path_factory.mktemp("store"), BOTH) as client:
+    with serving(tmp_path_factory.mktemp("store"), BOTH, default_beam_width=1) as client:
         yield client
 
 
@@ -105,11 +106,49 @@ def test_each_domain_gains_its_own_before_the_best_are_kept(
     for item in plain:
         item["score"] += BOTH[item["domain"]] if item["item_id"] in HISTORY else 0
     expected = sorted(plain, key=lambda item: -item["score"])[:k]
-    # Fewer beams than there are items in the history, as many results, and the default.
-    for width in (k, None):
+    # Fewer beams than there are items in the history, and more.
+    for width in (k, 60):
         found = recommended(knowing_both, k=k, beam_width=width)
         assert [item["item_id"] for item in found] == [item["item_id"] for item in expected]
         assert [item["score"] for item in found] == pytest.approx([item["score"] for item in expected])
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 60])
+def test_items_gain_by_when_and_how_often_they_were_met(
+    knowing: dict[float, httpx.Client], tmp_path: Path, k: int
+) -> None:
+    """How long ago is counted in films alone: films-0, films-3, films-3, films-11, films-19."""
+    gains = {
+        "films-19": 8.0,
+        "films-11": 8 - 20 * log(2),
+        "films-3": 8 - 20 * log(3) + 30 * log(2),
+        "films-0": 8 - 20 * log(5),
+    }
+    plain = recommended(knowing[0.0], k=60, beam_width=60)
+    for item in plain:
+        item["score"] += gains.get(item["item_id"], 0)
+    expected = sorted(plain, key=lambda item: -item["score"])[:k]
+    with serving(
+        tmp_path, {"films": {"bonus": 8.0, "recency": 20.0, "frequency": 30.0}}, default_beam_width=1
+    ) as client:
+        # Fewer beams than there are films in the history, and more.
+        for width in (k, 60):
+            found = recommended(client, k=k, beam_width=width)
+            assert [item["item_id"] for item in found] == [item["item_id"] for item in expected]
+            assert [item["score"] for item in found] == pytest.approx([item["score"] for item in expected])
+
+
+def test_raw_items_count_among_those_that_were_met_since(knowing: dict[float, httpx.Client], tmp_path: Path) -> None:
+    """Not those of other domains, nor those that cannot be read."""
+    raw = [{"domain": "films", "title": title} for title in ("one", "two", "one")]
+    history = [raw[0], reference("films-3"), *raw, {"domain": "games", "title": "three"}, reference("films-nobody")]
+    changes = {"domains": ["films"], "history": history}
+    (plain,) = (item for item in recommended(knowing[0.0], **changes) if item["item_id"] == "films-3")
+    with serving(tmp_path, {"films": {"bonus": 8.0, "recency": 2.0, "frequency": 3.0}}) as client:
+        found = recommended(client, **changes)
+    (told,) = (item for item in found if item["item_id"] == "films-3")
+    assert told["score"] - plain["score"] == pytest.approx(8 - 2 * log(4))
+    assert len(found) == len(NAMES) / 2
 
 
 def test_excluded_the_history_stays_away_whatever_was_learned(knowing: dict[float, httpx.Client]) -> None:

@@ -31,7 +31,7 @@ def patience() -> Iterator[None]:
 @given(
     rate=st.integers(1, 50),
     capacity=st.integers(1, 100),
-    steps=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 150)), max_size=30),
+    steps=st.lists(st.tuples(st.integers(0, 200), st.integers(-150, 150)), max_size=30),
 )
 def test_a_bucket_in_memory_follows_its_rule(rate: int, capacity: int, steps: list[tuple[int, int]]) -> None:
     """Against exact fractions; time advances in 64ths of a second, which floats hold exactly."""
@@ -44,10 +44,11 @@ def test_a_bucket_in_memory_follows_its_rule(rate: int, capacity: int, steps: li
             now += Fraction(pause, 64)
             level = min(Fraction(capacity), level + Fraction(pause, 64) * rate)
             found = await rates.take("key", cost, Limit(rate, capacity))
-            granted = level >= min(cost, capacity)
-            level -= cost if granted else 0
+            granted = cost < 0 or level >= min(cost, capacity)
+            level = min(Fraction(capacity), level - (cost if granted else 0))
             assert found.granted is granted
             assert found.remaining == max(0, level)
+            assert found.full_after >= 0
             assert found.retry_after == pytest.approx(0 if granted else float((min(cost, capacity) - level) / rate))
 
     asyncio.run(run())
@@ -63,6 +64,25 @@ def test_a_request_above_the_capacity_passes_a_full_bucket_and_leaves_a_debt() -
         assert (await rates.take("b", 1, Limit(1, 10))).granted
         now = 16.0
         assert (await rates.take("a", 1, Limit(1, 10))).granted
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_what_is_put_back_fills_a_bucket_to_its_brim_and_pays_off_a_debt(redis_server: RedisServer, kind: str) -> None:
+    """A bucket fills while a request runs that in the end costs nothing; another may have left a debt by then."""
+
+    async def run() -> None:
+        rates = MemoryRates() if kind == "memory" else RedisRates(redis_server.url + "/9")
+        await rates.take(f"brim-{kind}", 3, SLOW)
+        full = await rates.take(f"brim-{kind}", -5, SLOW)
+        assert (full.granted, full.remaining, full.full_after) == (True, 10, 0)
+        assert (await rates.take(f"brim-{kind}", 1, SLOW)).remaining == pytest.approx(9, abs=0.01)
+        await rates.take(f"debt-{kind}", 40, SLOW)
+        paid = await rates.take(f"debt-{kind}", -5, SLOW)
+        assert paid.granted
+        assert paid.full_after == pytest.approx(35 / SLOW.rate, abs=10)
+        await rates.close()
 
     asyncio.run(run())
 

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from service.app import create_app
 from service.bundle.files import Bundle
 from service.bundle.sample import ProvenSample
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.opening import opened
 from service.settings import read_settings
 from service.verifying import verify

@@ -13,7 +13,7 @@ from dummy_engine import DummyEngine
 
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.store import ItemKey
+from service.catalogue.records import ItemKey
 from service.metrics import Metrics
 from service.searching import Searching, SearchJob
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from baselines_planted import BLOCK, block_corpus, domain_of, ring_corpus
 
+from service.bundle.repeats import LearnedRepeats
 from training.baselines.corpus import Corpus
 from training.baselines.graph import GraphBaseline
 from training.baselines.parameters import (
@@ -196,10 +197,10 @@ def test_a_baseline_learns_whether_items_come_again(comes_again: bool, sign: int
     def scores(users: np.ndarray, items: np.ndarray) -> torch.Tensor:
         return scorer(users, items) / 2**24
 
-    bonus = learned_repeats(scores, corpus.split.validation, corpus.history_items, 20)
-    assert np.sign(bonus) == sign
+    learned = learned_repeats(scores, corpus.split.validation, corpus.history_items, 20)
+    assert np.sign(learned.bonus) == sign
     plain, told = (
-        measure(each, corpus.split.test, corpus.history_items, 20) for each in (scores, with_repeats(scores, bonus))
+        measure(each, corpus.split.test, corpus.history_items, 20) for each in (scores, with_repeats(scores, learned))
     )
     assert told.kept.ndcg_10 > plain.kept.ndcg_10
     if not comes_again:
@@ -209,6 +210,9 @@ def test_a_baseline_learns_whether_items_come_again(comes_again: bool, sign: int
 def test_what_a_history_holds_twice_is_raised_once() -> None:
     histories = np.array([[2, 0, 2, PADDING], [1, PADDING, PADDING, PADDING]], dtype=np.int32)
     plain = torch.arange(8.0).reshape(2, 4)
-    raised = with_repeats(lambda *_: plain, -1.5)(np.arange(2), histories)
+    raised = with_repeats(lambda *_: plain, LearnedRepeats(bonus=-1.5))(np.arange(2), histories)
     assert raised.tolist() == [[-1.5, 1.0, 0.5, 3.0], [4.0, 3.5, 6.0, 7.0]]
+    # Of the first history, item 2 is the newest and was met twice, item 0 is the second newest.
+    told = LearnedRepeats(bonus=0.0, recency=1 / np.log(2), frequency=3 / np.log(2))
+    assert with_repeats(lambda *_: plain, told)(np.arange(2), histories).tolist() == [[-1, 1, 5, 3], [4, 5, 6, 7]]
     assert plain.tolist() == torch.arange(8.0).reshape(2, 4).tolist()

@@ -180,10 +180,11 @@ def test_what_is_learned_of_repeats_is_in_the_folder(dataset: Path, tokenizer: P
     parameters = tiny_parameters(epochs=3, domains=["other", "ring"], network=network, threads=1)
     figures = train_recommender(dataset, tokenizer, tmp_path, parameters)
     assert figures is not None
-    assert load_recommender(tmp_path).repeats == figures["repeats"]
-    assert set(figures["repeats"]) == {"other", "ring"}
-    assert all(bonus <= 0 for bonus in figures["repeats"].values())
-    assert min(figures["repeats"].values()) < 0
+    repeats = load_recommender(tmp_path).repeats
+    assert {name: learned.model_dump() for name, learned in repeats.items()} == figures["repeats"]
+    assert set(repeats) == {"other", "ring"}
+    assert all(learned.bonus <= 0 for learned in repeats.values())
+    assert min(learned.bonus for learned in repeats.values()) < 0
     assert load_recommender(tmp_path).model.item_share == 0.6
 
 

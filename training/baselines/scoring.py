@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.bundle.repeats import LearnedRepeats, met
 from training.data.split import PADDING, Examples
 from training.evaluation.ranking import NO_RESULT, RankingFigures, item_ranks, ranking_figures
 from training.evaluation.users import evaluated_users
-from training.recommender.repeats import USERS, best_bonus
+from training.recommender.repeats import USERS, best_repeats
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.int32]], Tensor]
 """`scorer(users int64 [B], histories int32 [B, S])` -> float32 [B, items]; histories are padded at the end."""
@@ -80,8 +81,10 @@ def measure(scorer: Scorer, examples: Examples, history_items: NDArray[np.int32]
     )
 
 
-def learned_repeats(scorer: Scorer, validation: Examples, history_items: NDArray[np.int32], max_history: int) -> float:
-    """What the score of an item of the history should gain, by the rule and the number of users of our recommenders."""
+def learned_repeats(
+    scorer: Scorer, validation: Examples, history_items: NDArray[np.int32], max_history: int
+) -> LearnedRepeats:
+    """What items of the history should gain, by the rule and the number of users of our recommenders."""
     examples = evaluated_users(validation, USERS, 0)
     histories = examples.matrix(history_items, max_history)
 
@@ -90,22 +93,21 @@ def learned_repeats(scorer: Scorer, validation: Examples, history_items: NDArray
             rows = slice(at, at + BATCH)
             scores = scorer(examples.users[rows], histories[rows]).cpu().numpy()
             for own, target, history in zip(scores, examples.targets[rows].tolist(), histories[rows], strict=True):
-                yield own, target, np.unique(history[history != PADDING])
+                yield own, target, history[history != PADDING]
 
     with torch.no_grad():
-        return best_bonus(judged())
+        return best_repeats(judged())
 
 
-def with_repeats(scorer: Scorer, bonus: float) -> Scorer:
-    """The same scores, those of items of the history raised by `bonus`."""
+def with_repeats(scorer: Scorer, learned: LearnedRepeats) -> Scorer:
+    """The same scores, those of items of the history raised by what was learned."""
 
     def scores(users: NDArray[np.int64], histories: NDArray[np.int32]) -> Tensor:
-        plain = scorer(users, histories)
-        rows, places = np.nonzero(histories != PADDING)
-        at = torch.from_numpy(rows).to(plain.device), torch.from_numpy(histories[rows, places]).long().to(plain.device)
-        # Assigned, not added: an item that the history holds twice is raised once.
-        raised = plain.clone()
-        raised[at] = plain[at] + bonus
+        raised = scorer(users, histories).clone()
+        for row, history in enumerate(histories):
+            its = met(history[history != PADDING].tolist())
+            ago, times = zip(*its.values(), strict=True)
+            raised[row, list(its)] += torch.from_numpy(learned.gains(ago, times)).to(raised)
         return raised
 
     return scores

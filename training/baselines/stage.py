@@ -115,10 +115,10 @@ def _repeats(
     """What a network over sequences learns of repeats afterwards, as our recommenders do, and its figures with that."""
     if not isinstance(parameters, SequenceParameters):
         return {}
-    bonus = learned_repeats(scorer, corpus.split.validation, corpus.history_items, parameters.max_history)
-    raised = with_repeats(scorer, bonus)
+    learned = learned_repeats(scorer, corpus.split.validation, corpus.history_items, parameters.max_history)
+    raised = with_repeats(scorer, learned)
     return {
-        "repeats": bonus,
+        "repeats": learned.model_dump(),
         "with_repeats": {
             name: _measured(raised, corpus, examples, parameters).kept.as_dict() for name, examples in measured.items()
         },

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from service.errors import ConfigError, InvalidInput
 from service.items import ItemContent
 from service.parquet import PARQUET_ERRORS
-from training.stage import write_atomically
+from training.stage import replacing, write_atomically
 
 INDEX = "dataset.json"
 ITEMS = "items.parquet"
@@ -199,8 +199,9 @@ def write_domain(folder: Path, name: str, items: pl.DataFrame, interactions: pl.
     interactions = interactions.select(pl.col(column).cast(dtype) for column, dtype in INTERACTION_SCHEMA.items())
     data = DomainData.from_frames(name, items, interactions)
     (folder / name).mkdir(parents=True, exist_ok=True)
-    items.write_parquet(folder / name / ITEMS)
-    interactions.write_parquet(folder / name / INTERACTIONS)
+    for file, table in ((ITEMS, items), (INTERACTIONS, interactions)):
+        with replacing(folder / name / file) as partial:
+            table.write_parquet(partial)
     return DomainSummary(name, len(items), data.users, len(interactions))
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from service.bundle.files import sha256_of
+from service.durable import sync
 from service.engine.sessions import Runtime, open_session
 from service.engine.text_encoder import INPUTS, OUTPUTS, TextEncoder
 from service.errors import ConfigError
@@ -62,6 +63,8 @@ def write_card(folder: Path, source: str, max_tokens: int) -> EncoderCard:
     width = open_session(folder / MODEL, Runtime(threads=1), INPUTS, OUTPUTS).size("D")
     parts = f"{sha256_of(folder / MODEL)} {sha256_of(folder / TOKENIZER)} {max_tokens}"
     card = EncoderCard(source, width, max_tokens, TEXT_RECIPE, hashlib.sha256(parts.encode()).hexdigest())
+    for name in (MODEL, TOKENIZER):
+        sync(folder / name)
     write_atomically(folder / CARD, json.dumps(asdict(card), indent=2) + "\n")
     return card
 

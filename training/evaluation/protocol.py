@@ -144,12 +144,12 @@ def ranked_lists(
     index = trie.arrays()
     lists = np.full((len(examples), beams), -1, dtype=np.int64)
     max_history = recommender.part.max_history
-    bonus = None if remove_history or without_repeats else recommender.part.repeats.get(domain.name)
+    learned = None if remove_history or without_repeats else recommender.part.repeats.get(domain.name)
     for batch, history in batched_histories(layout, domain, read, examples, max_history=max_history, size=BATCH):
         roots = np.zeros((len(batch), 1), dtype=np.int32)
         blocked = np.full((len(batch), 1), -1, dtype=np.int32)
         items_of = _histories(domain, examples, batch)
-        if remove_history or bonus is not None:
+        if remove_history or learned is not None:
             root = roots[0]
             edges = [trie.blocked_edges(root.repeat(len(items)), layout.tokens(values[items])) for items in items_of]
             blocked = np.full((len(batch), max(len(each) for each in edges)), -1, dtype=np.int32)
@@ -158,8 +158,8 @@ def ranked_lists(
         found = recommender.search(history.tokens, history.mask, index, roots, blocked, beams)
         lists[batch] = (
             found.leaf
-            if bonus is None
-            else with_repeats(recommender, values, history, items_of, others=found, bonus=bonus)
+            if learned is None
+            else with_repeats(recommender, values, history, items_of, others=found, learned=learned)
         )
         advance(len(batch))
     return lists

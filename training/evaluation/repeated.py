@@ -1,7 +1,7 @@
 """Lists in which items of the history stand where a recommender has learned that they belong.
 
 As the service makes them (`service/repeats.py`): the items of a history are searched alone, over an index of their own,
-raised by the domain's bonus, and put among the others. Here for a whole batch at once.
+raised by what was learned of the domain, and put among the others. Here for a whole batch at once.
 
 Symbols: B batch, W beams, I items of the domain.
 """
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from service.bundle.repeats import LearnedRepeats, met
 from service.engine.history_tokens import HistoryTokens
 from service.engine.recommender import BeamResult, Recommender
 from service.index.trie import CodeTrie
@@ -26,25 +27,30 @@ def with_repeats(
     items_of: Sequence[IntArray],
     *,
     others: BeamResult,
-    bonus: float,
+    learned: LearnedRepeats,
 ) -> NDArray[np.int64]:
     """Item rows of both, best first, -1 where there is none: int64 [B, W].
 
     Parameters
     ----------
     values : int32 [I, L + N + 1], the semantic IDs of the domain
-    history, items_of : of each request, as tokens, and as item rows
+    history, items_of : of each request, as tokens, and as item rows, oldest first
     others : what a search without the items of the history found
-    bonus : what their scores gain
+    learned : what items of the domain gain
     """
-    distinct = [np.unique(items) for items in items_of]
-    rows, owner = np.concatenate(distinct), np.repeat(np.arange(len(distinct)), [len(items) for items in distinct])
+    known = [met(items.tolist()) for items in items_of]
+    rows = np.array([item for its in known for item in its], dtype=np.int64)
+    owner = np.repeat(np.arange(len(known)), [len(its) for its in known])
+    ago, times = np.array([each for its in known for each in its.values()], dtype=np.int64).reshape(-1, 2).T
+    gained = np.zeros((len(known), len(values)), dtype=np.float32)
+    gained[owner, rows] = learned.gains(ago, times)
     tokens = recommender.layout.tokens(values[rows])
-    index = CodeTrie.from_tokens(tokens, owner.astype(np.int32), rows.astype(np.int32), len(distinct)).arrays()
-    beams = others.leaf.shape[1]
-    width = min(beams, max(map(len, distinct)))
-    nothing = np.full((len(distinct), 1), -1, dtype=np.int32)
+    index = CodeTrie.from_tokens(tokens, owner.astype(np.int32), rows.astype(np.int32), len(known)).arrays()
+    # All of them come out, since what a search keeps is chosen before they gain.
+    width = max(map(len, known))
+    nothing = np.full((len(known), 1), -1, dtype=np.int32)
     again = recommender.search(history.tokens, history.mask, index, index.roots[:, None], nothing, width)
-    scores = np.concatenate([others.log_prob, again.log_prob + np.float32(bonus)], axis=1)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :beams]
+    raised = again.log_prob + np.take_along_axis(gained, np.maximum(again.leaf, 0), axis=1)
+    scores = np.concatenate([others.log_prob, raised], axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : others.leaf.shape[1]]
     return np.take_along_axis(np.concatenate([others.leaf, again.leaf], axis=1), order, axis=1).astype(np.int64)

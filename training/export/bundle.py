@@ -23,6 +23,7 @@ from service.bundle.manifest import (
     Manifest,
     TextEncoderPart,
 )
+from service.durable import sync
 from service.engine.alignment import FILE as ALIGNMENTS
 from service.engine.engine import Engine
 from service.errors import ConfigError
@@ -149,10 +150,13 @@ def _write_catalogue(path: Path, sources: Sources) -> None:
 
 
 def _put_in_place(partial: Path, out: Path) -> None:
-    """Rename; a bundle that is replaced makes way in one step, and is deleted afterwards."""
+    """Rename once all is on the disk; a bundle that is replaced makes way just before, and is deleted afterwards."""
+    for path in (*partial.rglob("*"), partial):
+        sync(path)
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():
         os.rename(out, old)
     os.rename(partial, out)
+    sync(out.parent)
     shutil.rmtree(old, ignore_errors=True)

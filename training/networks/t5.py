@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
+from service.bundle.repeats import LearnedRepeats
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import EOS_TOKEN, PAD_TOKEN, TokenLayout
 from training.configuration import BelowOne, Count, Share, Strict, problems
@@ -126,14 +127,14 @@ class RecommenderRecord(Strict):
     t5, layout : shape of the network and of its vocabulary
     max_history : items of a history that the network reads, the latest
     trained_on : domains of its training examples
-    repeats : by domain, what the score of an item of the history gains (see `training.recommender.repeats`)
+    repeats : by domain, what items of the history gain (see `training.recommender.repeats`)
     """
 
     t5: T5Settings
     layout: LayoutRecord
     max_history: Count
     trained_on: tuple[str, ...]
-    repeats: dict[str, float] = Field(default_factory=dict)
+    repeats: dict[str, LearnedRepeats] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class TrainedRecommender:
     settings: T5Settings
     max_history: int
     trained_on: tuple[str, ...]
-    repeats: Mapping[str, float] = field(default_factory=dict)
+    repeats: Mapping[str, LearnedRepeats] = field(default_factory=dict)
 
 
 def build_t5(layout: TokenLayout, settings: T5Settings, known: KnownSizes | None = None) -> T5ForConditionalGeneration:

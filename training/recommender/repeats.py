@@ -1,20 +1,25 @@
-"""What is added to the score of an item because the history holds it already: one number a domain.
+"""What is added to the score of an item because the history holds it already: three numbers a domain.
 
 What judges items cannot say it. Where all users rate an item once, the last item is yet the one most like itself; where
-some come back, it is one of many that are like it. So an item of the history gets a bonus, which may be below zero:
-the one with the best NDCG@10 of validation, of several that are equally good the one next to zero.
+some come back, it is one of many that are like it. So an item of the history gains what `LearnedRepeats` says: a bonus,
+which may be below zero, and, where any target of validation comes again, more for what was met lately or often. What
+has the best NDCG@10 of validation is taken; of several that are equally good the least recency, then the least
+frequency, then the bonus next to zero.
 
-Symbols: I items of the domain, R bonuses that are tried.
+Symbols: n users, m items of their histories, each of a user once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.bundle.repeats import LearnedRepeats, met
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.evaluation.exhaustive import judging_states
@@ -28,48 +33,91 @@ USERS = 10_000
 """Of a domain, at most."""
 
 BONUSES = np.arange(-12.0, 12.5, 0.5)
-"""Which are tried, in units of the head's scores."""
+"""Which are tried, in units of the head's scores; so are the other two."""
+RECENCIES = (0.0, 0.5, 1.0, 2.0, 3.0)
+FREQUENCIES = (0.0, 1.0, 2.0, 4.0)
 
 
-def places(
-    scores: NDArray[np.float32], target: int, history: IntArray, bonuses: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    """How many items come before the target with each bonus, int64 [R].
+@dataclass(frozen=True)
+class Judged:
+    """What decides where the targets stand among the best ten, whatever items of a history gain.
+
+    Attributes
+    ----------
+    best : float32 [n, 10], the best scores of items that the history does not hold, -inf where there are no more
+    wanted : float32 [n], the target's
+    user : int64 [m], whose item
+    scores : float32 [m], of the items of the histories
+    ago, times : int64 [m], how long ago they were met last, and how often
+    is_target : bool [m]
+    """
+
+    best: NDArray[np.float32]
+    wanted: NDArray[np.float32]
+    user: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    ago: NDArray[np.int64]
+    times: NDArray[np.int64]
+    is_target: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> Judged:
+        """From each user's scores float32 [items], target, and history, oldest first."""
+        best: list[NDArray[np.float32]] = []
+        wanted: list[np.float32] = []
+        scores: list[NDArray[np.float32]] = []
+        known: list[tuple[int, int, int, bool]] = []
+        for user, (own, target, history) in enumerate(judged):
+            its = met(history.tolist())
+            held = list(its)
+            others = np.append(np.delete(own, held), np.full(CUT, -np.inf, dtype=np.float32))
+            best.append(np.partition(others, len(others) - CUT)[-CUT:])
+            wanted.append(own[target])
+            scores.append(own[held])
+            known.extend((user, ago, times, item == target) for item, (ago, times) in its.items())
+        user_of, ago, times, is_target = np.array(known, dtype=np.int64).reshape(-1, 4).T
+        return cls(
+            np.array(best, dtype=np.float32).reshape(-1, CUT),
+            np.array(wanted, dtype=np.float32),
+            user_of,
+            np.concatenate([*scores, np.zeros(0, dtype=np.float32)]),
+            ago,
+            times,
+            is_target.astype(bool),
+        )
+
+    def ndcg(self, learned: LearnedRepeats) -> float:
+        """Summed NDCG@10 where items of a history gain this; equal scores do not come before a target."""
+        gained = learned.gains(self.ago, self.times)
+        raised = self.scores + gained
+        wanted = self.wanted.astype(np.float64)
+        wanted[self.user[self.is_target]] += gained[self.is_target]
+        before = (self.best > wanted[:, None]).sum(axis=1)
+        before += np.bincount(self.user, weights=raised > wanted[self.user], minlength=len(wanted)).astype(np.int64)
+        return float(discounted(before, CUT).sum())
+
+
+def best_repeats(judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> LearnedRepeats:
+    """What has the best NDCG@10; of several, the first of the plainest, its bonus next to zero.
 
     Parameters
     ----------
-    scores : float32 [I]
-    target : an item
-    history : distinct items
-    bonuses : float64 [R]
+    judged : of each user, scores float32 [items], target, and history, oldest first
     """
-    wanted, held = scores[target], scores[history]
-    others = np.delete(scores, history)
-    if target in history:
-        ascending = np.sort(others)
-        before: NDArray[np.int64] = len(others) - np.searchsorted(ascending, wanted + bonuses, side="right")
-        return before + int((held > wanted).sum())
-    raised: NDArray[np.int64] = (held[:, None] + bonuses > wanted).sum(axis=0)
-    return raised + int((others > wanted).sum())
-
-
-def best_bonus(judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> float:
-    """The one of `BONUSES` with the best NDCG@10; of several, the one next to zero.
-
-    Parameters
-    ----------
-    judged : of each user, what `places` takes: scores float32 [I], target, distinct items of the history
-    """
-    gained = np.zeros(len(BONUSES))
-    for scores, target, history in judged:
-        gained += discounted(places(scores, target, history, BONUSES), CUT)
-    best = np.flatnonzero(gained >= gained.max() * (1 - 1e-9))
-    return float(BONUSES[best[np.abs(BONUSES[best]).argmin()]])
+    users = Judged.of(judged)
+    further = product(RECENCIES, FREQUENCIES) if users.is_target.any() else [(0.0, 0.0)]
+    tried = [
+        LearnedRepeats(bonus=bonus, recency=recency, frequency=frequency)
+        for recency, frequency in further
+        for bonus in sorted(BONUSES.tolist(), key=abs)
+    ]
+    found = np.array([users.ndcg(each) for each in tried])
+    return tried[int((found >= found.max() * (1 - 1e-9)).argmax())]
 
 
 @torch.inference_mode()
-def learned_bonus(trained: TrainedRecommender, domain: DomainData, values: IntArray) -> float | None:
-    """The bonus of a domain from validation targets, in units of a search's scores; None without a head over items.
+def learned_repeats(trained: TrainedRecommender, domain: DomainData, values: IntArray) -> LearnedRepeats | None:
+    """What items of a domain gain, in units of a search's scores, from validation; None without a head over items.
 
     Parameters
     ----------
@@ -85,7 +133,7 @@ def learned_bonus(trained: TrainedRecommender, domain: DomainData, values: IntAr
     def judged() -> Iterator[tuple[NDArray[np.float32], int, IntArray]]:
         for batch, states in judging_states(trained, model, domain, values, examples):
             for row, user in zip((states @ vectors.T).numpy(), batch.tolist(), strict=True):
-                items = np.unique(domain.history_items[examples.starts[user] : examples.stops[user]])
-                yield row, int(examples.targets[user]), items
+                history = domain.history_items[examples.starts[user] : examples.stops[user]]
+                yield row, int(examples.targets[user]), history
 
-    return best_bonus(judged()) * model.item_share
+    return best_repeats(judged()).scaled(model.item_share)

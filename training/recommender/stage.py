@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from service.bundle.repeats import LearnedRepeats
 from service.errors import ConfigError
 from service.progress import progress
 from service.semantic_ids import TokenLayout
@@ -25,7 +26,7 @@ from training.networks.t5 import LayoutRecord, RecommenderRecord, load_recommend
 from training.processor import use_processor
 from training.recommender.corpus import Corpus, build_corpus, item_values
 from training.recommender.parameters import RecommenderParameters
-from training.recommender.repeats import learned_bonus
+from training.recommender.repeats import learned_repeats
 from training.recommender.trainer import Trainer
 from training.stage import Stage, read_figures
 from training.tokenizer.ids import read_ids
@@ -130,7 +131,7 @@ def train_recommender(
     save_record(out, record.model_copy(update={"repeats": repeats}))
     figures = {
         **asdict(result),
-        "repeats": repeats,
+        "repeats": {name: learned.model_dump() for name, learned in repeats.items()},
         "domains": list(corpus.domains),
         "training_examples": len(corpus.training),
         "items": len(corpus.values),
@@ -144,15 +145,15 @@ def train_recommender(
     return finished
 
 
-def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, float]:
-    """What the scores of an item of the history gain, by domain that a trained recommender with a head learned from."""
+def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, LearnedRepeats]:
+    """What items of the history gain, by domain that a trained recommender with a head learned from."""
     trained, ids = load_recommender(recommender), read_ids(tokenizer)
     repeats = {}
     with progress("learning whether items come again", len(trained.trained_on)) as advance:
         for name in trained.trained_on:
             domain = dataset[name]
-            bonus = learned_bonus(trained, domain, item_values(ids[name], domain, trained.layout))
-            if bonus is not None:
-                repeats[name] = bonus
+            learned = learned_repeats(trained, domain, item_values(ids[name], domain, trained.layout))
+            if learned is not None:
+                repeats[name] = learned
             advance(1, name)
     return repeats

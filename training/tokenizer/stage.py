@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.catalogue.store import layout_of_ids
+from service.catalogue.store_rules import layout_of_ids
 from service.engine.alignment import Alignment, Alignments
 from service.errors import ConfigError
 from service.items import compose_texts

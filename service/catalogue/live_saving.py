@@ -1,0 +1,97 @@
+"""The saved form of a live catalogue: the folder it is mapped from at a start, if it is of this very store.
+
+Knows nothing of what changes it, nor of threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from pathlib import Path
+from typing import Any
+
+from service.catalogue.live_state import LiveState
+from service.catalogue.store import CatalogueStore
+from service.catalogue.store_rules import layout_of_ids
+from service.errors import ConfigError, SavedIndexError
+from service.logs import get_logger
+
+NO_ROOM_OR_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+"""What a disk says that takes nothing, though its path is right."""
+
+IDENTITY = "live catalogue: identity of this store"
+"""Checkpoint of a random text that tells this store from another, or from itself after somebody emptied it."""
+
+
+class SavedState:
+    """One folder of one replica, for the state of one store.
+
+    Attributes
+    ----------
+    rebuilt : why what was saved could not be used, None where it could
+    """
+
+    def __init__(self, folder: Path, store: CatalogueStore) -> None:
+        self._folder = folder
+        self._store = store
+        self.rebuilt: str | None = None
+
+    def save(self, state: LiveState, seen: int) -> bool:
+        """Save a state that holds every change up to a number, and is not changed meanwhile; False where it is not.
+
+        Where there is no room, or no right to write, the log says so, and what the folder held is still there: it is
+        only there to start faster.
+
+        Raises
+        ------
+        ConfigError : the folder can be none
+        NotReady, StoreUnavailable : nothing was saved
+        """
+        about = {**self._about(), "seen": seen, "key": self._key_of(seen)}
+        try:
+            state.save(self._folder, about)
+        except OSError as error:
+            if error.errno not in NO_ROOM_OR_RIGHT:
+                raise ConfigError(f"index folder {self._folder}: cannot be written to: {error}") from error
+            get_logger("unitok.catalogue").warning(
+                "index could not be saved, so the next start may read the whole store",
+                folder=str(self._folder),
+                reason=str(error),
+            )
+            return False
+        return True
+
+    def load(self) -> tuple[LiveState, int] | None:
+        """What was saved and the number of the last change in it; None, and `rebuilt` says why, where it is no use."""
+        try:
+            state, said = LiveState.load(self._store.layout, self._folder, self._about())
+            seen = int(said["seen"])
+        except (SavedIndexError, KeyError, ValueError, TypeError) as error:
+            self.rebuilt = str(error)
+            return None
+        if said.get("key") is not None and said["key"] != self._key_of(seen):
+            self.rebuilt = (
+                f"{self._folder}: was saved at change {seen}, which was of another item than the store's log says now"
+            )
+            return None
+        if self._store.changes(seen, 1).gap:
+            self.rebuilt = f"{self._folder}: was saved at change {seen}, from which on the store's log no longer tells"
+            return None
+        return state, seen
+
+    def _key_of(self, seen: int) -> list[str] | None:
+        """The item of a change, None where the log no longer tells; once set back, a store gives the number again."""
+        if not seen:
+            return None
+        keys = self._store.changes(seen - 1, 1).keys
+        return list(keys[0]) if keys else None
+
+    def _about(self) -> dict[str, Any]:
+        """What tells this catalogue from any other."""
+        status = self._store.status()
+        identity = self._store.checkpoint(IDENTITY)
+        if identity is None:
+            identity = secrets.token_hex(16)
+            self._store.save_checkpoint(IDENTITY, identity)
+        ids, expert_first = layout_of_ids(self._store.layout), self._store.layout.expert_first
+        return {"generation": status.generation, "layout": ids, "expert_first": expert_first, "store": identity}
