@@ -35,10 +35,14 @@ def open_catalogue(url: str, bundle: Bundle, *, serving: bool = False) -> Catalo
     ConfigError : as `open_store`, and where the store holds the IDs of another tokenizer
     """
     store = open_bundle_store(url, bundle, serving=serving)
-    if store.seeded():
-        _require_same_ids(bundle, store)
-    else:
-        seed_from(bundle, store)
+    try:
+        if store.seeded():
+            _require_same_ids(bundle, store)
+        else:
+            seed_from(bundle, store)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from contextlib import closing
@@ -181,6 +182,17 @@ def test_a_bundle_of_a_tokenizer_trained_anew_needs_a_new_generation(tmp_path: P
     others = frame_of([(domain, name, title, [6, *codes[1:]], *rest) for domain, name, title, codes, *rest in ROWS])
     with pytest.raises(ConfigError, match=r"dummy:\d+ than the bundle, for 32 of 32 items .* new generation"):
         open_catalogue(url, bundle_of(tmp_path / "other", others))
+
+
+def test_a_catalogue_that_is_not_opened_leaves_no_file_open(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    contradicting = [*ROWS, ROWS[0]]
+    with pytest.raises(BundleError) as refused:
+        open_catalogue(f"embedded:{folder}", bundle_of(tmp_path / "bundle", frame_of(contradicting)))
+    # What the traceback still holds is not closed by being forgotten.
+    assert refused.value.__traceback__ is not None
+    files = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    assert [file for file in files if file.startswith(str(folder))] == []
 
 
 def test_a_new_file_that_another_replica_writes_to_is_waited_for(
