@@ -154,8 +154,8 @@ def large_catalogue(folder: Path, items: int) -> LargeCatalogue:
     if not store.seeded():
         store.finish_seed()
     index = place / "index" / "large-1"  # as a service names the folder of a bundle's generation
-    if not (index / "manifest.json").is_file():
-        LiveCatalogue(store, index)
+    # Makes it, also in the place of one that was saved by an older version: the service's store could not.
+    LiveCatalogue(store, index)
     settings = {
         "UNITOK_STORE": f"embedded:{place / 'store'}",
         "UNITOK_INDEX_FOLDER": str(index.parent),

@@ -66,7 +66,7 @@ class Census:
         return DomainCensus(
             items=counts.items,
             collided=counts.collided,
-            perplexity=np.exp(_entropy(counts.codes)),
+            perplexity=np.exp(entropy(counts.codes)),
             expert_share=counts.experts / max(1, int(counts.experts.sum())),
         )
 
@@ -109,9 +109,9 @@ class Census:
         counts.collided += sign * int(np.count_nonzero(values[:, -1]))
 
 
-def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Entropy in nats of each row of counts [L, T], float64 [L]; 0 where a row is empty."""
-    total = counts.sum(axis=1, keepdims=True)
+def entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Entropy in nats over the last axis of counts int64 [..., T]; 0 where nothing was counted."""
+    total = counts.sum(axis=-1, keepdims=True)
     share = counts / np.maximum(total, 1)
     # 0 log 0 is 0; a 1 in its place gives that.
-    return np.asarray(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1))
+    return np.asarray(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1))

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from service.catalogue.census import entropy
+
 
 def groups_of(rows: NDArray[np.integer]) -> NDArray[np.int64]:
     """Number the distinct rows of int [n, m]: int64 [n], from 0, equal for equal rows."""
@@ -28,10 +30,7 @@ def perplexity(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
     Over the last axis of counts int64 [..., T]; 0 where nothing was used.
     """
-    total = counts.sum(axis=-1, keepdims=True)
-    shares = counts / np.maximum(total, 1)
-    logs = np.log(np.where(shares > 0, shares, 1.0))
-    return np.where(total[..., 0] > 0, np.exp(-(shares * logs).sum(axis=-1)), 0.0)
+    return np.where(counts.sum(axis=-1) > 0, np.exp(entropy(counts)), 0.0)
 
 
 def perplexities(codes: NDArray[np.integer]) -> list[float]:
