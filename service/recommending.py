@@ -19,13 +19,13 @@ Knows nothing of HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 
-from service.bundle.repeats import LearnedRepeats
+from service.bundle.manifest import RecommenderPart
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import ItemKey
 from service.encoding import Encoding
@@ -115,7 +115,7 @@ class Recommending:
         recent = readable[-recommender.part.max_history :]
         raw = [entry for entry in recent if entry.published is None]
         read = [entry for entry in readable if entry.published is not None]
-        gained = {} if query.exclude_history else _again(readable, query.allow, domains, recommender.part.repeats)
+        gained = {} if query.exclude_history else _again(readable, query.allow, domains, recommender.part)
         # At least the usual width: a caller who asks for few beams does not make many searches of one.
         width = max(beams, self._default_beam_width)
         groups = apart(gained, width)
@@ -245,11 +245,12 @@ def _again(
     readable: Sequence[_Readable],
     allowed: Sequence[ItemKey] | None,
     domains: Sequence[str],
-    learned: Mapping[str, LearnedRepeats],
+    part: RecommenderPart,
 ) -> dict[ItemKey, float]:
     """Known items of a history that may come out once more, with what they gain; raw ones were met in between."""
     keys = [_key(entry.item) for entry in readable]
-    found = gains(keys, {name: learned[name] for name in domains if name in learned})
+    learned = {name: part.repeats[name] for name in domains if name in part.repeats}
+    found = gains(keys, learned, part.max_history)
     wanted = {key for key, entry in zip(keys, readable, strict=True) if entry.published is not None}
     if allowed is not None:
         wanted &= set(allowed)

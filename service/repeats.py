@@ -13,41 +13,45 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+import numpy as np
+
 from service.bundle.repeats import LearnedRepeats, met
 from service.catalogue.records import ItemKey
 from service.searching import Recommendation
 
 
-def gains(history: Sequence[ItemKey], learned: Mapping[str, LearnedRepeats]) -> dict[ItemKey, float]:
+def gains(history: Sequence[ItemKey], learned: Mapping[str, LearnedRepeats], furthest: int) -> dict[ItemKey, float]:
     """What each item of a history gains, oldest first, if anything was learned of its domain.
 
-    How long ago an item was met is counted in items of its domain, as where it was learned.
+    How long ago an item was met is counted in items of its domain, as where it was learned, and no further than there:
+    beyond `furthest` items nothing is known of how gains fade.
     """
     found: dict[ItemKey, float] = {}
     for domain in dict.fromkeys(key.domain for key in history):
         if domain in learned:
             its = met([key for key in history if key.domain == domain])
             ago, times = zip(*its.values(), strict=True)
-            found.update(zip(its, learned[domain].gains(ago, times).tolist(), strict=True))
+            found.update(zip(its, learned[domain].gains(np.minimum(ago, furthest), times).tolist(), strict=True))
     return found
 
 
 def apart(gained: Mapping[ItemKey, float], beams: int) -> list[tuple[ItemKey, ...]]:
     """Items in groups to be searched alone, as few as lose none that belongs in the list.
 
-    A search keeps its best by what they score before they gain: right where all of them come out, or all gain alike.
+    A search keeps its best by what they score before they gain: right where all of them come out, or all gain alike. So
+    items that gain alike are a group of their own where they are more than come out, and the rest is cut into such.
 
     Parameters
     ----------
     gained : items that may come out, with what they gain
     beams : results that a search of a group keeps
     """
-    items = tuple(gained)
     alike: dict[float, list[ItemKey]] = {}
     for key, gain in gained.items():
         alike.setdefault(gain, []).append(key)
-    pieces = [items[at : at + beams] for at in range(0, len(items), beams)]
-    return min(pieces, [tuple(group) for group in alike.values()], key=len)
+    groups = [tuple(group) for group in alike.values() if len(group) > beams]
+    rest = [key for group in alike.values() if len(group) <= beams for key in group]
+    return [*groups, *(tuple(rest[at : at + beams]) for at in range(0, len(rest), beams))]
 
 
 def merged(

@@ -49,29 +49,26 @@ def history_tokens(
     An empty history without a domain token is one padding token that *is* read, since attention over nothing is
     undefined.
     """
-    batch = len(row_splits) - 1
-    if batch < 0 or row_splits[0] != 0 or row_splits[-1] != len(values) or (np.diff(row_splits) < 0).any():
+    items = np.diff(row_splits)
+    if len(row_splits) < 1 or row_splits[0] != 0 or row_splits[-1] != len(values) or (items < 0).any():
         raise InvalidInput(f"row_splits must rise from 0 to the number of items, {len(values)}")
     if max_history < 1:
         raise InvalidInput(f"max_history is {max_history}, but must be at least 1")
-
-    history_of = np.repeat(np.arange(batch), np.diff(row_splits))
-    recent = np.arange(len(values)) >= row_splits[1:][history_of] - max_history
-    values, history_of = values[recent], history_of[recent]
+    if items.max(initial=0) > max_history:
+        values = values[np.arange(len(values)) >= np.repeat(row_splits[1:] - max_history, items)]
+        items = np.minimum(items, max_history)
 
     written = np.ones(values.shape, dtype=np.bool_)
     written[:, -1] = values[:, -1] != 0
-    flat = layout.tokens(values)[written]
-    row = np.repeat(history_of, written.sum(axis=1))
+    # Tokens up to each item, and so up to each history.
+    before = np.concatenate([[0], written.sum(axis=1)]).cumsum()
+    lengths = np.diff(before[np.concatenate([[0], items]).cumsum()])
 
     lead = 0 if domain_tokens is None else 1
-    lengths = np.bincount(row, minlength=batch)
-    starts = np.cumsum(lengths) - lengths
-    column = np.arange(len(flat)) - starts[row] + lead
-
     width = max(1, int(lengths.max(initial=0)) + lead)
-    tokens = np.full((batch, width), PAD_TOKEN, dtype=np.int64)
-    tokens[row, column] = flat
+    tokens = np.full((len(items), width), PAD_TOKEN, dtype=np.int64)
+    # Row by row, as the tokens come.
+    tokens[:, lead:][np.arange(width - lead) < lengths[:, None]] = layout.tokens(values)[written]
     if domain_tokens is not None:
         tokens[:, 0] = domain_tokens
     mask = (np.arange(width) < np.maximum(1, lengths + lead)[:, None]).astype(np.int64)

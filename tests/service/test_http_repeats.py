@@ -16,6 +16,8 @@ from http_server import running, wait_until_ready
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
+from service.catalogue.records import ItemKey
+from service.repeats import apart
 from service.settings import Settings
 
 NAMES = [f"{domain}-{number}" for domain in ("films", "games") for number in range(20)]
@@ -136,6 +138,32 @@ def test_items_gain_by_when_and_how_often_they_were_met(
             found = recommended(client, k=k, beam_width=width)
             assert [item["item_id"] for item in found] == [item["item_id"] for item in expected]
             assert [item["score"] for item in found] == pytest.approx([item["score"] for item in expected])
+
+
+def test_beyond_what_is_read_gains_fade_no_more(knowing: dict[float, httpx.Client], tmp_path: Path) -> None:
+    """The recommender reads five items; of twenty films fifteen gain as the fifth does."""
+    films = [name for name in NAMES if name.startswith("films")]
+    changes: dict[str, Any] = {"history": [reference(name) for name in films], "domains": ["films"]}
+    plain = recommended(knowing[0.0], **changes)
+    for item in plain:
+        ago = len(films) - films.index(item["item_id"])
+        item["score"] += 8 - 20 * log(min(ago, 5))
+    expected = sorted(plain, key=lambda item: -item["score"])
+    with serving(tmp_path, {"films": {"bonus": 8.0, "recency": 20.0}}, default_beam_width=1) as client:
+        for k in (1, 7, 60):
+            found = recommended(client, **changes, k=k, beam_width=k)
+            assert [item["item_id"] for item in found] == [item["item_id"] for item in expected][:k]
+            assert [item["score"] for item in found] == pytest.approx([item["score"] for item in expected][:k])
+
+
+def test_items_that_gain_alike_are_one_search_however_many() -> None:
+    keys = [ItemKey("films", f"films-{number}") for number in range(1000)]
+    gained = {key: -min(number, 19) + (number in {50, 70}) / 2 for number, key in enumerate(keys)}
+    groups = apart(gained, 50)
+    assert sorted(key for group in groups for key in group) == sorted(keys)
+    assert [len(group) for group in groups] == [979, 21]
+    assert [len(group) for group in apart(gained, 10)] == [979, 10, 10, 1]
+    assert apart({}, 10) == []
 
 
 def test_raw_items_count_among_those_that_were_met_since(knowing: dict[float, httpx.Client], tmp_path: Path) -> None:
