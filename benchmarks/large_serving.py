@@ -9,23 +9,20 @@ Bundle and catalogue (`benchmarks/large_bundle.py`) are made once, in a few minu
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from http.client import HTTPConnection
 from itertools import cycle
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
+from benchmarks.caller import Caller
 from benchmarks.invented import titles
 from benchmarks.large_bundle import DOMAIN, LargeCatalogue, item_id, large_bundle, large_catalogue
 from benchmarks.open_loop import Call, measured
 from benchmarks.processes import service
 from benchmarks.recommenders import HEAD, PART, opened, reading
 from benchmarks.rows import Row, steady
-from benchmarks.serving import asking
 from service.catalogue.records import ItemKey
 from service.engine.history_tokens import history_tokens
 from service.engine.sessions import Runtime
@@ -103,8 +100,8 @@ def run(
     calls = [recommend(history) for history in asked]
     of = f"{plan.items:,} items, {BEAMS} beams, history of {HISTORY}{reading(reads, head)}"
     with service(bundle, catalogue.settings) as served:
-        with closing(HTTPConnection(urlsplit(served.address).netloc)) as client:
-            sides = asking(client, *calls[:ALONE]), engine_alone(bundle, catalogue, asked[:ALONE])
+        with Caller(served.address) as caller:
+            sides = caller.turns(*calls[:ALONE]), engine_alone(bundle, catalogue, asked[:ALONE])
             recommending, engine = (1e3 * taken for taken in steady(TURNS, *sides))
         note = f"one at a time, in turns of some with the engine alone, which takes {engine:.1f} ms"
         yield Row(f"/recommend on top of the engine, median, {of}", recommending - engine, "ms", note=note, goal=ADDED)

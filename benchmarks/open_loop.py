@@ -48,6 +48,14 @@ class Call:
         return cls(path, "POST", path, orjson.dumps(body))
 
 
+def written(call: Call, host: str) -> bytes:
+    """A call as it is sent."""
+    lines = [f"{call.method} {call.path} HTTP/1.1", f"Host: {host}"]
+    if call.body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(call.body)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + call.body
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of a call.
@@ -234,10 +242,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             self._answered.set_exception(ConnectionResetError("closed by the server"))
             return self._answered
-        lines = [f"{call.method} {call.path} HTTP/1.1", f"Host: {self._host}"]
-        if call.body:
-            lines += ["Content-Type: application/json", f"Content-Length: {len(call.body)}"]
-        self._transport.write("\r\n".join([*lines, "", ""]).encode() + call.body)
+        self._transport.write(written(call, self._host))
         return self._answered
 
     def close(self) -> None:
