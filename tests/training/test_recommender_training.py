@@ -270,6 +270,11 @@ def test_patience_ends_and_keeps_the_best(tmp_path: Path) -> None:
     assert len(figures) == [entry["step"] for entry in log_of(tmp_path)].index(result.best_step) + 3
 
 
+@pytest.mark.parametrize("seed", [4096, 2_000_000_000])
+def test_any_seed_trains(tmp_path: Path, seed: int) -> None:
+    assert train(tmp_path, tiny_parameters(epochs=1, seed=seed)).steps > 0
+
+
 def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks_module.F, "cross_entropy", lambda logits, *_, **__: logits.sum() * float("nan"))
     with pytest.raises(ModelError, match="the training loss is nan; lower learning_rate"):

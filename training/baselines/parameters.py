@@ -13,7 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from service.errors import ConfigError
-from training.configuration import BelowOne, Count, Natural, NotNegative, Positive, Share, Strict, checked, read_toml
+from training.configuration import (
+    BelowOne,
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    Strict,
+    checked,
+    read_toml,
+)
 
 
 class BaselineParameters(Strict):
@@ -27,7 +38,7 @@ class BaselineParameters(Strict):
     """
 
     max_history: Count = 20
-    seed: Natural = 0
+    seed: Seed = 0
     threads: Natural = 0
 
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from service.errors import ConfigError
-from training.configuration import Count, Natural, Strict, checked, read_toml
+from training.configuration import Count, Seed, Strict, checked, read_toml
 from training.laboratory.rows import EVERY, NONE, POPULARITY, SWITCHED_OFF
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-Seeds = Annotated[tuple[Natural, ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 Values = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
 
 PUT_OVER = {

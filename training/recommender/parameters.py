@@ -16,6 +16,7 @@ from training.configuration import (
     Natural,
     NotNegative,
     Positive,
+    Seed,
     Share,
     Strict,
     checked,
@@ -94,7 +95,7 @@ class RecommenderParameters(Strict):
     validation_beams: Annotated[int, Field(ge=10)] = 20
     patience: Count = 5
     checkpoint_seconds: NotNegative = 120.0
-    seed: Natural = 0
+    seed: Seed = 0
     threads: Natural = 0
     bf16_products: bool = False
 

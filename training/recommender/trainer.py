@@ -25,7 +25,7 @@ from training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from training.networks.t5 import save_weights
 from training.recommender.averaging import WeightAverage
 from training.recommender.batches import epoch_batches, epoch_examples
-from training.recommender.beginning import begin, fingerprint
+from training.recommender.beginning import begin, fingerprint, step_seed
 from training.recommender.corpus import Corpus, IntVector
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.progress import Progress, Tally
@@ -186,7 +186,7 @@ class Trainer:
         """
         parameters, step = self.parameters, self.at.step
         # Seeded a step at a time, so that a resumed training drops out what an uninterrupted one drops out.
-        torch.manual_seed(((parameters.seed << 20) + self.accelerator.process_index << 32) + step)
+        torch.manual_seed(step_seed(parameters.seed, self.accelerator.process_index, step))
         loss = self._task.loss(self.model, rows, self.accelerator.device)
         self.accelerator.backward(loss * (self._task.weight(rows) / mean_weight))
         self.accelerator.clip_grad_norm_(self.model.parameters(), parameters.clip_norm)
