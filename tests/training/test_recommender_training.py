@@ -244,6 +244,31 @@ def test_every_validation_counts_the_last_included(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "ended" / WEIGHTS).is_file()
 
 
+def test_what_is_kept_is_what_the_figures_say_where_a_killed_run_was_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second validation is the best, the process is killed a step later, and none of the next start comes near."""
+    figures = itertools.chain([0.1, 0.3], itertools.repeat(0.2))
+    monkeypatch.setattr(Trainer, "_figures", lambda _: ValidationFigures(next(figures), 0.5, {}))
+    parameters = tiny_parameters(epochs=4)
+    step = Trainer._step
+
+    def until(self: Trainer, *arguments: object) -> None:
+        if len(self.at.history) == 2:
+            raise Killed
+        step(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", until)
+        with pytest.raises(Killed):
+            train(tmp_path, parameters)
+    kept = (tmp_path / WEIGHTS).read_bytes()
+    result = train(tmp_path, parameters)
+    assert (tmp_path / WEIGHTS).read_bytes() == kept
+    assert result.best["ndcg_10"] == 0.3
+    assert [entry["ndcg_10"] for entry in log_of(tmp_path)] == [0.1, 0.3, 0.2, 0.2]
+
+
 def test_patience_counts_validations_since_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = iter([0.1, 0.3, 0.2, 0.3, 0.4, 0.4, 0.1, 0.39, 0.9])
     monkeypatch.setattr(Trainer, "_figures", lambda _: ValidationFigures(next(figures), 0.5, {}))

@@ -60,7 +60,7 @@ class RecommenderParameters(Strict):
     validation_users : users measured, spread evenly over the domains
     validation_beams : beams of that search, where there is one: a head that judges alone is asked about all items
     patience : validations without a new best before training ends
-    checkpoint_seconds : time between checkpoints, from which a killed run goes on
+    checkpoint_seconds : time between checkpoints, from which a killed run goes on; one follows every new best as well
     seed : of everything random
     threads : of the processor; 0 takes every core
     bf16_products : whether a processor multiplies float32 matrices in bf16 and sums in float32, as a GPU does in any

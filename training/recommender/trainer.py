@@ -131,6 +131,7 @@ class Trainer:
                 batches = self._batches(self.at.epoch)
             if not self.at.history or self.at.history[-1]["step"] != self.at.step:
                 self._validate(len(batches), advance)
+                self._save_if_due()
         best = next(entry for entry in self.at.history if entry["step"] == self.at.best_step)
         return TrainingResult(
             parameters=self.parameter_count,
@@ -230,6 +231,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             if improved:
                 save_weights(self.folder, self.network.state_dict())
+                # A killed run must not go on from before the best that it kept: it may never be as good again.
+                self._saved = -math.inf
             write_log(self.folder, self.at.history)
 
     def _figures(self) -> ValidationFigures:
