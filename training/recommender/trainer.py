@@ -41,7 +41,7 @@ class TrainingResult:
     Attributes
     ----------
     parameters : trainable numbers of the network
-    epochs, steps, seconds : over all starts; of epochs also a part
+    epochs, steps, training_seconds : over all starts; of epochs also a part
     best_step : step of the weights that were kept
     best : their validation figures
     ended_by : "epochs", "minutes" or "patience"
@@ -50,7 +50,7 @@ class TrainingResult:
     parameters: int
     epochs: float
     steps: int
-    seconds: float
+    training_seconds: float
     best_step: int
     best: dict[str, Any]
     ended_by: str
@@ -137,7 +137,7 @@ class Trainer:
             parameters=self.parameter_count,
             epochs=round(self.at.epoch + self.at.position / len(batches), 2),
             steps=self.at.step,
-            seconds=round(self._elapsed(), 1),
+            training_seconds=round(self._elapsed(), 1),
             best_step=self.at.best_step,
             best={name: best[name] for name in ("ndcg_10", "recall_10", "by_domain")},
             ended_by=ended_by,
