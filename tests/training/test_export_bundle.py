@@ -42,7 +42,9 @@ def second(stages: TinyStages, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_a_bundle_of_two_recommenders_is_proven_and_complete(stages: TinyStages, second: Path, tmp_path: Path) -> None:
     folders = replace(stages.folders, recommenders=(*stages.folders.recommenders, second))
-    figures = export_bundle(folders, tmp_path / "bundle", replace(stages.options, histories=30))
+    torch.set_num_threads(2)
+    figures = export_bundle(folders, tmp_path / "bundle", replace(stages.options, histories=30, threads=1))
+    assert torch.get_num_threads() == 1
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     opened = Bundle.open(tmp_path / "bundle")
     manifest = opened.manifest
