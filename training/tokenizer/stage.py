@@ -101,8 +101,7 @@ def train_tokenizer(
     tokenizer.save(out)
     write_alignments(out, Alignments(alignments))
     write_ids(out, ids)
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    return stage.finish(
+    finished = stage.finish(
         {
             "layout": layout_of_ids(layout),
             "expert_names": list(tokenizer.expert_names),
@@ -113,6 +112,8 @@ def train_tokenizer(
             "log": [asdict(figures) for figures in tokenizer.log] if reuse is None else read_figures(reuse)["log"],
         }
     )
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return finished
 
 
 def _trained(folder: Path, parameters: StageParameters, sources: Sequence[str]) -> Tokenizer:
