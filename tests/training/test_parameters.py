@@ -58,3 +58,18 @@ def test_the_largest_seed_starts_codes() -> None:
     moe = TokenMoE(2, 1, 2, 4, 3)
     start_moe(moe, latents, np.repeat(np.arange(2), 20), 2, 2_000_000_000)
     assert bool(moe.experts.codebooks.isfinite().all())
+
+
+def test_shapes_that_no_network_has_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "parameters.toml"
+    for kind in ("sasrec", "bert4rec"):
+        path.write_text(f'kind = "{kind}"\nwidth = 10\nheads = 4\n', encoding="utf-8")
+        with pytest.raises(ConfigError, match="width is 10, but must be a multiple of heads, which is 4"):
+            read_baseline_parameters(path, {})
+    for greatest in (15, 16, 17):
+        path.write_text(f"[network]\nrelative_max_distance = {greatest}\n", encoding="utf-8")
+        if greatest > 16:
+            assert read_parameters(path, {}).network.relative_max_distance == greatest
+            continue
+        with pytest.raises(ConfigError, match=f"relative_max_distance is {greatest}, but must be more than half"):
+            read_parameters(path, {})
