@@ -431,8 +431,13 @@ def test_parameters_are_read_strictly(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names a domain twice"):
         read_parameters(path, {})
     path.write_text("new_windows = 0.5\n")
-    with pytest.raises(ConfigError, match='history = "items"'):
+    with pytest.raises(ConfigError, match=r'new_windows: .* history = "items"'):
         read_parameters(path, {})
+    path.write_text("item_loss = 2.0\ndecoded_per_window = 4\n")
+    with pytest.raises(ConfigError, match=r'item_loss, decoded_per_window: .* history = "items"'):
+        read_parameters(path, {})
+    path.write_text("item_loss = 1.0\n")
+    assert read_parameters(path, {}).item_loss == 1.0
     path.write_text("= 3")
     with pytest.raises(ConfigError, match="not TOML"):
         read_parameters(path, {})

@@ -24,6 +24,9 @@ from training.configuration import (
 )
 from training.networks.t5 import T5Settings
 
+OF_ITEMS = ("item_loss", "item_negatives", "new_windows", "new_items", "decoded_per_window")
+"""Parameters that say nothing to a network which reads tokens."""
+
 
 class RecommenderParameters(Strict):
     """What the configuration file of `unitok train-recommender` may hold.
@@ -106,9 +109,10 @@ class RecommenderParameters(Strict):
         return self
 
     @model_validator(mode="after")
-    def _reads_new_items(self) -> Self:
-        if self.new_windows and self.network.history != "items":
-            raise ValueError('new_windows needs a network with history = "items"')
+    def _reads_items(self) -> Self:
+        ignored = [name for name in OF_ITEMS if getattr(self, name) != type(self).model_fields[name].default]
+        if ignored and self.network.history != "items":
+            raise ValueError(f'{", ".join(ignored)}: of use only to a network with history = "items"; leave it out')
         return self
 
 
