@@ -144,6 +144,17 @@ def test_a_killed_stage_continues(
         assert torch.equal(value, UniTok.load(out).network.state_dict()[name])
 
 
+def test_a_folder_of_another_stage_is_left_as_it_is(tmp_path: Path) -> None:
+    figures = Stage("train-tokenizer", tmp_path).finish({"layout": {}})
+    with pytest.raises(ConfigError, match="holds what `unitok train-tokenizer` wrote; choose another folder"):
+        Stage("evaluate", tmp_path)
+    assert read_figures(tmp_path) == figures
+    Stage("train-tokenizer", tmp_path)
+    with pytest.raises(ConfigError, match="has not finished"):
+        read_figures(tmp_path)
+    Stage("evaluate", tmp_path).finish({})
+
+
 def test_only_the_domains_asked_for_get_ids(prepared: tuple[Path, Path], tmp_path: Path) -> None:
     (prepared[1] / "films.npy").unlink()
     parameters = small(train_domains=("books",), id_domains=("songs",))
