@@ -18,6 +18,8 @@ P = TypeVar("P", bound=BaseModel)
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]
+"""faiss counts in 32 bits, and every level and expert has a seed of its own a little above."""
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

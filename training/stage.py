@@ -32,6 +32,10 @@ class Stage:
     ----------
     name : the subcommand that runs it
     folder : where its artefact goes; created if need be
+
+    Raises
+    ------
+    ConfigError : the folder holds what another stage has finished
     """
 
     name: str
@@ -40,6 +44,10 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Without its figures what lies there could no longer be used.
+        other = _finished_stage(self.folder)
+        if other not in (None, self.name):
+            raise ConfigError(f"{self.folder}: holds what `unitok {other}` wrote; choose another folder, or delete it")
         (self.folder / FIGURES).unlink(missing_ok=True)
 
     def finish(self, figures: dict[str, Any]) -> dict[str, Any]:
@@ -53,6 +61,15 @@ class Stage:
         }
         write_atomically(self.folder / FIGURES, json.dumps(complete, indent=2) + "\n")
         return complete
+
+
+def _finished_stage(folder: Path) -> str | None:
+    """The stage that a folder is of; None where none has finished there, or its figures are damaged."""
+    try:
+        stage: str | None = read_figures(folder).get("stage")
+    except ConfigError:
+        return None
+    return stage
 
 
 @contextmanager

@@ -157,6 +157,14 @@ def test_a_domain_without_two_training_interactions_is_refused(tmp_path: Path) -
     assert figures["users"] == 2
 
 
+def test_a_domain_without_a_validation_item_is_refused(tmp_path: Path) -> None:
+    dataset = write_dataset(tmp_path / "dataset", domain_of("ring", 9, [[1, 2], [4, 5]]))
+    with pytest.raises(ConfigError, match="ring: no user has the 3 interactions"):
+        train_baseline(
+            dataset, "ring", tmp_path / "out", read_baseline_parameters(configuration(tmp_path, "sasrec"), {})
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -286,6 +286,8 @@ def test_wrong_arrays_of_vectors_are_refused(dataset: Dataset, tmp_path: Path) -
     broken[[7, 9]] = np.inf
     for value, message in [
         (broken, r"2 rows with a NaN(.|\n)*row 7, item 'pens-7': column 0 is inf"),
+        (np.full((30, 5), 1e39), r"30 rows with a NaN(.|\n)*row 0, item 'pens-0': column 0 is inf"),
+        (np.full((30, 5), 1e-60), r"30 rows of zeros(.|\n)*row 0, item 'pens-0': all columns are 0"),
         (broken[:29], r"shape \(29, 5\), but \[30, D\] is expected"),
         (broken[:, 0], r"shape \(30,\), but \[30, D\] is expected"),
         (np.ones((30, 5), dtype=np.int64), "type int64; embeddings are floating point"),

@@ -20,6 +20,7 @@ from service.semantic_ids import TokenLayout
 from service.verifying import verify
 from training.embed import ENCODER
 from training.export import bundle as bundle_module
+from training.export import lists
 from training.export.bundle import export_bundle
 from training.export.recommender import export_recommender
 from training.networks.t5 import load_recommender
@@ -42,7 +43,9 @@ def second(stages: TinyStages, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_a_bundle_of_two_recommenders_is_proven_and_complete(stages: TinyStages, second: Path, tmp_path: Path) -> None:
     folders = replace(stages.folders, recommenders=(*stages.folders.recommenders, second))
-    figures = export_bundle(folders, tmp_path / "bundle", replace(stages.options, histories=30))
+    torch.set_num_threads(2)
+    figures = export_bundle(folders, tmp_path / "bundle", replace(stages.options, histories=30, threads=1))
+    assert torch.get_num_threads() == 1
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     opened = Bundle.open(tmp_path / "bundle")
     manifest = opened.manifest
@@ -91,6 +94,15 @@ def test_a_search_that_differs_from_the_network_fails_the_export(
     monkeypatch.setattr(bundle_module, "export_recommender", slightly_wrong)
     with pytest.raises(ModelError, match=r"recommender recommender, \w+: (log_prob|semantic_id): at rank \d+"):
         export_bundle(stages.folders, tmp_path / "bundle", stages.options)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_an_export_without_a_list_to_keep_says_what_would_help(
+    stages: TinyStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "narrowest_choice", lambda *_: 0.0)
+    with pytest.raises(ModelError, match=r"none of 20 ranked lists .* more histories, or with fewer beams than 10"):
+        export_bundle(stages.folders, tmp_path / "bundle", replace(stages.options, histories=20))
     assert not (tmp_path / "bundle").exists()
 
 

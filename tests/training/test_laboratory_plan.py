@@ -66,6 +66,15 @@ def test_a_domain_may_have_a_file_of_its_own(tmp_path: Path) -> None:
     assert trained["recommenders/u/t5/seed-0/b"] == {"width": 32, "domains": ["b"], "seed": 0}
 
 
+def test_what_is_set_of_a_table_leaves_the_rest_of_it(tmp_path: Path) -> None:
+    own = 'config = "t.toml"\nset = { epochs = 2, network = { heads = 2 } }\n'
+    path = written(tmp_path, SMALL.replace('name = "t5"\n', f'name = "t5"\n{own}'))
+    (tmp_path / "t.toml").write_text("epochs = 9\n[network]\nheads = 4\nd_model = 16\n", encoding="utf-8")
+    trained = next(stage for stage in plan(read_experiment(path)) if stage.command == "train-recommender")
+    assert trained.configuration["network"] == {"heads": 2, "d_model": 16}
+    assert trained.configuration["epochs"] == 2
+
+
 def test_stages_come_seed_by_seed(tmp_path: Path) -> None:
     stages = plan(read_experiment(written(tmp_path, SMALL)))
     assert [stage.name for stage in stages] == [

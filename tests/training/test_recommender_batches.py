@@ -154,14 +154,17 @@ def test_an_id_out_of_the_layout_is_refused() -> None:
         item_values(ids, ring_domain("ring", 24, 5, rng), LAYOUT)
 
 
-def test_users_too_short_to_learn_from_are_an_error() -> None:
+@pytest.mark.parametrize(
+    ("length", "message"), [(2, "no user has the 3 interactions"), (3, "no user has two interactions to learn from")]
+)
+def test_users_too_short_to_learn_from_are_an_error(length: int, message: str) -> None:
     rng = np.random.default_rng(3)
     domain = ring_domain("ring", 24, 5, rng)
     short = replace(
         domain,
-        history_items=domain.history_items[:9],
-        history_starts=np.asarray([0, 3, 6, 9]),
+        history_items=domain.history_items[: 3 * length],
+        history_starts=length * np.arange(4),
         user_ids=["a", "b", "c"],
     )
-    with pytest.raises(ConfigError, match="no user has the 4 interactions"):
+    with pytest.raises(ConfigError, match=message):
         build_corpus([short], {"ring": random_values(LAYOUT, 24, rng)}, LAYOUT, 20)

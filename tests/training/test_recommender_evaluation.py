@@ -170,7 +170,9 @@ def test_a_trained_recommender_is_measured_like_its_bundle(
 ) -> None:
     options = EvaluationOptions(part="validation")
     of_bundle = evaluate(bundle_subject(bundle, RUNTIME), dataset, tmp_path / "bundle", options)
+    torch.set_num_threads(2)
     subject = trained_subject(*trained, dataset, tmp_path / "trained", RUNTIME)
+    assert torch.get_num_threads() == RUNTIME.threads == 1, "the network that proves and judges takes more"
     of_folders = evaluate(subject, dataset, tmp_path / "trained", options)
     assert of_folders["recommender"] == trained[1].name
     assert of_folders["proof"]["histories"] == 20

@@ -203,9 +203,14 @@ def test_a_stage_killed_after_its_training_does_not_train_again(
     trained = (tmp_path / WEIGHTS).read_bytes()
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_step", killed)
-        assert train_recommender(dataset, tokenizer, tmp_path, parameters) == read_figures(tmp_path)
+        figures = train_recommender(dataset, tokenizer, tmp_path, parameters)
+    assert figures is not None
+    assert figures == read_figures(tmp_path)
     assert (tmp_path / WEIGHTS).read_bytes() == trained
     assert not (tmp_path / CHECKPOINT).exists()
+    # Over both starts, where `seconds` are of the last alone.
+    log = [json.loads(line) for line in (tmp_path / LOG).read_text(encoding="utf-8").splitlines()]
+    assert figures["training_seconds"] >= log[-1]["seconds"]
 
 
 def test_damaged_artefacts_are_named(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:

@@ -244,6 +244,31 @@ def test_every_validation_counts_the_last_included(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "ended" / WEIGHTS).is_file()
 
 
+def test_what_is_kept_is_what_the_figures_say_where_a_killed_run_was_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second validation is the best, the process is killed a step later, and none of the next start comes near."""
+    figures = itertools.chain([0.1, 0.3], itertools.repeat(0.2))
+    monkeypatch.setattr(Trainer, "_figures", lambda _: ValidationFigures(next(figures), 0.5, {}))
+    parameters = tiny_parameters(epochs=4)
+    step = Trainer._step
+
+    def until(self: Trainer, *arguments: object) -> None:
+        if len(self.at.history) == 2:
+            raise Killed
+        step(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "_step", until)
+        with pytest.raises(Killed):
+            train(tmp_path, parameters)
+    kept = (tmp_path / WEIGHTS).read_bytes()
+    result = train(tmp_path, parameters)
+    assert (tmp_path / WEIGHTS).read_bytes() == kept
+    assert result.best["ndcg_10"] == 0.3
+    assert [entry["ndcg_10"] for entry in log_of(tmp_path)] == [0.1, 0.3, 0.2, 0.2]
+
+
 def test_patience_counts_validations_since_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures = iter([0.1, 0.3, 0.2, 0.3, 0.4, 0.4, 0.1, 0.39, 0.9])
     monkeypatch.setattr(Trainer, "_figures", lambda _: ValidationFigures(next(figures), 0.5, {}))
@@ -268,6 +293,11 @@ def test_patience_ends_and_keeps_the_best(tmp_path: Path) -> None:
     assert result.best["ndcg_10"] == max(figures)
     assert max(figures[-2:]) <= max(figures[:-2])
     assert len(figures) == [entry["step"] for entry in log_of(tmp_path)].index(result.best_step) + 3
+
+
+@pytest.mark.parametrize("seed", [4096, 2_000_000_000])
+def test_any_seed_trains(tmp_path: Path, seed: int) -> None:
+    assert train(tmp_path, tiny_parameters(epochs=1, seed=seed)).steps > 0
 
 
 def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,8 +431,13 @@ def test_parameters_are_read_strictly(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="names a domain twice"):
         read_parameters(path, {})
     path.write_text("new_windows = 0.5\n")
-    with pytest.raises(ConfigError, match='history = "items"'):
+    with pytest.raises(ConfigError, match=r'new_windows: .* history = "items"'):
         read_parameters(path, {})
+    path.write_text("item_loss = 2.0\ndecoded_per_window = 4\n")
+    with pytest.raises(ConfigError, match=r'item_loss, decoded_per_window: .* history = "items"'):
+        read_parameters(path, {})
+    path.write_text("item_loss = 1.0\n")
+    assert read_parameters(path, {}).item_loss == 1.0
     path.write_text("= 3")
     with pytest.raises(ConfigError, match="not TOML"):
         read_parameters(path, {})

@@ -141,6 +141,25 @@ def test_a_trained_tokenizer_is_reused(stages: TinyStages, tmp_path: Path) -> No
     assert not (tmp_path / "no").exists() or not (tmp_path / "no" / "ids.parquet").exists()
 
 
+def test_a_tokenizer_is_not_reused_where_it_learned_from_a_domain_without_ids(
+    stages: TinyStages, tmp_path: Path
+) -> None:
+    folders = stages.folders
+    asked = TOKENIZER.model_copy(update={"train_domains": SEEN, "id_domains": SEEN[:1]})
+    train_tokenizer(folders.dataset, folders.embeddings, tmp_path / "two", asked)
+    of_one = asked.model_copy(update={"train_domains": SEEN[:1]})
+    with pytest.raises(ConfigError, match=f"was trained on {SEEN[0]}, {SEEN[1]}, not on {SEEN[0]}"):
+        train_tokenizer(folders.dataset, folders.embeddings, tmp_path / "one", of_one, tmp_path / "two")
+
+
+def test_a_tokenizer_reused_in_its_own_folder_is_left_whole(stages: TinyStages) -> None:
+    folders = stages.folders
+    before = read_figures(folders.tokenizer)
+    with pytest.raises(ConfigError, match="cannot be reused from the folder that is written to"):
+        train_tokenizer(folders.dataset, folders.embeddings, folders.tokenizer, TOKENIZER, folders.tokenizer)
+    assert read_figures(folders.tokenizer) == before
+
+
 def test_a_tokenizer_without_experts_cannot_align(stages: TinyStages, tmp_path: Path) -> None:
     folders = stages.folders
     parameters = TOKENIZER.model_copy(

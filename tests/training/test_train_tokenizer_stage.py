@@ -15,7 +15,7 @@ from service.errors import ConfigError, InvalidInput, SuffixExhausted
 from training.checkpoint import CHECKPOINT
 from training.commands.train_tokenizer import train_tokenizer as command
 from training.data.dataset import INTERACTION_SCHEMA, write_domain, write_index
-from training.stage import read_figures
+from training.stage import Stage, read_figures
 from training.tokenizer import stage
 from training.tokenizer.configuration import StageParameters, stage_parameters
 from training.tokenizer.estimator import UniTok
@@ -118,7 +118,10 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_stage_continues(prepared: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("where", "what"), [(stage, "domain_figures"), (Stage, "finish")])
+def test_a_killed_stage_continues(
+    prepared: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: object, what: str
+) -> None:
     whole = stage.train_tokenizer(*prepared, tmp_path / "whole", small())
     out = tmp_path / "killed"
 
@@ -126,7 +129,7 @@ def test_a_killed_stage_continues(prepared: tuple[Path, Path], tmp_path: Path, m
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "domain_figures", kill)
+        patch.setattr(where, what, kill)
         with pytest.raises(Killed):
             stage.train_tokenizer(*prepared, out, small())
     assert (out / CHECKPOINT).exists()
@@ -139,6 +142,17 @@ def test_a_killed_stage_continues(prepared: tuple[Path, Path], tmp_path: Path, m
     assert resumed["domains"] == whole["domains"]
     for name, value in UniTok.load(tmp_path / "whole").network.state_dict().items():
         assert torch.equal(value, UniTok.load(out).network.state_dict()[name])
+
+
+def test_a_folder_of_another_stage_is_left_as_it_is(tmp_path: Path) -> None:
+    figures = Stage("train-tokenizer", tmp_path).finish({"layout": {}})
+    with pytest.raises(ConfigError, match="holds what `unitok train-tokenizer` wrote; choose another folder"):
+        Stage("evaluate", tmp_path)
+    assert read_figures(tmp_path) == figures
+    Stage("train-tokenizer", tmp_path)
+    with pytest.raises(ConfigError, match="has not finished"):
+        read_figures(tmp_path)
+    Stage("evaluate", tmp_path).finish({})
 
 
 def test_only_the_domains_asked_for_get_ids(prepared: tuple[Path, Path], tmp_path: Path) -> None:

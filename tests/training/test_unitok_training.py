@@ -393,6 +393,15 @@ def test_a_training_that_diverges_says_so() -> None:
         UniTok(**{**SMALL, "learning_rate": 1e30}).fit(embeddings, domains)
 
 
+@pytest.mark.parametrize("warmup_epochs", [0, 1])
+def test_a_last_step_that_diverges_says_so(warmup_epochs: int) -> None:
+    """Of an epoch whose only loss was finite: what comes next is the look at all items, or the start of the codes."""
+    embeddings, domains = planted(items=8)
+    changes = {"learning_rate": 1e10, "warmup_epochs": warmup_epochs, "epochs": 2}
+    with pytest.raises(ModelError, match=r"epoch 1: the loss is not finite.*learning_rate"):
+        UniTok(**{**SMALL, **changes}).fit(embeddings, domains)
+
+
 def test_a_domain_of_one_item_is_no_obstacle() -> None:
     embeddings, domains = planted(items=80)
     domains = domains.astype(object)

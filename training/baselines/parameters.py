@@ -8,12 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service.errors import ConfigError
-from training.configuration import BelowOne, Count, Natural, NotNegative, Positive, Share, Strict, checked, read_toml
+from training.configuration import (
+    BelowOne,
+    Count,
+    Natural,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    Strict,
+    checked,
+    read_toml,
+)
 
 
 class BaselineParameters(Strict):
@@ -27,7 +38,7 @@ class BaselineParameters(Strict):
     """
 
     max_history: Count = 20
-    seed: Natural = 0
+    seed: Seed = 0
     threads: Natural = 0
 
 
@@ -70,25 +81,34 @@ class SequenceParameters(EpochParameters):
     batch_tokens: Annotated[int, Field(ge=64)] = 1024
 
 
-class SASRecParameters(SequenceParameters):
-    """A causal transformer that predicts the next item at every position. `heads`: of attention."""
+class TransformerParameters(SequenceParameters):
+    """What transformers take besides. `heads`: of attention, which part the width among them."""
 
-    kind: Literal["sasrec"] = "sasrec"
     heads: Count = 2
 
+    @model_validator(mode="after")
+    def _heads_part_the_width(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"width is {self.width}, but must be a multiple of heads, which is {self.heads}")
+        return self
 
-class BERT4RecParameters(SequenceParameters):
+
+class SASRecParameters(TransformerParameters):
+    """A causal transformer that predicts the next item at every position."""
+
+    kind: Literal["sasrec"] = "sasrec"
+
+
+class BERT4RecParameters(TransformerParameters):
     """A transformer that sees both ways and fills in masked items.
 
     Attributes
     ----------
-    heads : of attention
     mask_share : share of the items that is masked
     last_share : share of the rows in which the last item alone is masked, which is what is asked of it later
     """
 
     kind: Literal["bert4rec"] = "bert4rec"
-    heads: Count = 2
     epochs: Count = 60
     patience: Count = 8
     mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.3

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from service.errors import ConfigError
 from training.baselines.corpus import Corpus
 from training.baselines.graph import GraphBaseline
 from training.baselines.parameters import AnyParameters, EpochParameters, LightGCNParameters, SequenceParameters
@@ -22,7 +21,7 @@ from training.baselines.sequence import SequenceBaseline
 from training.baselines.trainer import train, write_arrays
 from training.checkpoint import CHECKPOINT
 from training.data.dataset import Dataset
-from training.data.split import Examples
+from training.data.split import Examples, require_examples
 from training.evaluation.users import evaluated_users
 from training.processor import use_processor
 from training.stage import Stage
@@ -52,8 +51,8 @@ def train_baseline(
 
     Raises
     ------
-    ConfigError : the dataset has no such domain or nothing to learn from in it, or `out` holds a checkpoint of another
-        training
+    ConfigError : the dataset has no such domain or nothing to learn from or to validate on in it, or `out` holds a
+        checkpoint of another training
     """
     use_processor(parameters.threads)
     corpus = Corpus.of(Dataset.open(dataset)[domain], parameters.max_history)
@@ -85,8 +84,7 @@ def _trained(corpus: Corpus, parameters: AnyParameters, out: Path) -> Trained:
         rule = make_rule(corpus, parameters)
         write_arrays(out, rule.arrays)
         return Trained(rule.scorer, sum(array.numel() for array in rule.arrays.values()), {})
-    if not len(corpus.split.training):
-        raise ConfigError(f"{corpus.domain}: no user has two interactions to learn from, the last two items aside")
+    require_examples(corpus.domain, len(corpus.split.training), len(corpus.split.validation))
     torch.manual_seed(parameters.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model: GraphBaseline | SequenceBaseline

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import ConfigError
+
 MAX_HISTORY = 20
 """Items of history an example has at most."""
 
@@ -146,6 +148,22 @@ def leave_one_out(
         test=examples(history_starts[evaluated + 1] - 1, evaluated),
         short_users=int((~enough).sum()),
     )
+
+
+def require_examples(where: str, training: int, validation: int) -> None:
+    """Refuse what nothing can be learned from, or what no epoch can be chosen on.
+
+    Raises
+    ------
+    ConfigError : there are no examples of training, or of validation
+    """
+    if not training:
+        raise ConfigError(f"{where}: no user has two interactions to learn from, the last two items aside")
+    if not validation:
+        raise ConfigError(
+            f"{where}: no user has the {MIN_INTERACTIONS} interactions that a test and a validation item take, so "
+            "nothing says which weights are the best"
+        )
 
 
 def training_stretches(history_starts: NDArray[np.int64]) -> Stretches:

@@ -60,10 +60,14 @@ def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) 
         raise InvalidInput(f"{path}: no such file; vectors of a domain lie in <domain>.npy or <domain>.parquet")
     _require_same_items(path, item_ids)
     vectors = _read_table(path, item_ids) if path.suffix == ".parquet" else _read_plain(path)
+    if np.issubdtype(vectors.dtype, np.floating):
+        # Checked as what is kept: float64 holds numbers that float32 has not.
+        with np.errstate(over="ignore"):
+            vectors = vectors.astype(np.float32, copy=False)
     check_embeddings(vectors, item_ids, str(path))
     if width is not None and vectors.shape[1] != width:
         raise InvalidInput(f"{path}: vectors have width {vectors.shape[1]}, but must have {width}")
-    return vectors.astype(np.float32, copy=False)
+    return vectors
 
 
 def items_digest(item_ids: Sequence[str]) -> str:

@@ -21,6 +21,7 @@ from training.evaluation.subject import Subject
 from training.export.lists import CodedDomain, draw_histories, prove_lists
 from training.export.recommender import GRAPH, export_recommender, recommender_part
 from training.networks.t5 import load_recommender
+from training.processor import use_processor
 from training.recommender.corpus import item_values
 from training.tokenizer.ids import read_ids
 
@@ -36,6 +37,7 @@ def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path
     ConfigError : one of the folders is not finished, or they do not fit each other
     ModelError : the graph does not rank as the network does
     """
+    use_processor(runtime.threads)
     ids, data = read_ids(tokenizer), Dataset.open(dataset)
     trained = load_recommender(recommender)
     without = [name for name in trained.trained_on if name not in ids]

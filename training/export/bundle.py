@@ -34,6 +34,7 @@ from training.export.item_tokenizer import export_item_tokenizer
 from training.export.proof import prove
 from training.export.recommender import GRAPH, export_recommender, recommender_part
 from training.export.sources import Folders, Sources, open_sources
+from training.processor import use_processor
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[s
     """
     if out.exists() and not (options.replace and (out / MANIFEST).is_file()):
         raise ConfigError(f"{out}: exists already; choose another name, or allow a bundle there to be replaced")
+    use_processor(options.threads)
     sources = open_sources(folders, options.domains)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

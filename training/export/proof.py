@@ -61,7 +61,7 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
 
     Raises
     ------
-    ModelError : a tensor differs by more than a tie
+    ModelError : a tensor differs by more than a tie, or no list is fit to be kept in the sample
     """
     random = np.random.default_rng(seed)
     embeddings = np.concatenate([domain.aligned for domain in sources.domains])
@@ -94,6 +94,12 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
         "recommenders": {name: proven.figures for name, proven in lists.items()},
     }
     stored = [(name, proven, row) for name, proven in lists.items() for row in range(len(proven.domain))]
+    if not stored:
+        raise ModelError(
+            f"none of {sum(proven.figures['histories'] for proven in lists.values())} ranked lists is clear enough for "
+            f"other machines to find it too, and `unitok verify` needs one; prove with more histories, or with fewer "
+            f"beams than {beams}"
+        )
     width = max(len(proven.history[row]) for _, proven, row in stored)
     sample = ProvenSample(
         text_row=text_rows,

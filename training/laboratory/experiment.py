@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from service.errors import ConfigError
-from training.configuration import Count, Natural, Strict, checked, read_toml
+from training.configuration import Count, Seed, Strict, checked, read_toml
 from training.laboratory.rows import EVERY, NONE, POPULARITY, SWITCHED_OFF
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-Seeds = Annotated[tuple[Natural, ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 Values = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
 
 PUT_OVER = {
@@ -38,7 +38,7 @@ class Trained(Strict):
     name : in rows, tables and plots
     config : TOML file of the stage's parameters, beside which the experiment lies; None: the stage's defaults
     configs : by domain, a file in place of `config`; only where each domain has a training of its own
-    set : parameters put over those of the file
+    set : parameters put over those of the file, those of a table key by key
     sweep : parameters, each with the values to try one after the other beside the rest: `NAME@PARAMETER=VALUE`
     """
 
@@ -68,12 +68,21 @@ class Trained(Strict):
         ConfigError : its file is missing or no TOML
         """
         config = self.config if domain is None else self.configs.get(domain, self.config)
-        base = {**read_toml(config), **self.set}
+        base = _put_over(read_toml(config), self.set)
         if not self.sweep:
             yield self.name, base
         for parameter, values in self.sweep.items():
             for value in values:
                 yield variant_name(self.name, parameter, value), {**base, parameter: value}
+
+
+def _put_over(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of both; of a table that both have, the keys of both."""
+    found = {**values, **over}
+    for name in values.keys() & over.keys():
+        if isinstance(values[name], dict) and isinstance(over[name], dict):
+            found[name] = {**values[name], **over[name]}
+    return found
 
 
 class Tokenizer(Trained):

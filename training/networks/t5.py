@@ -44,7 +44,8 @@ class T5Settings(Strict):
     heads, encoder_layers, decoder_layers : how many of each
     dropout : share of activations dropped while training
     feed_forward : "relu", or "gated-gelu" as in T5 1.1
-    relative_buckets, relative_max_distance : how relative positions are binned
+    relative_buckets, relative_max_distance : how relative positions are binned: half the buckets hold one distance
+        each, so the greatest that is told apart must lie beyond them
     history : what a position of the encoder is: a token, or an item (see `training.networks.semantic_t5`)
     item_head : share of the head over items in the scores of a search, which comes with reading items; the rest is the
         decoder's. With 1 it learns like any other, for what the encoder makes of its errors, but has no word in the
@@ -75,6 +76,15 @@ class T5Settings(Strict):
             raise ValueError(
                 'history = "items" needs an item_head above 0; history = "tokens" has neither item_head nor '
                 "read_dropout nor likeness"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _distances_reach_beyond_single_buckets(self) -> Self:
+        if self.relative_max_distance <= self.relative_buckets // 2:
+            raise ValueError(
+                f"relative_max_distance is {self.relative_max_distance}, but must be more than half of "
+                f"relative_buckets, which is {self.relative_buckets}"
             )
         return self
 

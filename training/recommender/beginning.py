@@ -1,4 +1,5 @@
-"""What a training begins from: a fresh network, what it is to learn, and the mark that tells one training from others.
+"""What a training begins from: a fresh network, what it is to learn, the mark that tells one training from others, and
+what each of its steps draws by.
 
 Knows nothing of devices, optimisers or files.
 
@@ -68,3 +69,9 @@ def fingerprint(
     content = None if embeddings is None else hashlib.sha256(np.ascontiguousarray(embeddings).data).hexdigest()
     described = json.dumps([settings, devices, corpus.fingerprint(), content], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
+
+
+def step_seed(seed: int, process: int, step: int) -> int:
+    """What one step draws by on one device: another number for every seed, device and step."""
+    # Modulo the greatest prime that torch takes: a seed of 4096 would fill its 64 bits already.
+    return (((seed << 20) + process << 32) + step) % (2**64 - 59)

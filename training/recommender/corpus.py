@@ -20,7 +20,7 @@ from service.errors import ConfigError, InvalidInput
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import DomainData
-from training.data.split import Examples, Stretches, leave_one_out, training_stretches, windows
+from training.data.split import Examples, Stretches, leave_one_out, require_examples, training_stretches, windows
 from training.tokenizer.ids import DomainIds
 
 IntVector = NDArray[np.int64]
@@ -176,8 +176,7 @@ def build_corpus(
         _joined(validation),
         _joined(cut),
     )
-    if not len(corpus.training) or not len(corpus.validation):
-        raise ConfigError(f"{', '.join(names)}: no user has the 4 interactions that a training example needs")
+    require_examples(", ".join(names), len(corpus.training), len(corpus.validation))
     return corpus
 
 

@@ -16,12 +16,16 @@ from training.configuration import (
     Natural,
     NotNegative,
     Positive,
+    Seed,
     Share,
     Strict,
     checked,
     read_toml,
 )
 from training.networks.t5 import T5Settings
+
+OF_ITEMS = ("item_loss", "item_negatives", "new_windows", "new_items", "decoded_per_window")
+"""Parameters that say nothing to a network which reads tokens."""
 
 
 class RecommenderParameters(Strict):
@@ -59,7 +63,7 @@ class RecommenderParameters(Strict):
     validation_users : users measured, spread evenly over the domains
     validation_beams : beams of that search, where there is one: a head that judges alone is asked about all items
     patience : validations without a new best before training ends
-    checkpoint_seconds : time between checkpoints, from which a killed run goes on
+    checkpoint_seconds : time between checkpoints, from which a killed run goes on; one follows every new best as well
     seed : of everything random
     threads : of the processor; 0 takes every core
     bf16_products : whether a processor multiplies float32 matrices in bf16 and sums in float32, as a GPU does in any
@@ -94,7 +98,7 @@ class RecommenderParameters(Strict):
     validation_beams: Annotated[int, Field(ge=10)] = 20
     patience: Count = 5
     checkpoint_seconds: NotNegative = 120.0
-    seed: Natural = 0
+    seed: Seed = 0
     threads: Natural = 0
     bf16_products: bool = False
 
@@ -105,9 +109,10 @@ class RecommenderParameters(Strict):
         return self
 
     @model_validator(mode="after")
-    def _reads_new_items(self) -> Self:
-        if self.new_windows and self.network.history != "items":
-            raise ValueError('new_windows needs a network with history = "items"')
+    def _reads_items(self) -> Self:
+        ignored = [name for name in OF_ITEMS if getattr(self, name) != type(self).model_fields[name].default]
+        if ignored and self.network.history != "items":
+            raise ValueError(f'{", ".join(ignored)}: of use only to a network with history = "items"; leave it out')
         return self
 
 

@@ -25,7 +25,7 @@ from training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from training.networks.t5 import save_weights
 from training.recommender.averaging import WeightAverage
 from training.recommender.batches import epoch_batches, epoch_examples
-from training.recommender.beginning import begin, fingerprint
+from training.recommender.beginning import begin, fingerprint, step_seed
 from training.recommender.corpus import Corpus, IntVector
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.progress import Progress, Tally
@@ -41,7 +41,7 @@ class TrainingResult:
     Attributes
     ----------
     parameters : trainable numbers of the network
-    epochs, steps, seconds : over all starts; of epochs also a part
+    epochs, steps, training_seconds : over all starts; of epochs also a part
     best_step : step of the weights that were kept
     best : their validation figures
     ended_by : "epochs", "minutes" or "patience"
@@ -50,7 +50,7 @@ class TrainingResult:
     parameters: int
     epochs: float
     steps: int
-    seconds: float
+    training_seconds: float
     best_step: int
     best: dict[str, Any]
     ended_by: str
@@ -131,12 +131,13 @@ class Trainer:
                 batches = self._batches(self.at.epoch)
             if not self.at.history or self.at.history[-1]["step"] != self.at.step:
                 self._validate(len(batches), advance)
+                self._save_if_due()
         best = next(entry for entry in self.at.history if entry["step"] == self.at.best_step)
         return TrainingResult(
             parameters=self.parameter_count,
             epochs=round(self.at.epoch + self.at.position / len(batches), 2),
             steps=self.at.step,
-            seconds=round(self._elapsed(), 1),
+            training_seconds=round(self._elapsed(), 1),
             best_step=self.at.best_step,
             best={name: best[name] for name in ("ndcg_10", "recall_10", "by_domain")},
             ended_by=ended_by,
@@ -186,7 +187,7 @@ class Trainer:
         """
         parameters, step = self.parameters, self.at.step
         # Seeded a step at a time, so that a resumed training drops out what an uninterrupted one drops out.
-        torch.manual_seed(((parameters.seed << 20) + self.accelerator.process_index << 32) + step)
+        torch.manual_seed(step_seed(parameters.seed, self.accelerator.process_index, step))
         loss = self._task.loss(self.model, rows, self.accelerator.device)
         self.accelerator.backward(loss * (self._task.weight(rows) / mean_weight))
         self.accelerator.clip_grad_norm_(self.model.parameters(), parameters.clip_norm)
@@ -230,6 +231,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             if improved:
                 save_weights(self.folder, self.network.state_dict())
+                # A killed run must not go on from before the best that it kept: it may never be as good again.
+                self._saved = -math.inf
             write_log(self.folder, self.at.history)
 
     def _figures(self) -> ValidationFigures:

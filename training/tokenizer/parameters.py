@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from training.configuration import Count, Natural, NotNegative, Positive, Share, Strict
+from training.configuration import Count, Natural, NotNegative, Positive, Seed, Share, Strict
 from training.networks.unitok import Weights
 
 Levels = Annotated[int, Field(ge=1, le=8)]
@@ -43,7 +43,7 @@ class TokenizerParameters(Strict):
     NEEDS: ClassVar[frozenset[str]] = frozenset()
 
     kind: str
-    seed: Natural = 0
+    seed: Seed = 0
 
     def steps(self, items: int) -> int:
         """How often a training on so many items reports that it advanced."""

@@ -56,12 +56,14 @@ def train_tokenizer(
 
     Raises
     ------
-    ConfigError : a domain is not in the dataset, the tokenizer to be reused was trained otherwise, `align` is asked of
-        a kind without experts, or `out` holds a checkpoint of another training
+    ConfigError : a domain is not in the dataset, the tokenizer to be reused was trained otherwise or lies in `out`,
+        `align` is asked of a kind without experts, or `out` holds a checkpoint of another training
     InvalidInput : a domain has no embeddings, or not one an item, or the IDs do not fit into 64 bits
     ModelError : training diverged
     SuffixExhausted : more items than the layout has suffixes share their codes
     """
+    if reuse is not None and reuse.resolve() == out.resolve():
+        raise ConfigError(f"{out}: a tokenizer cannot be reused from the folder that is written to")
     opened = Dataset.open(dataset)
     sources = _chosen(parameters.train_domains, "train_domains", opened)
     named = _chosen(parameters.id_domains, "id_domains", opened)
@@ -99,8 +101,7 @@ def train_tokenizer(
     tokenizer.save(out)
     write_alignments(out, Alignments(alignments))
     write_ids(out, ids)
-    (out / CHECKPOINT).unlink(missing_ok=True)
-    return stage.finish(
+    finished = stage.finish(
         {
             "layout": layout_of_ids(layout),
             "expert_names": list(tokenizer.expert_names),
@@ -111,6 +112,8 @@ def train_tokenizer(
             "log": [asdict(figures) for figures in tokenizer.log] if reuse is None else read_figures(reuse)["log"],
         }
     )
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return finished
 
 
 def _trained(folder: Path, parameters: StageParameters, sources: Sequence[str]) -> Tokenizer:
@@ -120,8 +123,11 @@ def _trained(folder: Path, parameters: StageParameters, sources: Sequence[str]) 
         found, asked = tokenizer.parameters.model_dump(), parameters.tokenizer.model_dump()
         differ = [name for name in asked if found.get(name) != asked[name]]
         raise ConfigError(f"{folder}: was trained with another {', '.join(differ) or 'kind'}")
-    trained = [name for name, figures in said["domains"].items() if figures["trained"]]
-    if set(trained) - set(sources) or set(sources) & set(said["domains"]) - set(trained):
+    trained = said["parameters"]["train_domains"]
+    if trained is None:  # All of its dataset, which may have more than those that it names because they have IDs.
+        trained = [name for name, figures in said["domains"].items() if figures["trained"]]
+        trained += [name for name in sources if name not in said["domains"]]
+    if set(trained) != set(sources):
         raise ConfigError(f"{folder}: was trained on {', '.join(trained)}, not on {', '.join(sources)}")
     return tokenizer
 

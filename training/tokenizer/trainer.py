@@ -119,6 +119,8 @@ class Trainer:
     def _start_codes(self) -> None:
         with torch.no_grad():
             latents = torch.cat([self.network.encoder(x) for x in torch.split(self.items.embeddings, CHUNK)])
+        # The last step may have gone astray after its loss was taken, and faiss ends the process over such rows.
+        self._require_finite(latents.square().sum(dim=1).numpy(), self.parameters.warmup_epochs - 1)
         start_moe(
             self.network.moe,
             latents.numpy(),
@@ -145,17 +147,15 @@ class Trainer:
                 *terms,
             )
             advance(1)
-        if not np.isfinite(sums).all():
-            raise ModelError(
-                f"epoch {epoch + 1}: the loss is not finite; a lower learning_rate than "
-                f"{self.parameters.learning_rate} may help"
-            )
+        self._require_finite(sums, epoch)
         reconstruction, quantization, hsic_mean, *of_terms = (sums / len(batches)).tolist()
         if not with_codes:
             return EpochFigures(epoch + 1, "warm-up", reconstruction, quantization, hsic_mean, {}, {}, {}, {}, 0)
         self.network.eval()
         looked = review(self.network, self.items.embeddings)
         self.network.train()
+        for bank in (looked.experts, looked.shared):
+            self._require_finite(np.zeros(0) if bank is None else bank.error.numpy(), epoch)
         revived = self._revive(looked, epoch, random)
         self._rebalance(looked, epoch)
         use = code_use(self.items, looked.first)
@@ -171,6 +171,13 @@ class Trainer:
             sharing=use.sharing,
             revived=revived,
         )
+
+    def _require_finite(self, numbers: NDArray[np.floating], epoch: int) -> None:
+        if not np.isfinite(numbers).all():
+            raise ModelError(
+                f"epoch {epoch + 1}: the loss is not finite; a lower learning_rate than "
+                f"{self.parameters.learning_rate} may help"
+            )
 
     def _batches(self, random: np.random.Generator) -> Iterator[Tensor]:
         rows = draw_epoch(self.items.domains.numpy(), self.parameters.domain_balance, random)
