@@ -56,7 +56,14 @@ def test_a_name_that_its_entry_could_not_keep_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("rate", "text"),
-    [(1, "1"), (2.0, "2"), (0.001, "0.001"), (1234567.5, "1234567.5"), (1e22, "1e+22"), (123456789.125, "123456789.125")],
+    [
+        (1, "1"),
+        (2.0, "2"),
+        (0.001, "0.001"),
+        (1234567.5, "1234567.5"),
+        (1e22, "1e+22"),
+        (123456789.125, "123456789.125"),
+    ],
 )
 def test_a_rate_is_written_as_it_is(rate: float, text: str) -> None:
     key = new_key("a", [KeyScope.READ], rate)

@@ -250,6 +250,21 @@ def test_tidying_goes_on_beside_changes_and_searches(tmp_path: Path, monkeypatch
     assert live.compare() is Agreement.SAME
 
 
+def test_what_was_tidied_is_saved_without_slack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
+    live = filled(tmp_path)
+    for number in range(10, 50):
+        live.delete(key(number))
+    live.save()
+    assert LiveCatalogue(opened(tmp_path), tmp_path / "index")._state.slack() > 0.6
+    assert live.tidy()
+    live.save()
+    again = LiveCatalogue(opened(tmp_path), tmp_path / "index")
+    assert again.rebuilt is None
+    assert again._state.slack() == 0
+    assert found(again) == found(live)
+
+
 def test_tidying_gives_way_to_what_was_read_anew_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read holds changes that nobody applied to the state before it."""
     monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)

@@ -15,6 +15,7 @@ import pytest
 
 from service import durable
 from service.catalogue.opening import open_store
+from service.catalogue.sqlite_file import SqliteFile
 from service.catalogue.transfer import Source, export_catalogue
 from service.durable import put_in_place, sync, working_folder
 from service.index.saving import load_arrays, save_arrays
@@ -53,6 +54,16 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_the_ca
     write(folder)
     assert synced == [(False, False), (True, True)]
     assert [path.name for path in folder.iterdir()] == ["whole"]
+
+
+def test_what_an_embedded_store_acknowledges_is_synced_first(tmp_path: Path) -> None:
+    """In the mode WAL, `NORMAL` would sync at checkpoints alone, and a power cut take what was acknowledged since."""
+    file = SqliteFile(tmp_path / "a.sqlite3", "")
+    with file.transaction() as writer, file.reading() as reader:
+        for cursor in (writer, reader):
+            assert cursor.execute("PRAGMA synchronous").fetchone() == (2,)
+            assert cursor.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    file.close()
 
 
 def test_saved_arrays_and_their_names_are_on_the_disk_before_the_manifest(
