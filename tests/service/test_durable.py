@@ -162,6 +162,7 @@ with working_folder(Path(sys.argv[1])) as folder:
 def test_the_next_run_removes_what_killed_ones_left_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "copy.parquet"
     others = [".copy.parquet.personal", ".copy.parquet.x.abcdefgh.partial", "copy.parquet.abcdefgh.partial"]
+    others += [".copy-parquet.abcdefgh.partial"]
     for name in others:
         (tmp_path / name).mkdir()
     runs = [
