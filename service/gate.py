@@ -148,7 +148,7 @@ class Gate:
 
     def _authenticate(self, authorization: str | None) -> ApiKey:
         scheme, _, secret = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
+        if scheme.lower() != "bearer" or not secret:
             raise Unauthenticated("send an API key as `Authorization: Bearer KEY`")
         key = self._keys.find(secret.strip())
         if key is None:

@@ -94,6 +94,12 @@ def test_without_a_known_key_the_answer_is_401(locked: httpx.Client, authorizati
     assert response.headers["WWW-Authenticate"] == 'Bearer realm="unitok"'
 
 
+@pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER  "])
+def test_the_scheme_is_written_as_anybody_likes(locked: httpx.Client, scheme: str) -> None:
+    """In any case, and with one space behind it or more (RFC 9110, 11.1 and 11.4)."""
+    assert locked.get("/domains", headers={"Authorization": scheme + READER.secret}).status_code == 200
+
+
 def test_the_body_of_a_stranger_is_neither_parsed_nor_kept(locked: httpx.Client) -> None:
     check_refusal(locked.post("/recommend", content=b"{" * 10**7), 401, "unauthenticated")
 
