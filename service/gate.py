@@ -168,7 +168,7 @@ def _state(allowance: Allowance, headers: MutableHeaders) -> None:
     q is the quota, w its window in seconds, r what remains, t the seconds until all of it is there again.
     """
     limit = allowance.limit
-    window = max(1, math.ceil(limit.capacity / limit.rate))
+    window = math.ceil(limit.capacity / limit.rate)
     headers["RateLimit-Policy"] = f'"items";q={math.floor(limit.capacity)};w={window}'
     remaining, full = math.floor(allowance.remaining), math.ceil(allowance.full_after)
     headers["RateLimit"] = f'"items";r={remaining};t={full}'

@@ -199,6 +199,32 @@ def test_a_server_set_back_is_found_out_however_far_others_have_brought_it_since
         each.store.close()
 
 
+def test_a_number_of_a_domain_that_was_given_to_another_is_not_used(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A domain was numbered, its first item was not stored, and the server lost the number: no change is missing."""
+    live, other = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))
+    live.register([new("a")])
+
+    def broken(*_: object) -> None:
+        raise redis.ConnectionError("the connection broke")
+
+    with set_back(own_server), monkeypatch.context() as patched:
+        patched.setattr(live.store._server, "run", broken)  # type: ignore[attr-defined]
+        with pytest.raises(StoreUnavailable, match="broke"):
+            live.register([new("g", domain="games")])
+    other.register([new("m", domain="music")])
+    with pytest.raises(StoreUnavailable, match="set back"):
+        live.register([new("g", domain="games")])
+    live.register([new("g", domain="games")])
+    for each in (live, other):
+        each.refresh()
+        assert set(held(each)) == {key("a"), key("m", "music"), key("g", "games")}
+        assert each.compare() is Agreement.SAME
+    for each in (live, other):
+        each.store.close()
+
+
 def emptied_before(live: LiveCatalogue, call: str, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> None:
     """Let the store lose everything just before it is next asked for something."""
     real, left = getattr(live.store, call), [None] * times
