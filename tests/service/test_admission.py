@@ -176,3 +176,13 @@ def test_the_count_of_items_is_refused_whatever_the_wait() -> None:
     admission = Admission(1)
     with admission.enter(1, Expected(9.0, 9.0)), pytest.raises(Overloaded), admission.enter(1):
         pass
+
+
+def test_it_is_idle_once_the_last_request_has_left() -> None:
+    admission = Admission(10)
+    assert admission.idle.is_set()
+    with admission.enter(1):
+        with admission.enter(2):
+            assert not admission.idle.is_set()
+        assert not admission.idle.is_set()
+    assert admission.idle.is_set()

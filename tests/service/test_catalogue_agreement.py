@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
-from live_catalogues import held, key, names, new, opened, until
+from live_catalogues import LAYOUT, held, key, names, new, opened, until
 from redis_server import RedisServer
 
 from service.catalogue.checking import repair
@@ -126,6 +127,25 @@ def test_nothing_is_changed_while_putting_back_is_due(own_server: RedisServer, m
         store.close()
 
 
+def test_a_server_in_another_life_is_told_apart_before_any_change_was_seen(own_server: RedisServer) -> None:
+    """The bundle's own items come without changes, and domains may have the same numbers once more."""
+    store = open_store(own_server.url, "b", 1, LAYOUT)
+    store.seed([StoredItem("films", "s", int(LAYOUT.pack(np.array([[1, 2, 2, 0]], dtype=np.int32))[0]))])
+    store.finish_seed()
+    live = LiveCatalogue(store)
+    store._redis.flushall()  # type: ignore[attr-defined]
+    other = opened(own_server.url, "b")
+    other.register([new("x", (3, 3))])
+    for change in (lambda: live.register([new("c")]), lambda: live.delete(key("s"))):
+        with pytest.raises(NotReady):
+            change()
+    live.refresh()
+    assert live.register([new("c")]).values[:, -1].tolist() == [1]
+    assert set(held(live)) == {key("s"), key("x"), key("c")}
+    for each in (store, other):
+        each.close()
+
+
 def test_what_is_said_of_a_store_is_said_to_no_other(own_server: RedisServer) -> None:
     """A checkpoint would let work go on behind what was lost, and an empty catalogue would be called complete."""
     store = opened(own_server.url, "b")
@@ -162,6 +182,23 @@ def test_an_index_of_changes_that_a_store_has_lost_is_not_used(
     assert not seen or "another item" in str(started.rebuilt)
     assert held(started) == held(other)
     assert started.compare() is Agreement.SAME
+    for each in (started, other):
+        each.store.close()
+
+
+def test_nothing_is_saved_as_a_stores_that_has_lost_it(own_server: RedisServer, tmp_path: Path) -> None:
+    live, other = (LiveCatalogue(opened(own_server.url, "b"), *folder) for folder in ([tmp_path], []))
+    live.register([new("a")])
+    other.refresh()
+    with set_back(own_server):
+        live.register([new("b"), new("c", (3, 3))])
+        live.refresh()
+    other.register([new("y", (0, 0)), new("z"), new("x", (3, 3))])
+    live.save()
+    live.store.close()
+    started = LiveCatalogue(opened(own_server.url, "b"), tmp_path)
+    assert started.rebuilt is None
+    assert held(started) == held(other)
     for each in (started, other):
         each.store.close()
 
@@ -352,6 +389,27 @@ def test_a_store_whose_own_fingerprint_is_wrong_is_not_read_anew_for_ever(both_u
     assert live.compare() is Agreement.SAME
     live._apply({key("a"): None})
     assert live.compare() is Agreement.HEALED
+    live.store.close()
+
+
+def test_what_changed_while_everything_was_read_anew_is_no_fault_of_the_store(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, other = LiveCatalogue(opened(url, "b")), opened(url, "b")
+    live.register([new("a"), new("b")])
+    columns = live.store.columns
+
+    def overtaken() -> Iterator[ItemColumns]:
+        other.register([new("c", (3, 3))])
+        return columns()
+
+    live.refresh()
+    monkeypatch.setattr(live.store, "columns", overtaken)
+    live._apply({key("a"): None})
+    assert live.compare() is Agreement.HEALED
+    assert live.compare() is Agreement.SAME
+    assert set(held(live)) == {key("a"), key("b"), key("c")}
+    other.close()
     live.store.close()
 
 
