@@ -15,6 +15,7 @@ import redis
 from live_catalogues import LAYOUT, held, key, names, new, opened, until
 from redis_server import RedisServer
 
+from service.catalogue import putting_back
 from service.catalogue.checking import repair
 from service.catalogue.columns import ItemColumns
 from service.catalogue.live import Agreement, LiveCatalogue, Reread
@@ -56,6 +57,21 @@ def test_a_server_that_lost_everything_gets_it_back_from_memory(own_server: Redi
     assert one.register([new("e")]).values.tolist() == [[1, 2, 2, 3]], "above every ID in memory"
     one.store.close()
     two.store.close()
+
+
+def test_items_are_put_back_in_the_order_of_their_ids(own_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory an item that was deleted and came back stands behind others of its group."""
+    monkeypatch.setattr(putting_back, "PUT_BACK_ITEMS", 2)
+    live = LiveCatalogue(opened(own_server.url, "b"))
+    live.register([new("a"), new("b"), new("c"), new("d", (0, 0)), new("e", (3, 3))])
+    live.delete(key("a"))
+    live.register([new("a")])
+    before = held(live)
+    live.store._redis.flushall()  # type: ignore[attr-defined]
+    live.refresh()
+    assert held(live) == before
+    assert len(before) == 5
+    live.store.close()
 
 
 @contextmanager

@@ -137,12 +137,13 @@ def test_a_counter_that_is_higher_is_left(redis: RedisStore) -> None:
     assert redis.register([NewItem("d", "b", (5, 5), (0,))]).values[0, -1] == 9
 
 
-def test_an_id_that_is_none_is_named(redis: RedisStore) -> None:
+@pytest.mark.parametrize("number", [2**64 - 1, 1 << 24, 200 << 16, 30], ids=["all", "a bit above", "code", "suffix"])
+def test_an_id_that_is_none_is_named(redis: RedisStore, number: int) -> None:
     field = redis._keys.field(ItemKey("films", "i1"))
     items, *_ = redis._keys.buckets(field, b"")
-    redis._redis.hset(items, field, b"\xff" * 8 + b"L")
+    redis._redis.hset(items, field, number.to_bytes(8, "big") + b"L")
     text = texts(examine(redis))
-    assert "item 'i1' of domain 'films' has the ID 0xffffffffffffffff, which is none of the layout" in text
+    assert f"item 'i1' of domain 'films' has the ID {number:#x}, which is none of the layout" in text
 
 
 @pytest.mark.parametrize("broken", ["hole", "stranger"])

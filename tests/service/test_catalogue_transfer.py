@@ -17,7 +17,7 @@ from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
 from service.bundle.files import Bundle
-from service.catalogue import redis_store
+from service.catalogue import embedded_reading, redis_store, transfer
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.opening import open_store
@@ -235,10 +235,17 @@ def test_what_was_lost_while_it_was_read_is_not_exported(
     store.close()
 
 
-def test_a_copy_is_sorted_and_is_taken_in_any_order(make: Callable[[str], CatalogueStore], tmp_path: Path) -> None:
+def test_a_copy_is_sorted_and_is_taken_in_any_order(
+    make: Callable[[str], CatalogueStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_reading, "SCAN_ROWS", 50)
+    monkeypatch.setattr(transfer, "PART_ROWS", 100)
     store, path = make("embedded"), tmp_path / "copy.parquet"
     fill(store)
-    rows = export_catalogue(store, SOURCE, path)
+    read = list[int]()
+    rows = export_catalogue(store, SOURCE, path, read.append)
+    assert rows == sum(read) == 302
+    assert len(read) == 4
     frame = pl.read_parquet(path)
     assert frame.equals(frame.sort("domain", "codes", "experts", "suffix"))
     frame.reverse().write_parquet(path)
