@@ -209,3 +209,19 @@ def test_contents_are_tokenized_anew_and_compared(store: CatalogueStore) -> None
     found = examine(store, ids_of)
     assert (found.compared, found.other_id, found.findings) == (2, 1, ())
     assert ItemContent("X", "B", ("c",), None, 2.5) in asked
+
+
+def test_a_domain_without_items_is_no_fault_unless_the_store_says_that_it_has_some(redis: RedisStore) -> None:
+    redis.register([NewItem("emptied", "a", (5, 5), (0,))])
+    redis.delete(ItemKey("emptied", "a"))
+    assert examine(redis).findings == ()
+    number = redis._keys.number("ghosts", allot=True)
+    redis._redis.hset(redis._keys.key("counts"), number, 3)
+    redis._redis.hset(redis._keys.key("fingerprints"), number, "0000000000000007")
+    said = {finding.what: finding.mendable for finding in examine(redis).findings}
+    assert said == {
+        "domain 'ghosts': the store counts 3 items, but holds 0": True,
+        "domain 'ghosts': the fingerprint is not that of its items": True,
+    }
+    repair(redis)
+    assert examine(redis).findings == ()
