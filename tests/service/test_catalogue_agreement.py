@@ -252,6 +252,23 @@ def test_a_server_set_back_is_found_out_however_far_others_have_brought_it_since
         each.store.close()
 
 
+def test_a_replica_that_only_followed_finds_out_too(own_server: RedisServer) -> None:
+    """It has changed nothing itself; what it saw in the log is what it knows the server by."""
+    live, other = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))
+    with set_back(own_server):
+        other.register([new("b")])
+        live.refresh()
+    late = LiveCatalogue(opened(own_server.url, "b"))
+    late.register([new("z", (3, 3))])
+    with pytest.raises(StoreUnavailable, match="set back"):
+        live.register([new("c")])
+    live.refresh()
+    assert live.register([new("c")]).values[:, -1].tolist() == [1]
+    assert set(held(live)) == {key("b"), key("z"), key("c")}
+    for each in (live, other, late):
+        each.store.close()
+
+
 def test_a_number_of_a_domain_that_was_given_to_another_is_not_used(
     own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,6 +127,15 @@ def test_a_counter_that_would_give_an_id_twice_is_found_and_raised(redis: RedisS
     assert int(LAYOUT.pack(next_one.values)[0]) not in before
 
 
+def test_a_counter_that_is_one_too_low_is_raised(redis: RedisStore) -> None:
+    redis.register([NewItem("d", name, (5, 5), (0,)) for name in "ab"])
+    field = redis._keys.number("d") + redis_store.ID.pack(int(LAYOUT.pack(np.array([[5, 5, 0, 0]]))[0]))
+    redis._redis.hset(redis._keys.group(field), field, 1)
+    assert "has given away 2 suffixes, but counts fewer" in texts(examine(redis))
+    repair(redis)
+    assert redis.register([NewItem("d", "c", (5, 5), (0,))]).values[0, -1] == 2
+
+
 def test_a_counter_that_is_higher_is_left(redis: RedisStore) -> None:
     redis.register([NewItem("d", "a", (5, 5), (0,))])
     field = redis._keys.number("d") + redis_store.ID.pack(int(LAYOUT.pack(np.array([[5, 5, 0, 0]]))[0]))
