@@ -31,9 +31,7 @@ def sync(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
-        if not path.is_dir():
-            raise
-        # One that takes files and is not listed: nothing less than all there is can be synced.
+        # Such as a folder that takes files and is not listed: nothing less than all there is can be synced.
         os.sync()
         return
     try:
@@ -87,7 +85,7 @@ def _remove_leftovers(path: Path) -> None:
     except PermissionError:
         return
     for folder in there:
-        if ours.fullmatch(folder.name) and folder.is_dir():
+        if ours.fullmatch(folder.name):
             with _locked(folder, wait=False) as alone:
                 if alone:
                     shutil.rmtree(folder, ignore_errors=True)

@@ -148,7 +148,7 @@ class Gate:
 
     def _authenticate(self, authorization: str | None) -> ApiKey:
         scheme, _, secret = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
+        if scheme.lower() != "bearer" or not secret:
             raise Unauthenticated("send an API key as `Authorization: Bearer KEY`")
         key = self._keys.find(secret.strip())
         if key is None:
@@ -168,7 +168,7 @@ def _state(allowance: Allowance, headers: MutableHeaders) -> None:
     q is the quota, w its window in seconds, r what remains, t the seconds until all of it is there again.
     """
     limit = allowance.limit
-    window = max(1, math.ceil(limit.capacity / limit.rate))
+    window = math.ceil(limit.capacity / limit.rate)
     headers["RateLimit-Policy"] = f'"items";q={math.floor(limit.capacity)};w={window}'
     remaining, full = math.floor(allowance.remaining), math.ceil(allowance.full_after)
     headers["RateLimit"] = f'"items";r={remaining};t={full}'

@@ -92,7 +92,7 @@ class Line:
         ------
         Overloaded : it would very likely be refused once it is read
         """
-        one = self._expected(max(1, round(self._items)))
+        one = self._expected(round(self._items))
         if self._lately() >= self._most_declined:
             self._admission.refuse("too many requests had to be refused after they were read", one.share)
         undecided = max(0, self._read - self._admitted)

@@ -76,7 +76,7 @@ class MemoryRates:
         """See `Rates.take`."""
         now = self._clock()
         level, since = self._buckets.get(name, (limit.capacity, now))
-        level = min(limit.capacity, level + max(0.0, now - since) * limit.rate)
+        level = min(limit.capacity, level + (now - since) * limit.rate)
         granted = cost < 0 or level >= min(cost, limit.capacity)
         if granted:
             # It may have filled since what is put back now was taken.

@@ -61,7 +61,8 @@ class EmbeddedStore(EmbeddedReader):
         """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
         check_items(items)
         with self._file.transaction() as cursor:
-            if is_seeded(cursor) or is_dropped(cursor):
+            self._require_kept(cursor)
+            if is_seeded(cursor):
                 return
             numbers, parts = DomainNumbers(cursor), Parts(cursor)
             for item in items:
@@ -90,8 +91,7 @@ class EmbeddedStore(EmbeddedReader):
         bases = packed - self._layout.unpack(packed)[:, -1].astype(np.uint64)
         outcomes = []
         with self._file.transaction() as cursor:
-            if is_dropped(cursor):
-                raise NotReady(f"{self._path}: the generation was dropped")
+            self._require_kept(cursor)
             cursor.execute("SAVEPOINT restoring")
             numbers, parts, seeded = DomainNumbers(cursor), Parts(cursor), is_seeded(cursor)
             for item, base in zip(items, bases.tolist(), strict=True):
@@ -114,6 +114,7 @@ class EmbeddedStore(EmbeddedReader):
     def finish_seed(self) -> None:
         """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
         with self._file.transaction() as cursor:
+            self._require_kept(cursor)
             cursor.execute("INSERT OR REPLACE INTO meta VALUES ('seeded', 'yes')")
 
     def register(self, items: Sequence[NewItem]) -> Registered:
@@ -175,6 +176,7 @@ class EmbeddedStore(EmbeddedReader):
     def save_checkpoint(self, name: str, value: str) -> None:
         """Keep a small text, durably, for work that resumes."""
         with self._file.transaction() as cursor:
+            self._require_kept(cursor)
             cursor.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (name, value))
 
     def drop(self) -> None:
@@ -243,6 +245,10 @@ class EmbeddedStore(EmbeddedReader):
                 raise ConfigError(dropped_text(str(self._path), self._generation))
             row = cursor.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()
             return row and str(row[0])
+
+    def _require_kept(self, cursor: sqlite3.Cursor) -> None:
+        if is_dropped(cursor):
+            raise NotReady(f"{self._path}: the generation was dropped")
 
     def _require_seeded(self, cursor: sqlite3.Cursor) -> None:
         if not is_seeded(cursor):

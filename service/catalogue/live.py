@@ -294,9 +294,7 @@ class LiveCatalogue:
                         compacted.apply(states)
                     self._state, self._unsaved = compacted, True
             finally:
-                # With the lock, or a change that found a list there would find none a moment later.
-                with self._applying:
-                    self._missed = None
+                self._missed = None
             return True
 
     def save(self) -> None:
@@ -348,8 +346,9 @@ class LiveCatalogue:
         return LiveState.read(self._layout, self._store.columns())
 
     def _apply(self, states: Mapping[ItemKey, StoredItem | None]) -> bool:
-        if self._missed is not None:
-            self._missed.append(states)
+        missed = self._missed
+        if missed is not None:
+            missed.append(states)
         changed = self._state.apply(states)
         self._unsaved |= changed
         return changed

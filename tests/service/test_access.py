@@ -17,7 +17,7 @@ DIGEST = "0" * 64
 def test_a_new_key_is_found_by_its_entry_and_nothing_else_is(tmp_path: Path) -> None:
     made = [new_key(name, [KeyScope.READ], rate) for name, rate in (("a", None), ("b", 2.5))]
     file = tmp_path / "keys"
-    file.write_text(f"# two keys\n\n{made[1].entry}\n")
+    file.write_text(f"# two keys\n\n  # indented\n{made[1].entry}\n")
     keys = ApiKeys.read(made[0].entry + ";", file)
     found = [keys.find(key.secret) for key in made]
     assert [(key.name, key.items_per_second) for key in found if key] == [("a", None), ("b", 2.5)]
@@ -47,21 +47,35 @@ def test_a_text_without_keys_does_not_open_the_service(text: str) -> None:
         ApiKeys.read(text, None)
 
 
-@pytest.mark.parametrize("name", ["#shop", "", ";", "a;b", "shop; b", "a\nb", "# shop", "utk_shop", "-shop"])
+@pytest.mark.parametrize("name", ["#shop", "", ";", "a;b", "shop; b", "a\nb", "# shop", "utk_shop", "-shop", "a" * 65])
 def test_a_name_that_its_entry_could_not_keep_is_refused(name: str) -> None:
     """`#shop` made an entry that is a comment, and so a service that is open."""
     with pytest.raises(ConfigError, match="new key"):
         new_key(name, [KeyScope.READ])
 
 
-@pytest.mark.parametrize("rate", [1, 2.0, 0.001, 1234567.5, 1e22, 123456789.125])
-def test_a_rate_is_written_as_it_is(rate: float) -> None:
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (1, "1"),
+        (2.0, "2"),
+        (0.001, "0.001"),
+        (1234567.5, "1234567.5"),
+        (1e22, "1e+22"),
+        (123456789.125, "123456789.125"),
+    ],
+)
+def test_a_rate_is_written_as_it_is(rate: float, text: str) -> None:
     key = new_key("a", [KeyScope.READ], rate)
     found = ApiKeys.read(key.entry, None).find(key.secret)
     assert found is not None
     assert found.items_per_second == rate
-    if rate == 1234567.5:
-        assert key.entry.endswith(" 1234567.5")
+    assert key.entry.split()[3] == text
+
+
+def test_an_entry_names_each_scope_once_and_up_to_64_letters() -> None:
+    key = new_key("a" * 64, [KeyScope.REGISTER, KeyScope.READ, KeyScope.REGISTER])
+    assert key.entry.split()[:2] == ["a" * 64, "register,read"]
 
 
 @pytest.mark.parametrize(
@@ -75,6 +89,7 @@ def test_a_rate_is_written_as_it_is(rate: float) -> None:
         (f"sh/op read {DIGEST}", "the name must be"),
         (f"shop read {DIGEST} 0", "items a second must be a number above 0"),
         (f"shop read {DIGEST} nan", "items a second"),
+        (f"shop read {DIGEST} inf", "items a second"),
         (f"shop read {DIGEST} much", "items a second"),
         (f"a read {DIGEST}\na read {'1' * 64}", "'a': its name is already taken"),
         (f"a read {DIGEST}\nb read {DIGEST}", "'b': its digest is already taken"),
@@ -101,6 +116,9 @@ def test_a_file_without_keys_does_not_open_the_service(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("# nothing yet\n")
     with pytest.raises(ConfigError, match="holds no key"):
         ApiKeys.read("", tmp_path / "empty")
+    (tmp_path / "binary").write_bytes(b"shop read \xff")
+    with pytest.raises(ConfigError, match=r"binary: .*can't decode"):
+        ApiKeys.read("", tmp_path / "binary")
 
 
 def test_the_command_line_makes_a_key_that_its_entry_knows() -> None:

@@ -176,3 +176,69 @@ def test_the_count_of_items_is_refused_whatever_the_wait() -> None:
     admission = Admission(1)
     with admission.enter(1, Expected(9.0, 9.0)), pytest.raises(Overloaded), admission.enter(1):
         pass
+
+
+def test_it_is_idle_once_the_last_request_has_left() -> None:
+    admission = Admission(10)
+    assert admission.idle.is_set()
+    with admission.enter(1):
+        with admission.enter(2):
+            assert not admission.idle.is_set()
+        assert not admission.idle.is_set()
+    assert admission.idle.is_set()
+
+
+class Overload:
+    """An admission on a clock of its own that has just refused somebody."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.admission = Admission(10_000, clock=lambda: self.now)
+        self.begin()
+
+    def begin(self) -> None:
+        with pytest.raises(Overloaded):
+            self.admission.refuse("there is too much", 0.0)
+
+    def lets_in(self, wait: float, work: float = 1.0, share: float = 0.0) -> bool:
+        try:
+            with self.admission.enter(1, Expected(wait, work, share)):
+                return True
+        except Overloaded:
+            return False
+
+
+def test_every_overload_begins_with_little_patience() -> None:
+    """However large a part was let in before."""
+    overload = Overload()
+    overload.now += 10.0
+    for _ in range(2000):
+        assert overload.lets_in(wait=1.5)
+    overload.begin()
+    assert not overload.lets_in(wait=1.5)
+    assert overload.lets_in(wait=0.9)
+
+
+def test_a_wait_that_matters_to_nobody_is_no_reason_to_refuse() -> None:
+    overload = Overload()
+    assert overload.lets_in(wait=0.0009, work=0.0001)
+    assert not overload.lets_in(wait=0.0011, work=0.0001)
+
+
+def test_overload_lasts_while_as_much_is_let_in_as_can_be_done() -> None:
+    overload = Overload()
+    for _ in range(50):
+        overload.now += 0.125
+        assert overload.lets_in(wait=0.0, share=0.125)
+    assert not overload.lets_in(wait=5.0)
+    overload.now += 2 * CALM_SECONDS
+    assert overload.lets_in(wait=5.0)
+
+
+def test_overload_lasts_while_more_is_refused_than_can_be_done() -> None:
+    overload = Overload()
+    for _ in range(int(2 * LONGEST_SECONDS)):
+        overload.now += 0.5
+        assert not overload.lets_in(wait=1.5, share=0.75)
+    overload.now += 2 * CALM_SECONDS
+    assert overload.lets_in(wait=1.5), "it ends as soon as less comes, however much had come"

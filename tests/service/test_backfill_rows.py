@@ -161,3 +161,8 @@ def test_columns_are_renamed_and_messages_use_the_name_in_the_file() -> None:
 def test_a_wrong_mapping_is_refused(pairs: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_mapping(pairs)
+
+
+@pytest.mark.parametrize("item_id", ["é" * 256, "日" * 170 + "ab"])
+def test_an_item_id_may_have_512_bytes(item_id: str) -> None:
+    assert isinstance(READER.read(Record(1, {"item_id": item_id, "title": "t"})), Row)

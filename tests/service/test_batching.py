@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -156,6 +158,115 @@ def test_entries_of_a_client_that_left_are_never_run() -> None:
     assert recorder.reports[-1].dropped == 2
 
 
+def test_entries_that_were_dropped_are_reported_once() -> None:
+    recorder = Recorder()
+
+    async def body(batcher: Batcher[Job, int]) -> None:
+        gone = asyncio.create_task(batcher.submit([(1, 1, "a")]))
+        stay = asyncio.create_task(batcher.submit([(2, 1, "b"), (3, 1, "c")]))
+        await queued(batcher, 3)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        recorder.go_on.set()
+        await stay
+
+    held(recorder, 100, body)
+    assert [report.dropped for report in recorder.reports] == [0, 1, 0]
+
+
+def test_turns_are_kept_when_somebody_before_leaves() -> None:
+    recorder = Recorder()
+
+    async def body(batcher: Batcher[Job, int]) -> None:
+        tasks: list[asyncio.Task[list[int]]] = []
+        for size in (1, 5, 2):
+            tasks.append(asyncio.create_task(batcher.submit([(size, size, "a")])))
+            await queued(batcher, len(tasks))
+        gone, *stay = tasks
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        recorder.go_on.set()
+        assert await asyncio.gather(*stay) == [[10], [4]]
+
+    held(recorder, 1, body)
+    assert recorder.batches[1:] == [[(2, 2, "a")], [(5, 5, "a")]]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_leaves_while_a_batch_runs_costs_the_others_nothing(fails: bool) -> None:
+    """Their answers come, and where the batch failed, nothing is run again for who is gone."""
+    entered: queue.SimpleQueue[list[int]] = queue.SimpleQueue()
+    go_on = threading.Semaphore(0)
+
+    def run(jobs: Sequence[int]) -> Sequence[int]:
+        entered.put(list(jobs))
+        assert go_on.acquire(timeout=10)
+        if fails and len(jobs) > 1:
+            raise InvalidInput("together they are too much")
+        return jobs
+
+    async def main() -> None:
+        batcher = Batcher("test", run, budget=9, size=lambda job: 1)
+        plug = asyncio.create_task(batcher.submit([0]))
+        assert await asyncio.to_thread(entered.get, timeout=10) == [0]
+        gone = asyncio.create_task(batcher.submit([1, 2]))
+        stays = asyncio.create_task(batcher.submit([3]))
+        await queued(batcher, 3)
+        go_on.release()
+        assert await asyncio.to_thread(entered.get, timeout=10) == [1, 3, 2]
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        go_on.release(4)
+        assert await asyncio.wait_for(stays, 10) == [3]
+        assert await plug == [0]
+        assert batcher.close(10)
+
+    asyncio.run(main())
+    again = [] if entered.empty() else [entered.get()]
+    assert again == ([[3]] if fails else [])
+    assert entered.empty()
+
+
+def test_an_event_loop_that_was_closed_meanwhile_stops_nothing() -> None:
+    recorder = Recorder()
+    recorder.go_on.clear()
+    batcher = recorder.batcher(100)
+    asked: list[asyncio.Task[list[int]]] = []
+
+    async def ask_and_end() -> None:
+        asked.append(asyncio.create_task(batcher.submit([(1, 1, "a")])))
+        await asyncio.to_thread(recorder.started.wait, 10)
+
+    async def ask() -> list[int]:
+        return await asyncio.wait_for(batcher.submit([(2, 1, "a")]), 10)
+
+    asyncio.run(ask_and_end())
+    recorder.go_on.set()
+    assert asyncio.run(ask()) == [4]
+    assert asked[0].cancelled()
+    assert batcher.close(10)
+
+
+def test_an_idle_batcher_holds_nothing_of_its_last_batch() -> None:
+    class Large:
+        pass
+
+    freed = threading.Event()
+
+    async def main() -> None:
+        job = Large()
+        weakref.finalize(job, freed.set)
+        assert await batcher.submit([job]) == [None]
+
+    batcher: Batcher[Large, None] = Batcher("test", lambda jobs: [None] * len(jobs), budget=1, size=lambda job: 1)
+    asyncio.run(main())
+    assert freed.wait(10)
+    assert batcher.close(10)
+
+
 @given(st.sets(st.integers(0, 9)), st.integers(1, 12))
 @settings(max_examples=30, deadline=None)
 def test_poison_fails_alone(poison: set[int], budget: int) -> None:
@@ -196,11 +307,12 @@ def test_a_failing_job_withdraws_the_rest_of_its_request() -> None:
     assert started in ([0, 7], [0, 1, 7])
 
 
-def test_a_wrong_number_of_results_is_an_error_not_a_shift() -> None:
+@pytest.mark.parametrize("results", [0, 2])
+def test_a_wrong_number_of_results_is_an_error_not_a_shift(results: int) -> None:
     async def main() -> None:
-        batcher: Batcher[int, int] = Batcher("short", lambda jobs: [0] * (len(jobs) - 1), budget=10, size=lambda job: 1)
-        with pytest.raises(ModelError, match="batch of 1 gave 0 results"):
-            await batcher.submit([1])
+        batcher: Batcher[int, int] = Batcher("wrong", lambda jobs: [0] * results, budget=10, size=lambda job: 1)
+        with pytest.raises(ModelError, match=f"batch of 1 gave {results} results"):
+            await asyncio.wait_for(batcher.submit([1]), 10)
         assert batcher.close(10)
 
     asyncio.run(main())
@@ -234,12 +346,15 @@ def test_closing_in_vain_answers_those_that_wait() -> None:
     async def body(batcher: Batcher[Job, int]) -> None:
         task = asyncio.create_task(batcher.submit([(1, 1, "a")]))
         await queued(batcher, 1)
-        assert not await asyncio.to_thread(batcher.close, 0.01)
+        # While the loop stands still: the thread must not wait for it to learn that nobody waits any more.
+        assert not batcher.close(0.01)
+        recorder.go_on.set()
+        assert batcher.close(10)
         with pytest.raises(NotReady, match="not finished"):
             await task
-        recorder.go_on.set()
 
     held(recorder, 100, body)
+    assert recorder.batches == [[PLUG]]
 
 
 def test_no_jobs_no_batch() -> None:

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import redis
-from live_catalogues import held, key, names, new, opened, until
+from live_catalogues import LAYOUT, held, key, names, new, opened, until
 from redis_server import RedisServer
 
+from service.catalogue import putting_back
 from service.catalogue.checking import repair
 from service.catalogue.columns import ItemColumns
 from service.catalogue.live import Agreement, LiveCatalogue, Reread
@@ -55,6 +57,21 @@ def test_a_server_that_lost_everything_gets_it_back_from_memory(own_server: Redi
     assert one.register([new("e")]).values.tolist() == [[1, 2, 2, 3]], "above every ID in memory"
     one.store.close()
     two.store.close()
+
+
+def test_items_are_put_back_in_the_order_of_their_ids(own_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In memory an item that was deleted and came back stands behind others of its group."""
+    monkeypatch.setattr(putting_back, "PUT_BACK_ITEMS", 2)
+    live = LiveCatalogue(opened(own_server.url, "b"))
+    live.register([new("a"), new("b"), new("c"), new("d", (0, 0)), new("e", (3, 3))])
+    live.delete(key("a"))
+    live.register([new("a")])
+    before = held(live)
+    live.store._redis.flushall()  # type: ignore[attr-defined]
+    live.refresh()
+    assert held(live) == before
+    assert len(before) == 5
+    live.store.close()
 
 
 @contextmanager
@@ -126,6 +143,25 @@ def test_nothing_is_changed_while_putting_back_is_due(own_server: RedisServer, m
         store.close()
 
 
+def test_a_server_in_another_life_is_told_apart_before_any_change_was_seen(own_server: RedisServer) -> None:
+    """The bundle's own items come without changes, and domains may have the same numbers once more."""
+    store = open_store(own_server.url, "b", 1, LAYOUT)
+    store.seed([StoredItem("films", "s", int(LAYOUT.pack(np.array([[1, 2, 2, 0]], dtype=np.int32))[0]))])
+    store.finish_seed()
+    live = LiveCatalogue(store)
+    store._redis.flushall()  # type: ignore[attr-defined]
+    other = opened(own_server.url, "b")
+    other.register([new("x", (3, 3))])
+    for change in (lambda: live.register([new("c")]), lambda: live.delete(key("s"))):
+        with pytest.raises(NotReady):
+            change()
+    live.refresh()
+    assert live.register([new("c")]).values[:, -1].tolist() == [1]
+    assert set(held(live)) == {key("s"), key("x"), key("c")}
+    for each in (store, other):
+        each.close()
+
+
 def test_what_is_said_of_a_store_is_said_to_no_other(own_server: RedisServer) -> None:
     """A checkpoint would let work go on behind what was lost, and an empty catalogue would be called complete."""
     store = opened(own_server.url, "b")
@@ -166,6 +202,23 @@ def test_an_index_of_changes_that_a_store_has_lost_is_not_used(
         each.store.close()
 
 
+def test_nothing_is_saved_as_a_stores_that_has_lost_it(own_server: RedisServer, tmp_path: Path) -> None:
+    live, other = (LiveCatalogue(opened(own_server.url, "b"), *folder) for folder in ([tmp_path], []))
+    live.register([new("a")])
+    other.refresh()
+    with set_back(own_server):
+        live.register([new("b"), new("c", (3, 3))])
+        live.refresh()
+    other.register([new("y", (0, 0)), new("z"), new("x", (3, 3))])
+    live.save()
+    live.store.close()
+    started = LiveCatalogue(opened(own_server.url, "b"), tmp_path)
+    assert started.rebuilt is None
+    assert held(started) == held(other)
+    for each in (started, other):
+        each.store.close()
+
+
 @pytest.mark.parametrize("seen", [True, False], ids=["seen in the log", "only acknowledged"])
 @pytest.mark.parametrize("others", [0, 1, 2, 3])
 def test_a_server_set_back_is_found_out_however_far_others_have_brought_it_since(
@@ -196,6 +249,49 @@ def test_a_server_set_back_is_found_out_however_far_others_have_brought_it_since
     assert live.register([new("i", (2, 2), "games")]).values[0].tolist()[-1] == 1
     assert [each.compare() for each in (live, other, late)] == [Agreement.SAME] * 3
     for each in (live, other, late):
+        each.store.close()
+
+
+def test_a_replica_that_only_followed_finds_out_too(own_server: RedisServer) -> None:
+    """It has changed nothing itself; what it saw in the log is what it knows the server by."""
+    live, other = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))
+    with set_back(own_server):
+        other.register([new("b")])
+        live.refresh()
+    late = LiveCatalogue(opened(own_server.url, "b"))
+    late.register([new("z", (3, 3))])
+    with pytest.raises(StoreUnavailable, match="set back"):
+        live.register([new("c")])
+    live.refresh()
+    assert live.register([new("c")]).values[:, -1].tolist() == [1]
+    assert set(held(live)) == {key("b"), key("z"), key("c")}
+    for each in (live, other, late):
+        each.store.close()
+
+
+def test_a_number_of_a_domain_that_was_given_to_another_is_not_used(
+    own_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A domain was numbered, its first item was not stored, and the server lost the number: no change is missing."""
+    live, other = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))
+    live.register([new("a")])
+
+    def broken(*_: object) -> None:
+        raise redis.ConnectionError("the connection broke")
+
+    with set_back(own_server), monkeypatch.context() as patched:
+        patched.setattr(live.store._server, "run", broken)  # type: ignore[attr-defined]
+        with pytest.raises(StoreUnavailable, match="broke"):
+            live.register([new("g", domain="games")])
+    other.register([new("m", domain="music")])
+    with pytest.raises(StoreUnavailable, match="set back"):
+        live.register([new("g", domain="games")])
+    live.register([new("g", domain="games")])
+    for each in (live, other):
+        each.refresh()
+        assert set(held(each)) == {key("a"), key("m", "music"), key("g", "games")}
+        assert each.compare() is Agreement.SAME
+    for each in (live, other):
         each.store.close()
 
 
@@ -326,6 +422,27 @@ def test_a_store_whose_own_fingerprint_is_wrong_is_not_read_anew_for_ever(both_u
     assert live.compare() is Agreement.SAME
     live._apply({key("a"): None})
     assert live.compare() is Agreement.HEALED
+    live.store.close()
+
+
+def test_what_changed_while_everything_was_read_anew_is_no_fault_of_the_store(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, other = LiveCatalogue(opened(url, "b")), opened(url, "b")
+    live.register([new("a"), new("b")])
+    columns = live.store.columns
+
+    def overtaken() -> Iterator[ItemColumns]:
+        other.register([new("c", (3, 3))])
+        return columns()
+
+    live.refresh()
+    monkeypatch.setattr(live.store, "columns", overtaken)
+    live._apply({key("a"): None})
+    assert live.compare() is Agreement.HEALED
+    assert live.compare() is Agreement.SAME
+    assert set(held(live)) == {key("a"), key("b"), key("c")}
+    other.close()
     live.store.close()
 
 

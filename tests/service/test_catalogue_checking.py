@@ -127,6 +127,15 @@ def test_a_counter_that_would_give_an_id_twice_is_found_and_raised(redis: RedisS
     assert int(LAYOUT.pack(next_one.values)[0]) not in before
 
 
+def test_a_counter_that_is_one_too_low_is_raised(redis: RedisStore) -> None:
+    redis.register([NewItem("d", name, (5, 5), (0,)) for name in "ab"])
+    field = redis._keys.number("d") + redis_store.ID.pack(int(LAYOUT.pack(np.array([[5, 5, 0, 0]]))[0]))
+    redis._redis.hset(redis._keys.group(field), field, 1)
+    assert "has given away 2 suffixes, but counts fewer" in texts(examine(redis))
+    repair(redis)
+    assert redis.register([NewItem("d", "c", (5, 5), (0,))]).values[0, -1] == 2
+
+
 def test_a_counter_that_is_higher_is_left(redis: RedisStore) -> None:
     redis.register([NewItem("d", "a", (5, 5), (0,))])
     field = redis._keys.number("d") + redis_store.ID.pack(int(LAYOUT.pack(np.array([[5, 5, 0, 0]]))[0]))
@@ -137,12 +146,13 @@ def test_a_counter_that_is_higher_is_left(redis: RedisStore) -> None:
     assert redis.register([NewItem("d", "b", (5, 5), (0,))]).values[0, -1] == 9
 
 
-def test_an_id_that_is_none_is_named(redis: RedisStore) -> None:
+@pytest.mark.parametrize("number", [2**64 - 1, 1 << 24, 200 << 16, 30], ids=["all", "a bit above", "code", "suffix"])
+def test_an_id_that_is_none_is_named(redis: RedisStore, number: int) -> None:
     field = redis._keys.field(ItemKey("films", "i1"))
     items, *_ = redis._keys.buckets(field, b"")
-    redis._redis.hset(items, field, b"\xff" * 8 + b"L")
+    redis._redis.hset(items, field, number.to_bytes(8, "big") + b"L")
     text = texts(examine(redis))
-    assert "item 'i1' of domain 'films' has the ID 0xffffffffffffffff, which is none of the layout" in text
+    assert f"item 'i1' of domain 'films' has the ID {number:#x}, which is none of the layout" in text
 
 
 @pytest.mark.parametrize("broken", ["hole", "stranger"])
@@ -208,3 +218,19 @@ def test_contents_are_tokenized_anew_and_compared(store: CatalogueStore) -> None
     found = examine(store, ids_of)
     assert (found.compared, found.other_id, found.findings) == (2, 1, ())
     assert ItemContent("X", "B", ("c",), None, 2.5) in asked
+
+
+def test_a_domain_without_items_is_no_fault_unless_the_store_says_that_it_has_some(redis: RedisStore) -> None:
+    redis.register([NewItem("emptied", "a", (5, 5), (0,))])
+    redis.delete(ItemKey("emptied", "a"))
+    assert examine(redis).findings == ()
+    number = redis._keys.number("ghosts", allot=True)
+    redis._redis.hset(redis._keys.key("counts"), number, 3)
+    redis._redis.hset(redis._keys.key("fingerprints"), number, "0000000000000007")
+    said = {finding.what: finding.mendable for finding in examine(redis).findings}
+    assert said == {
+        "domain 'ghosts': the store counts 3 items, but holds 0": True,
+        "domain 'ghosts': the fingerprint is not that of its items": True,
+    }
+    repair(redis)
+    assert examine(redis).findings == ()

@@ -60,6 +60,23 @@ def test_a_table_finds_each_of_many_items_added_at_once(first: list[StoredItem],
     assert sum(table.counts().values()) == len(every)
 
 
+@pytest.mark.parametrize("reopened", [False, True])
+def test_a_table_that_outgrows_its_slots_finds_every_live_item(reopened: bool) -> None:
+    table, live = CatalogueTable(LAYOUT), list[StoredItem]()
+    for batch in range(6):
+        fresh = [StoredItem("films", f"{batch}-{number}", 1, f"title {number}") for number in range(400)]
+        table.add(ItemColumns.of(fresh))
+        for gone in fresh[::5]:
+            table.remove(gone.key)
+        live += [item for item in fresh if item not in fresh[::5]]
+        if reopened:
+            table = CatalogueTable.from_arrays(LAYOUT, table.arrays(), table.domains())
+        found = table.entries([item.key for item in live])
+        assert [entry and (entry.item_id, entry.title) for entry in found] == [(i.item_id, i.title) for i in live]
+        assert table.entries([gone.key for gone in fresh[::5]]) == [None] * 80
+    assert table.counts() == {"films": len(live)}
+
+
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(items, st.data())
 def test_a_store_gives_the_same_items_at_once_and_one_by_one(

@@ -250,6 +250,46 @@ def test_tidying_goes_on_beside_changes_and_searches(tmp_path: Path, monkeypatch
     assert live.compare() is Agreement.SAME
 
 
+def test_what_was_tidied_is_saved_without_slack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = filled(tmp_path)
+    for number in range(10, 50):
+        live.delete(key(number))
+    live.save()
+    assert not live.tidy(), "it is too small to matter"
+    monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
+    assert LiveCatalogue(opened(tmp_path), tmp_path / "index")._state.slack() > 0.6
+    assert live.tidy()
+    live.save()
+    again = LiveCatalogue(opened(tmp_path), tmp_path / "index")
+    assert again.rebuilt is None
+    assert again._state.slack() == 0
+    assert found(again) == found(live)
+
+
+def test_tidying_gives_way_to_what_was_read_anew_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read holds changes that nobody applied to the state before it."""
+    monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
+    monkeypatch.setattr(embedded, "CHANGES_KEPT", 3)
+    live = filled(tmp_path)
+    for number in range(10, 50):
+        live.delete(key(number))
+    other = LiveCatalogue(opened(tmp_path))
+    compacted = LiveState.compacted
+
+    def overtaken(state: LiveState, frozen: Frozen) -> LiveState:
+        result = compacted(state, frozen)
+        other.register([new(number) for number in range(70, 80)])
+        other.delete(key(5))
+        assert live.refresh() == 1, "the log does not go back far enough"
+        return result
+
+    monkeypatch.setattr(LiveState, "compacted", overtaken)
+    assert live.tidy() is False
+    assert found(live) == found(other)
+    assert live.domains() == other.domains() == {"films": 28}
+    assert live.compare() is Agreement.SAME
+
+
 @pytest.mark.parametrize("step", ["frozen", "compacted", "apply"])
 def test_tidying_that_fails_collects_no_more_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str

@@ -6,6 +6,7 @@ import functools
 import operator
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import places
@@ -64,6 +65,35 @@ def test_repeating_a_registration_changes_nothing_and_logs_nothing(place: Place)
     assert second.values.tolist() == first.values.tolist()
     assert not second.created.any()
     assert (store.head(), everything(store)) == (head, content)
+
+
+def test_new_content_under_the_same_title_is_stored_and_told(place: Place) -> None:
+    store = place.open()
+    for number, content in enumerate(['{"brand": "x"}', '{"brand": "y"}', None, '{"brand": "y"}'], start=1):
+        store.register([new("a", title="t", content=content)])
+        (a,) = store.get([ItemKey("films", "a")])
+        assert a is not None
+        assert (a.title, a.content, store.head()) == ("t", content, number)
+
+
+def test_nothing_but_the_id_is_kept_of_a_deleted_item(place: Place) -> None:
+    store = place.open()
+    store.register([new("a", title="secret", content='{"brand": "secret"}')])
+    store.delete(ItemKey("films", "a"))
+    ((item,),) = store.rows()
+    assert (item.item_id, item.live, item.title, item.content) == ("a", False, None, None)
+    store.register([new("a")])
+    ((item,),) = store.rows()
+    assert (item.item_id, item.live, item.title, item.content) == ("a", True, None, None)
+
+
+def test_mending_replaces_what_is_kept_and_lowers_no_counter(place: Place) -> None:
+    store = place.open()
+    store.register([new("a"), new("b"), new("x", domain="books")])
+    totals = store.totals()
+    assert store.mend(replace(totals, items={"films": 2}, fingerprints={"films": 7}), [("films", id_of(1, 2, 3, 0), 1)])
+    assert store.totals().fingerprints == {"films": 7}
+    assert suffixes(store, [new("c")]) == [2]
 
 
 def test_a_deleted_item_keeps_its_id_for_itself(place: Place) -> None:
@@ -169,6 +199,13 @@ def test_seeding_keeps_the_ids_given_and_may_be_repeated(place: Place) -> None:
     store.delete(ItemKey("films", "s0"))
     store.seed(items)
     assert ItemKey("films", "s0") not in everything(store), "seeding a finished catalogue revives nothing"
+
+
+def test_seeding_does_nothing_once_it_is_finished(place: Place) -> None:
+    store = place.open()
+    store.seed([StoredItem("films", "late", id_of(1, 2, 3, 0))])
+    assert everything(store) == {}
+    assert suffixes(store, [new("a")]) == [0]
 
 
 def test_seeding_one_item_with_two_ids_is_an_error(place: Place) -> None:

@@ -17,7 +17,7 @@ from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
 from service.bundle.files import Bundle
-from service.catalogue import redis_store
+from service.catalogue import embedded_reading, redis_store, transfer
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.opening import open_store
@@ -215,8 +215,70 @@ def test_an_export_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -
         store.close()
 
 
-@pytest.mark.parametrize(("where", "room"), [("out", True), ("file/x", True), ("out/x", False)])
-def test_a_file_that_cannot_be_written_is_said_in_one_line(tmp_path: Path, where: str, room: bool) -> None:
+def test_what_was_lost_while_it_was_read_is_not_exported(
+    own_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(own_server.url, "b", 3, LAYOUT)
+    fill(store)
+    path = tmp_path / "copy.parquet"
+    path.write_bytes(b"an older copy")
+    rows = store.rows
+
+    def emptied() -> Iterator[list[StoredItem]]:
+        store._redis.flushall()  # type: ignore[attr-defined]
+        return rows()
+
+    monkeypatch.setattr(store, "rows", emptied)
+    with pytest.raises(StoreUnavailable, match=r"emptied while it was read; .*copy\.parquet is left as it was"):
+        export_catalogue(store, SOURCE, path)
+    assert path.read_bytes() == b"an older copy"
+    store.close()
+
+
+def test_a_copy_is_sorted_and_is_taken_in_any_order(
+    make: Callable[[str], CatalogueStore], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_reading, "SCAN_ROWS", 50)
+    monkeypatch.setattr(transfer, "PART_ROWS", 100)
+    store, path = make("embedded"), tmp_path / "copy.parquet"
+    fill(store)
+    read = list[int]()
+    rows = export_catalogue(store, SOURCE, path, read.append)
+    assert rows == sum(read) == 302
+    assert len(read) == 4
+    frame = pl.read_parquet(path)
+    assert frame.equals(frame.sort("domain", "codes", "experts", "suffix"))
+    frame.reverse().write_parquet(path)
+    for kind in ("embedded", "redis"):
+        other, done = make(kind), list[int]()
+        other.finish_seed()
+        assert import_catalogue(other, SOURCE, path, done.append) == Imported(rows, rows, 0)
+        assert sum(done) == rows
+        assert content(other) == content(store)
+
+
+@pytest.mark.parametrize(("name", "taken"), [("", False), ("a" * 512, True), ("é" * 256, True), ("é" * 257, False)])
+def test_a_name_of_a_copy_has_1_to_512_bytes(
+    make: Callable[[str], CatalogueStore], tmp_path: Path, name: str, taken: bool
+) -> None:
+    store, other, path = make("embedded"), make("embedded"), tmp_path / "copy.parquet"
+    store.finish_seed()
+    other.finish_seed()
+    store.register([NewItem("films", "a", codes(0), (1,))])
+    export_catalogue(store, SOURCE, path)
+    pl.read_parquet(path).with_columns(item_id=pl.lit(name)).write_parquet(path)
+    if taken:
+        assert import_catalogue(other, SOURCE, path).added == 1
+    else:
+        with pytest.raises(InvalidInput, match="row 0, field item_id: must have 1 to 512 bytes"):
+            import_catalogue(other, SOURCE, path)
+
+
+@pytest.mark.parametrize(
+    ("where", "room", "why"),
+    [("out", True, "is a folder"), ("file/x", True, "cannot be written"), ("out/x", False, "cannot be written")],
+)
+def test_a_file_that_cannot_be_written_is_said_in_one_line(tmp_path: Path, where: str, room: bool, why: str) -> None:
     store = open_store(f"embedded:{tmp_path / 'store'}", "b", 3, LAYOUT)
     fill(store)
     (tmp_path / "out").mkdir()
@@ -226,7 +288,7 @@ def test_a_file_that_cannot_be_written_is_said_in_one_line(tmp_path: Path, where
     try:
         if not room:
             resource.setrlimit(resource.RLIMIT_FSIZE, (16, hard))
-        with pytest.raises(ConfigError, match=f"^{path}: (is a folder|cannot be written)") as caught:
+        with pytest.raises(ConfigError, match=f"^{path}: {why}") as caught:
             export_catalogue(store, SOURCE, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

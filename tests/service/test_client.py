@@ -223,6 +223,15 @@ def test_a_broken_connection_is_repaired_unless_that_could_do_something_twice(ru
         run(script.address, "domains", retry=retry)
 
 
+def test_a_deletion_is_sent_again_only_where_it_was_not_begun(run: Run) -> None:
+    """A 429 comes before any work; a 503 may come in the midst of it, and then the item may be gone."""
+    retry = RetryPolicy(pause_seconds=0)
+    with scripted(Prepared(429, problem(429)), Prepared(503, problem(503)), Prepared(204)) as script:
+        with pytest.raises(Busy):
+            run(script.address, "delete_item", "films", "a", retry=retry)
+        assert len(script.asked) == 2
+
+
 def test_not_ready_is_an_answer_and_not_an_error(run: Run) -> None:
     with scripted(Prepared(503, '{"status": "draining", "checks": {"tokenize": "ok"}}')) as script:
         assert run(script.address, "readyz").status == "draining"
@@ -235,6 +244,10 @@ def test_an_answer_of_something_else_is_told_apart(run: Run) -> None:
         assert (caught.value.problem.status, caught.value.problem.type) == (502, "about:blank")
         with pytest.raises(Unreachable, match="not a DomainsResponse"):
             run(script.address, "domains")
+    with scripted(Prepared(500, "x" * 10_000)) as script:
+        with pytest.raises(RequestFailed) as caught:
+            run(script.address, "domains")
+        assert caught.value.problem.detail == "x" * 200
     with scripted(Prepared(200, "{}", {"Content-Encoding": "gzip"})) as script:
         with pytest.raises(Unreachable, match="GET /domains: no answer: DecodingError"):
             run(script.address, "domains")
@@ -243,8 +256,9 @@ def test_an_answer_of_something_else_is_told_apart(run: Run) -> None:
         run(script.address, "delete_item", "films", "a")
 
 
-def test_the_key_is_sent_and_a_refusal_does_not_repeat_it(run: Run) -> None:
-    with scripted(Prepared(401, problem(401, "an API key is needed"))) as script:
+@pytest.mark.parametrize("status", [401, 403])
+def test_the_key_is_sent_and_a_refusal_does_not_repeat_it(run: Run, status: int) -> None:
+    with scripted(Prepared(status, problem(status, "an API key is needed"))) as script:
         with pytest.raises(Denied) as caught:
             run(script.address, "domains", api_key="utk_secret")
         assert script.asked[0].headers["Authorization"] == "Bearer utk_secret"
@@ -300,10 +314,31 @@ def test_pauses_keep_to_the_policy(policy: RetryPolicy, asked: list[float | None
     assert sum(pauses) <= policy.budget_seconds * (1 + 1e-9)
 
 
-def test_retry_after_may_be_a_date() -> None:
+def test_pauses_double_up_to_the_longest_and_are_spread() -> None:
+    policy = RetryPolicy(attempts=7, budget_seconds=1000.0, pause_seconds=0.5, longest_pause_seconds=4.0)
+    drawn = []
+    for _ in range(50):
+        patience = Patience(policy)
+        drawn.append([patience.next_pause(None) or 0.0 for _ in range(6)])
+    for least, *pauses in zip([0.5, 1.0, 2.0, 4.0, 4.0, 4.0], *drawn, strict=True):
+        assert least <= min(pauses) < max(pauses) <= 1.5 * least
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"attempts": 0}, {"budget_seconds": -1.0}, {"pause_seconds": -0.1}, {"longest_pause_seconds": -0.1}]
+)
+def test_a_policy_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="attempts must be at least 1, and no time below 0"):
+        RetryPolicy(**wrong)
+    RetryPolicy(attempts=1, budget_seconds=0.0, pause_seconds=0.0, longest_pause_seconds=0.0)
+
+
+@pytest.mark.parametrize("zone", ["GMT", "-0000", "+0200"])
+def test_retry_after_may_be_a_date(zone: str) -> None:
     moment = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    local = moment + timedelta(hours=2) if zone == "+0200" else moment
     before = datetime.now(UTC)
-    seconds = read_retry_after(format_datetime(moment, usegmt=True))
+    seconds = read_retry_after(format_datetime(local, usegmt=True).replace("GMT", zone))
     after = datetime.now(UTC)
     assert seconds is not None
     assert moment - after <= timedelta(seconds=seconds) <= moment - before

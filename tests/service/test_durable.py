@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 
 from service import durable
+from service.catalogue import sqlite_file
 from service.catalogue.opening import open_store
+from service.catalogue.sqlite_file import SqliteFile
 from service.catalogue.transfer import Source, export_catalogue
 from service.durable import put_in_place, sync, working_folder
+from service.errors import StoreUnavailable
 from service.index.saving import load_arrays, save_arrays
 from service.semantic_ids import TokenLayout
 from training.stage import write_atomically
@@ -53,6 +56,41 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_the_ca
     write(folder)
     assert synced == [(False, False), (True, True)]
     assert [path.name for path in folder.iterdir()] == ["whole"]
+
+
+def test_what_an_embedded_store_acknowledges_is_synced_first(tmp_path: Path) -> None:
+    """In the mode WAL, `NORMAL` would sync at checkpoints alone, and a power cut take what was acknowledged since."""
+    file = SqliteFile(tmp_path / "a.sqlite3", "")
+    with file.transaction() as writer, file.reading() as reader:
+        for cursor in (writer, reader):
+            assert cursor.execute("PRAGMA synchronous").fetchone() == (2,)
+            assert cursor.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    file.close()
+
+
+def held_open(folder: Path) -> list[str]:
+    """Files of a folder that this process has open."""
+    links = [entry for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+    return [str(link.readlink()) for link in links if link.readlink().parent == folder]
+
+
+@pytest.mark.parametrize("schema", ["CREATE nonsense", ""])
+def test_an_embedded_store_that_cannot_be_opened_is_not_held_open(tmp_path: Path, schema: str) -> None:
+    path = tmp_path / "a.sqlite3"
+    if not schema:
+        path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreUnavailable, match=r"a\.sqlite3: (near|file is not a database)") as caught:
+        SqliteFile(path, schema)
+    # While the error is kept, nothing of what it came through is forgotten.
+    assert caught.tb is not None
+    assert held_open(tmp_path) == []
+
+
+def test_only_a_store_that_is_busy_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_file.time, "sleep", lambda _: pytest.fail("it waited"))
+    (tmp_path / "a.sqlite3-wal").mkdir()
+    with pytest.raises(StoreUnavailable, match=r"a\.sqlite3: disk I/O error"):
+        SqliteFile(tmp_path / "a.sqlite3", "")
 
 
 def test_saved_arrays_and_their_names_are_on_the_disk_before_the_manifest(
@@ -151,6 +189,7 @@ with working_folder(Path(sys.argv[1])) as folder:
 def test_the_next_run_removes_what_killed_ones_left_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "copy.parquet"
     others = [".copy.parquet.personal", ".copy.parquet.x.abcdefgh.partial", "copy.parquet.abcdefgh.partial"]
+    others += [".copy-parquet.abcdefgh.partial"]
     for name in others:
         (tmp_path / name).mkdir()
     runs = [

@@ -38,7 +38,7 @@ from service.catalogue.carrying import Carried, carry, moves
 from service.catalogue.current import TURN, current_of, make_current, turn
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
-from service.catalogue.records import ItemKey, NewItem
+from service.catalogue.records import ItemKey, NewItem, StoredItem
 from service.catalogue.seeding import open_catalogue
 from service.catalogue.store import CatalogueStore
 from service.cli.main import build
@@ -389,11 +389,18 @@ def test_a_dropped_generation_is_gone_for_good(place: Place) -> None:
     live = LiveCatalogue(old)
     follower = place.open()
     old.drop()
+    item = StoredItem("films", "b", 0)
     for refused in (
         lambda: old.register([new("b")]),
         lambda: follower.delete(ItemKey("films", "1")),
         live.refresh,
         lambda: live.register([new("c")]),
+        # A process that fills it does not open it again.
+        lambda: follower.seed([item]),
+        follower.finish_seed,
+        lambda: follower.restore([item]),
+        lambda: follower.save_checkpoint("work", "1"),
+        lambda: follower.register([new("b")]),
     ):
         with pytest.raises(NotReady):
             refused()

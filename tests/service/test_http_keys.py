@@ -94,8 +94,18 @@ def test_without_a_known_key_the_answer_is_401(locked: httpx.Client, authorizati
     assert response.headers["WWW-Authenticate"] == 'Bearer realm="unitok"'
 
 
+@pytest.mark.parametrize("scheme", ["Bearer ", "bearer ", "BEARER  "])
+def test_the_scheme_is_written_as_anybody_likes(locked: httpx.Client, scheme: str) -> None:
+    """In any case, and with one space behind it or more (RFC 9110, 11.1 and 11.4)."""
+    assert locked.get("/domains", headers={"Authorization": scheme + READER.secret}).status_code == 200
+
+
 def test_the_body_of_a_stranger_is_neither_parsed_nor_kept(locked: httpx.Client) -> None:
-    check_refusal(locked.post("/recommend", content=b"{" * 10**7), 401, "unauthenticated")
+    for content in (b"{" * 10**7, iter([b"{" * 10**6] * 10)):
+        response = locked.post("/recommend", content=content)
+        check_refusal(response, 401, "unauthenticated")
+        assert response.headers["Connection"] == "close"
+    assert "Connection" not in locked.get("/domains").headers, "there is nothing to be left unread"
 
 
 def test_a_key_may_do_what_its_scopes_name(locked: httpx.Client) -> None:
@@ -182,6 +192,14 @@ def test_the_rate_of_a_key_counts_items(tmp_path: Path) -> None:
         metrics = client.get("/metrics").text
         assert 'unitok_rejected_total{reason="rate_limited"} 1.0' in metrics
         assert 'unitok_key_items_total{key="shop"} 8.0' in metrics
+
+
+def test_a_bucket_holds_one_item_at_least(tmp_path: Path) -> None:
+    with serve(tmp_path, api_keys=KEYS, rate_items_per_second=0.03, rate_burst_seconds=10) as client:
+        answers = [client.get("/domains", headers=bearer(READER)) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert answers[0].headers["RateLimit-Policy"] == '"items";q=1;w=34'
+    assert answers[0].headers["RateLimit"] == '"items";r=0;t=34'
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own buckets", "shared through Redis"])

@@ -137,6 +137,18 @@ def test_the_last_item_of_a_mapped_index_goes_and_another_comes(shared: int) -> 
     assert content(trie) == {path: 8}
 
 
+@pytest.mark.parametrize("children", [5, 7, 11, 12])
+def test_a_block_that_was_built_is_used_again_for_no_more_than_it_holds(children: int) -> None:
+    """Those of a build are exactly full, and the next node's edges come right behind."""
+    items: dict[Path, int] = {(0, a, 0, c): 100 * a + c for a in range(3) for c in range(children)}
+    trie = built(items)
+    removed = [path for path in items if path[1] == 0]
+    added: dict[Path, int] = {(0, 3, 0, c): 300 + c for c in range(children + 1)}
+    trie.change(removed=columns(removed))
+    trie.change(added=(*columns(list(added)), np.array(list(added.values()), dtype=np.int32)))
+    assert content(trie) == {path: leaf for path, leaf in items.items() if path not in removed} | added
+
+
 @pytest.mark.parametrize("shared", [0, 2])
 def test_a_change_that_cannot_be_changes_nothing(shared: int) -> None:
     items: dict[Path, int] = {(0, 1, 2, 3): 7, (1, 1, 2, 3): 8}

@@ -113,6 +113,14 @@ def test_how_many_may_be_declined_after_they_were_read_is_bounded() -> None:
     assert operation.passes()
 
 
+def test_as_many_at_once_may_be_declined_and_no_more() -> None:
+    operation = Operation()
+    for _ in range(MOST_DECLINED):
+        assert operation.passes()
+        assert not operation.enters(1, wait=5.0)
+    assert not operation.passes()
+
+
 def test_places_come_back_when_the_work_fails() -> None:
     operation = Operation()
     with pytest.raises(ZeroDivisionError), operation.line.reading(), operation.line.enter(3):

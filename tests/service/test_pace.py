@@ -49,6 +49,30 @@ def test_what_runs_is_waited_for_as_far_as_it_is_not_done() -> None:
     assert pace.expected(0.0, 10.0).wait > 1.0, "and the pace is taken to be slower now"
 
 
+def test_what_has_ended_is_not_waited_for() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    batch(pace, clock, entries=1, size=10, seconds=5.0)
+    batch(pace, clock, entries=1, size=10, seconds=1.0)
+    assert pace.expected(0.0, 0.0).wait == 0.0
+
+
+def test_the_share_is_that_of_the_cheapest_batches() -> None:
+    """It is learned at once from batches that are cheaper an entry, and hardly forgotten over dearer ones."""
+    clock = Clock()
+    pace = Pace(clock)
+    batch(pace, clock, entries=1, size=1, seconds=1.0)
+    assert pace.expected(1.0, 0.0).share == pytest.approx(1.0)
+    for _ in range(40):
+        batch(pace, clock, entries=10, size=10, seconds=1.0)
+    assert pace.expected(1.0, 0.0).share == pytest.approx(0.1, rel=0.01)
+    for _ in range(40):
+        batch(pace, clock, entries=1, size=1, seconds=1.0)
+    now = pace.expected(1.0, 0.0)
+    assert now.work == pytest.approx(1.0, rel=0.01)
+    assert now.share == pytest.approx(0.1, rel=0.1)
+
+
 def test_the_pace_follows_a_machine_that_changes() -> None:
     clock = Clock()
     pace = Pace(clock)
@@ -59,4 +83,4 @@ def test_the_pace_follows_a_machine_that_changes() -> None:
 
 
 def test_expectations_of_two_queues_add_up() -> None:
-    assert Expected(1.0, 2.0) + Expected(0.5, 0.25) == Expected(1.5, 2.25)
+    assert Expected(1.0, 2.0, 1.5) + Expected(0.5, 0.25, 0.125) == Expected(1.5, 2.25, 1.625)

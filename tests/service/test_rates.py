@@ -141,7 +141,21 @@ def test_a_full_bucket_leaves_nothing_in_redis(redis_server: RedisServer) -> Non
     asyncio.run(run())
 
 
-def test_while_redis_is_away_the_process_counts_alone(tmp_path: Path) -> None:
+def test_a_bucket_in_redis_never_holds_more_than_its_capacity(redis_server: RedisServer) -> None:
+    async def run() -> None:
+        rates, limit = RedisRates(redis_server.url + "/9"), Limit(rate=50, capacity=10)
+        with redis.Redis.from_url(redis_server.url + "/9") as client:
+            client.hset("unitok:rate:rested", mapping={"level": "3", "at": f"{(time.time() - 3600) * 1e6:.0f}"})
+        assert (await rates.take("rested", 4, limit)).remaining == 6
+        await rates.close()
+
+    asyncio.run(run())
+
+
+def test_while_redis_is_away_the_process_counts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And for some time after: each request that asked whether it is back might wait for it."""
+    monkeypatch.setattr("service.rates.RETRY_SECONDS", 3600.0)
+
     async def run() -> None:
         server = RedisServer(tmp_path)
         server.start()
@@ -151,6 +165,9 @@ def test_while_redis_is_away_the_process_counts_alone(tmp_path: Path) -> None:
         server.kill()
         found = [(await rates.take("a", 4, SLOW)).granted for _ in range(3)]
         assert found == [True, True, False]
+        server.start()
+        assert (await rates.take("a", 2, SLOW)).granted, "which Redis would not have granted"
+        server.kill()
         await rates.close()
 
     asyncio.run(run())

@@ -207,6 +207,24 @@ def test_a_journal_tells_only_what_it_knows_whole() -> None:
     assert notes.between(5, 6) is None, "what happened before it began again is not known"
 
 
+def test_a_journal_that_begins_again_forgets_what_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "MOST_NUMBERS", 4)
+
+    def nodes(*written: int) -> Written:
+        return Written.of([np.array(written)], [])
+
+    notes = Journal()
+    notes.begin(3)
+    notes.note(4, nodes(7, 8))
+    notes.begin(6)
+    notes.note(7, nodes(1, 2, 3))
+    found = notes.between(6, 7)
+    assert found is not None
+    assert found.nodes.tolist() == [1, 2, 3]
+    notes.note(8, nodes(4, 5))
+    assert [notes.between(version, 8) is None for version in (4, 5, 6, 7)] == [True, True, True, False]
+
+
 def test_nothing_is_noted_while_nobody_has_a_copy() -> None:
     trie = built([(0, 1, 2, 3)])
     indexes = ResidentIndexes(CPU)
