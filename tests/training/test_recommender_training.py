@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -76,22 +77,32 @@ class Killed(Exception):
     """Stands for the moment at which the process would have ended."""
 
 
-@pytest.mark.parametrize("at_step", [1, 7, 11])
-def test_a_resumed_training_equals_an_uninterrupted_one(
-    tmp_path: Path, uninterrupted: Path, at_step: int, monkeypatch: pytest.MonkeyPatch
+def killed(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    parameters: RecommenderParameters,
+    before_a_step: Callable[[Trainer], bool],
 ) -> None:
-    parameters = with_dropout(epochs=3, checkpoint_seconds=0)
+    """Train until it is killed before the first step of which this is true."""
     step = Trainer._step
 
     def until(self: Trainer, *arguments: object) -> None:
-        if self.at.step == at_step:
+        if before_a_step(self):
             raise Killed
         step(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_step", until)
         with pytest.raises(Killed):
-            train(tmp_path, parameters)
+            train(folder, parameters)
+
+
+@pytest.mark.parametrize("at_step", [1, 7, 11])
+def test_a_resumed_training_equals_an_uninterrupted_one(
+    tmp_path: Path, uninterrupted: Path, at_step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = with_dropout(epochs=3, checkpoint_seconds=0)
+    killed(monkeypatch, tmp_path, parameters, lambda trainer: trainer.at.step == at_step)
     assert Trainer(CORPUS, parameters, tmp_path, Accelerator(cpu=True)).at.step == at_step
     train(tmp_path, parameters)
 
@@ -251,17 +262,7 @@ def test_what_is_kept_is_what_the_figures_say_where_a_killed_run_was_better(
     figures = itertools.chain([0.1, 0.3], itertools.repeat(0.2))
     monkeypatch.setattr(Trainer, "_figures", lambda _: ValidationFigures(next(figures), 0.5, {}))
     parameters = tiny_parameters(epochs=4)
-    step = Trainer._step
-
-    def until(self: Trainer, *arguments: object) -> None:
-        if len(self.at.history) == 2:
-            raise Killed
-        step(self, *arguments)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "_step", until)
-        with pytest.raises(Killed):
-            train(tmp_path, parameters)
+    killed(monkeypatch, tmp_path, parameters, lambda trainer: len(trainer.at.history) == 2)
     kept = (tmp_path / WEIGHTS).read_bytes()
     result = train(tmp_path, parameters)
     assert (tmp_path / WEIGHTS).read_bytes() == kept
