@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -74,10 +75,11 @@ async def _measured(
                 calls = _calls(app, service, body)
                 found: dict[str, list[float]] = {name: [] for name in calls}
                 beside, network = [], []
-                for number in range(rounds):
+                turns = deque(calls.items())
+                for _ in range(rounds):
                     # Whoever is first after the network finds empty caches; that is no one layer's fault.
-                    first = number % len(calls)
-                    for name, call in [*calls.items()][first:] + [*calls.items()][:first]:
+                    turns.rotate()
+                    for name, call in turns:
                         thread, process = time.thread_time(), time.process_time()
                         for _ in range(TOGETHER):
                             await call()
