@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import polars as pl
 
 from service.semantic_ids import IntArray, TokenLayout
-from training.data.dataset import DomainData
+from training.data.dataset import DomainData, write_domain, write_index
 from training.networks.t5 import T5Settings
 from training.recommender.corpus import Corpus, build_corpus
 from training.recommender.parameters import RecommenderParameters
+from training.stage import FIGURES
+from training.tokenizer.ids import DomainIds, write_ids
 
 LAYOUT = TokenLayout(levels=2, codes=8, experts=3, experts_per_item=1, suffixes=4)
 TINY = T5Settings(d_model=32, d_ff=64, d_kv=8, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0)
@@ -48,6 +54,37 @@ def ring_corpus(
     rng = np.random.default_rng(0)
     rings = [ring_domain(name, items, users, rng) for name in domains]
     return build_corpus(rings, {name: random_values(layout, items, rng) for name in domains}, layout, 20)
+
+
+def write_rings(folder: Path, names: Sequence[str]) -> Path:
+    """The dataset of some ring domains of 24 items, as `prepare` writes one."""
+    rng, summaries = np.random.default_rng(0), []
+    for name in names:
+        domain = ring_domain(name, 24, 60, rng)
+        absent = (pl.lit(None).alias(column) for column in ("title", "brand", "categories", "description", "price"))
+        interactions = [
+            (user_id, f"{name}-{item}", position)
+            for user_id, history in zip(domain.user_ids, domain.histories(), strict=True)
+            for position, item in enumerate(history.tolist())
+        ]
+        frame = pl.DataFrame(interactions, schema=["user_id", "item_id", "position"], orient="row")
+        frame = frame.with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
+        summaries.append(write_domain(folder, name, domain.items.with_columns(*absent), frame))
+    write_index(folder, summaries)
+    return folder
+
+
+def write_ring_ids(folder: Path, names: Sequence[str], seed: int = 1) -> Path:
+    """The folder of a tokenizer that gave the items of such domains random IDs, as far as a recommender reads it."""
+    rng, ids = np.random.default_rng(seed), []
+    for name in names:
+        values = random_values(LAYOUT, 24, rng)
+        item_ids = [f"{name}-{row}" for row in range(24)]
+        ids.append(DomainIds(name, item_ids, values[:, :2], values[:, 2:3], values[:, 3]))
+    write_ids(folder, ids)
+    layout = {"levels": 2, "codes": 8, "experts": 3, "experts_per_item": 1, "suffixes": 4}
+    (folder / FIGURES).write_text(json.dumps({"layout": layout}))
+    return folder
 
 
 def tiny_parameters(**changes: object) -> RecommenderParameters:

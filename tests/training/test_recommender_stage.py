@@ -10,15 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
-from recommender_planted import LAYOUT, TINY, random_values, ring_domain, tiny_parameters
+from recommender_planted import TINY, random_values, tiny_parameters, write_ring_ids, write_rings
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import TokenLayout
 from training.checkpoint import CHECKPOINT
-from training.data.dataset import Dataset, write_domain, write_index
+from training.data.dataset import Dataset
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import WEIGHTS, load_recommender
 from training.recommender import stage
@@ -33,38 +32,12 @@ NAMES = ("ring", "other")
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    rng = np.random.default_rng(0)
-    summaries = []
-    for name in NAMES:
-        domain = ring_domain(name, 24, 60, rng)
-        absent = (pl.lit(None).alias(column) for column in ("title", "brand", "categories", "description", "price"))
-        interactions = [
-            (user_id, f"{name}-{item}", position)
-            for user_id, history in zip(domain.user_ids, domain.histories(), strict=True)
-            for position, item in enumerate(history.tolist())
-        ]
-        frame = pl.DataFrame(interactions, schema=["user_id", "item_id", "position"], orient="row")
-        frame = frame.with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
-        summaries.append(write_domain(folder, name, domain.items.with_columns(*absent), frame))
-    write_index(folder, summaries)
-    return folder
+    return write_rings(tmp_path_factory.mktemp("dataset"), NAMES)
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tokenizer's folder, as far as the recommender reads it."""
-    folder = tmp_path_factory.mktemp("tokenizer")
-    rng = np.random.default_rng(1)
-    ids = []
-    for name in NAMES:
-        values = random_values(LAYOUT, 24, rng)
-        item_ids = [f"{name}-{row}" for row in range(24)]
-        ids.append(DomainIds(name, item_ids, values[:, :2], values[:, 2:3], values[:, 3]))
-    write_ids(folder, ids)
-    layout = {"levels": 2, "codes": 8, "experts": 3, "experts_per_item": 1, "suffixes": 4}
-    (folder / FIGURES).write_text(json.dumps({"layout": layout}))
-    return folder
+    return write_ring_ids(tmp_path_factory.mktemp("tokenizer"), NAMES)
 
 
 @pytest.mark.parametrize(("domain_token", "expert_first"), [(False, False), (True, False), (False, True)])

@@ -209,7 +209,7 @@ def test_a_checkpoint_of_other_embeddings_is_another_training(tmp_path: Path) ->
     random = np.random.default_rng(0)
     first, second = random.standard_normal((2, len(corpus.values), 16)).astype(np.float32)
     marks = [
-        Trainer(corpus, parameters, tmp_path, Accelerator(cpu=True), embeddings).fingerprint
+        Trainer(corpus, parameters, tmp_path, Accelerator(cpu=True), embeddings=embeddings).fingerprint
         for embeddings in (first, first.copy(), second, first[:, :5], None)
     ]
     assert marks[0] == marks[1]

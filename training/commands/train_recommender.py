@@ -38,6 +38,14 @@ def train_recommender(
             show_default=False,
         ),
     ] = None,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of a recommender that learned these IDs, or of a baseline (sasrec, gru4rec), to learn from "
+            "besides; may be given several times. Each teaches the domains that it learned from.",
+            show_default=False,
+        ),
+    ] = None,
     domains: Annotated[
         str | None,
         typer.Option(help="Domains to learn from, joined by commas.", show_default="all of the dataset"),
@@ -68,6 +76,6 @@ def train_recommender(
 
     chosen = None if domains is None else names_in(domains)
     overrides = those_given(minutes=minutes, seed=seed, threads=threads, domains=chosen)
-    figures = run(dataset, tokenizer, out, read_parameters(config, overrides), embeddings)
+    figures = run(dataset, tokenizer, out, read_parameters(config, overrides), embeddings, teachers=teacher or [])
     if figures is not None:
         typer.echo(json.dumps(figures))

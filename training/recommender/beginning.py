@@ -25,6 +25,7 @@ from training.recommender.corpus import Corpus
 from training.recommender.likeness import likeness_rows
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.tasks import NextItems, NextTokens, Task
+from training.teaching.taught import Taught
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,19 @@ class Beginning:
     task: Task
 
 
-def begin(corpus: Corpus, parameters: RecommenderParameters, embeddings: NDArray[np.float32] | None) -> Beginning:
+def begin(
+    corpus: Corpus,
+    parameters: RecommenderParameters,
+    embeddings: NDArray[np.float32] | None,
+    taught: Taught | None = None,
+) -> Beginning:
     """Build the network, by the seed of the parameters.
 
     Parameters
     ----------
     embeddings : float32 [M, D] of the corpus' items, which token vectors begin from and likeness is made of; None: they
         begin at random, and nothing is alike
+    taught : what teachers expect, of a network that reads items
     """
     torch.manual_seed(parameters.seed)
     tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
@@ -50,7 +57,7 @@ def begin(corpus: Corpus, parameters: RecommenderParameters, embeddings: NDArray
     task: Task
     if isinstance(network, SemanticT5) and known is not None:
         network.know(known)
-        task = NextItems(corpus, parameters, network)
+        task = NextItems(corpus, parameters, network, taught)
     else:
         task = NextTokens(corpus, parameters)
     if embeddings is not None and parameters.content_start:
@@ -61,13 +68,17 @@ def begin(corpus: Corpus, parameters: RecommenderParameters, embeddings: NDArray
 
 
 def fingerprint(
-    corpus: Corpus, parameters: RecommenderParameters, embeddings: NDArray[np.float32] | None, devices: int
+    corpus: Corpus,
+    parameters: RecommenderParameters,
+    embeddings: NDArray[np.float32] | None,
+    devices: int,
+    taught: Taught | None = None,
 ) -> str:
     """SHA-256 of all that decides how a training goes, so that no checkpoint is taken for another training's."""
     # What may differ between the starts of one training: the time it is given, and how often it is saved.
     settings = parameters.model_dump(exclude={"minutes", "checkpoint_seconds", "threads"})
     content = None if embeddings is None else hashlib.sha256(np.ascontiguousarray(embeddings).data).hexdigest()
-    described = json.dumps([settings, devices, corpus.fingerprint(), content], sort_keys=True)
+    described = json.dumps([settings, devices, corpus.fingerprint(), content, taught and taught.digest], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 

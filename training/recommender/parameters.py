@@ -57,6 +57,9 @@ class RecommenderParameters(Strict):
     decoded_per_window : where the network reads items: items of a window whose tokens the decoder learns to write
     content_start : share of content in the token vectors that training begins with; above 0 it needs the items'
         embeddings
+    teaching : share of what teachers expect, where some were given, in what the head over items learns to say; the
+        rest is the item that was seen
+    taught_items : likeliest items that are kept of what they expect in a place
     clip_norm : largest norm of a gradient
     average : decay of a moving average of the weights, which is then validated and kept in place of them; 0: none
     validations_per_epoch : how often NDCG@10 is measured, at the item level
@@ -91,6 +94,8 @@ class RecommenderParameters(Strict):
     new_items: Share = 0.5
     decoded_per_window: Count = 1
     content_start: Share = 0.0
+    teaching: Share = 0.5
+    taught_items: Count = 64
     clip_norm: Positive = 1.0
     average: BelowOne = 0.0
     validations_per_epoch: Count = 1

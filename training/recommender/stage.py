@@ -6,6 +6,7 @@ Knows nothing of the command line.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_repeats
 from training.recommender.trainer import Trainer
 from training.stage import Stage, read_figures
+from training.teaching.taught import Taught, ask
+from training.teaching.teachers import Lesson, open_teachers
 from training.tokenizer.ids import read_ids
 
 
@@ -84,7 +87,13 @@ def read_embeddings(dataset: Dataset, embeddings: Path | None, corpus: Corpus) -
 
 
 def train_recommender(
-    dataset: Path, tokenizer: Path, out: Path, parameters: RecommenderParameters, embeddings: Path | None = None
+    dataset: Path,
+    tokenizer: Path,
+    out: Path,
+    parameters: RecommenderParameters,
+    embeddings: Path | None = None,
+    *,
+    teachers: Sequence[Path] = (),
 ) -> dict[str, Any] | None:
     """Run the stage; a run that was killed goes on from its last checkpoint.
 
@@ -93,6 +102,7 @@ def train_recommender(
     Parameters
     ----------
     embeddings : what `embed` wrote; needed where training begins from content, or likeness is asked for
+    teachers : what `train-recommender` or `train-baseline` wrote, to learn from as well
 
     Returns
     -------
@@ -100,8 +110,8 @@ def train_recommender(
 
     Raises
     ------
-    ConfigError : a domain is not in the dataset or has no IDs, embeddings are needed and were not given, or `out` holds
-        a checkpoint of another training
+    ConfigError : a domain is not in the dataset or has no IDs, embeddings are needed and were not given, a teacher
+        cannot teach this network, or `out` holds a checkpoint of another training
     InvalidInput : the embeddings are not those of the items
     ModelError : training diverged
     """
@@ -122,7 +132,11 @@ def train_recommender(
     if stage is not None:
         save_record(out, record)
     accelerator.wait_for_everyone()
-    result = Trainer(corpus, parameters, out, accelerator, content).run()
+    taught = None
+    if teachers:
+        lesson = Lesson(corpus, opened, read_ids(tokenizer), parameters.max_history, accelerator.device)
+        taught = asked(teachers, lesson, parameters)
+    result = Trainer(corpus, parameters, out, accelerator, embeddings=content, taught=taught).run()
     # Every process leaves the group itself: one that just ends may be torn down in the middle of a word, and abort.
     accelerator.end_training()
     if stage is None:
@@ -138,11 +152,26 @@ def train_recommender(
         "vocabulary": corpus.layout.vocabulary,
         "device": str(accelerator.device),
         "devices": accelerator.num_processes,
+        "teachers": [folder.resolve().name for folder in teachers],
         "configuration": json.loads(parameters.model_dump_json()),
     }
     finished = stage.finish(figures)
     (out / CHECKPOINT).unlink(missing_ok=True)
     return finished
+
+
+def asked(teachers: Sequence[Path], lesson: Lesson, parameters: RecommenderParameters) -> Taught:
+    """What teachers expect in a corpus, by their folders.
+
+    Raises
+    ------
+    ConfigError : one cannot teach, or there is no head that could learn from it
+    """
+    if parameters.network.history != "items":
+        raise ConfigError(
+            'teachers say which items come next, which needs a network with history = "items" to learn it'
+        )
+    return ask(lesson.corpus, open_teachers(teachers, lesson), parameters.taught_items)
 
 
 def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, LearnedRepeats]:

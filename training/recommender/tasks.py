@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from service.errors import ConfigError
 from service.semantic_ids import PAD_TOKEN
 from training.networks.full_softmax import full_softmax_loss
 from training.networks.semantic_t5 import SemanticT5
 from training.recommender.batches import collate
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
 from training.recommender.parameters import RecommenderParameters
+from training.teaching.taught import Places, Taught
 
 
 class Task(Protocol):
@@ -96,10 +98,24 @@ class NextItems:
     Parameters
     ----------
     network : knows the IDs of the corpus
+    taught : what teachers expect in the places of the targets, which then counts beside them; None: the targets alone
+
+    Raises
+    ------
+    ConfigError : what teachers expect may lie beyond the items that a target is told from
     """
 
-    def __init__(self, corpus: Corpus, parameters: RecommenderParameters, network: SemanticT5) -> None:
-        self._corpus, self._parameters, self._network = corpus, parameters, network
+    def __init__(
+        self, corpus: Corpus, parameters: RecommenderParameters, network: SemanticT5, taught: Taught | None = None
+    ) -> None:
+        self._corpus, self._parameters, self._network, self._taught = corpus, parameters, network, taught
+        for domain in () if taught is None else sorted(taught.domains):
+            items = int(np.diff(corpus.item_starts)[domain])
+            if items > parameters.item_negatives:
+                raise ConfigError(
+                    f"item_negatives is {parameters.item_negatives}, but {corpus.domains[domain]} has {items} items, "
+                    "and what teachers expect may be any of them; raise it to as many, or leave the teachers out"
+                )
         self._tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
         self._lead = 1 if corpus.layout.domains else 0
         self.examples = corpus.windows
@@ -123,10 +139,9 @@ class NextItems:
         """Mean over the tokens that are written, and over the items with the weight `item_loss`."""
         parameters, examples = self._parameters, self.examples.take(rows)
         batch = collate(self._corpus, examples, parameters.max_history)
-        lengths = torch.from_numpy(self.lengths[rows])
-        owners = torch.arange(len(rows)).repeat_interleave(lengths)
-        places = torch.arange(len(owners)) - (lengths.cumsum(0) - lengths)[owners]
-        targets = torch.from_numpy(self._corpus.history_items)[torch.from_numpy(examples.start)[owners] + places + 1]
+        lengths, asked = torch.from_numpy(self.lengths[rows]), Places.of(examples)
+        owners, places = asked.owners, asked.places
+        targets = torch.from_numpy(self._corpus.history_items)[asked.at]
         candidates = self._candidates(targets, int(examples.domain[0]))
         chosen = self._chosen(lengths)
         new = self._drawn_as_new(lengths, len(candidates))
@@ -144,14 +159,31 @@ class NextItems:
         )
         states = found.encoder_last_hidden_state[owners.to(device), (places + self._lead).to(device)].float()
         answers = torch.searchsorted(candidates, targets).to(device)
+        domain = int(examples.domain[0])
         if new is None:
-            items = full_softmax_loss(states, found.item_vectors[0].float(), answers)
+            items = self._judged(states, found.item_vectors[0].float(), answers, asked.at, domain)
         else:
-            items, judged_new = states.new_zeros(()), new.windows[owners].to(device)
+            items, judged_new = states.new_zeros(()), new.windows[owners]
             for vectors, which in zip(found.item_vectors.float(), (~judged_new, judged_new), strict=True):
                 if which.any():
-                    items += full_softmax_loss(states[which], vectors, answers[which]) * which.float().mean()
+                    there = which.to(device)
+                    own = self._judged(states[there], vectors, answers[there], asked.at[which], domain)
+                    items += own * which.float().mean()
         return token_loss(found.logits, tokens, parameters) + parameters.item_loss * items
+
+    def _judged(self, states: Tensor, vectors: Tensor, answers: Tensor, at: Tensor, domain: int) -> Tensor:
+        """Mean cross-entropy over items with what was seen and, to the share `teaching`, with what teachers expect.
+
+        Parameters
+        ----------
+        states, vectors, answers : float32 [n, M], [C, M], int64 [n]; the candidates are all items where one is taught
+        at : int64 [n], as of `Places`
+        """
+        loss = full_softmax_loss(states, vectors, answers)
+        if self._taught is None or domain not in self._taught.domains:
+            return loss
+        first = int(self._corpus.item_starts[domain])
+        return loss + self._parameters.teaching * self._taught.loss(states, vectors, answers, at, first)
 
     def settle(self) -> None:
         """What lies behind the beginnings of IDs."""

@@ -32,6 +32,7 @@ from training.recommender.progress import Progress, Tally
 from training.recommender.schedule import finished_share, rate_factor
 from training.recommender.validation import ValidationFigures, Validator
 from training.stage import write_log
+from training.teaching.taught import Taught
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Trainer:
     parameters : every knob
     folder : `model.safetensors` (best so far), `training.jsonl` and a checkpoint go here
     accelerator : the devices; several share the batches of a step and average their gradients
-    embeddings : see `begin`
+    embeddings, taught : see `begin`
 
     Raises
     ------
@@ -78,16 +79,18 @@ class Trainer:
         parameters: RecommenderParameters,
         folder: Path,
         accelerator: Accelerator,
+        *,
         embeddings: NDArray[np.float32] | None = None,
+        taught: Taught | None = None,
     ) -> None:
         self.corpus, self.parameters, self.folder, self.accelerator = corpus, parameters, folder, accelerator
-        beginning = begin(corpus, parameters, embeddings)
+        beginning = begin(corpus, parameters, embeddings, taught)
         network, self._task = beginning.network, beginning.task
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
         )
-        self.fingerprint = fingerprint(corpus, parameters, embeddings, accelerator.num_processes)
+        self.fingerprint = fingerprint(corpus, parameters, embeddings, accelerator.num_processes, taught)
         network.to(accelerator.device)
         found = load_checkpoint(folder / CHECKPOINT, network, optimizer, self.fingerprint)
         self.at = Progress(**found) if found else Progress()

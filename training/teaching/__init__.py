@@ -1,0 +1,1 @@
+"""What recommenders that were trained before teach one that is trained now."""

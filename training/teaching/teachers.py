@@ -1,0 +1,180 @@
+"""Trained recommenders and sequence baselines, opened as teachers.
+
+Symbols: B windows, S items of the longest, n targets, C items of a domain, d width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from service.errors import ConfigError
+from training.baselines.parameters import GRU4RecParameters, SASRecParameters
+from training.baselines.sequence import build_network
+from training.configuration import checked
+from training.data.dataset import Dataset
+from training.data.split import padded
+from training.networks.known_ids import rows_in
+from training.networks.semantic_t5 import SemanticT5
+from training.networks.t5 import WEIGHTS, load_recommender
+from training.recommender.batches import collate
+from training.recommender.corpus import Corpus, ExampleSet, item_values
+from training.stage import read_figures
+from training.teaching.taught import Places, Teacher
+from training.tokenizer.ids import DomainIds
+
+SEQUENCES: Mapping[str, type[SASRecParameters | GRU4RecParameters]] = {
+    "sasrec": SASRecParameters,
+    "gru4rec": GRU4RecParameters,
+}
+"""Baselines that say at every place of a history what comes next, by `kind`."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What teachers are asked about, and where they run.
+
+    Attributes
+    ----------
+    corpus, dataset : windows of histories, and the domains that they are of
+    ids : of the tokenizer whose IDs the corpus has
+    max_history : items of the longest window but its last
+    device : where they run
+    """
+
+    corpus: Corpus
+    dataset: Dataset
+    ids: Mapping[str, DomainIds]
+    max_history: int
+    device: torch.device
+
+
+def open_teachers(folders: Sequence[Path], lesson: Lesson) -> list[Teacher]:
+    """Open what `train-recommender` and `train-baseline` wrote.
+
+    Raises
+    ------
+    ConfigError : a folder is not finished, holds no teacher, or one that reads fewer items than are asked about, that
+        learned from other items, or that learned other IDs
+    ModelError : its weights are damaged
+    """
+    opened: list[Teacher] = []
+    for folder in folders:
+        figures = read_figures(folder)
+        if figures.get("stage") == "train-recommender":
+            opened.append(_recommender(folder, lesson))
+        elif figures.get("kind") in SEQUENCES:
+            opened.append(_sequence(folder, figures, lesson))
+        else:
+            what = figures.get("kind") or figures.get("stage")
+            raise ConfigError(
+                f"teacher {folder}: is {what}; what can teach is a folder of `unitok train-recommender` with "
+                f'history = "items", or of `unitok train-baseline` of kind {" or ".join(SEQUENCES)}'
+            )
+    return opened
+
+
+def _require_length(folder: Path, reads: int, asked: int) -> None:
+    if reads < asked:
+        raise ConfigError(f"teacher {folder}: reads {reads} items of a history, but is asked about {asked}")
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Recommender:
+    """A recommender with a head over items. `corpus` has the tokens of its own layout."""
+
+    name: str
+    domains: tuple[str, ...]
+    digest: str
+    model: SemanticT5
+    corpus: Corpus
+    max_history: int
+
+    def scores(self, domain: int, windows: ExampleSet, asked: Places) -> Tensor:
+        device = self.model.device
+        batch = collate(self.corpus, windows, self.max_history)
+        read, mask = torch.from_numpy(batch.history).to(device), torch.from_numpy(batch.mask).to(device)
+        states = self.model.encoder(read, mask).last_hidden_state[asked.owners.to(device), asked.places.to(device)]
+        own = self.corpus.values[slice(*self.corpus.item_starts[domain : domain + 2])]
+        vectors = self.model.item_vectors(torch.from_numpy(self.corpus.layout.tokens(own).astype(np.int64)).to(device))
+        scores: Tensor = states.float() @ vectors[:, : states.shape[1]].float().T
+        return scores
+
+
+def _recommender(folder: Path, lesson: Lesson) -> Teacher:
+    trained = load_recommender(folder)
+    if not isinstance(trained.model, SemanticT5):
+        raise ConfigError(f'teacher {folder}: judges no items; only one with history = "items" can teach')
+    if trained.layout.domains:
+        raise ConfigError(f"teacher {folder}: reads a token of the domain first, with which it cannot teach")
+    _require_length(folder, trained.max_history, lesson.max_history)
+    corpus = lesson.corpus
+    plain = replace(corpus.layout, domains=(), expert_first=trained.layout.expert_first)
+    strange = ConfigError(f"teacher {folder}: learned other IDs than this tokenizer gave; train it on these")
+    if trained.layout != plain:
+        raise strange
+    values = [item_values(lesson.ids[name], lesson.dataset[name], plain) for name in corpus.domains]
+    own = replace(corpus, layout=plain, values=np.concatenate(values))
+    for name, of_domain in zip(corpus.domains, values, strict=True):
+        tokens = torch.from_numpy(plain.tokens(of_domain).astype(np.int64))
+        known = rows_in(trained.model.encoder.item_slots, trained.model.hash_parts[tokens].sum(dim=-1))
+        if name in trained.trained_on and not bool((known > 0).all()):
+            raise strange
+    return _Recommender(
+        str(folder), trained.trained_on, _digest(folder), trained.model.to(lesson.device), own, trained.max_history
+    )
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """A causal network over item numbers; `numbers` int32 [T] are those of the corpus' histories within its domain."""
+
+    name: str
+    domains: tuple[str, ...]
+    digest: str
+    network: nn.Module
+    numbers: NDArray[np.int32]
+    device: torch.device
+
+    def scores(self, domain: int, windows: ExampleSet, asked: Places) -> Tensor:
+        del domain
+        longest = int((windows.stop - windows.start).max())
+        read = torch.from_numpy(padded(self.numbers, windows.start, windows.stop, longest).astype(np.int64))
+        states = self.network(read.to(self.device))[asked.owners.to(self.device), asked.places.to(self.device)]
+        table: Tensor = self.network.items.table  # type: ignore[union-attr, assignment]
+        scores: Tensor = states @ table.T
+        return scores
+
+
+def _sequence(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Teacher:
+    domain, items, corpus = figures["domain"], figures["items"], lesson.corpus
+    parameters = checked(SEQUENCES[figures["kind"]], figures["configuration"], str(folder))
+    _require_length(folder, parameters.max_history, lesson.max_history)
+    first = 0
+    if domain in corpus.domains:
+        first, end = (int(each) for each in corpus.item_starts[corpus.domains.index(domain) :][:2])
+        if items != end - first:
+            raise ConfigError(
+                f"teacher {folder}: learned from {items} items of {domain}, but the dataset has {end - first}"
+            )
+    network = build_network(items, parameters)
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ConfigError(f"teacher {folder}: its weights cannot be read: {error}; train it again") from None
+    numbers = (corpus.history_items - first).astype(np.int32)
+    return _Sequence(str(folder), (domain,), _digest(folder), network.eval().to(lesson.device), numbers, lesson.device)
