@@ -30,7 +30,7 @@ from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_repeats
 from training.recommender.trainer import Trainer
 from training.stage import Stage, read_figures
-from training.teaching.taught import Taught, ask
+from training.teaching.taught import WINDOWS, Taught, ask
 from training.teaching.teachers import Lesson, open_teachers
 from training.tokenizer.ids import read_ids
 
@@ -171,7 +171,8 @@ def asked(teachers: Sequence[Path], lesson: Lesson, parameters: RecommenderParam
         raise ConfigError(
             'teachers say which items come next, which needs a network with history = "items" to learn it'
         )
-    return ask(lesson.corpus, open_teachers(teachers, lesson), parameters.taught_items)
+    opened = open_teachers(teachers, lesson)
+    return ask(lesson.corpus, opened, parameters.taught_items, WINDOWS[lesson.device.type])
 
 
 def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, LearnedRepeats]:

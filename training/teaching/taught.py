@@ -25,11 +25,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from service.errors import ConfigError
-from service.progress import Advance, progress
+from service.progress import progress
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
 
-WINDOWS = 64
-"""Asked about together: scores of all items at each of their places lie in memory at once."""
+WINDOWS = {"cpu": 64, "cuda": 256}
+"""Asked about together, all scores at each of their places lying in memory at once; on a GPU enough to fill it."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Taught:
 
 
 @torch.inference_mode()
-def ask(corpus: Corpus, teachers: Sequence[Teacher], kept: int) -> Taught:
+def ask(corpus: Corpus, teachers: Sequence[Teacher], kept: int, together: int = WINDOWS["cpu"]) -> Taught:
     """Ask the teachers about every target of the training part: the mean of their log-probabilities counts.
 
     A domain is asked of those that know it.
@@ -121,6 +121,7 @@ def ask(corpus: Corpus, teachers: Sequence[Teacher], kept: int) -> Taught:
     Parameters
     ----------
     kept : K
+    together : windows asked about at once
 
     Raises
     ------
@@ -139,7 +140,12 @@ def ask(corpus: Corpus, teachers: Sequence[Teacher], kept: int) -> Taught:
     with progress("asking the teachers", len(rows)) as advance:
         for number in sorted(taught.domains):
             knowing = [each for each in teachers if corpus.domains[number] in each.domains]
-            _ask_of_domain(corpus, number, rows[corpus.windows.domain[rows] == number], knowing, taught, advance)
+            own = rows[corpus.windows.domain[rows] == number]
+            # Windows of about the same length together, so that there is little padding.
+            own = own[np.argsort(corpus.windows.stop[own] - corpus.windows.start[own], kind="stable")]
+            for some in np.array_split(own, -(-len(own) // together)):
+                _ask_about(corpus, number, some, knowing, taught)
+                advance(len(some))
     return taught
 
 
@@ -148,21 +154,15 @@ def _known(corpus: Corpus, teachers: Sequence[Teacher]) -> frozenset[int]:
     return frozenset(number for number, name in enumerate(corpus.domains) if name in names)
 
 
-def _ask_of_domain(  # noqa: PLR0917
-    corpus: Corpus, number: int, rows: IntVector, knowing: Sequence[Teacher], taught: Taught, advance: Advance
-) -> None:
+def _ask_about(corpus: Corpus, number: int, rows: IntVector, knowing: Sequence[Teacher], taught: Taught) -> None:
     """Fill in what is expected of the windows `rows`, int64 [w], of one domain."""
     first, end = (int(each) for each in corpus.item_starts[number : number + 2])
+    windows = corpus.windows.take(rows)
+    asked = Places.of(windows)
+    total = sum(each.scores(number, windows, asked).log_softmax(dim=1) for each in knowing)
     kept = min(taught.items.shape[1], end - first)
-    # Windows of about the same length together, so that there is little padding.
-    lengths = corpus.windows.stop - corpus.windows.start
-    for some in np.array_split(rows[np.argsort(lengths[rows], kind="stable")], -(-len(rows) // WINDOWS)):
-        windows = corpus.windows.take(some)
-        asked = Places.of(windows)
-        mean = torch.stack([each.scores(number, windows, asked).log_softmax(dim=1) for each in knowing]).mean(dim=0)
-        best = mean.topk(kept, dim=1)
-        # Where more would be kept than there are, the rest is an item of the domain too, of no share.
-        taught.items[asked.at.numpy()] = first
-        taught.items[asked.at.numpy(), :kept] = (best.indices + first).cpu().numpy()
-        taught.shares[asked.at.numpy(), :kept] = best.values.softmax(dim=1).cpu().numpy()
-        advance(len(some))
+    best = (torch.as_tensor(total) / len(knowing)).topk(kept, dim=1)
+    # Where more would be kept than there are, the rest is an item of the domain too, of no share.
+    taught.items[asked.at.numpy()] = first
+    taught.items[asked.at.numpy(), :kept] = (best.indices + first).cpu().numpy()
+    taught.shares[asked.at.numpy(), :kept] = best.values.softmax(dim=1).cpu().numpy()
