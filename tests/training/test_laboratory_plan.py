@@ -9,7 +9,8 @@ import pytest
 from service.errors import ConfigError
 from training.baselines.parameters import KINDS as BASELINES
 from training.configuration import checked
-from training.laboratory.experiment import parse_variant, read_experiment
+from training.laboratory.entries import parse_variant
+from training.laboratory.experiment import read_experiment
 from training.laboratory.plan import plan
 from training.laboratory.running import Workplace, command_line
 from training.recommender.parameters import RecommenderParameters
@@ -35,6 +36,8 @@ name = "t5"
 name = "sasrec"
 set = { kind = "sasrec" }
 """
+T6 = '[[recommenders]]\nname = "t6"'
+SWEPT = 'name = "t5"\nsweep = { epochs = [1, 2] }'
 
 
 def written(folder: Path, text: str) -> Path:
@@ -139,6 +142,72 @@ def test_recommenders_of_their_own_domain_take_its_tokenizer(tmp_path: Path) -> 
     assert stages["evaluations/own/t5/seed-0/b/test"].reads == ("b",)
 
 
+def test_seeds_of_a_recommender_share_one_tokenizer(tmp_path: Path) -> None:
+    text = SMALL.replace("seeds = [0, 1]", "seeds = [4]").replace('name = "t5"', 'name = "t5"\nseeds = [0, 1]')
+    stages = plan(read_experiment(written(tmp_path, text)), ["t5"])
+    assert [stage.name for stage in stages] == [
+        "tokenizers/u/seed-4",
+        "recommenders/u/t5/seed-0",
+        "evaluations/u/t5/seed-0/validation",
+        "evaluations/u/t5/seed-0/test",
+        "recommenders/u/t5/seed-1",
+        "evaluations/u/t5/seed-1/validation",
+        "evaluations/u/t5/seed-1/test",
+    ]
+    trained = [stage for stage in stages if stage.command == "train-recommender"]
+    assert [(stage.seed, stage.configuration["seed"], stage.after) for stage in trained] == [
+        (0, 0, ("tokenizers/u/seed-4",)),
+        (1, 1, ("tokenizers/u/seed-4",)),
+    ]
+
+
+def test_teachers_of_every_seed_come_before_the_taught(tmp_path: Path) -> None:
+    own = "per_domain = true\nseeds = [0, 1]\n"
+    taught = f'name = "t5"\n{own}[[recommenders]]\nname = "taught"\n{own}teachers = ["t5", "sasrec"]\n'
+    text = SMALL.replace("seeds = [0, 1]", "seeds = [0]").replace('name = "t5"\n', taught)
+    text = text.replace('name = "sasrec"\n', 'name = "sasrec"\nseeds = [0, 1]\n')
+    stages = plan(read_experiment(written(tmp_path, text)), ["taught"])
+    assert [stage.name for stage in stages if stage.command != "evaluate"] == [
+        "tokenizers/u/seed-0",
+        "recommenders/u/t5/seed-0/a",
+        "recommenders/u/t5/seed-0/b",
+        "baselines/sasrec/seed-0/a",
+        "recommenders/u/t5/seed-1/a",
+        "baselines/sasrec/seed-1/a",
+        "recommenders/u/taught/seed-0/a",
+        "baselines/sasrec/seed-0/b",
+        "recommenders/u/t5/seed-1/b",
+        "baselines/sasrec/seed-1/b",
+        "recommenders/u/taught/seed-0/b",
+        "recommenders/u/taught/seed-1/a",
+        "recommenders/u/taught/seed-1/b",
+    ]
+    by_name = {stage.name: stage for stage in stages}
+    evaluation = by_name["evaluations/u/taught/seed-1/b/test"]
+    assert evaluation.after == ("recommenders/u/taught/seed-1/b", "tokenizers/u/seed-0")
+    place = Workplace(Path("d"), Path("e"), Path("w"), 1)
+    assert " ".join(command_line(by_name["recommenders/u/taught/seed-1/b"], place)) == (
+        "train-recommender d w/tokenizers/u/seed-0 --embeddings e --teacher w/recommenders/u/t5/seed-0/b "
+        "--teacher w/baselines/sasrec/seed-0/b --teacher w/recommenders/u/t5/seed-1/b "
+        "--teacher w/baselines/sasrec/seed-1/b --config w/recommenders/u/taught/seed-1/b/configuration.toml "
+        "--out w/recommenders/u/taught/seed-1/b"
+    )
+
+
+def test_teachers_know_the_same_ids(tmp_path: Path) -> None:
+    """Of two tokenizers, or of two seeds of one, each has recommenders of its own, and one for all learns from many."""
+    own = 'name = "t5"\nper_domain = true\n[[recommenders]]\nname = "taught"\n'
+    text = SMALL.replace('name = "t5"\n', own + 'teachers = ["t5"]\n')
+    text = text.replace("recommenders = []", 'recommenders = ["t5"]')
+    after = {stage.name: stage.after for stage in plan(read_experiment(written(tmp_path, text)))}
+    for seed in (0, 1):
+        assert after[f"recommenders/u/taught/seed-{seed}"] == (
+            f"tokenizers/u/seed-{seed}",
+            f"recommenders/u/t5/seed-{seed}/a",
+            f"recommenders/u/t5/seed-{seed}/b",
+        )
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -158,6 +227,21 @@ def test_recommenders_of_their_own_domain_take_its_tokenizer(tmp_path: Path) -> 
         ("{ epochs = 3 }", "{ seed = 3 }", r"tokenizers\.0: .*set of 'u': seed is said by `seeds` of the tokenizer"),
         ("set = { epochs = 3 }", "sweep = { threads = [1, 2] }", "sweep of 'u': threads is said by the command line's"),
         ('name = "t5"', 'name = "t5"\nset = { domains = ["a"] }', "set of 't5': domains is said by the experiment's"),
+        ('name = "t5"', 'name = "t5"\nseeds = [2]', "'t5' has seeds of its own, but tokenizer 'u' has several too"),
+        (
+            'name = "t5"',
+            'name = "t5"\nteachers = ["t6"]',
+            "teachers of 't5': no recommender or baseline is called 't6'",
+        ),
+        ('name = "t5"', 'name = "t5"\nteachers = ["t5"]', "teachers of 't5': it cannot teach itself"),
+        ('name = "t5"', f'name = "t5"\nteachers = ["t6"]\n{T6}', "teachers of 't5': 't6' stands later in the file"),
+        ('name = "t5"', f'{SWEPT}\n{T6}\nteachers = ["t5"]', "teachers of 't6': 't5' is a sweep; write its values"),
+        ('name = "t5"', f'{SWEPT}\nteachers = ["sasrec"]', "teachers of 't5': 't5' is a sweep; write its values out"),
+        (
+            'recommenders = []\n[[recommenders]]\nname = "t5"',
+            f'recommenders = ["t6"]\n[[recommenders]]\nname = "t5"\n{T6}\nper_domain = true\nteachers = ["t5"]',
+            "recommender 't6' on IDs of 'own': its teacher 't5' is not trained on these",
+        ),
         ('protocol = "p"', "protocol = p", "not TOML"),
     ],
 )
@@ -176,7 +260,8 @@ def test_nothing_to_train_is_an_error(tmp_path: Path) -> None:
 def test_every_experiment_of_the_checkout_can_be_planned(path: Path) -> None:
     stages = plan(read_experiment(path))
     assert len({stage.name for stage in stages}) == len(stages)
-    for stage in stages:
+    for number, stage in enumerate(stages):
+        assert set(stage.after) <= {earlier.name for earlier in stages[:number]}
         if stage.command == "train-recommender":
             assert RecommenderParameters.model_validate(stage.configuration).seed == stage.seed
         if stage.command == "train-baseline":

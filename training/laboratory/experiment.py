@@ -5,122 +5,15 @@ Knows nothing of how the stages are run.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from service.errors import ConfigError
-from training.configuration import Count, Seed, Strict, checked, read_toml
+from training.configuration import Count, Strict, checked, read_toml
+from training.laboratory.entries import Baseline, Name, Names, Recommender, Tokenizer
 from training.laboratory.rows import EVERY, NONE, POPULARITY, SWITCHED_OFF
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
-Values = Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
-
-PUT_OVER = {
-    "seed": "`seeds` of the tokenizer or baseline",
-    "threads": "the command line's `--threads`",
-    "domains": "the experiment's `domains`",
-    "train_domains": "the experiment's `domains` or `tokenizer_domains`",
-    "id_domains": "the experiment's `domains` and `unseen`",
-}
-"""Parameters that the experiment puts over every configuration, and what says them."""
-
-
-class Trained(Strict):
-    """Something to train.
-
-    Attributes
-    ----------
-    name : in rows, tables and plots
-    config : TOML file of the stage's parameters, beside which the experiment lies; None: the stage's defaults
-    configs : by domain, a file in place of `config`; only where each domain has a training of its own
-    set : parameters put over those of the file, those of a table key by key
-    sweep : parameters, each with the values to try one after the other beside the rest: `NAME@PARAMETER=VALUE`
-    """
-
-    name: Name
-    config: Path | None = None
-    configs: dict[Name, Path] = Field(default_factory=dict)
-    set: dict[str, Any] = Field(default_factory=dict)
-    sweep: dict[str, Values] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _nothing_is_put_over(self) -> Self:
-        for table, keys in (("set", self.set), ("sweep", self.sweep)):
-            for key in keys:
-                if key in PUT_OVER:
-                    raise ValueError(f"{table} of {self.name!r}: {key} is said by {PUT_OVER[key]}; leave it out here")
-        return self
-
-    def variants(self, domain: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Names and parameters of all that is to be trained: itself, or one for each value of the sweep.
-
-        Parameters
-        ----------
-        domain : that it is trained for alone; None: for several at once
-
-        Raises
-        ------
-        ConfigError : its file is missing or no TOML
-        """
-        config = self.config if domain is None else self.configs.get(domain, self.config)
-        base = _put_over(read_toml(config), self.set)
-        if not self.sweep:
-            yield self.name, base
-        for parameter, values in self.sweep.items():
-            for value in values:
-                yield variant_name(self.name, parameter, value), {**base, parameter: value}
-
-
-def _put_over(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of both; of a table that both have, the keys of both."""
-    found = {**values, **over}
-    for name in values.keys() & over.keys():
-        if isinstance(values[name], dict) and isinstance(over[name], dict):
-            found[name] = {**values[name], **over[name]}
-    return found
-
-
-class Tokenizer(Trained):
-    """A tokenizer, with recommenders on its IDs.
-
-    Attributes
-    ----------
-    seeds : one training each, of tokenizer and recommenders alike
-    per_domain : one tokenizer for each domain, trained on that alone, rather than one for all
-    without_suffix : measure once more with the disambiguation switched off
-    recommenders : names of those trained on its IDs; None: all of the experiment
-    """
-
-    seeds: Seeds = (0,)
-    per_domain: bool = False
-    without_suffix: bool = False
-    recommenders: tuple[Name, ...] | None = None
-
-    def takes(self, recommender: str) -> bool:
-        """Whether the recommender of that name is trained on its IDs."""
-        return self.recommenders is None or recommender in self.recommenders
-
-
-class Recommender(Trained):
-    """A T5, trained on the IDs of tokenizers.
-
-    Attributes
-    ----------
-    per_domain : one recommender for each domain rather than one for all
-    """
-
-    per_domain: bool = False
-
-
-class Baseline(Trained):
-    """A sequence baseline, trained on every domain by itself."""
-
-    seeds: Seeds = (0,)
 
 
 class Evaluation(Strict):
@@ -166,6 +59,7 @@ class Experiment(Strict):
             if twice:
                 raise ValueError(f"two entries are called {twice[0]!r}; rows are told apart by the name")
         self._refuse_reserved()
+        self._refuse_teachers()
         if not self.tokenizers and not self.baselines:
             raise ValueError("nothing to train: there are neither tokenizers nor baselines")
         for each in (*self.tokenizers, *self.recommenders, *self.baselines):
@@ -181,12 +75,8 @@ class Experiment(Strict):
             if unknown:
                 raise ValueError(f"tokenizer {tokenizer.name!r}: no recommender is called {unknown[0]!r}")
             for recommender in self.recommenders:
-                if tokenizer.per_domain and tokenizer.takes(recommender.name) and not recommender.per_domain:
-                    raise ValueError(
-                        f"recommender {recommender.name!r} learns from all domains at once, but tokenizer "
-                        f"{tokenizer.name!r} is another one for each; set per_domain on the recommender, or choose "
-                        "others by `recommenders` on the tokenizer"
-                    )
+                if tokenizer.takes(recommender.name):
+                    self._refuse_pair(tokenizer, recommender)
         return self
 
     def _refuse_reserved(self) -> None:
@@ -203,21 +93,44 @@ class Experiment(Strict):
                     f"{each.name!r} ends in {SWITCHED_OFF!r}, as rows of `without_suffix` do; name it otherwise"
                 )
 
+    def _refuse_pair(self, tokenizer: Tokenizer, recommender: Recommender) -> None:
+        """Refuse a recommender that cannot be trained on the tokenizer's IDs."""
+        if tokenizer.per_domain and not recommender.per_domain:
+            raise ValueError(
+                f"recommender {recommender.name!r} learns from all domains at once, but tokenizer "
+                f"{tokenizer.name!r} is another one for each; set per_domain on the recommender, or choose "
+                "others by `recommenders` on the tokenizer"
+            )
+        if recommender.seeds is not None and len(tokenizer.seeds) > 1:
+            raise ValueError(
+                f"recommender {recommender.name!r} has seeds of its own, but tokenizer {tokenizer.name!r} has several "
+                "too; leave one seed there, or none here"
+            )
+        others = {each.name for each in self.recommenders if not tokenizer.takes(each.name)}
+        strange = [name for name in recommender.teachers if name in others]
+        if strange:
+            raise ValueError(
+                f"recommender {recommender.name!r} on IDs of {tokenizer.name!r}: its teacher {strange[0]!r} is not "
+                "trained on these; add it to `recommenders` of the tokenizer"
+            )
 
-def variant_name(name: str, parameter: str, value: Any) -> str:
-    """Name of a member of a sweep."""
-    return f"{name}@{parameter}={value}"
-
-
-def parse_variant(name: str) -> tuple[str, str, str] | None:
-    """Name, parameter and value of a member of a sweep; None for anything else.
-
-    What was measured without suffixes is a sweep of its own: its name ends in that.
-    """
-    base, at, setting = name.removesuffix(SWITCHED_OFF).partition("@")
-    parameter, equals, value = setting.partition("=")
-    measured = SWITCHED_OFF if name.endswith(SWITCHED_OFF) else ""
-    return (base + measured, parameter, value) if at and equals else None
+    def _refuse_teachers(self) -> None:
+        """Refuse teachers that are not trained before the recommender, and any with a sweep."""
+        for number, taught in enumerate(self.recommenders):
+            before = {each.name: each for each in (*self.baselines, *self.recommenders[:number])}
+            later = {each.name for each in self.recommenders[number + 1 :]}
+            for name in taught.teachers:
+                if name == taught.name:
+                    wrong = "it cannot teach itself"
+                elif name in later:
+                    wrong = f"{name!r} stands later in the file; put it before what it teaches"
+                elif name not in before:
+                    wrong = f"no recommender or baseline is called {name!r}"
+                elif taught.sweep or before[name].sweep:
+                    wrong = f"{(taught if taught.sweep else before[name]).name!r} is a sweep; write its values out"
+                else:
+                    continue
+                raise ValueError(f"teachers of {taught.name!r}: {wrong}")
 
 
 def read_experiment(path: Path) -> Experiment:

@@ -6,12 +6,13 @@ Knows nothing of running them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from service.errors import ConfigError
-from training.laboratory.experiment import Experiment, Tokenizer
+from training.laboratory.entries import Tokenizer
+from training.laboratory.experiment import Experiment
 from training.laboratory.rows import NONE, SWITCHED_OFF
 
 Command = Literal["train-tokenizer", "train-recommender", "evaluate", "train-baseline"]
@@ -51,6 +52,8 @@ class PlannedStage:
 def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[PlannedStage]:
     """All stages in the order in which they are run: the first seed of everything, then the second, and so on.
 
+    What a stage builds on comes before it, whatever its seed.
+
     Parameters
     ----------
     only : names of tokenizers, recommenders and baselines, `*` for any characters; none: everything
@@ -62,6 +65,7 @@ def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[PlannedStage]
     stages = [stage for tokenizer in experiment.tokenizers for stage in _with_tokenizer(experiment, tokenizer)]
     stages += _baselines(experiment)
     stages.sort(key=lambda stage: stage.seed)
+    stages = _ordered(list(_taught(experiment, stages)))
     return _chosen(stages, only) if only else stages
 
 
@@ -97,21 +101,21 @@ def _recommenders(
             continue
         for group in _groups(experiment.domains, recommender.per_domain):
             for called, parameters in recommender.variants(group[0] if recommender.per_domain else None):
-                coded = stage_of[group[0]]
-                trained = PlannedStage(
-                    name=_folder(f"recommenders/{name}", called, seed, group, recommender.per_domain),
-                    command="train-recommender",
-                    tokenizer=name,
-                    recommender=called,
-                    seed=seed,
-                    reads=group,
-                    after=(coded,),
-                    configuration={**parameters, "domains": list(group), "seed": seed},
-                )
-                yield trained
-                measured = group if recommender.per_domain else (*group, *experiment.unseen)
-                for switched_off in (False, True) if tokenizer.without_suffix else (False,):
-                    yield from _evaluations(experiment, trained, measured, switched_off)
+                for own in recommender.seeds or (seed,):
+                    trained = PlannedStage(
+                        name=_folder(f"recommenders/{name}", called, own, group, recommender.per_domain),
+                        command="train-recommender",
+                        tokenizer=name,
+                        recommender=called,
+                        seed=own,
+                        reads=group,
+                        after=(stage_of[group[0]],),
+                        configuration={**parameters, "domains": list(group), "seed": own},
+                    )
+                    yield trained
+                    measured = group if recommender.per_domain else (*group, *experiment.unseen)
+                    for switched_off in (False, True) if tokenizer.without_suffix else (False,):
+                        yield from _evaluations(experiment, trained, measured, switched_off)
 
 
 def _evaluations(
@@ -153,6 +157,38 @@ def _baselines(experiment: Experiment) -> Iterator[PlannedStage]:
                         configuration={**parameters, "seed": seed},
                         options=("--domain", domain, *measured),
                     )
+
+
+def _taught(experiment: Experiment, stages: Sequence[PlannedStage]) -> Iterator[PlannedStage]:
+    """The stages, a recommender's with its teachers behind the tokenizer among what it builds on."""
+    teachers = {each.name: each.teachers for each in experiment.recommenders}
+    for stage in stages:
+        names = teachers.get(stage.recommender, ()) if stage.command == "train-recommender" else ()
+        teaching = [
+            other.name
+            for other in stages
+            if other.recommender in names
+            # Baselines build on nothing, a recommender that can teach on the same IDs, an evaluation on two folders.
+            and other.after in ((), stage.after)
+            and set(other.reads) & set(stage.reads)
+        ]
+        yield replace(stage, after=(*stage.after, *teaching))
+
+
+def _ordered(stages: Sequence[PlannedStage]) -> list[PlannedStage]:
+    """The stages as they come, but each after those it builds on."""
+    named = {stage.name: stage for stage in stages}
+    ordered: dict[str, PlannedStage] = {}
+
+    def append(stage: PlannedStage) -> None:
+        if stage.name not in ordered:
+            for name in stage.after:
+                append(named[name])
+            ordered[stage.name] = stage
+
+    for stage in stages:
+        append(stage)
+    return list(ordered.values())
 
 
 def _groups(domains: tuple[str, ...], per_domain: bool) -> list[tuple[str, ...]]:

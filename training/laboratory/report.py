@@ -48,7 +48,7 @@ class Finished:
         stages = plan(self.experiment)
         seen: set[tuple[str, ...]] = set()
         first = []
-        for stage in stages:  # which are sorted by seed
+        for stage in stages:  # of which equal ones are sorted by seed
             if (key := (stage.command, *stage.labels, *stage.reads, *stage.options)) not in seen:
                 seen.add(key)
                 first.append(stage)

@@ -128,7 +128,8 @@ def command_line(stage: PlannedStage, place: Workplace) -> list[str]:
         case "train-tokenizer":
             named = [data, str(place.embeddings)]
         case "train-recommender":
-            named = [data, *after, "--embeddings", str(place.embeddings)]
+            teachers = [part for taught_by in after[1:] for part in ("--teacher", taught_by)]
+            named = [data, after[0], "--embeddings", str(place.embeddings), *teachers]
         case "evaluate":
             named = [after[0], data, "--tokenizer", after[1], "--threads", str(place.threads)]
         case "train-baseline":

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from training.laboratory.experiment import parse_variant
+from training.laboratory.entries import parse_variant
 from training.laboratory.rows import NONE, Level, Part, Row
 from training.laboratory.summaries import Summary, summarised
 
