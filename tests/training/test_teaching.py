@@ -225,7 +225,7 @@ def test_the_command_takes_several_and_says_which(
     run = CliRunner().invoke(build(), [str(each) for each in arguments])
     assert run.exit_code == 0, run.output
     figures = json.loads(run.stdout)
-    assert figures["teachers"] == [recommender.name, sasrec.name]
+    assert figures["teachers"] == [str(recommender), str(sasrec)]
     assert read_figures(tmp_path / "out") == figures
 
 

@@ -152,7 +152,7 @@ def train_recommender(
         "vocabulary": corpus.layout.vocabulary,
         "device": str(accelerator.device),
         "devices": accelerator.num_processes,
-        "teachers": [folder.resolve().name for folder in teachers],
+        "teachers": [str(folder) for folder in teachers],
         "configuration": json.loads(parameters.model_dump_json()),
     }
     finished = stage.finish(figures)
