@@ -245,8 +245,9 @@ def test_what_cannot_teach_is_refused(
         open_teachers([recommender], lesson_of(dataset, other_ids))
     with pytest.raises(ConfigError, match="is popularity; what can teach"):
         open_teachers([altered(sasrec, tmp_path / "popularity", kind="popularity")], lesson)
-    with pytest.raises(ConfigError, match="learned from 23 items of other, but the dataset has 24"):
-        open_teachers([altered(sasrec, tmp_path / "23", items=23)], lesson)
+    shuffled = write_rings(tmp_path / "shuffled", ("other", "ring"))
+    with pytest.raises(ConfigError, match="learned from other histories of other than the dataset has"):
+        open_teachers([sasrec], lesson_of(shuffled, tokenizer, domains=["other"]))
     with pytest.raises(ConfigError, match=r"no figures\.json; the stage that writes this folder has not finished"):
         open_teachers([tmp_path / "nowhere"], lesson)
     short = {**read_figures(sasrec)["configuration"], "max_history": 19}

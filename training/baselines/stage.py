@@ -66,6 +66,7 @@ def train_baseline(
             "domain": domain,
             "users": len(examples["test"]),
             "items": corpus.items,
+            "learned_from": corpus.fingerprint(),
             "ranked_over": "all items of the domain",
             **{name: measured.kept.as_dict() for name, measured in parts.items()},
             "history_items_removed": {name: measured.removed.as_dict() for name, measured in parts.items()},

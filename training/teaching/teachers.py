@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from service.errors import ConfigError
+from training.baselines.corpus import Corpus as BaselineCorpus
 from training.baselines.parameters import GRU4RecParameters, SASRecParameters
 from training.baselines.sequence import build_network
 from training.configuration import checked
@@ -161,17 +162,17 @@ class _Sequence:
 
 
 def _sequence(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Teacher:
-    domain, items, corpus = figures["domain"], figures["items"], lesson.corpus
+    domain, corpus = figures["domain"], lesson.corpus
     parameters = checked(SEQUENCES[figures["kind"]], figures["configuration"], str(folder))
     _require_length(folder, parameters.max_history, lesson.max_history)
     first = 0
     if domain in corpus.domains:
-        first, end = (int(each) for each in corpus.item_starts[corpus.domains.index(domain) :][:2])
-        if items != end - first:
-            raise ConfigError(
-                f"teacher {folder}: learned from {items} items of {domain}, but the dataset has {end - first}"
-            )
-    network = build_network(items, parameters)
+        first = int(corpus.item_starts[corpus.domains.index(domain)])
+        own = BaselineCorpus.of(lesson.dataset[domain], parameters.max_history)
+        # Its items are but numbers: of other histories, or in another order, they would be other items.
+        if figures.get("learned_from") != own.fingerprint():
+            raise ConfigError(f"teacher {folder}: learned from other histories of {domain} than the dataset has")
+    network = build_network(figures["items"], parameters)
     try:
         network.load_state_dict(load_file(folder / WEIGHTS))
     except (OSError, SafetensorError, RuntimeError) as error:
