@@ -159,7 +159,8 @@ def _ask_about(corpus: Corpus, number: int, rows: IntVector, knowing: Sequence[T
     first, end = (int(each) for each in corpus.item_starts[number : number + 2])
     windows = corpus.windows.take(rows)
     asked = Places.of(windows)
-    total = sum(each.scores(number, windows, asked).log_softmax(dim=1) for each in knowing)
+    # Log-probabilities but for a number a row, which makes no difference to what follows.
+    total = sum(each.scores(number, windows, asked) for each in knowing)
     kept = min(taught.items.shape[1], end - first)
     best = (torch.as_tensor(total) / len(knowing)).topk(kept, dim=1)
     # Where more would be kept than there are, the rest is an item of the domain too, of no share.
