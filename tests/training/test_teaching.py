@@ -26,11 +26,13 @@ from training.baselines.stage import train_baseline
 from training.data.dataset import Dataset
 from training.networks.t5 import WEIGHTS, load_recommender
 from training.recommender.batches import collate
+from training.recommender.beginning import begin
 from training.recommender.corpus import Corpus, ExampleSet
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.stage import load_corpus, train_recommender
+from training.recommender.tasks import NextItems
 from training.recommender.trainer import Trainer
-from training.stage import FIGURES, read_figures
+from training.stage import FIGURES, read_figures, read_log
 from training.teaching.taught import Places, Taught, ask
 from training.teaching.teachers import Lesson, open_teachers
 from training.tokenizer.ids import read_ids
@@ -168,6 +170,54 @@ def test_a_training_is_another_by_its_teachers_and_by_their_share(tmp_path: Path
         marks.append(trainer.fingerprint)
     assert losses[0] == losses[3] != losses[1] != losses[2]
     assert len(set(marks)) == 4
+
+
+def test_every_target_is_judged_with_what_is_expected_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = ring_corpus(domains=NAMES)
+    taught = ask(corpus, [Planted(NAMES, lambda before: (before + 5) % 24, corpus)], 5)
+    beginning = begin(corpus, judging(new_windows=0.5), None, taught)
+    task = beginning.task
+    assert isinstance(task, NextItems)
+    judged = 0
+    plain = task._judged
+
+    def noted(states: torch.Tensor, vectors: torch.Tensor, answers: torch.Tensor, *where: Any) -> torch.Tensor:
+        nonlocal judged
+        at, domain = where
+        assert (corpus.history_items[at.numpy()] - corpus.item_starts[domain]).tolist() == answers.tolist()
+        judged += len(at)
+        return plain(states, vectors, answers, *where)
+
+    monkeypatch.setattr(task, "_judged", noted)
+    rows = np.flatnonzero(corpus.windows.domain == 1)
+    torch.manual_seed(0)
+    task.loss(beginning.network, rows, torch.device("cpu"))
+    assert judged == task.lengths[rows].sum()
+
+
+def test_fewer_expected_items_are_kept_where_that_is_asked_for(
+    dataset: Path, tokenizer: Path, recommender: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for kept in (1, 24, 64):
+        parameters, out = judging(taught_items=kept), tmp_path / str(kept)
+        train_recommender(dataset, tokenizer, out, parameters, teachers=[recommender])
+        losses.append(read_log(out)[-1]["loss"])
+    assert losses[0] != losses[1] == losses[2]
+
+
+def test_teachers_are_told_apart_in_any_order() -> None:
+    corpus = ring_corpus(domains=NAMES)
+    first, second = (Planted(NAMES, lambda before: before, corpus, digest=name) for name in ("a", "b"))
+    marks = [ask(corpus, given, 5).digest for given in ([first], [second], [first, second], [second, first])]
+    assert len(set(marks)) == 3
+    assert marks[2] == marks[3]
+
+
+def test_a_recommender_teaches_the_domains_that_it_learned_from(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
+    train_recommender(dataset, tokenizer, tmp_path, judging(domains=["other"]))
+    lesson = lesson_of(dataset, tokenizer)
+    assert ask(lesson.corpus, open_teachers([tmp_path], lesson), 5).domains == {1}
 
 
 def test_a_recommender_teaches_what_it_would_say_after_each_part_of_a_history(
