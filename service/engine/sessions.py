@@ -131,13 +131,43 @@ class Session:
         except Exception as error:
             raise self._failure(feeds, error) from error
 
+    def bound(self, feeds: Mapping[str, onnxruntime.OrtValue], results: Mapping[str, onnxruntime.OrtValue]) -> Any:
+        """All inputs and outputs, for `run_bound`."""
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in results.items():
+            binding.bind_ortvalue_output(name, value)
+        return binding
+
+    def run_bound(self, binding: Any, graph: int) -> None:
+        """Run the graph once, or replay it where it was opened to be captured: `graph` says what was captured with
+        this binding. Done when the call returns.
+
+        Raises
+        ------
+        GraphFailed : on these inputs
+        """
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(graph))
+        try:
+            self._session.run_with_iobinding(binding, options)
+        except Exception as error:
+            raise GraphFailed(f"{self.path}: failed with fixed sizes: {error}") from error
+
     def _failure(self, feeds: Mapping[str, Feed], error: Exception) -> GraphFailed:
         shapes = ", ".join(f"{name} {_shape(value)}" for name, value in feeds.items())
         return GraphFailed(f"{self.path}: failed on {shapes}: {error}")
 
 
 def open_session(
-    path: Path, runtime: Runtime, inputs: Sequence[Tensor], outputs: Sequence[Tensor], graph: bytes | None = None
+    path: Path,
+    runtime: Runtime,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    graph: bytes | None = None,
+    *,
+    fixed: Mapping[str, int] | None = None,
 ) -> Session:
     """Open a graph on the requested provider and check its signature.
 
@@ -147,6 +177,8 @@ def open_session(
     runtime : how it runs
     inputs, outputs : its signature
     graph : the content, of what is not in a file
+    fixed : sizes of symbols that never change, by which shapes are computed beforehand; a GPU captures what it is told
+        to do in a run and replays it, so inputs and outputs have to stay where they are
 
     Raises
     ------
@@ -166,8 +198,12 @@ def open_session(
     if runtime.spin_microseconds:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(runtime.spin_microseconds))
         options.add_session_config_entry("session.force_spinning_stop", "1")
+    for symbol, size in (fixed or {}).items():
+        options.add_free_dimension_override_by_name(symbol, size)
     # By default a GPU cuts the factors of matrix products to 10 bits, and lists would not be those that were proven.
     settings = {"device_id": str(runtime.device), "use_tf32": "0"} if runtime.provider == "cuda" else {}
+    if settings and fixed:
+        settings["enable_cuda_graph"] = "1"
     try:
         session = onnxruntime.InferenceSession(graph or str(path), options, providers=[(provider, settings)])
     except Exception as error:
