@@ -26,6 +26,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.engine.sessions import Array, Feed, Runtime, Session, Tensor
+from service.engine.turns import DEVICE
 from service.errors import UnitokError
 
 LOG = logging.getLogger(__name__)
@@ -123,7 +124,9 @@ class FixedSearches:
 
     def _open(self, sizes: Sizes) -> _FixedSearch:
         try:
-            return _FixedSearch(self._opened(dict(sizes)), dict(sizes), self._outputs, self._runtime)
+            session = self._opened(dict(sizes))
+            with DEVICE.together():
+                return _FixedSearch(session, dict(sizes), self._outputs, self._runtime)
         except UnitokError as error:
             LOG.warning("searches of sizes %s stay with open sizes: %s", dict(sizes), error)
             raise
@@ -157,7 +160,7 @@ class _FixedSearch:
             for each in outputs
         }
         self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
-        self._graphs = count(1)
+        self._graphs, self._captured = count(1), set[int]()
 
     def run(self, feeds: Mapping[str, Feed]) -> dict[str, Array]:
         """Outputs for as many requests as there are; the index's arrays are `OrtValue`s."""
@@ -168,10 +171,13 @@ class _FixedSearch:
             if name == "history_mask":
                 staged[:, 0] = 1
             staged[: len(given), : given.shape[1]] = given
-            self._inputs[name].update_inplace(staged)
+            with DEVICE.together():
+                self._inputs[name].update_inplace(staged)
         bound = self._bound_to(tuple(feeds[name] for name in INDEX))
-        self._session.run_bound(bound.binding, bound.graph)
-        return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
+        self._session.run_bound(bound.binding, bound.graph, bound.graph not in self._captured)
+        self._captured.add(bound.graph)
+        with DEVICE.together():
+            return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
 
     def _bound_to(self, index: tuple[onnxruntime.OrtValue, ...]) -> _Bound:
         """All that a run reads and writes, with this copy of an index."""

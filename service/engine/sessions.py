@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.engine.turns import DEVICE
 from service.errors import BundleError, ConfigError, GraphFailed, ProviderUnavailable
 
 Provider = Literal["cpu", "cuda"]
@@ -105,7 +106,8 @@ class Session:
         GraphFailed : on these inputs
         """
         try:
-            values = self._session.run(list(self.outputs), dict(feeds))
+            with DEVICE.together():
+                values = self._session.run(list(self.outputs), dict(feeds))
         except Exception as error:
             # ONNX Runtime raises a dozen unrelated classes here; all of them mean that the graph could not run.
             raise self._failure(feeds, error) from error
@@ -127,7 +129,8 @@ class Session:
                     binding.bind_cpu_input(name, value)
             for name, value in results.items():
                 binding.bind_ortvalue_output(name, value)
-            self._session.run_with_iobinding(binding)
+            with DEVICE.together():
+                self._session.run_with_iobinding(binding)
         except Exception as error:
             raise self._failure(feeds, error) from error
 
@@ -140,9 +143,9 @@ class Session:
             binding.bind_ortvalue_output(name, value)
         return binding
 
-    def run_bound(self, binding: Any, graph: int) -> None:
+    def run_bound(self, binding: Any, graph: int, first: bool) -> None:
         """Run the graph once, or replay it where it was opened to be captured: `graph` says what was captured with
-        this binding. Done when the call returns.
+        this binding, and the first run does so. Done when the call returns.
 
         Raises
         ------
@@ -151,7 +154,8 @@ class Session:
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))
         try:
-            self._session.run_with_iobinding(binding, options)
+            with DEVICE.alone() if first else DEVICE.together():
+                self._session.run_with_iobinding(binding, options)
         except Exception as error:
             raise GraphFailed(f"{self.path}: failed with fixed sizes: {error}") from error
 
@@ -205,7 +209,8 @@ def open_session(
     if settings and fixed:
         settings["enable_cuda_graph"] = "1"
     try:
-        session = onnxruntime.InferenceSession(graph or str(path), options, providers=[(provider, settings)])
+        with DEVICE.together():
+            session = onnxruntime.InferenceSession(graph or str(path), options, providers=[(provider, settings)])
     except Exception as error:
         raise BundleError(f"{path}: ONNX Runtime cannot open it: {error}") from error
     if provider not in session.get_providers():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from service.engine.fixed_searches import FixedSearches
 from service.engine.recommender import BeamResult, Recommender
 from service.engine.resident import ResidentIndexes
 from service.engine.sessions import Runtime
+from service.engine.turns import Turns
 from service.errors import GraphFailed, UnitokError
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray, TokenLayout
@@ -242,3 +244,28 @@ def test_a_failure_is_told(pair: tuple[Recommender, Recommender], monkeypatch: p
     arguments[0][0, 0] = LAYOUT.vocabulary + 1000
     with pytest.raises(GraphFailed, match="with fixed sizes"):
         fixed.search(*arguments)
+
+
+def test_a_capture_is_alone() -> None:
+    turns, together, alone, seen = Turns(), [0, 0], [0], []
+
+    def share(number: int) -> None:
+        for _ in range(200):
+            with turns.together():
+                together[number] += 1
+                seen.append(alone[0])
+                together[number] -= 1
+
+    def capture() -> None:
+        for _ in range(50):
+            with turns.alone():
+                alone[0] += 1
+                seen.append(sum(together) + alone[0] - 1)
+                alone[0] -= 1
+
+    threads = [threading.Thread(target=work) for work in (partial(share, 0), partial(share, 1), capture, capture)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(seen) == {0}
