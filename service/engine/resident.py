@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from service.engine.sessions import Feed, Runtime
 from service.engine.slot_writer import SlotWriter
+from service.engine.turns import DEVICE
 from service.index.journal import Journal, Written
 from service.index.trie import TrieArrays
 
@@ -119,7 +120,8 @@ class _Copy:
         """A copy on the device with room to grow."""
         padded = np.zeros(LEAST_ROOM + int(ROOM * len(array)), dtype=np.int32)
         padded[: len(array)] = array
-        return onnxruntime.OrtValue.ortvalue_from_numpy(padded, self._runtime.provider, self._runtime.device)
+        with DEVICE.together():
+            return onnxruntime.OrtValue.ortvalue_from_numpy(padded, self._runtime.provider, self._runtime.device)
 
 
 def _fits(index: TrieArrays, written: Written, shown: _Shown) -> bool:

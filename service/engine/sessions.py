@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.engine.turns import DEVICE
 from service.errors import BundleError, ConfigError, GraphFailed, ProviderUnavailable
 
 Provider = Literal["cpu", "cuda"]
@@ -105,7 +106,8 @@ class Session:
         GraphFailed : on these inputs
         """
         try:
-            values = self._session.run(list(self.outputs), dict(feeds))
+            with DEVICE.together():
+                values = self._session.run(list(self.outputs), dict(feeds))
         except Exception as error:
             # ONNX Runtime raises a dozen unrelated classes here; all of them mean that the graph could not run.
             raise self._failure(feeds, error) from error
@@ -127,9 +129,35 @@ class Session:
                     binding.bind_cpu_input(name, value)
             for name, value in results.items():
                 binding.bind_ortvalue_output(name, value)
-            self._session.run_with_iobinding(binding)
+            with DEVICE.together():
+                self._session.run_with_iobinding(binding)
         except Exception as error:
             raise self._failure(feeds, error) from error
+
+    def bound(self, feeds: Mapping[str, onnxruntime.OrtValue], results: Mapping[str, onnxruntime.OrtValue]) -> Any:
+        """All inputs and outputs, for `run_bound`."""
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in results.items():
+            binding.bind_ortvalue_output(name, value)
+        return binding
+
+    def run_bound(self, binding: Any, graph: int, first: bool) -> None:
+        """Run the graph once, or replay it where it was opened to be captured: `graph` says what was captured with
+        this binding, and the first run does so. Done when the call returns.
+
+        Raises
+        ------
+        GraphFailed : on these inputs
+        """
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(graph))
+        try:
+            with DEVICE.alone() if first else DEVICE.together():
+                self._session.run_with_iobinding(binding, options)
+        except Exception as error:
+            raise GraphFailed(f"{self.path}: failed with fixed sizes: {error}") from error
 
     def _failure(self, feeds: Mapping[str, Feed], error: Exception) -> GraphFailed:
         shapes = ", ".join(f"{name} {_shape(value)}" for name, value in feeds.items())
@@ -137,7 +165,13 @@ class Session:
 
 
 def open_session(
-    path: Path, runtime: Runtime, inputs: Sequence[Tensor], outputs: Sequence[Tensor], graph: bytes | None = None
+    path: Path,
+    runtime: Runtime,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    graph: bytes | None = None,
+    *,
+    fixed: Mapping[str, int] | None = None,
 ) -> Session:
     """Open a graph on the requested provider and check its signature.
 
@@ -147,6 +181,8 @@ def open_session(
     runtime : how it runs
     inputs, outputs : its signature
     graph : the content, of what is not in a file
+    fixed : sizes of symbols that never change, by which shapes are computed beforehand; a GPU captures what it is told
+        to do in a run and replays it, so inputs and outputs have to stay where they are
 
     Raises
     ------
@@ -166,10 +202,15 @@ def open_session(
     if runtime.spin_microseconds:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(runtime.spin_microseconds))
         options.add_session_config_entry("session.force_spinning_stop", "1")
+    for symbol, size in (fixed or {}).items():
+        options.add_free_dimension_override_by_name(symbol, size)
     # By default a GPU cuts the factors of matrix products to 10 bits, and lists would not be those that were proven.
     settings = {"device_id": str(runtime.device), "use_tf32": "0"} if runtime.provider == "cuda" else {}
+    if settings and fixed:
+        settings["enable_cuda_graph"] = "1"
     try:
-        session = onnxruntime.InferenceSession(graph or str(path), options, providers=[(provider, settings)])
+        with DEVICE.together():
+            session = onnxruntime.InferenceSession(graph or str(path), options, providers=[(provider, settings)])
     except Exception as error:
         raise BundleError(f"{path}: ONNX Runtime cannot open it: {error}") from error
     if provider not in session.get_providers():
