@@ -3,9 +3,9 @@
 A request is padded to the next sizes that there is a session for; what pads it is not read. The arrays that it is put
 into stay where they are, and so do those that results are written to, since a replay reads and writes where the first
 run did. That holds for the constraint index too: a copy that is patched keeps its place, and one that is sent again
-makes the next search be captured anew. Sizes are opened beside the searches, when they are met for the second time;
-until then, and where the runtime refuses them, `run` has no answer and the caller searches with open sizes. Knows
-nothing of what is searched for.
+makes the next search be captured anew. Sizes are opened beside the searches, when they are met for the second time.
+Until then, and from the first time on that the runtime refuses or fails them, `run` has no answer and the caller
+searches with open sizes: whatever goes wrong here, nobody's request fails of it. Knows nothing of what is searched for.
 
 Symbols: those of `recommender`.
 """
@@ -26,8 +26,6 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.engine.sessions import Array, Feed, Runtime, Session, Tensor
-from service.engine.turns import DEVICE
-from service.errors import UnitokError
 
 LOG = logging.getLogger(__name__)
 
@@ -76,25 +74,26 @@ class FixedSearches:
         self._runtime, self._outputs, self._opened = runtime, outputs, opened
         self._lock = threading.Lock()
         self._met: OrderedDict[Sizes, int] = OrderedDict()
-        self._searches: OrderedDict[Sizes, Future[_FixedSearch]] = OrderedDict()
+        self._searches: OrderedDict[Sizes, Future[_FixedSearch | None]] = OrderedDict()
         self._opener = ThreadPoolExecutor(1, "fixed-sizes")
         # A provider may keep what it captured by thread, and a device does one search after the other anyway.
         self._runner = ThreadPoolExecutor(1, "fixed-searches")
 
     def run(self, feeds: Mapping[str, Feed]) -> dict[str, Array] | None:
-        """Outputs by name, as a run with open sizes has them; None: search with open sizes this time.
-
-        Raises
-        ------
-        GraphFailed : on these inputs
-        """
+        """Outputs by name, as a run with open sizes has them; None: search with open sizes this time."""
         sizes = _sizes(feeds)
         search = None if sizes is None else self._search(sizes)
-        if search is None:
+        if sizes is None or search is None:
             return None
-        found = self._runner.submit(search.run, feeds).result()
-        with self._lock:
-            self.answered += 1
+        try:
+            found = self._runner.submit(search.run, feeds).result()
+        except Exception as error:
+            # ONNX Runtime raises a dozen unrelated classes here. What is wrong with the inputs, open sizes tell.
+            self._refuse(sizes, search, error)
+            return None
+        if found is not None:
+            with self._lock:
+                self.answered += 1
         return found
 
     def settle(self) -> None:
@@ -102,7 +101,7 @@ class FixedSearches:
         with self._lock:
             waiting = list(self._searches.values())
         for each in waiting:
-            each.exception()
+            each.result()
 
     def _search(self, sizes: Sizes) -> _FixedSearch | None:
         """The session of these sizes, if it is open and not refused."""
@@ -114,22 +113,42 @@ class FixedSearches:
                     self._met.popitem(last=False)
                 if met >= MET:
                     self._searches[sizes] = self._opener.submit(self._open, sizes)
-                    while len(self._searches) > KEPT:
-                        self._met.pop(self._searches.popitem(last=False)[0], None)
                 return None
             self._searches.move_to_end(sizes)
-        if not found.done() or found.exception() is not None:
-            return None
-        return found.result()
+        return found.result() if found.done() else None
 
-    def _open(self, sizes: Sizes) -> _FixedSearch:
+    def _open(self, sizes: Sizes) -> _FixedSearch | None:
+        """The session of these sizes; None: the runtime refuses them."""
+        self._make_room()
         try:
             session = self._opened(dict(sizes))
-            with DEVICE.together():
+            with self._runtime.turns.together():
                 return _FixedSearch(session, dict(sizes), self._outputs, self._runtime)
-        except UnitokError as error:
-            LOG.warning("searches of sizes %s stay with open sizes: %s", dict(sizes), error)
-            raise
+        except Exception as error:
+            _say_refused(sizes, error)
+            return None
+
+    def _make_room(self) -> None:
+        """Close what was not met for longest; that gives memory back, which may not happen beside a capture."""
+        while True:
+            with self._lock:
+                if len(self._searches) <= KEPT:
+                    return
+                sizes, closed = self._searches.popitem(last=False)
+                self._met.pop(sizes, None)
+            with self._runtime.turns.together():
+                del closed
+
+    def _refuse(self, sizes: Sizes, search: _FixedSearch, error: Exception) -> None:
+        """Search with open sizes from now on; of several that fail at once the first says so."""
+        refused: Future[_FixedSearch | None] = Future()
+        refused.set_result(None)
+        with self._lock:
+            found = self._searches.get(sizes)
+            if found is None or not found.done() or found.result() is not search:
+                return
+            self._searches[sizes] = refused
+        _say_refused(sizes, error)
 
 
 class _FixedSearch:
@@ -162,8 +181,8 @@ class _FixedSearch:
         self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
         self._graphs, self._captured = count(1), set[int]()
 
-    def run(self, feeds: Mapping[str, Feed]) -> dict[str, Array]:
-        """Outputs for as many requests as there are; the index's arrays are `OrtValue`s."""
+    def run(self, feeds: Mapping[str, Feed]) -> dict[str, Array] | None:
+        """Outputs for as many requests as there are; the index's arrays are `OrtValue`s. None: not this time."""
         requests = len(feeds["history"])
         for name, staged in self._staged.items():
             given = feeds[name]
@@ -171,12 +190,13 @@ class _FixedSearch:
             if name == "history_mask":
                 staged[:, 0] = 1
             staged[: len(given), : given.shape[1]] = given
-            with DEVICE.together():
+            with self._runtime.turns.together():
                 self._inputs[name].update_inplace(staged)
         bound = self._bound_to(tuple(feeds[name] for name in INDEX))
-        self._session.run_bound(bound.binding, bound.graph, bound.graph not in self._captured)
+        if not self._session.run_bound(bound.binding, bound.graph, bound.graph not in self._captured):
+            return None
         self._captured.add(bound.graph)
-        with DEVICE.together():
+        with self._runtime.turns.together():
             return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
 
     def _bound_to(self, index: tuple[onnxruntime.OrtValue, ...]) -> _Bound:
@@ -195,6 +215,10 @@ class _FixedSearch:
     def _there(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """A copy on the device."""
         return onnxruntime.OrtValue.ortvalue_from_numpy(array.copy(), self._runtime.provider, self._runtime.device)
+
+
+def _say_refused(sizes: Sizes, error: Exception) -> None:
+    LOG.warning("searches of sizes %s stay with open sizes: %s", dict(sizes), error)
 
 
 def _sizes(feeds: Mapping[str, Feed]) -> Sizes | None:

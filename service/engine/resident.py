@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from service.engine.sessions import Feed, Runtime
 from service.engine.slot_writer import SlotWriter
-from service.engine.turns import DEVICE
 from service.index.journal import Journal, Written
 from service.index.trie import TrieArrays
 
@@ -120,7 +119,7 @@ class _Copy:
         """A copy on the device with room to grow."""
         padded = np.zeros(LEAST_ROOM + int(ROOM * len(array)), dtype=np.int32)
         padded[: len(array)] = array
-        with DEVICE.together():
+        with self._runtime.turns.together():
             return onnxruntime.OrtValue.ortvalue_from_numpy(padded, self._runtime.provider, self._runtime.device)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.engine.turns import DEVICE
+from service.engine.turns import TURNS, Turns
 from service.errors import BundleError, ConfigError, GraphFailed, ProviderUnavailable
 
 Provider = Literal["cpu", "cuda"]
@@ -52,6 +52,11 @@ class Runtime:
         if self.spin_microseconds < 0:
             raise ConfigError(f"spin_microseconds is {self.spin_microseconds}, but must be 0 (sleep at once) or more")
 
+    @property
+    def turns(self) -> Turns:
+        """Who may use the device."""
+        return TURNS[self.provider]
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -84,6 +89,7 @@ class Session:
     sizes: Mapping[str, int]
     outputs: tuple[str, ...]
     _session: Any
+    _turns: Turns
 
     def size(self, symbol: str) -> int:
         """The number to which the file fixes a symbol of the signature.
@@ -106,7 +112,7 @@ class Session:
         GraphFailed : on these inputs
         """
         try:
-            with DEVICE.together():
+            with self._turns.together():
                 values = self._session.run(list(self.outputs), dict(feeds))
         except Exception as error:
             # ONNX Runtime raises a dozen unrelated classes here; all of them mean that the graph could not run.
@@ -129,7 +135,7 @@ class Session:
                     binding.bind_cpu_input(name, value)
             for name, value in results.items():
                 binding.bind_ortvalue_output(name, value)
-            with DEVICE.together():
+            with self._turns.together():
                 self._session.run_with_iobinding(binding)
         except Exception as error:
             raise self._failure(feeds, error) from error
@@ -143,21 +149,24 @@ class Session:
             binding.bind_ortvalue_output(name, value)
         return binding
 
-    def run_bound(self, binding: Any, graph: int, first: bool) -> None:
+    def run_bound(self, binding: Any, graph: int, first: bool) -> bool:
         """Run the graph once, or replay it where it was opened to be captured: `graph` says what was captured with
         this binding, and the first run does so. Done when the call returns.
 
-        Raises
-        ------
-        GraphFailed : on these inputs
+        Returns
+        -------
+        False : it did not run, since a session is being opened on the device, which a capture would have to wait for
         """
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))
-        try:
-            with DEVICE.alone() if first else DEVICE.together():
+        if not first:
+            with self._turns.together():
                 self._session.run_with_iobinding(binding, options)
-        except Exception as error:
-            raise GraphFailed(f"{self.path}: failed with fixed sizes: {error}") from error
+            return True
+        with self._turns.alone() as granted:
+            if granted:
+                self._session.run_with_iobinding(binding, options)
+        return granted
 
     def _failure(self, feeds: Mapping[str, Feed], error: Exception) -> GraphFailed:
         shapes = ", ".join(f"{name} {_shape(value)}" for name, value in feeds.items())
@@ -209,7 +218,7 @@ def open_session(
     if settings and fixed:
         settings["enable_cuda_graph"] = "1"
     try:
-        with DEVICE.together():
+        with runtime.turns.together(long=True):
             session = onnxruntime.InferenceSession(graph or str(path), options, providers=[(provider, settings)])
     except Exception as error:
         raise BundleError(f"{path}: ONNX Runtime cannot open it: {error}") from error
@@ -222,7 +231,7 @@ def open_session(
     sizes: dict[str, int] = {}
     _check(path, "input", session.get_inputs(), inputs, sizes)
     _check(path, "output", session.get_outputs(), outputs, sizes)
-    return Session(path, sizes, tuple(tensor.name for tensor in outputs), session)
+    return Session(path, sizes, tuple(tensor.name for tensor in outputs), session, runtime.turns)
 
 
 def _shape(value: Feed) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,8 @@ from service.engine import fixed_searches
 from service.engine.fixed_searches import FixedSearches
 from service.engine.recommender import BeamResult, Recommender
 from service.engine.resident import ResidentIndexes
-from service.engine.sessions import Runtime
-from service.engine.turns import Turns
+from service.engine.sessions import Runtime, Session
+from service.engine.turns import TURNS, Turns
 from service.errors import GraphFailed, UnitokError
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray, TokenLayout
@@ -236,18 +237,99 @@ def test_many_threads(pair: tuple[Recommender, Recommender]) -> None:
     assert not problems
 
 
-def test_a_failure_is_told(pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch) -> None:
+def failing(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Its sessions raise from now on, and note of each run whether it would have captured."""
+    asked: list[bool] = []
+
+    def fails(_: Session, __: object, ___: int, first: bool) -> bool:
+        asked.append(first)
+        raise RuntimeError("CUDA failure 900: operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Session, "run_bound", fails)
+    return asked
+
+
+@pytest.mark.parametrize("replayed", [False, True])
+def test_a_capture_or_a_replay_that_fails_is_nobodys_error(
+    pair: tuple[Recommender, Recommender],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    replayed: bool,
+) -> None:
+    plain, fixed = pair
+    trie = trie_of(items(40))
+    arguments = asking(trie, 2)
+    if replayed:
+        settled(fixed, *arguments)
+    asked = failing(fixed, monkeypatch)
+    for _ in range(6):
+        same(fixed.search(*arguments), plain.search(*arguments))
+        assert fixed._fixed is not None
+        fixed._fixed.settle()
+    assert asked == [not replayed]
+    assert caplog.text.count("CUDA failure 900") == 1
+    monkeypatch.undo()
+    # Other sizes go on, and what was refused stays so.
+    same(settled(fixed, *asking(trie, 4)), plain.search(*asking(trie, 4)))
+    before = used(fixed)
+    same(fixed.search(*arguments), plain.search(*arguments))
+    assert used(fixed) == before
+
+
+def test_many_that_fail_at_once_say_so_once(
+    pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, fixed = pair
+    arguments = asking(trie_of(items(40)), 2)
+    expected = plain.search(*arguments)
+    settled(fixed, *arguments)
+    failing(fixed, monkeypatch)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: fixed.search(*arguments), range(32)):
+            same(found, expected)
+    assert caplog.text.count("CUDA failure 900") == 1
+
+
+def test_what_is_wrong_with_the_inputs_is_told(
+    pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, fixed = pair
     arguments = asking(trie_of(items(40)), 2)
     settled(fixed, *arguments)
     monkeypatch.setattr(Recommender, "_check_history", lambda *_: None)
     arguments[0][0, 0] = LAYOUT.vocabulary + 1000
-    with pytest.raises(GraphFailed, match="with fixed sizes"):
+    with pytest.raises(GraphFailed, match="failed on history"):
         fixed.search(*arguments)
 
 
+def test_a_capture_does_not_wait_for_a_session_that_opens(
+    pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, fixed = pair
+    device = Turns(captures=True)
+    monkeypatch.setitem(TURNS, "cpu", device)
+    arguments = asking(trie_of(items(40)), 2)
+    for _ in range(4):
+        fixed.search(*arguments)
+    assert fixed._fixed is not None
+    fixed._fixed.settle()
+    with device.together(long=True):
+        before = used(fixed)
+        same(fixed.search(*arguments), plain.search(*arguments))
+        assert used(fixed) == before
+    same(fixed.search(*arguments), plain.search(*arguments))
+    assert used(fixed) == before + 1
+
+
+def test_on_a_cpu_nobody_waits(pair: tuple[Recommender, Recommender]) -> None:
+    plain, _ = pair
+    arguments = asking(trie_of(items(40)), 2)
+    with TURNS["cpu"].alone(), TURNS["cuda"].alone(), TURNS["cpu"].together(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(plain.search, *arguments).result(timeout=60)
+
+
 def test_a_capture_is_alone() -> None:
-    turns, together, alone, seen = Turns(), [0, 0], [0], []
+    turns, together, alone, seen = Turns(captures=True), [0, 0], [0], []
 
     def share(number: int) -> None:
         for _ in range(200):
@@ -258,7 +340,8 @@ def test_a_capture_is_alone() -> None:
 
     def capture() -> None:
         for _ in range(50):
-            with turns.alone():
+            with turns.alone() as granted:
+                assert granted
                 alone[0] += 1
                 seen.append(sum(together) + alone[0] - 1)
                 alone[0] -= 1
