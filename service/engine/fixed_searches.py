@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,6 +42,10 @@ INDEXES = 4
 """Copies of indexes that are captured at once in one size."""
 MET = 2
 """How often sizes are met before they are worth a session."""
+PAUSE = 60.0
+"""Seconds from one opening to the next while all that are kept are open: each makes all searches wait for a capture."""
+VAIN = 3
+"""Sizes refused one after the other, with no answer between them, after which no more are tried."""
 
 PADDING: dict[str, int] = {"history": 0, "history_mask": 0, "roots": -1, "blocked": -1}
 INDEX = ("node_start", "node_count", "edge_token", "edge_child")
@@ -75,6 +80,7 @@ class FixedSearches:
         self._lock = threading.Lock()
         self._met: OrderedDict[Sizes, int] = OrderedDict()
         self._searches: OrderedDict[Sizes, Future[_FixedSearch | None]] = OrderedDict()
+        self._began, self._vain = 0.0, 0
         self._opener = ThreadPoolExecutor(1, "fixed-sizes")
         # A provider may keep what it captured by thread, and a device does one search after the other anyway.
         self._runner = ThreadPoolExecutor(1, "fixed-searches")
@@ -93,7 +99,7 @@ class FixedSearches:
             return None
         if found is not None:
             with self._lock:
-                self.answered += 1
+                self.answered, self._vain = self.answered + 1, 0
         return found
 
     def settle(self) -> None:
@@ -111,21 +117,29 @@ class FixedSearches:
                 met = self._met[sizes] = self._met.pop(sizes, 0) + 1
                 while len(self._met) > 16 * KEPT:
                     self._met.popitem(last=False)
-                if met >= MET:
+                if met >= MET and self._may_open():
+                    self._began = time.monotonic()
                     self._searches[sizes] = self._opener.submit(self._open, sizes)
                 return None
             self._searches.move_to_end(sizes)
         return found.result() if found.done() else None
 
+    def _may_open(self) -> bool:
+        """Whether another session is worth its price."""
+        full = len(self._searches) >= KEPT
+        return self._vain < VAIN and not (full and time.monotonic() - self._began < PAUSE)
+
     def _open(self, sizes: Sizes) -> _FixedSearch | None:
         """The session of these sizes; None: the runtime refuses them."""
         self._make_room()
+        if self._vain >= VAIN:
+            return None
         try:
             session = self._opened(dict(sizes))
             with self._runtime.turns.together():
                 return _FixedSearch(session, dict(sizes), self._outputs, self._runtime)
         except Exception as error:
-            _say_refused(sizes, error)
+            self._say_refused(sizes, error)
             return None
 
     def _make_room(self) -> None:
@@ -148,7 +162,15 @@ class FixedSearches:
             if found is None or not found.done() or found.result() is not search:
                 return
             self._searches[sizes] = refused
-        _say_refused(sizes, error)
+        self._say_refused(sizes, error)
+
+    def _say_refused(self, sizes: Sizes, error: Exception) -> None:
+        with self._lock:
+            self._vain += 1
+            last = self._vain == VAIN
+        LOG.warning("searches of sizes %s stay with open sizes: %s", dict(sizes), error)
+        if last:
+            LOG.warning("%d sizes were refused one after the other: those of all others stay with open sizes too", VAIN)
 
 
 class _FixedSearch:
@@ -215,10 +237,6 @@ class _FixedSearch:
     def _there(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """A copy on the device."""
         return onnxruntime.OrtValue.ortvalue_from_numpy(array.copy(), self._runtime.provider, self._runtime.device)
-
-
-def _say_refused(sizes: Sizes, error: Exception) -> None:
-    LOG.warning("searches of sizes %s stay with open sizes: %s", dict(sizes), error)
 
 
 def _sizes(feeds: Mapping[str, Feed]) -> Sizes | None:

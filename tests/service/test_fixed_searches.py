@@ -187,12 +187,49 @@ def test_sizes_that_were_not_met_for_long_make_room(
 ) -> None:
     plain, fixed = pair
     monkeypatch.setattr(fixed_searches, "KEPT", 2)
+    monkeypatch.setattr(fixed_searches, "PAUSE", 0)
     trie = trie_of(items(40))
     for beams in (1, 2, 3, 1):
         arguments = asking(trie, 2, beams=beams)
         same(settled(fixed, *arguments), plain.search(*arguments))
         assert fixed._fixed is not None
         assert len(fixed._fixed._searches) <= 2
+
+
+def test_more_sizes_than_are_kept_do_not_take_turns_at_once(
+    pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, fixed = pair
+    monkeypatch.setattr(fixed_searches, "KEPT", 2)
+    trie = trie_of(items(40))
+    for beams in (1, 2):
+        settled(fixed, *asking(trie, 2, beams=beams))
+    assert fixed._fixed is not None
+    there = list(fixed._fixed._searches)
+    for beams in (3, 4, 5) * 4:
+        arguments = asking(trie, 2, beams=beams)
+        same(fixed.search(*arguments), plain.search(*arguments))
+    fixed._fixed.settle()
+    assert list(fixed._fixed._searches) == there
+
+
+def test_after_a_few_refused_sizes_no_more_are_tried(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tried: list[object] = []
+
+    def refuses(sizes: object) -> Any:
+        tried.append(sizes)
+        raise UnitokError("cannot be captured")
+
+    plain = Recommender.open(path, PART, LAYOUT, CPU, ResidentIndexes(CPU))
+    fixed = replace(plain, _fixed=FixedSearches(CPU, [], refuses))
+    trie = trie_of(items(40))
+    for beams in range(1, 8):
+        for _ in range(4):
+            fixed.search(*asking(trie, 2, beams=beams))
+        assert fixed._fixed is not None
+        fixed._fixed.settle()
+    assert len(tried) == fixed_searches.VAIN
+    assert "all others stay with open sizes" in caplog.text
 
 
 def test_refused_sizes_stay_open(path: Path, caplog: pytest.LogCaptureFixture) -> None:
