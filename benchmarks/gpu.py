@@ -42,7 +42,7 @@ from benchmarks.registry import given
 from benchmarks.rows import Row
 from benchmarks.unconstrained import export_unconstrained, unconstrained
 from service.catalogue.live_state import shared_levels
-from service.engine.recommender import Recommender
+from service.engine.recommender import BeamResult, Recommender
 from service.engine.resident import ResidentIndexes
 from service.engine.sessions import Provider, Runtime
 from service.ranked_lists import compare_lists
@@ -54,6 +54,8 @@ CONSTRAINT = 0.99
 """The constraint may take 1 % of a search."""
 COMPARED = 8
 """Requests whose lists are compared with the CPU's."""
+MET_OFTEN = 4
+"""Searches before sizes are worth a session, and the index a copy on the device."""
 
 
 def run(
@@ -128,11 +130,13 @@ def _opened(setting: Setting, reads: str, model: T5ForConditionalGeneration) -> 
     folder = setting.folder / reads
     folder.mkdir()
     path = exported(model, folder)
-    return Network(reads, model, Recommender.open(path, PART, LAYOUT, setting.runtime, setting.resident))
+    captured = Recommender.open(path, PART, LAYOUT, setting.runtime, setting.resident, captured=True)
+    return Network(reads, model, replace(captured, _fixed=None), captured)
 
 
 def _common(setting: Setting, network: Network) -> Iterator[Row]:
     yield from _guarded(f"sizes, {network.reads}", _sizes(setting, network))
+    yield from _guarded(f"replayed, {network.reads}", _replayed(setting, network))
     yield from _guarded(f"placement, {network.reads}", _placement(setting, network))
     yield from _guarded(f"as the CPU, {network.reads}", _as_the_cpu(setting, network))
 
@@ -162,6 +166,25 @@ def _sizes(setting: Setting, network: Network) -> Iterator[Row]:
             yield Row(f"requests, {name}", 1e3 * batch / median, "requests/s")
 
 
+def _replayed(setting: Setting, network: Network) -> Iterator[Row]:
+    """Searches of fixed sizes, which a GPU replays, beside those of open sizes: milliseconds, and equal lists."""
+    count, fixed = max(setting.indexes), network.captured._fixed
+    assert fixed is not None
+    index, sides = setting.indexes[count].arrays(), (network.captured, network.recommender)
+    for batch in setting.batches:
+        replayed, plain = (searching(side, setting.asked[batch], index, setting.beams) for side in sides)
+        for _ in range(MET_OFTEN):
+            replayed()
+        fixed.settle()
+        before = fixed.answered
+        taken, peer = setting.limits.milliseconds(replayed), setting.limits.median(plain)
+        refused = "" if fixed.answered > before else "; refused, so that these are open too"
+        name, repeats = f"{setting.name(count, batch)}, {network.reads}", f"{len(taken)} repeats"
+        yield Row(f"replayed, {name}", float(np.median(taken)), "ms", peer, f"open sizes{refused}; {repeats}")
+        yield Row(f"99th percentile replayed, {name}", float(np.percentile(taken, 99)), "ms", note=repeats)
+        yield _equal(f"replayed, {name}", plain(), replayed(), "those of open sizes")
+
+
 def _placement(setting: Setting, network: Network) -> Iterator[Row]:
     """Which operators run where."""
     count, trie = next(iter(setting.indexes.items()))
@@ -176,14 +199,18 @@ def _as_the_cpu(setting: Setting, network: Network) -> Iterator[Row]:
     ours, asked = network.recommender, setting.asked[COMPARED]
     cpu = Recommender.open(ours._session.path, PART, LAYOUT, Runtime("cpu", setting.runtime.threads))
     expected, found = (searching(side, asked, trie.arrays(), setting.beams)() for side in (cpu, ours))
+    yield _equal(f"{setting.name(count, COMPARED)}, {network.reads}", expected, found, "the CPU's")
+
+
+def _equal(name: str, expected: BeamResult, found: BeamResult, whose: str) -> Row:
+    """How many ranked lists are those of a peer."""
     lists = zip(expected.tokens, expected.log_prob, found.tokens, found.log_prob, strict=True)
     compared = [compare_lists(*each) for each in lists]
     problems = [each.problem for each in compared if each.problem]
-    note = f"the CPU's; scores differ by {max(each.difference for each in compared):.1e} at most"
+    note = f"{whose}; scores differ by {max(each.difference for each in compared):.1e} at most"
     if problems:
         note += f"; {problems[0]}"
-    equal, name = float(COMPARED - len(problems)), f"{setting.name(count, COMPARED)}, {network.reads}"
-    yield Row(f"equal lists, {name}", equal, "lists", COMPARED, note, 1.0)
+    return Row(f"equal lists, {name}", float(len(compared) - len(problems)), "lists", len(compared), note, 1.0)
 
 
 def _constraint(setting: Setting, network: Network) -> Iterator[Row]:

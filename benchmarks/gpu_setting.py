@@ -76,8 +76,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Network:
-    """A network, its graph in a session, and what it reads."""
+    """A network, its graph in a session, and what it reads.
+
+    Attributes
+    ----------
+    recommender : searches with open sizes
+    captured : the same with sessions of fixed sizes, as it is served on a GPU
+    """
 
     reads: str
     model: T5ForConditionalGeneration
     recommender: Recommender
+    captured: Recommender

@@ -127,7 +127,9 @@ def test_the_benchmark_of_a_gpu_comes_to_its_end_on_a_cpu(capsys: pytest.Capture
     )
     assert capsys.readouterr().out == ""
     lists = [row for row in rows if row.unit == "lists"]
-    assert [row.met for row in lists] == [True, True]
+    assert [row.met for row in lists] == [True] * 6
+    assert [row.note.split("; ")[0] for row in rows if row.measure.startswith("replayed")] == ["open sizes"] * 4
+    assert not any("refused" in row.note for row in rows)
     assert {"1 of 1", "3 of 3"} == {
         row.note.split("; ")[1].split(" lists")[0] for row in rows if row.measure.startswith("search beside torch's")
     }

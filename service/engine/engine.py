@@ -151,7 +151,14 @@ class Engine:
             )
         resident = ResidentIndexes(runtime) if provider == "cuda" else None
         recommenders = [
-            Recommender.open(bundle.path(part.model), part, manifest.token_layout(part), runtime, resident)
+            Recommender.open(
+                bundle.path(part.model),
+                part,
+                manifest.token_layout(part),
+                runtime,
+                resident,
+                captured=provider == "cuda",
+            )
             for part in manifest.recommenders
         ]
         return cls(bundle, parts.text_encoder, item_tokenizer, recommenders)

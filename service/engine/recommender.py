@@ -8,6 +8,7 @@ Symbols: B batch, S sequence, W beams, R roots, X blocked edges, C children look
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle.manifest import RecommenderPart
+from service.engine.fixed_searches import FixedSearches
 from service.engine.history_tokens import history_tokens
 from service.engine.resident import ResidentIndexes, sent_along
 from service.engine.sessions import Feed, Runtime, Session, Tensor, open_session
@@ -89,6 +91,7 @@ class Recommender:
     layout: TokenLayout
     _session: Session
     _resident: ResidentIndexes | None
+    _fixed: FixedSearches | None = None
 
     @classmethod
     def open(
@@ -98,6 +101,8 @@ class Recommender:
         layout: TokenLayout,
         runtime: Runtime,
         resident: ResidentIndexes | None = None,
+        *,
+        captured: bool = False,
     ) -> Recommender:
         """Open the graph, check its signature, and that it has every token of the layout.
 
@@ -108,15 +113,23 @@ class Recommender:
         runtime : how it runs
         resident : what the indexes that it searches are kept in, which several recommenders may share; None: they are
             read where they lie, in the host's memory
+        captured : whether searches of sizes that come again get sessions of fixed sizes, which a GPU replays
 
         Raises
         ------
         BundleError : the file is not a recommender of this layout
         """
-        session = open_session(path, runtime, recommender_inputs(layout.depth), recommender_outputs(layout.depth))
+        inputs, outputs = recommender_inputs(layout.depth), recommender_outputs(layout.depth)
+        session = open_session(path, runtime, inputs, outputs)
         # Its index is met once, so it is sent along.
         cls(part, layout, session, None)._require_tokens()
-        return cls(part, layout, session, resident)
+        if not captured:
+            return cls(part, layout, session, resident)
+
+        def opened(fixed: Mapping[str, int]) -> Session:
+            return open_session(path, runtime, inputs, outputs, fixed=fixed)
+
+        return cls(part, layout, session, resident, FixedSearches(runtime, outputs, opened))
 
     def search(  # noqa: PLR0917  the order of docs/architecture.md
         self,
@@ -160,7 +173,9 @@ class Recommender:
         }
         for level, children in enumerate(index.fanout):
             feeds[child_slots_name(level)] = np.arange(max(1, children), dtype=np.int32)
-        found = self._session.run(feeds)
+        found = None if self._fixed is None else self._fixed.run(feeds)
+        if found is None:
+            found = self._session.run(feeds)
         if np.isnan(found["log_prob"]).any():
             raise ModelError(f"{self._session.path}: output 'log_prob' holds NaN; the weights cannot be used")
         return BeamResult(found["semantic_id"], found["log_prob"], found["leaf"], found["log_prob_by_level"])

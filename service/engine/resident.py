@@ -119,7 +119,8 @@ class _Copy:
         """A copy on the device with room to grow."""
         padded = np.zeros(LEAST_ROOM + int(ROOM * len(array)), dtype=np.int32)
         padded[: len(array)] = array
-        return onnxruntime.OrtValue.ortvalue_from_numpy(padded, self._runtime.provider, self._runtime.device)
+        with self._runtime.turns.together():
+            return onnxruntime.OrtValue.ortvalue_from_numpy(padded, self._runtime.provider, self._runtime.device)
 
 
 def _fits(index: TrieArrays, written: Written, shown: _Shown) -> bool:

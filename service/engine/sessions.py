@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.engine.turns import TURNS, Turns
 from service.errors import BundleError, ConfigError, GraphFailed, ProviderUnavailable
 
 Provider = Literal["cpu", "cuda"]
@@ -51,6 +52,11 @@ class Runtime:
         if self.spin_microseconds < 0:
             raise ConfigError(f"spin_microseconds is {self.spin_microseconds}, but must be 0 (sleep at once) or more")
 
+    @property
+    def turns(self) -> Turns:
+        """Who may use the device."""
+        return TURNS[self.provider]
+
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
@@ -83,6 +89,7 @@ class Session:
     sizes: Mapping[str, int]
     outputs: tuple[str, ...]
     _session: Any
+    _turns: Turns
 
     def size(self, symbol: str) -> int:
         """The number to which the file fixes a symbol of the signature.
@@ -105,7 +112,8 @@ class Session:
         GraphFailed : on these inputs
         """
         try:
-            values = self._session.run(list(self.outputs), dict(feeds))
+            with self._turns.together():
+                values = self._session.run(list(self.outputs), dict(feeds))
         except Exception as error:
             # ONNX Runtime raises a dozen unrelated classes here; all of them mean that the graph could not run.
             raise self._failure(feeds, error) from error
@@ -127,9 +135,38 @@ class Session:
                     binding.bind_cpu_input(name, value)
             for name, value in results.items():
                 binding.bind_ortvalue_output(name, value)
-            self._session.run_with_iobinding(binding)
+            with self._turns.together():
+                self._session.run_with_iobinding(binding)
         except Exception as error:
             raise self._failure(feeds, error) from error
+
+    def bound(self, feeds: Mapping[str, onnxruntime.OrtValue], results: Mapping[str, onnxruntime.OrtValue]) -> Any:
+        """All inputs and outputs, for `run_bound`."""
+        binding = self._session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in results.items():
+            binding.bind_ortvalue_output(name, value)
+        return binding
+
+    def run_bound(self, binding: Any, graph: int, first: bool) -> bool:
+        """Run the graph once, or replay it where it was opened to be captured: `graph` says what was captured with
+        this binding, and the first run does so. Done when the call returns.
+
+        Returns
+        -------
+        False : it did not run, since a session is being opened on the device, which a capture would have to wait for
+        """
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(graph))
+        if not first:
+            with self._turns.together():
+                self._session.run_with_iobinding(binding, options)
+            return True
+        with self._turns.alone() as granted:
+            if granted:
+                self._session.run_with_iobinding(binding, options)
+        return granted
 
     def _failure(self, feeds: Mapping[str, Feed], error: Exception) -> GraphFailed:
         shapes = ", ".join(f"{name} {_shape(value)}" for name, value in feeds.items())
@@ -137,7 +174,13 @@ class Session:
 
 
 def open_session(
-    path: Path, runtime: Runtime, inputs: Sequence[Tensor], outputs: Sequence[Tensor], graph: bytes | None = None
+    path: Path,
+    runtime: Runtime,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    graph: bytes | None = None,
+    *,
+    fixed: Mapping[str, int] | None = None,
 ) -> Session:
     """Open a graph on the requested provider and check its signature.
 
@@ -147,6 +190,8 @@ def open_session(
     runtime : how it runs
     inputs, outputs : its signature
     graph : the content, of what is not in a file
+    fixed : sizes of symbols that never change, by which shapes are computed beforehand; a GPU captures what it is told
+        to do in a run and replays it, so inputs and outputs have to stay where they are
 
     Raises
     ------
@@ -166,10 +211,15 @@ def open_session(
     if runtime.spin_microseconds:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(runtime.spin_microseconds))
         options.add_session_config_entry("session.force_spinning_stop", "1")
+    for symbol, size in (fixed or {}).items():
+        options.add_free_dimension_override_by_name(symbol, size)
     # By default a GPU cuts the factors of matrix products to 10 bits, and lists would not be those that were proven.
     settings = {"device_id": str(runtime.device), "use_tf32": "0"} if runtime.provider == "cuda" else {}
+    if settings and fixed:
+        settings["enable_cuda_graph"] = "1"
     try:
-        session = onnxruntime.InferenceSession(graph or str(path), options, providers=[(provider, settings)])
+        with runtime.turns.together(long=True):
+            session = onnxruntime.InferenceSession(graph or str(path), options, providers=[(provider, settings)])
     except Exception as error:
         raise BundleError(f"{path}: ONNX Runtime cannot open it: {error}") from error
     if provider not in session.get_providers():
@@ -181,7 +231,7 @@ def open_session(
     sizes: dict[str, int] = {}
     _check(path, "input", session.get_inputs(), inputs, sizes)
     _check(path, "output", session.get_outputs(), outputs, sizes)
-    return Session(path, sizes, tuple(tensor.name for tensor in outputs), session)
+    return Session(path, sizes, tuple(tensor.name for tensor in outputs), session, runtime.turns)
 
 
 def _shape(value: Feed) -> list[int]:

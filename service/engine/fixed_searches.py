@@ -1,0 +1,264 @@
+"""Searches of fixed sizes, each by a session of its own: a GPU then replays the whole search with one launch.
+
+A request is padded to the next sizes that there is a session for; what pads it is not read. The arrays that it is put
+into stay where they are, and so do those that results are written to, since a replay reads and writes where the first
+run did. That holds for the constraint index too: a copy that is patched keeps its place, and one that is sent again
+makes the next search be captured anew. Sizes are opened beside the searches, when they are met for the second time.
+Until then, and from the first time on that the runtime refuses or fails them, `run` has no answer and the caller
+searches with open sizes: whatever goes wrong here, nobody's request fails of it. Knows nothing of what is searched for.
+
+Symbols: those of `recommender`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.engine.sessions import Array, Feed, Runtime, Session, Tensor
+
+LOG = logging.getLogger(__name__)
+
+Sizes: TypeAlias = tuple[tuple[str, int], ...]
+"""By symbol."""
+
+STEPS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+"""Numbers of requests that there are sessions for; of more there are none."""
+HISTORY_STEP = 8
+KEPT = 24
+"""Sizes that are open at once; each holds the weights and room for what it computes."""
+INDEXES = 4
+"""Copies of indexes that are captured at once in one size."""
+MET = 2
+"""How often sizes are met before they are worth a session."""
+PAUSE = 60.0
+"""Seconds from one opening to the next while all that are kept are open: each makes all searches wait for a capture."""
+VAIN = 3
+"""Sizes refused one after the other, with no answer between them, after which no more are tried."""
+
+PADDING: dict[str, int] = {"history": 0, "history_mask": 0, "roots": -1, "blocked": -1}
+INDEX = ("node_start", "node_count", "edge_token", "edge_child")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """Inputs and outputs of one size and one copy of an index; `graph` numbers what was captured with them."""
+
+    index: tuple[onnxruntime.OrtValue, ...]
+    binding: Any
+    graph: int
+
+
+class FixedSearches:
+    """Sessions by size. Every method may be called from any thread.
+
+    Parameters
+    ----------
+    runtime : how they run
+    outputs : of the graph
+    opened : opens the graph with these sizes
+
+    Attributes
+    ----------
+    answered : searches that had an answer here
+    """
+
+    def __init__(self, runtime: Runtime, outputs: list[Tensor], opened: Callable[[Mapping[str, int]], Session]) -> None:
+        self.answered = 0
+        self._runtime, self._outputs, self._opened = runtime, outputs, opened
+        self._lock = threading.Lock()
+        self._met: OrderedDict[Sizes, int] = OrderedDict()
+        self._searches: OrderedDict[Sizes, Future[_FixedSearch | None]] = OrderedDict()
+        self._began, self._vain = 0.0, 0
+        self._opener = ThreadPoolExecutor(1, "fixed-sizes")
+        # A provider may keep what it captured by thread, and a device does one search after the other anyway.
+        self._runner = ThreadPoolExecutor(1, "fixed-searches")
+
+    def run(self, feeds: Mapping[str, Feed]) -> dict[str, Array] | None:
+        """Outputs by name, as a run with open sizes has them; None: search with open sizes this time."""
+        sizes = _sizes(feeds)
+        search = None if sizes is None else self._search(sizes)
+        if sizes is None or search is None:
+            return None
+        try:
+            found = self._runner.submit(search.run, feeds).result()
+        except Exception as error:
+            # ONNX Runtime raises a dozen unrelated classes here. What is wrong with the inputs, open sizes tell.
+            self._refuse(sizes, search, error)
+            return None
+        if found is not None:
+            with self._lock:
+                self.answered, self._vain = self.answered + 1, 0
+        return found
+
+    def settle(self) -> None:
+        """Wait until all that is to be opened has been."""
+        with self._lock:
+            waiting = list(self._searches.values())
+        for each in waiting:
+            each.result()
+
+    def _search(self, sizes: Sizes) -> _FixedSearch | None:
+        """The session of these sizes, if it is open and not refused."""
+        with self._lock:
+            found = self._searches.get(sizes)
+            if found is None:
+                met = self._met[sizes] = self._met.pop(sizes, 0) + 1
+                while len(self._met) > 16 * KEPT:
+                    self._met.popitem(last=False)
+                if met >= MET and self._may_open():
+                    self._began = time.monotonic()
+                    self._searches[sizes] = self._opener.submit(self._open, sizes)
+                return None
+            self._searches.move_to_end(sizes)
+        return found.result() if found.done() else None
+
+    def _may_open(self) -> bool:
+        """Whether another session is worth its price."""
+        full = len(self._searches) >= KEPT
+        return self._vain < VAIN and not (full and time.monotonic() - self._began < PAUSE)
+
+    def _open(self, sizes: Sizes) -> _FixedSearch | None:
+        """The session of these sizes; None: the runtime refuses them."""
+        self._make_room()
+        if self._vain >= VAIN:
+            return None
+        try:
+            session = self._opened(dict(sizes))
+            with self._runtime.turns.together():
+                return _FixedSearch(session, dict(sizes), self._outputs, self._runtime)
+        except Exception as error:
+            self._say_refused(sizes, error)
+            return None
+
+    def _make_room(self) -> None:
+        """Close what was not met for longest; that gives memory back, which may not happen beside a capture."""
+        while True:
+            with self._lock:
+                if len(self._searches) <= KEPT:
+                    return
+                sizes, closed = self._searches.popitem(last=False)
+                self._met.pop(sizes, None)
+            with self._runtime.turns.together():
+                del closed
+
+    def _refuse(self, sizes: Sizes, search: _FixedSearch, error: Exception) -> None:
+        """Search with open sizes from now on; of several that fail at once the first says so."""
+        refused: Future[_FixedSearch | None] = Future()
+        refused.set_result(None)
+        with self._lock:
+            found = self._searches.get(sizes)
+            if found is None or not found.done() or found.result() is not search:
+                return
+            self._searches[sizes] = refused
+        self._say_refused(sizes, error)
+
+    def _say_refused(self, sizes: Sizes, error: Exception) -> None:
+        with self._lock:
+            self._vain += 1
+            last = self._vain == VAIN
+        LOG.warning("searches of sizes %s stay with open sizes: %s", dict(sizes), error)
+        if last:
+            LOG.warning("%d sizes were refused one after the other: those of all others stay with open sizes too", VAIN)
+
+
+class _FixedSearch:
+    """One session of fixed sizes; its methods are called by one thread."""
+
+    def __init__(self, session: Session, sizes: Mapping[str, int], outputs: list[Tensor], runtime: Runtime) -> None:
+        self._session, self._runtime = session, runtime
+        batch, beams = sizes["B"], sizes["W"]
+        shapes = {"history": "BS", "history_mask": "BS", "roots": "BR", "blocked": "BX"}
+        types = {"history": np.int64, "history_mask": np.int64, "roots": np.int32, "blocked": np.int32}
+        self._staged: dict[str, NDArray[Any]] = {
+            name: np.full([sizes[symbol] for symbol in shape], PADDING[name], types[name])
+            for name, shape in shapes.items()
+        }
+        # Requests that pad a batch read one token, for attention over nothing is undefined, and begin nowhere.
+        self._staged["history_mask"][:, 0] = 1
+        slots = {"beam_slots": beams, **{f"child_slots_{name[1:]}": n for name, n in sizes.items() if name[0] == "C"}}
+        self._slots = {name: self._there(np.arange(n, dtype=np.int32)) for name, n in slots.items()}
+        self._inputs = {name: self._there(array) for name, array in self._staged.items()}
+        dimensions = {"B": batch, "W": beams}
+        self._results = {
+            each.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                [dimensions[size] if isinstance(size, str) else size for size in each.shape],
+                np.dtype(each.dtype).type,
+                runtime.provider,
+                runtime.device,
+            )
+            for each in outputs
+        }
+        self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
+        self._graphs, self._captured = count(1), set[int]()
+
+    def run(self, feeds: Mapping[str, Feed]) -> dict[str, Array] | None:
+        """Outputs for as many requests as there are; the index's arrays are `OrtValue`s. None: not this time."""
+        requests = len(feeds["history"])
+        for name, staged in self._staged.items():
+            given = feeds[name]
+            staged[:] = PADDING[name]
+            if name == "history_mask":
+                staged[:, 0] = 1
+            staged[: len(given), : given.shape[1]] = given
+            with self._runtime.turns.together():
+                self._inputs[name].update_inplace(staged)
+        bound = self._bound_to(tuple(feeds[name] for name in INDEX))
+        if not self._session.run_bound(bound.binding, bound.graph, bound.graph not in self._captured):
+            return None
+        self._captured.add(bound.graph)
+        with self._runtime.turns.together():
+            return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
+
+    def _bound_to(self, index: tuple[onnxruntime.OrtValue, ...]) -> _Bound:
+        """All that a run reads and writes, with this copy of an index."""
+        places = tuple(array.data_ptr() for array in index)
+        found = self._bound.get(places)
+        # Another copy may have come to lie where a smaller one did.
+        if found is None or [each.shape() for each in found.index] != [each.shape() for each in index]:
+            inputs = {**self._inputs, **self._slots, **dict(zip(INDEX, index, strict=True))}
+            found = self._bound[places] = _Bound(index, self._session.bound(inputs, self._results), next(self._graphs))
+            while len(self._bound) > INDEXES:
+                self._bound.popitem(last=False)
+        self._bound.move_to_end(places)
+        return found
+
+    def _there(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
+        """A copy on the device."""
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array.copy(), self._runtime.provider, self._runtime.device)
+
+
+def _sizes(feeds: Mapping[str, Feed]) -> Sizes | None:
+    """The next sizes that there may be a session for; None: for these there is none."""
+    if not all(isinstance(feeds[name], onnxruntime.OrtValue) for name in INDEX):
+        return None
+    batch, history = np.shape(feeds["history"])
+    if batch > STEPS[-1]:
+        return None
+    found = {
+        "B": next(step for step in STEPS if step >= batch),
+        "S": -(-history // HISTORY_STEP) * HISTORY_STEP,
+        "W": len(feeds["beam_slots"]),
+        "R": _power(np.shape(feeds["roots"])[1]),
+        "X": _power(np.shape(feeds["blocked"])[1]),
+    }
+    for name, value in feeds.items():
+        if name.startswith("child_slots_"):
+            found[f"C{name.removeprefix('child_slots_')}"] = _power(len(value))
+    return tuple(found.items())
+
+
+def _power(number: int) -> int:
+    """The next power of two."""
+    return 1 << max(0, number - 1).bit_length()
