@@ -16,6 +16,8 @@ from service.semantic_ids import IntArray
 
 TIE = 1e-4
 """Scores that differ by less, in natural logarithms, are rounding."""
+BEST = 10
+"""How many items of a list count where lists need not be the same."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,34 @@ def compare_lists(
                 difference,
             )
     return Comparison(None, len(differ), difference)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What two lists have in common whose scores were rounded differently, as half precision rounds them.
+
+    Attributes
+    ----------
+    best : how many items of the one list count: `BEST`, or all where it has fewer
+    kept : how many of these are among the best of the other
+    difference : greatest difference of two scores of one item, at whatever ranks it stands
+    """
+
+    best: int
+    kept: int
+    difference: float
+
+
+def compare_best(
+    expected: IntArray,
+    expected_score: NDArray[np.float32],
+    found: IntArray,
+    found_score: NDArray[np.float32],
+) -> Kept:
+    """Compare two lists of one request that may differ where a choice was narrow; parameters as `compare_lists`."""
+    count, found_count = int(np.isfinite(expected_score).sum()), int(np.isfinite(found_score).sum())
+    places = {tuple(item): place for place, item in enumerate(found[:found_count].tolist())}
+    at = np.asarray([places.get(tuple(item), -1) for item in expected[:count].tolist()], dtype=np.intp)
+    gaps = np.abs(expected_score[:count][at >= 0] - found_score[at[at >= 0]])
+    best = at[:BEST]
+    return Kept(len(best), int(((best >= 0) & (best < BEST)).sum()), float(gaps.max(initial=0.0)))

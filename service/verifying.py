@@ -5,7 +5,7 @@ Knows nothing of networks and of the command line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,15 @@ from service.engine.recommender import BeamResult
 from service.engine.sessions import Provider
 from service.errors import BundleError, ModelError
 from service.index.trie import CodeTrie
-from service.ranked_lists import TIE, compare_lists
+from service.ranked_lists import BEST, TIE, Kept, compare_best, compare_lists
 from service.semantic_ids import IntArray
 
 VECTOR_TOLERANCE = 1e-3
 """Greatest difference in a component of a text's unit vector that rounding explains, int8 encoders included."""
+
+KEPT = 0.95
+"""Least share of the best of a recommender's stored lists that must stay where it computes in half precision. Exports
+store lists that one such rounding did not change; a GPU rounds yet otherwise."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def _check_lists(engine: Engine, catalogue: pl.DataFrame, sample: ProvenSample) 
     results = 0
     for recommender in engine.recommenders:
         mine = sample.recommender == recommender.part.name
-        compared, difference = 0, 0.0
+        compared: list[Kept] = []
         for domain in sorted(set(sample.domain[mine].tolist())):
             rows = np.flatnonzero(mine & (sample.domain == domain))
             packed = catalogue.filter(pl.col("domain") == domain)["packed"].to_numpy()
@@ -136,21 +140,40 @@ def _check_lists(engine: Engine, catalogue: pl.DataFrame, sample: ProvenSample) 
             roots, beams = np.zeros((len(rows), 1), dtype=np.int32), sample.tokens.shape[1]
             found = recommender.search(history, mask, index, roots, np.full_like(roots, -1), beams)
             for place, row in enumerate(rows):
-                compared_list = compare_lists(
-                    sample.tokens[row], sample.log_prob[row], found.tokens[place], found.log_prob[place]
-                )
-                if compared_list.problem is not None:
-                    raise ModelError(f"{recommender.part.name}, stored history {row}: {compared_list.problem}")
-                difference = max(difference, compared_list.difference)
-            best = found.leaf[:, :1]
-            blocked = np.stack([trie.blocked_edges(roots[0], tokens[leaf]) for leaf in best])
+                compared.append(_compare_list(sample, int(row), found, place, recommender.part.name))
+            first = found.leaf[:, :1]
+            blocked = np.stack([trie.blocked_edges(roots[0], tokens[leaf]) for leaf in first])
             again = recommender.search(history, mask, index, roots, blocked, beams)
-            for result, banned in ((found, np.full_like(best, -1)), (again, best)):
+            for result, banned in ((found, np.full_like(first, -1)), (again, first)):
                 results += _require_valid(result, tokens, banned, recommender.part.name)
-            compared += len(rows)
-        what = f"{compared} ranked lists of {sample.tokens.shape[1]} are equal, greatest difference {difference:.1e}"
-        yield Check(f"recommender {recommender.part.name}", what)
+        what = f"{len(compared)} ranked lists of {sample.tokens.shape[1]} "
+        what += _kept(compared, recommender.part.name) if sample.tolerance[mine].any() else "are equal"
+        difference = max(one.difference for one in compared)
+        yield Check(f"recommender {recommender.part.name}", f"{what}, greatest difference {difference:.1e}")
     yield Check("constraint", f"{results} results: every one is an item, none twice, none that was excluded")
+
+
+def _compare_list(sample: ProvenSample, row: int, found: BeamResult, place: int, name: str) -> Kept:
+    """A list with the stored one: the same up to ties, or where it was rounded to half precision with like scores."""
+    lists = sample.tokens[row], sample.log_prob[row], found.tokens[place], found.log_prob[place]
+    compared, tolerance = compare_best(*lists), float(sample.tolerance[row])
+    problem = compare_lists(*lists).problem if tolerance == 0 else None
+    if tolerance != 0 and not compared.difference <= tolerance:
+        problem = f"log_prob: differs by up to {compared.difference:.3g}, but at most {tolerance:.3g} is rounding"
+    if problem is not None:
+        raise ModelError(f"{name}, stored history {row}: {problem}")
+    return compared
+
+
+def _kept(compared: Sequence[Kept], name: str) -> str:
+    """What stays of lists that were rounded to half precision, which must be nearly all."""
+    share = sum(one.kept for one in compared) / sum(one.best for one in compared)
+    if share < KEPT:
+        raise ModelError(
+            f"{name}: semantic_id: {share:.1%} of the {BEST} best of its stored lists are found, but at least "
+            f"{KEPT:.0%} must be in half precision"
+        )
+    return f"keep {share:.1%} of their {BEST} best"
 
 
 def _require_valid(result: BeamResult, tokens: IntArray, banned: IntArray, name: str) -> int:

@@ -22,6 +22,8 @@ from service.errors import BundleError
 from service.semantic_ids import IntArray
 
 SAMPLE = "verification.npz"
+TOLERANCE = "tolerance"
+"""The array that bundles from before half precision lack: all their lists are exact."""
 
 ARRAYS: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
     "text_row": (np.int64, ("m",)),
@@ -35,6 +37,7 @@ ARRAYS: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
     "history_mask": (np.int64, ("H", "S")),
     "tokens": (np.int32, ("H", "W", "depth")),
     "log_prob": (np.float32, ("H", "W")),
+    "tolerance": (np.float32, ("H",)),
 }
 """Type and shape of each; a symbol is one size wherever it stands, N may be 0, and no other."""
 
@@ -53,6 +56,8 @@ class ProvenSample:
     history, history_mask : int64 [H, S]
     tokens : int32 [H, W, depth]
     log_prob : float32 [H, W], -inf where fewer than W items exist
+    tolerance : float32 [H], how far a score may lie from a list's whose graph computes in half precision; 0 where the
+        list is exact
     """
 
     text_row: NDArray[np.int64]
@@ -66,6 +71,7 @@ class ProvenSample:
     history_mask: NDArray[np.int64]
     tokens: IntArray
     log_prob: NDArray[np.float32]
+    tolerance: NDArray[np.float32]
 
     def save(self, folder: Path) -> None:
         """Write the file into a bundle's folder."""
@@ -86,7 +92,10 @@ class ProvenSample:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                sample = cls(**{each.name: arrays[each.name] for each in fields(cls)})
+                names = [each.name for each in fields(cls) if each.name != TOLERANCE or TOLERANCE in arrays]
+                found = {name: arrays[name] for name in names}
+            found.setdefault(TOLERANCE, np.zeros(found["recommender"].shape, dtype=np.float32))
+            sample = cls(**found)
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
             # An archive can be broken in each of its layers: zip, deflate, and the head of an array.
             raise BundleError(f"{path}: not a file of proven samples: {error}") from error

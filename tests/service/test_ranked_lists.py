@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.ranked_lists import compare_lists
+from service.ranked_lists import BEST, Kept, compare_best, compare_lists
 
 NONE = -np.inf
 
@@ -50,3 +50,19 @@ def test_the_problem_names_the_tensor_the_rank_and_the_values() -> None:
     assert (
         compare_lists(tokens, score, tokens, np.full(2, NONE, np.float32)).problem == "leaf: 0 results, but 2 are right"
     )
+
+
+def test_best_items_are_counted_and_scores_compared_item_by_item() -> None:
+    ranks = np.arange(BEST + 2)
+    tokens, scores = np.stack([ranks, ranks], axis=1).astype(np.int32), -ranks.astype(np.float32)
+    # The last of the ten best and the next change places, an item of lower rank is lost, and another one's score moves.
+    order = [*range(BEST - 1), BEST, BEST - 1]
+    found, found_score = tokens[order], scores[order] + np.float32(0.5) * (np.asarray(order) == 3)
+    assert compare_best(tokens, scores, found, found_score) == Kept(BEST, BEST - 1, 0.5)
+
+
+def test_what_is_no_result_is_not_among_the_best() -> None:
+    tokens = np.asarray([[1, 7], [2, 7], [0, 0]], dtype=np.int32)
+    scores = np.asarray([-1.0, -2.0, NONE], dtype=np.float32)
+    assert compare_best(tokens, scores, tokens, scores) == Kept(2, 2, 0.0)
+    assert compare_best(tokens, scores, tokens[1:], scores[1:]) == Kept(2, 1, 0.0)

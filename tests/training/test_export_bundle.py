@@ -85,7 +85,7 @@ def test_the_catalogue_holds_the_ids_in_item_rows(stages: TinyStages, tmp_path: 
 def test_a_search_that_differs_from_the_network_fails_the_export(
     stages: TinyStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slightly_wrong(model: torch.nn.Module, layout: object, path: Path) -> None:
+    def slightly_wrong(model: torch.nn.Module, layout: object, path: Path, **_: object) -> None:
         other = load_recommender(stages.folders.recommenders[0]).model
         with torch.no_grad():
             other.decoder.block[0].layer[0].layer_norm.weight[0] += 0.05
@@ -109,7 +109,7 @@ def test_an_export_without_a_list_to_keep_says_what_would_help(
 def test_levels_that_differ_from_those_of_generate_fail_the_export(
     stages: TinyStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def levels_turned_round(model: T5ForConditionalGeneration, layout: TokenLayout, path: Path) -> None:
+    def levels_turned_round(model: T5ForConditionalGeneration, layout: TokenLayout, path: Path, **_: object) -> None:
         export_recommender(model, layout, path)
         graph = onnx.load(path)
         (concat,) = (

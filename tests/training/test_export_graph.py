@@ -119,3 +119,22 @@ def test_a_large_table_is_written_once_and_checked_by_its_shape(tmp_path: Path) 
     with pytest.raises(onnx.shape_inference.InferenceError):
         graph.save(tmp_path / "narrow.onnx")
     assert not (tmp_path / "narrow.onnx").exists()
+
+
+def test_a_part_in_half_precision_stores_float16_and_gives_back_float32(tmp_path: Path) -> None:
+    """Numbers beyond float16, as masks are, are cut to what can still be added up; whole numbers stay as they are."""
+    weights = np.asarray([[1.0001, -1e30], [2.0, 0.0], [3.0, 1e30]], dtype=np.float32)
+
+    def build(graph: Graph, x: Value, i: Value) -> Value:
+        half = graph.in_half()
+        one, rows = half.constant(np.asarray([0])), graph.constant(np.asarray([0]))
+        assert (one.name, one.graph.real, rows.graph.real) == (rows.name, "float16", "float32")
+        product = half.adopt(x) @ half.constant(weights, "weights") * 1.0
+        assert half.adopt(product) is product
+        return graph.adopt(product) + 0.25
+
+    rounded = weights.clip(-(2.0**15), 2.0**15).astype(np.float16).astype(np.float32)
+    found = run(build, "float32", 2, tmp_path)
+    np.testing.assert_array_equal(found[:, 0], (X @ rounded)[:, 0] + 0.25)
+    (stored,) = (each for each in onnx.load(tmp_path / "graph.onnx").graph.initializer if each.name == "weights")
+    assert stored.data_type == onnx.TensorProto.FLOAT16

@@ -47,6 +47,7 @@ class ExportOptions:
     description : for people
     domains : of the catalogue; None: all that have IDs
     histories, beams : real histories whose ranked lists are proven, and the beam width for it
+    half : recommenders in half precision, for a GPU
     replace : whether a bundle that is already there may be replaced
     threads : of the proof; 0 takes every core
     """
@@ -57,6 +58,7 @@ class ExportOptions:
     domains: tuple[str, ...] | None = None
     histories: int = 200
     beams: int = 20
+    half: bool = False
     replace: bool = False
     threads: int = 0
 
@@ -82,7 +84,8 @@ def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[s
     partial.mkdir(parents=True)
     manifest = _write_parts(partial, sources, options)
     write_manifest(partial, manifest)
-    proof = prove(Engine.open(Bundle.open(partial), "cpu", options.threads), sources, options.histories, options.beams)
+    engine = Engine.open(Bundle.open(partial), "cpu", options.threads)
+    proof = prove(engine, sources, options.histories, options.beams, half=options.half, threads=options.threads)
     proof.sample.save(partial)
     files = hash_files(partial)
     sizes = {name: (partial / name).stat().st_size for name in files}
@@ -109,7 +112,7 @@ def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Mani
         recommenders = []
         for name, trained in sources.recommenders.items():
             model = GRAPH if len(sources.recommenders) == 1 else f"recommender_{name}.onnx"
-            export_recommender(trained.model, trained.layout, folder / model)
+            export_recommender(trained.model, trained.layout, folder / model, half=options.half)
             recommenders.append(recommender_part(trained, name, model))
             advance(1, "catalogue")
         catalogue = CataloguePart(items=sum(len(domain.values) for domain in sources.domains))

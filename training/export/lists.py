@@ -8,7 +8,7 @@ Symbols: B histories, S sequence, W beams, depth = L + N + 1.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from service.engine.history_tokens import history_tokens
 from service.engine.recommender import BeamResult, Recommender
 from service.errors import ModelError
+from service.index.state import TrieArrays
 from service.index.trie import CodeTrie
 from service.progress import Advance
 from service.ranked_lists import TIE, compare_lists
@@ -50,6 +51,7 @@ class ProvenLists:
     history, history_mask : int64 [S] each, one a list
     tokens, log_prob : int32 [W, depth] and float32 [W], one a list
     figures : how many, how many ties, the greatest difference
+    tolerance : how far a score may lie from those, where the graph computes in half precision; 0 where it is exact
     """
 
     domain: list[str]
@@ -58,6 +60,16 @@ class ProvenLists:
     tokens: list[IntArray]
     log_prob: list[NDArray[np.float32]]
     figures: dict[str, Any]
+    tolerance: float = 0.0
+
+    def keep(self, domain: str, batch: Batch, found: BeamResult, row: int) -> None:
+        """Add a list, that of one row of a batch; its history without padding."""
+        is_read = batch.mask[row] == 1
+        self.domain.append(domain)
+        self.history.append(batch.tokens[row][is_read])
+        self.history_mask.append(batch.mask[row][is_read])
+        self.tokens.append(found.tokens[row])
+        self.log_prob.append(found.log_prob[row])
 
 
 @dataclass(frozen=True)
@@ -120,13 +132,10 @@ def prove_lists(
     for histories in drawn:
         name, layout = histories.domain.data.name, trained.layout
         tokens = layout.tokens(histories.domain.values)
-        leaves = np.arange(len(tokens), dtype=np.int32)
-        index = CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, root_count=1).arrays()
-        allowed = AllowedTokens(tokens)
+        index, allowed = one_root(tokens), AllowedTokens(tokens)
         wanted = -(-keep // len(drawn))
-        for batch in _batches(histories, trained):
-            roots = np.zeros((len(batch.tokens), 1), dtype=np.int32)
-            found = recommender.search(batch.tokens, batch.mask, index, roots, np.full_like(roots, -1), beams)
+        for batch in batches(histories, trained):
+            found = search_all(recommender, batch, index, beams)
             expected = generate_lists(trained.model, batch.tokens, batch.mask, allowed, beams)
             for row in range(len(batch.tokens)):
                 compared = compare_lists(
@@ -149,11 +158,7 @@ def prove_lists(
                     clear = wanted > 0 and not compared.ties
                     if clear and narrowest_choice(trained.model, *one, tokens, beams) > CLEAR:
                         wanted -= 1
-                        proven.domain.append(name)
-                        proven.history.append(one[0])
-                        proven.history_mask.append(one[1])
-                        proven.tokens.append(found.tokens[row])
-                        proven.log_prob.append(found.log_prob[row])
+                        proven.keep(name, batch, found, row)
             lists += len(batch.tokens)
             advance(len(batch.tokens))
     figures = {
@@ -165,7 +170,19 @@ def prove_lists(
         "greatest_difference": greatest,
         "greatest_difference_of_a_level": levels,
     }
-    return ProvenLists(proven.domain, proven.history, proven.history_mask, proven.tokens, proven.log_prob, figures)
+    return replace(proven, figures=figures)
+
+
+def one_root(tokens: IntArray) -> TrieArrays:
+    """The index of all items of a domain, int32 [n, depth], each a leaf of its row's number."""
+    leaves = np.arange(len(tokens), dtype=np.int32)
+    return CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, root_count=1).arrays()
+
+
+def search_all(recommender: Recommender, batch: Batch, index: TrieArrays, beams: int) -> BeamResult:
+    """Search the whole of an index of one root."""
+    roots = np.zeros((len(batch.tokens), 1), dtype=np.int32)
+    return recommender.search(batch.tokens, batch.mask, index, roots, np.full_like(roots, -1), beams)
 
 
 def _level_difference(expected: GeneratedLists, found: BeamResult, row: int) -> float:
@@ -176,14 +193,14 @@ def _level_difference(expected: GeneratedLists, found: BeamResult, row: int) -> 
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """int64 [B, S] tokens and mask."""
 
     tokens: NDArray[np.int64]
     mask: NDArray[np.int64]
 
 
-def _batches(histories: Histories, trained: TrainedRecommender) -> Iterator[_Batch]:
+def batches(histories: Histories, trained: TrainedRecommender) -> Iterator[Batch]:
     """Histories as the recommender reads them."""
     layout, splits = trained.layout, histories.splits
     lead = layout.domain_token(histories.domain.data.name)
@@ -192,4 +209,4 @@ def _batches(histories: Histories, trained: TrainedRecommender) -> Iterator[_Bat
         values = histories.domain.values[histories.rows[own[0] : own[-1]]]
         domain_tokens = np.full(len(own) - 1, lead, dtype=np.int64) if layout.domains else None
         laid = history_tokens(layout, values, own - own[0], trained.max_history, domain_tokens)
-        yield _Batch(laid.tokens, laid.mask)
+        yield Batch(laid.tokens, laid.mask)

@@ -22,6 +22,7 @@ from service.items import compose_texts
 from service.progress import progress
 from service.semantic_ids import IntArray
 from service.verifying import catalogue_text
+from training.export.half import open_twin, prove_half_lists
 from training.export.item_tokenizer import prove_item_tokenizer
 from training.export.lists import CodedDomain, ProvenLists, draw_histories, prove_lists
 from training.export.sources import ExportedDomain, Sources
@@ -51,17 +52,22 @@ class Proof:
     sample: ProvenSample
 
 
-def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: int = 0) -> Proof:
+def prove(
+    engine: Engine, sources: Sources, histories: int, beams: int, *, half: bool = False, threads: int = 0, seed: int = 0
+) -> Proof:
     """Compare every graph of an opened bundle with its network.
 
     Parameters
     ----------
     histories : real histories, over all domains, whose lists every recommender is compared on
     beams : W of those searches
+    half : the recommenders compute in half precision
+    threads : of the graphs that are opened besides
 
     Raises
     ------
-    ModelError : a tensor differs by more than a tie, or no list is fit to be kept in the sample
+    ModelError : a tensor differs by more than a tie, half precision changes more than it may, or no list is fit to be
+        kept in the sample
     """
     random = np.random.default_rng(seed)
     embeddings = np.concatenate([domain.aligned for domain in sources.domains])
@@ -81,7 +87,12 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
             name = recommender.part.name
             trained = sources.recommenders[name]
             drawn = draw_histories(coded, histories, random, trained.max_history)
-            lists[name] = prove_lists(recommender, trained, drawn, beams=beams, advance=advance, keep=STORED_LISTS)
+            options: dict[str, Any] = {"beams": beams, "advance": advance, "keep": STORED_LISTS}
+            if half:
+                twin = open_twin(engine.bundle.path(recommender.part.model), recommender, threads)
+                lists[name] = prove_half_lists(recommender, twin, trained, drawn, **options)
+            else:
+                lists[name] = prove_lists(recommender, trained, drawn, **options)
     figures = {
         "text_encoder": text_figures,
         "item_tokenizer": {
@@ -113,6 +124,7 @@ def prove(engine: Engine, sources: Sources, histories: int, beams: int, seed: in
         history_mask=np.stack([_padded(proven.history_mask[row], width) for _, proven, row in stored]),
         tokens=np.stack([proven.tokens[row] for _, proven, row in stored]),
         log_prob=np.stack([proven.log_prob[row] for _, proven, row in stored]),
+        tolerance=np.asarray([proven.tolerance for _, proven, _ in stored], dtype=np.float32),
     )
     splits = np.cumsum([len(domain.values) for domain in sources.domains])[:-1]
     errors = {

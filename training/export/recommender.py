@@ -38,7 +38,9 @@ def recommender_part(trained: TrainedRecommender, name: str, model: str) -> Reco
     )
 
 
-def export_recommender(model: T5ForConditionalGeneration, layout: TokenLayout, path: Path) -> None:
+def export_recommender(
+    model: T5ForConditionalGeneration, layout: TokenLayout, path: Path, *, half: bool = False
+) -> None:
     """Write the graph; every size but the vocabulary and the depth stays open.
 
     Parameters
@@ -46,6 +48,8 @@ def export_recommender(model: T5ForConditionalGeneration, layout: TokenLayout, p
     model : weights and shape
     layout : says how deep the search goes; its vocabulary must be the model's
     path : the file to write
+    half : weights and results of the network in half precision, for a GPU; scores are added up and ranked in float32,
+        and the signature is the same
 
     Raises
     ------
@@ -59,8 +63,10 @@ def export_recommender(model: T5ForConditionalGeneration, layout: TokenLayout, p
     inputs = [graph.input(each.name, each.dtype, each.shape) for each in recommender_inputs(layout.depth)]
     history, history_mask, node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, *slots = inputs
     state = model.state_dict()
-    judging = JudgingGraph(graph, state, layout, model.item_share) if isinstance(model, SemanticT5) else None
-    network = T5Graph(graph, model.config, state, judging)
+    judging = None
+    if isinstance(model, SemanticT5):
+        judging = JudgingGraph(graph, state, layout, model.item_share, half=half)
+    network = T5Graph(graph, model.config, state, judging, half=half)
     limits = SearchInputs(node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, slots)
     found = BeamSearch(graph, network, limits).search(network.encode(history, history_mask))
     values = (found.tokens, found.log_prob, found.leaf, found.log_prob_by_level)

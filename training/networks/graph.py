@@ -7,6 +7,7 @@ runs is what is read here. Knows nothing of any network.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ IR_VERSION = 11
 LARGE_BYTES = 1 << 20
 """Tensors above are not given to the checks of a graph."""
 
+HALF_LIMIT = 2.0**15
+"""Real numbers beyond, as masks are, become this where they are stored as float16, so that two still have a sum."""
+
 _ELEMENT = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
@@ -35,7 +39,8 @@ _ELEMENT = {
 class Value:
     """A tensor of the graph; operators add nodes.
 
-    A plain float operand becomes a float32 constant and an int an int64 one; other types need a NumPy scalar or array.
+    A plain float operand becomes a constant of the graph's real numbers and an int an int64 one; other types need a
+    NumPy scalar or array.
     """
 
     graph: Graph
@@ -113,15 +118,31 @@ class Value:
 
 
 class Graph:
-    """A graph under construction."""
+    """A graph under construction.
+
+    Attributes
+    ----------
+    real : element type of the real numbers that are added here
+    """
 
     def __init__(self, name: str) -> None:
+        self.real = "float32"
         self._name = name
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._arrays: dict[str, np.ndarray] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+
+    def in_half(self) -> Graph:
+        """The same graph, which adds real numbers in half precision: float32 constants are stored as float16."""
+        half = copy.copy(self)
+        half.real = "float16"
+        return half
+
+    def adopt(self, value: Value) -> Value:
+        """Real numbers as this graph has them, cast where they are of the same graph in another precision."""
+        return value if value.graph.real == self.real else Value(self, value.cast(self.real).name)
 
     def input(self, name: str, dtype: str, shape: Sequence[int | str]) -> Value:
         """Declare an input; a string in its shape is an open size."""
@@ -138,19 +159,21 @@ class Graph:
 
         Parameters
         ----------
-        array : a NumPy array, or a float (stored as float32) or an int (as int64)
+        array : a NumPy array, or a float (stored as a real number) or an int (as int64)
         name : what to call it in the file, for a reader's sake
         """
         if isinstance(array, float):
             array = np.float32(array)
         value = np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array)
+        if value.dtype == np.float32 and self.real == "float16":
+            value = np.clip(value, -HALF_LIMIT, HALF_LIMIT).astype(np.float16)
         # By a digest: tables of a recommender for many domains take hundreds of megabytes.
         key = (value.dtype.name, value.shape, hashlib.sha256(value.data).digest())
         if key not in self._constants:
             label = name or f"constant_{len(self._constants)}"
             self._arrays[label] = value
-            self._constants[key] = Value(self, label)
-        return self._constants[key]
+            self._constants[key] = label
+        return Value(self, self._constants[key])
 
     def shape(self, *sizes: int | Value) -> Value:
         """int64 [n] of numbers and `size(...)` values."""

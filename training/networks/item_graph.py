@@ -153,7 +153,7 @@ class ItemGraph:
 
     def _vectors(self, tables: ItemTables, hashes: Value, further: Value | None) -> Value:
         rows = self.rows_in(tables, hashes)
-        return tables.own.take(rows if further is None else rows + further).cast("float32")
+        return tables.own.take(rows if further is None else rows + further).cast(self._graph.real)
 
     def _positions(self, history: Value) -> Value:
         """int64 [S], 0 to S - 1."""

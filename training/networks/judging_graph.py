@@ -39,23 +39,34 @@ class JudgingGraph:
     state : the network's tensors, by the names of `semantic_state`
     layout : of its tokens
     item_share : of the head in the scores of a search; the rest is the decoder's
+    half : whether states meet vectors in half precision
 
     Attributes
     ----------
     layout, item_share : as given
     """
 
-    def __init__(self, graph: Graph, state: Mapping[str, torch.Tensor], layout: TokenLayout, item_share: float) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        state: Mapping[str, torch.Tensor],
+        layout: TokenLayout,
+        item_share: float,
+        *,
+        half: bool = False,
+    ) -> None:
         self._graph = graph
+        self._products = graph.in_half() if half else graph
         self._state = state
         self.layout = layout
         self.item_share = float(item_share)
         self._items = ItemGraph(graph, layout)
+        self._judged = ItemGraph(self._products, layout)
         self._likeness = state[LIKENESS].float().numpy() if LIKENESS in state else None
 
     def read(self, history: Value, history_mask: Value) -> ReadItems:
         """Items of histories int64 [B, S], as the encoder's input is made of them: vectors float32 [B, n, M]."""
-        read = self._items.read(self._tables(READER, READER_OWN, ITEM_SLOTS), history, history_mask)
+        read = self._items.read(self._tables(self._graph, READER, READER_OWN, ITEM_SLOTS), history, history_mask)
         return replace(read, vectors=read.vectors * (1.0 / HEAD_SCALE))
 
     def judging_state(self, states: Value, history: Value, read: ReadItems) -> Value:
@@ -73,11 +84,12 @@ class JudgingGraph:
         rows = self._state[HEAD].float().numpy()
         if self._likeness is not None:
             rows = np.concatenate([rows, self._likeness], axis=1)
-        return (state * self.item_share) @ self._graph.constant(rows.T, "item_head")
+        by_row = self._products.adopt(state * self.item_share) @ self._products.constant(rows.T, "item_head")
+        return self._graph.adopt(by_row)
 
     def prospect(self, state: Value, hashes: Value, position: int) -> Value:
         """As `SemanticT5.prospect`: int64 [B, C] -> float32 [B, C]."""
-        graph, width, further = self._graph, self._state[HEAD].shape[1], None
+        graph, products, width, further = self._graph, self._products, self._state[HEAD].shape[1], None
         asked = by_head = state * self.item_share
         if self._likeness is not None:
             by_head, alike = (
@@ -89,14 +101,15 @@ class JudgingGraph:
             judges = graph.op("ReduceSum", alike * alike, np.asarray([1])) > 0.0
             further = judges.cast("int32") * np.int32(len(self._state[AHEAD]) // 2)
         if position == self.layout.depth - 1:
-            return self._items.expected(self._tables(HEAD, HEAD_OWN, ITEM_SLOTS), by_head, hashes)
-        tables = self._tables(HEAD, AHEAD, AHEAD_SLOTS, unknown=position)
-        return self._items.expected_best(tables, asked, hashes, further)
+            tables = self._tables(products, HEAD, HEAD_OWN, ITEM_SLOTS)
+            return graph.adopt(self._judged.expected(tables, products.adopt(by_head), hashes))
+        tables = self._tables(products, HEAD, AHEAD, AHEAD_SLOTS, unknown=position)
+        return graph.adopt(self._judged.expected_best(tables, products.adopt(asked), hashes, further))
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash: int64 of the same shape."""
         return self._items.parts(tokens)
 
-    def _tables(self, *names: str, unknown: int = 0) -> ItemTables:
-        tokens, own, slots = (self._graph.constant(self._state[name].numpy(), name) for name in names)
+    def _tables(self, graph: Graph, *names: str, unknown: int = 0) -> ItemTables:
+        tokens, own, slots = (graph.constant(self._state[name].numpy(), name) for name in names)
         return ItemTables(tokens, own, slots, unknown)

@@ -77,7 +77,7 @@ class PositionBias:
     def later(self, x: Value) -> Value:
         """float32 [n, n]: `MASKED` where position j of x [B, n, M] comes after i."""
         positions = self._graph.op("Range", 0, self._graph.op("Squeeze", x.size(1)), 1)
-        return (positions > positions.unsqueeze(1)).cast("float32") * MASKED
+        return (positions > positions.unsqueeze(1)).cast(self._graph.real) * MASKED
 
     def decoder(self, t: int) -> Value:
         """float32 [1, H, 1, t + 1]: what position t adds to its attention to positions 0..t."""

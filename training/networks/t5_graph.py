@@ -82,6 +82,7 @@ class T5Graph:
     shape : the network's configuration
     state : its tensors, by the names of transformers' state dict
     judging : where the network reads and judges items; None: its encoder reads tokens
+    half : in half precision, up to the states that items are judged by, and to the logits
 
     Attributes
     ----------
@@ -99,13 +100,16 @@ class T5Graph:
         shape: T5Shape,
         state: Mapping[str, torch.Tensor],
         judging: JudgingGraph | None = None,
+        *,
+        half: bool = False,
     ) -> None:
         if shape.feed_forward_proj not in ("relu", "gated-gelu"):
             raise ModelError(f"T5: feed_forward_proj is {shape.feed_forward_proj!r}, but must be relu or gated-gelu")
-        self._graph = graph
+        self._exact = graph
+        self._graph = graph.in_half() if half else graph
         self._shape = shape
         self._state = state
-        self._bias = PositionBias(graph, shape, state)
+        self._bias = PositionBias(self._graph, shape, state)
         self.judging = judging
         self.writes = judging is None or judging.item_share < 1
 
@@ -116,8 +120,8 @@ class T5Graph:
         if read is None:
             x, is_read = self._weight("shared.weight").take(history), history_mask.cast("float32")
         else:
-            x, is_read, tokens = read.vectors, read.is_read, None
-        mask = (1.0 - is_read).unsqueeze(1, 2) * MASKED
+            x, is_read, tokens = self._graph.adopt(read.vectors), read.is_read, None
+        mask = self._graph.adopt(1.0 - is_read).unsqueeze(1, 2) * MASKED
         bias = self._bias.encoder(x) + (mask if read is None else self._bias.later(x))
         for number in range(self._shape.num_layers):
             block = f"encoder.block.{number}.layer"
@@ -131,7 +135,7 @@ class T5Graph:
         keys_values = [(self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses]
         state = None
         if self.judging is not None and read is not None:
-            state = self.judging.judging_state(x, history, read)
+            state = self.judging.judging_state(self._exact.adopt(x), history, read)
         return EncodedHistory(keys_values, mask, history.size(0), state)
 
     def step(self, tokens: Value, past: list[KeysValues], t: int, encoded: EncodedHistory) -> Step:
@@ -172,7 +176,7 @@ class T5Graph:
         # Tied embeddings: transformers scales the decoder's output before it meets the matrix.
         scale = np.float32(shape.d_model**-0.5 if shape.scale_decoder_outputs else 1.0)
         to_logits = self._graph.constant(self._state["shared.weight"].float().numpy().T * scale, "to_logits")
-        return Step(self._graph.op("LogSoftmax", x @ to_logits, axis=-1), present)
+        return Step(self._exact.op("LogSoftmax", self._exact.adopt(x @ to_logits), axis=-1), present)
 
     def _queries_keys_values(self, x: Value, layer: str, tokens: Value | None) -> tuple[Value, Value, Value]:
         """What self-attention needs of x float32 [..., M]: three float32 [..., H * d].
@@ -206,9 +210,10 @@ class T5Graph:
 
         ONNX Runtime fuses exactly this sequence of operations into one.
         """
-        mean = self._graph.op("ReduceMean", self._graph.op("Pow", x, 2.0), np.asarray([-1]), keepdims=1)
-        root = self._graph.op("Sqrt", mean + float(self._shape.layer_norm_epsilon))
-        return x / root * self._weight(f"{name}.weight")
+        x = self._exact.adopt(x)
+        mean = self._exact.op("ReduceMean", self._exact.op("Pow", x, 2.0), np.asarray([-1]), keepdims=1)
+        root = self._exact.op("Sqrt", mean + float(self._shape.layer_norm_epsilon))
+        return self._graph.adopt(x / root) * self._weight(f"{name}.weight")
 
     def _feed_forward(self, x: Value, name: str) -> Value:
         """[..., M] -> [..., M], the residual connection not included."""
