@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +298,10 @@ def test_what_cannot_teach_is_refused(
     shuffled = write_rings(tmp_path / "shuffled", ("other", "ring"))
     with pytest.raises(ConfigError, match="learned from other histories of other than the dataset has"):
         open_teachers([sasrec], lesson_of(shuffled, tokenizer, domains=["other"]))
+    older = altered(sasrec, tmp_path / "older")
+    (older / FIGURES).write_text(json.dumps({k: v for k, v in read_figures(sasrec).items() if k != "learned_from"}))
+    with pytest.raises(ConfigError, match="does not say which histories it learned from"):
+        open_teachers([older], lesson)
     with pytest.raises(ConfigError, match=r"no figures\.json; the stage that writes this folder has not finished"):
         open_teachers([tmp_path / "nowhere"], lesson)
     short = {**read_figures(sasrec)["configuration"], "max_history": 19}
@@ -316,9 +320,28 @@ def test_who_cannot_learn_is_refused(dataset: Path, tokenizer: Path, sasrec: Pat
     for parameters, words in (
         (tiny_parameters(), 'needs a network with history = "items"'),
         (judging(item_negatives=23), "item_negatives is 23, but other has 24 items"),
+        (judging(item_loss=0.0), "item_loss is 0, so the head over items learns nothing from teachers"),
     ):
         with pytest.raises(ConfigError, match=words):
             train_recommender(dataset, tokenizer, tmp_path, parameters, teachers=[sasrec])
+
+
+def test_a_refused_teacher_leaves_what_was_trained_before(
+    dataset: Path, tokenizer: Path, recommender: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(recommender, tmp_path / "out")
+    before = read_figures(out)
+    for teacher, words in ((out, "is where the recommender would be written"), (tmp_path, r"no figures\.json")):
+        with pytest.raises(ConfigError, match=words):
+            train_recommender(dataset, tokenizer, out, judging(), teachers=[teacher])
+        assert read_figures(out) == before
+
+
+def test_a_domain_of_too_short_histories_is_not_asked_about() -> None:
+    corpus = ring_corpus(domains=NAMES)
+    of_one = replace(corpus, windows=corpus.windows.take(np.flatnonzero(corpus.windows.domain == 0)))
+    taught = ask(of_one, [Planted(NAMES, lambda before: before, corpus)], 5)
+    assert (taught.shares[Places.of(of_one.windows).at.numpy(), 0] > 0.9).all()
 
 
 def test_networks_that_judge_no_items_or_read_a_domain_token_do_not_teach(

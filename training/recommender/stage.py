@@ -30,7 +30,7 @@ from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_repeats
 from training.recommender.trainer import Trainer
 from training.stage import Stage, read_figures
-from training.teaching.taught import WINDOWS, Taught, ask
+from training.teaching.taught import WINDOWS, Teacher, ask
 from training.teaching.teachers import Lesson, open_teachers
 from training.tokenizer.ids import read_ids
 
@@ -122,6 +122,11 @@ def train_recommender(
     corpus = load_corpus(opened, tokenizer, parameters)
     needs_content = parameters.content_start > 0 or parameters.network.likeness
     content = read_embeddings(opened, embeddings, corpus) if needs_content else None
+    opened_teachers: list[Teacher] = []
+    if teachers:
+        lesson = Lesson(corpus, opened, read_ids(tokenizer), parameters.max_history, accelerator.device)
+        # Before the stage begins, which gives up what a training before left in the folder.
+        opened_teachers = teachers_of(teachers, lesson, parameters, out)
     stage = Stage("train-recommender", out) if accelerator.is_main_process else None
     record = RecommenderRecord(
         t5=parameters.network,
@@ -133,9 +138,9 @@ def train_recommender(
         save_record(out, record)
     accelerator.wait_for_everyone()
     taught = None
-    if teachers:
-        lesson = Lesson(corpus, opened, read_ids(tokenizer), parameters.max_history, accelerator.device)
-        taught = asked(teachers, lesson, parameters)
+    if opened_teachers:
+        taught = ask(corpus, opened_teachers, parameters.taught_items, WINDOWS[accelerator.device.type])
+        opened_teachers.clear()  # they hold memory of the device
     result = Trainer(corpus, parameters, out, accelerator, embeddings=content, taught=taught).run()
     # Every process leaves the group itself: one that just ends may be torn down in the middle of a word, and abort.
     accelerator.end_training()
@@ -160,8 +165,8 @@ def train_recommender(
     return finished
 
 
-def asked(teachers: Sequence[Path], lesson: Lesson, parameters: RecommenderParameters) -> Taught:
-    """What teachers expect in a corpus, by their folders.
+def teachers_of(folders: Sequence[Path], lesson: Lesson, parameters: RecommenderParameters, out: Path) -> list[Teacher]:
+    """Open the teachers of a recommender that is trained into `out`.
 
     Raises
     ------
@@ -171,8 +176,11 @@ def asked(teachers: Sequence[Path], lesson: Lesson, parameters: RecommenderParam
         raise ConfigError(
             'teachers say which items come next, which needs a network with history = "items" to learn it'
         )
-    opened = open_teachers(teachers, lesson)
-    return ask(lesson.corpus, opened, parameters.taught_items, WINDOWS[lesson.device.type])
+    if parameters.item_loss == 0:
+        raise ConfigError("item_loss is 0, so the head over items learns nothing from teachers; raise it")
+    if out.resolve() in {folder.resolve() for folder in folders}:
+        raise ConfigError(f"teacher {out}: is where the recommender would be written; choose another folder for that")
+    return open_teachers(folders, lesson)
 
 
 def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, LearnedRepeats]:

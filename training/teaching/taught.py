@@ -143,7 +143,9 @@ def ask(corpus: Corpus, teachers: Sequence[Teacher], kept: int, together: int = 
             own = rows[corpus.windows.domain[rows] == number]
             # Windows of about the same length together, so that there is little padding.
             own = own[np.argsort(corpus.windows.stop[own] - corpus.windows.start[own], kind="stable")]
-            for some in np.array_split(own, -(-len(own) // together)):
+            # None at all where all histories of a domain are too short to learn from.
+            for start in range(0, len(own), together):
+                some = own[start : start + together]
                 _ask_about(corpus, number, some, knowing, taught)
                 advance(len(some))
     return taught

@@ -170,7 +170,9 @@ def _sequence(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Teach
         first = int(corpus.item_starts[corpus.domains.index(domain)])
         own = BaselineCorpus.of(lesson.dataset[domain], parameters.max_history)
         # Its items are but numbers: of other histories, or in another order, they would be other items.
-        if figures.get("learned_from") != own.fingerprint():
+        if "learned_from" not in figures:
+            raise ConfigError(f"teacher {folder}: does not say which histories it learned from; train it again")
+        if figures["learned_from"] != own.fingerprint():
             raise ConfigError(f"teacher {folder}: learned from other histories of {domain} than the dataset has")
     network = build_network(figures["items"], parameters)
     try:
