@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -55,9 +56,15 @@ INDEX = ("node_start", "node_count", "edge_token", "edge_child")
 class _Bound:
     """Inputs and outputs of one size and one copy of an index; `graph` numbers what was captured with them."""
 
+    owner: weakref.ref[Any]
     index: tuple[onnxruntime.OrtValue, ...]
     binding: Any
     graph: int
+
+    def is_left(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> bool:
+        """Whether nobody asks for this copy any more: its owner has gone, or has `index` in its place."""
+        mine = self.owner()
+        return mine is None or (mine is owner and not _same(self.index, index))
 
 
 class FixedSearches:
@@ -85,14 +92,20 @@ class FixedSearches:
         # A provider may keep what it captured by thread, and a device does one search after the other anyway.
         self._runner = ThreadPoolExecutor(1, "fixed-searches")
 
-    def run(self, feeds: Mapping[str, Feed]) -> dict[str, Array] | None:
-        """Outputs by name, as a run with open sizes has them; None: search with open sizes this time."""
+    def run(self, feeds: Mapping[str, Feed], owner: object) -> dict[str, Array] | None:
+        """Outputs by name, as a run with open sizes has them; None: search with open sizes this time.
+
+        Parameters
+        ----------
+        feeds : inputs by name
+        owner : what the index's arrays are a copy of; it is not kept, and when it goes, the copy goes too
+        """
         sizes = _sizes(feeds)
         search = None if sizes is None else self._search(sizes)
         if sizes is None or search is None:
             return None
         try:
-            found = self._runner.submit(search.run, feeds).result()
+            found = self._runner.submit(self._run, search, feeds, owner).result()
         except Exception as error:
             # ONNX Runtime raises a dozen unrelated classes here. What is wrong with the inputs, open sizes tell.
             self._refuse(sizes, search, error)
@@ -109,6 +122,16 @@ class FixedSearches:
         for each in waiting:
             each.result()
 
+    def _run(self, search: _FixedSearch, feeds: Mapping[str, Feed], owner: object) -> dict[str, Array] | None:
+        """By the runner: a search, before which all sizes give up the copies that nobody asks for any more."""
+        with self._lock:
+            opened = [each.result() for each in self._searches.values() if each.done()]
+        index: tuple[Any, ...] = tuple(feeds[name] for name in INDEX)
+        for each in opened:
+            if each is not None:
+                each.give_up(owner, index)
+        return search.run(feeds, owner, index)
+
     def _search(self, sizes: Sizes) -> _FixedSearch | None:
         """The session of these sizes, if it is open and not refused."""
         with self._lock:
@@ -119,10 +142,17 @@ class FixedSearches:
                     self._met.popitem(last=False)
                 if met >= MET and self._may_open():
                     self._began = time.monotonic()
-                    self._searches[sizes] = self._opener.submit(self._open, sizes)
+                    self._begin(sizes)
                 return None
             self._searches.move_to_end(sizes)
         return found.result() if found.done() else None
+
+    def _begin(self, sizes: Sizes) -> None:
+        """Have the session opened; where there is no thread to be had for it, later."""
+        try:
+            self._searches[sizes] = self._opener.submit(self._open, sizes)
+        except RuntimeError as error:
+            LOG.warning("no session of sizes %s can be opened now: %s", dict(sizes), error)
 
     def _may_open(self) -> bool:
         """Whether another session is worth its price."""
@@ -203,8 +233,10 @@ class _FixedSearch:
         self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
         self._graphs, self._captured = count(1), set[int]()
 
-    def run(self, feeds: Mapping[str, Feed]) -> dict[str, Array] | None:
-        """Outputs for as many requests as there are; the index's arrays are `OrtValue`s. None: not this time."""
+    def run(
+        self, feeds: Mapping[str, Feed], owner: object, index: tuple[onnxruntime.OrtValue, ...]
+    ) -> dict[str, Array] | None:
+        """Outputs for as many requests as there are. None: not this time."""
         requests = len(feeds["history"])
         for name, staged in self._staged.items():
             given = feeds[name]
@@ -214,29 +246,42 @@ class _FixedSearch:
             staged[: len(given), : given.shape[1]] = given
             with self._runtime.turns.together():
                 self._inputs[name].update_inplace(staged)
-        bound = self._bound_to(tuple(feeds[name] for name in INDEX))
+        bound = self._bound_to(owner, index)
         if not self._session.run_bound(bound.binding, bound.graph, bound.graph not in self._captured):
             return None
         self._captured.add(bound.graph)
         with self._runtime.turns.together():
             return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
 
-    def _bound_to(self, index: tuple[onnxruntime.OrtValue, ...]) -> _Bound:
+    def _bound_to(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> _Bound:
         """All that a run reads and writes, with this copy of an index."""
         places = tuple(array.data_ptr() for array in index)
         found = self._bound.get(places)
-        # Another copy may have come to lie where a smaller one did.
-        if found is None or [each.shape() for each in found.index] != [each.shape() for each in index]:
+        # Another copy may have come to lie where one did that was given up.
+        if found is None or not _same(found.index, index):
             inputs = {**self._inputs, **self._slots, **dict(zip(INDEX, index, strict=True))}
-            found = self._bound[places] = _Bound(index, self._session.bound(inputs, self._results), next(self._graphs))
+            binding = self._session.bound(inputs, self._results)
+            found = self._bound[places] = _Bound(weakref.ref(owner), index, binding, next(self._graphs))
             while len(self._bound) > INDEXES:
                 self._bound.popitem(last=False)
         self._bound.move_to_end(places)
         return found
 
+    def give_up(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> None:
+        """Let go of copies whose owner has gone, and of this owner's but `index`."""
+        left = [places for places, bound in self._bound.items() if bound.is_left(owner, index)]
+        if left:
+            with self._runtime.turns.together():
+                for places in left:
+                    del self._bound[places]
+
     def _there(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """A copy on the device."""
         return onnxruntime.OrtValue.ortvalue_from_numpy(array.copy(), self._runtime.provider, self._runtime.device)
+
+
+def _same(one: tuple[onnxruntime.OrtValue, ...], other: tuple[onnxruntime.OrtValue, ...]) -> bool:
+    return all(mine is theirs for mine, theirs in zip(one, other, strict=True))
 
 
 def _sizes(feeds: Mapping[str, Feed]) -> Sizes | None:

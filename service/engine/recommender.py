@@ -120,6 +120,7 @@ class Recommender:
         BundleError : the file is not a recommender of this layout
         """
         inputs, outputs = recommender_inputs(layout.depth), recommender_outputs(layout.depth)
+        file = _identity(path)
         session = open_session(path, runtime, inputs, outputs)
         # Its index is met once, so it is sent along.
         cls(part, layout, session, None)._require_tokens()
@@ -127,7 +128,11 @@ class Recommender:
             return cls(part, layout, session, resident)
 
         def opened(fixed: Mapping[str, int]) -> Session:
-            return open_session(path, runtime, inputs, outputs, fixed=fixed)
+            session = open_session(path, runtime, inputs, outputs, fixed=fixed)
+            # These open while others are served: a bundle that was replaced meanwhile is another recommender.
+            if _identity(path) != file:
+                raise BundleError(f"{path}: is no longer the file that was opened")
+            return session
 
         return cls(part, layout, session, resident, FixedSearches(runtime, outputs, opened))
 
@@ -173,7 +178,7 @@ class Recommender:
         }
         for level, children in enumerate(index.fanout):
             feeds[child_slots_name(level)] = np.arange(max(1, children), dtype=np.int32)
-        found = None if self._fixed is None else self._fixed.run(feeds)
+        found = None if self._fixed is None else self._fixed.run(feeds, index.journal)
         if found is None:
             found = self._session.run(feeds)
         if np.isnan(found["log_prob"]).any():
@@ -228,3 +233,12 @@ class Recommender:
             raise InvalidInput(
                 f"the index has {len(index.fanout)} levels, but the recommender writes {self.layout.depth}"
             )
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from another that took its place; None: there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

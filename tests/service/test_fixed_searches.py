@@ -5,7 +5,10 @@ They run on the CPU here, by the calls by which a GPU captures and replays them;
 
 from __future__ import annotations
 
+import gc
+import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -151,6 +154,70 @@ def test_an_index_that_is_sent_again_is_read_where_it_lies_then(
         trie.delete(0, fixed.search(*asking(trie, 2)).tokens[0, 0])
         arguments = asking(trie, 2, seed=seed)
         same(fixed.search(*arguments), plain.search(*arguments))
+    assert fixed._fixed is not None
+    searches = [each.result() for each in fixed._fixed._searches.values() if each.done()]
+    assert sum(len(each._bound) for each in searches if each is not None) == 1
+
+
+def test_copies_of_indexes_that_have_gone_are_given_up(pair: tuple[Recommender, Recommender]) -> None:
+    plain, fixed = pair
+    resident = fixed._resident
+    assert resident is not None
+    gone, stays = trie_of(items(40)), trie_of(items(30, seed=1))
+    for batch in (1, 3):
+        settled(fixed, *asking(gone, batch))
+    (copy,) = resident._copies.values()
+    assert copy._shown is not None
+    arrays = [weakref.ref(array) for array in copy._shown.arrays.values()]
+    del gone, copy
+    settled(fixed, *asking(stays, 1))
+    gc.collect()
+    assert not any(array() for array in arrays)
+    same(fixed.search(*asking(stays, 1)), plain.search(*asking(stays, 1)))
+
+
+def test_a_recommender_that_has_gone_leaves_no_thread(path: Path) -> None:
+    before = set(threading.enumerate())
+    fixed = Recommender.open(path, PART, LAYOUT, CPU, ResidentIndexes(CPU), captured=True)
+    settled(fixed, *asking(trie_of(items(40)), 2))
+    own = set(threading.enumerate()) - before
+    assert len(own) == 2
+    del fixed
+    for thread in own:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+def test_no_session_is_opened_of_a_file_that_was_replaced(path: Path, tmp_path: Path) -> None:
+    file = Path(shutil.copy(path, tmp_path))
+    plain = Recommender.open(path, PART, LAYOUT, CPU, ResidentIndexes(CPU))
+    fixed = Recommender.open(file, PART, LAYOUT, CPU, ResidentIndexes(CPU), captured=True)
+    torch.manual_seed(1)
+    export_recommender(build_t5(LAYOUT, SMALL).eval(), LAYOUT, tmp_path / "other.onnx")
+    (tmp_path / "other.onnx").replace(file)
+    arguments = asking(trie_of(items(40)), 2)
+    for _ in range(4):
+        same(fixed.search(*arguments), plain.search(*arguments))
+        assert fixed._fixed is not None
+        fixed._fixed.settle()
+    assert used(fixed) == 0
+
+
+def test_where_no_thread_can_be_had_sizes_stay_open(
+    pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, fixed = pair
+    arguments = asking(trie_of(items(40)), 2)
+
+    def refuses(*_: object) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadPoolExecutor, "submit", refuses)
+        for _ in range(3):
+            same(fixed.search(*arguments), plain.search(*arguments))
+    assert "can't start new thread" in caplog.text
+    same(settled(fixed, *arguments), plain.search(*arguments))
 
 
 def test_two_indexes_in_turns(pair: tuple[Recommender, Recommender]) -> None:
