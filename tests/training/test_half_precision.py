@@ -6,6 +6,7 @@ import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -26,11 +27,13 @@ from service.ranked_lists import compare_best
 from service.semantic_ids import TokenLayout
 from service.verifying import verify
 from training.export import bundle as bundle_module
+from training.export import proof as proof_module
 from training.export.bundle import export_bundle
-from training.export.half import open_twin, write_twin
+from training.export.half import open_twin, prove_half_lists, write_twin
+from training.export.lists import ProvenLists
 from training.export.recommender import export_recommender
 from training.export.reference import AllowedTokens, generate_lists
-from training.networks.graph import Graph
+from training.networks.graph import HALF_LIMIT, Graph
 from training.networks.t5 import T5Settings
 
 PART = RecommenderPart(name="all", model="recommender.onnx", domains=[], domain_tokens=[], max_history=20)
@@ -163,6 +166,24 @@ def test_half_precision_that_changes_too_many_lists_fails_the_export(
     with pytest.raises(ModelError, match=r"recommender recommender: in half precision \d+\.\d+% of the 10 best items"):
         export_bundle(stages.folders, tmp_path / "bundle", stages.options)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_each_recommender_needs_a_list_that_can_be_stored(
+    stages: TinyStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second = Path(shutil.copytree(stages.folders.recommenders[0], tmp_path / "second"))
+    folders = replace(stages.folders, recommenders=(*stages.folders.recommenders, second))
+
+    def none_of_the_second(recommender: Recommender, *rest: Any, **options: Any) -> ProvenLists:
+        return prove_half_lists(recommender, *rest, **options | {"keep": 0 if recommender.part.name == "second" else 1})
+
+    monkeypatch.setattr(proof_module, "prove_half_lists", none_of_the_second)
+    with pytest.raises(ModelError, match="recommender second: none of 60 ranked lists is clear enough"):
+        export_bundle(folders, tmp_path / "bundle", stages.options)
+
+
+def test_the_sum_of_two_masks_is_a_number() -> None:
+    assert np.isfinite(np.float16(-HALF_LIMIT) + np.float16(-HALF_LIMIT))
 
 
 def test_lists_of_bundles_without_tolerances_are_exact(bundle: Path) -> None:

@@ -104,13 +104,14 @@ def prove(
         },
         "recommenders": {name: proven.figures for name, proven in lists.items()},
     }
+    for name, proven in lists.items():
+        if not proven.domain:
+            raise ModelError(
+                f"recommender {name}: none of {proven.figures['histories']} ranked lists is clear enough for other "
+                f"machines to find it too, and `unitok verify` needs one; prove with more histories, or with fewer "
+                f"beams than {beams}"
+            )
     stored = [(name, proven, row) for name, proven in lists.items() for row in range(len(proven.domain))]
-    if not stored:
-        raise ModelError(
-            f"none of {sum(proven.figures['histories'] for proven in lists.values())} ranked lists is clear enough for "
-            f"other machines to find it too, and `unitok verify` needs one; prove with more histories, or with fewer "
-            f"beams than {beams}"
-        )
     width = max(len(proven.history[row]) for _, proven, row in stored)
     sample = ProvenSample(
         text_row=text_rows,

@@ -23,7 +23,7 @@ IR_VERSION = 11
 LARGE_BYTES = 1 << 20
 """Tensors above are not given to the checks of a graph."""
 
-HALF_LIMIT = 2.0**15
+HALF_LIMIT = 2.0**14
 """Real numbers beyond, as masks are, become this where they are stored as float16, so that two still have a sum."""
 
 _ELEMENT = {
