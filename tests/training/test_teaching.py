@@ -35,7 +35,7 @@ from training.recommender.trainer import Trainer
 from training.stage import FIGURES, read_figures, read_log
 from training.teaching.taught import Places, Taught, ask
 from training.teaching.teachers import Lesson, open_teachers
-from training.tokenizer.ids import read_ids
+from training.tokenizer.ids import read_ids, write_ids
 
 NAMES = ("ring", "other")
 JUDGES = TINY.model_dump() | {"history": "items", "item_head": 1.0}
@@ -314,6 +314,21 @@ def test_what_cannot_teach_is_refused(
     alone = lesson_of(dataset, tokenizer, domains=["ring"])
     with pytest.raises(ConfigError, match="learned from other, and so has nothing to say of ring"):
         ask(alone.corpus, open_teachers([sasrec], alone), 5)
+
+
+def test_a_recommender_of_other_histories_or_of_ids_in_another_order_does_not_teach(
+    dataset: Path, tokenizer: Path, recommender: Path, tmp_path: Path
+) -> None:
+    shuffled = write_rings(tmp_path / "shuffled", ("other", "ring"))
+    turned = Path(shutil.copytree(tokenizer, tmp_path / "turned"))
+    ids = [
+        replace(each, codes=each.codes[::-1], experts=each.experts[::-1], suffix=each.suffix[::-1])
+        for each in read_ids(tokenizer).values()
+    ]
+    write_ids(turned, ids)
+    for lesson in (lesson_of(shuffled, tokenizer), lesson_of(dataset, turned)):
+        with pytest.raises(ConfigError, match="learned from other histories or IDs of (ring|other) than are given"):
+            open_teachers([recommender], lesson)
 
 
 def test_who_cannot_learn_is_refused(dataset: Path, tokenizer: Path, sasrec: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,16 @@ def item_values(ids: DomainIds, domain: DomainData, layout: TokenLayout) -> IntA
     values = layout.join(ids.codes[rows], ids.experts[rows], ids.suffix[rows])
     layout.pack(values)  # refuses what is out of range
     return values
+
+
+def learned_from(ids: DomainIds, domain: DomainData, layout: TokenLayout) -> str:
+    """SHA-256 of what a recommender learns from in a domain, in whatever order it reads tokens: histories, and the IDs
+    of their items; errors as of `item_values`."""
+    values = item_values(ids, domain, replace(layout, domains=(), expert_first=False))
+    digest = hashlib.sha256(domain.name.encode())
+    for array in (values, domain.history_items, domain.history_starts):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def build_corpus(

@@ -25,7 +25,7 @@ from training.data.dataset import Dataset
 from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.t5 import LayoutRecord, RecommenderRecord, load_recommender, save_record
 from training.processor import use_processor
-from training.recommender.corpus import Corpus, build_corpus, item_values
+from training.recommender.corpus import Corpus, build_corpus, item_values, learned_from
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_repeats
 from training.recommender.trainer import Trainer
@@ -148,10 +148,12 @@ def train_recommender(
         return None
     repeats = learn_repeats(out, opened, tokenizer)
     save_record(out, record.model_copy(update={"repeats": repeats}))
+    ids = read_ids(tokenizer)
     figures = {
         **asdict(result),
         "repeats": {name: learned.model_dump() for name, learned in repeats.items()},
         "domains": list(corpus.domains),
+        "learned_from": {name: learned_from(ids[name], opened[name], corpus.layout) for name in corpus.domains},
         "training_examples": len(corpus.training),
         "items": len(corpus.values),
         "vocabulary": corpus.layout.vocabulary,

@@ -29,7 +29,7 @@ from training.networks.known_ids import rows_in
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import WEIGHTS, load_recommender
 from training.recommender.batches import collate
-from training.recommender.corpus import Corpus, ExampleSet, item_values
+from training.recommender.corpus import Corpus, ExampleSet, item_values, learned_from
 from training.stage import read_figures
 from training.teaching.taught import Places, Teacher
 from training.tokenizer.ids import DomainIds
@@ -73,7 +73,7 @@ def open_teachers(folders: Sequence[Path], lesson: Lesson) -> list[Teacher]:
     for folder in folders:
         figures = read_figures(folder)
         if figures.get("stage") == "train-recommender":
-            opened.append(_recommender(folder, lesson))
+            opened.append(_recommender(folder, figures, lesson))
         elif figures.get("kind") in SEQUENCES:
             opened.append(_sequence(folder, figures, lesson))
         else:
@@ -116,7 +116,7 @@ class _Recommender:
         return scores
 
 
-def _recommender(folder: Path, lesson: Lesson) -> Teacher:
+def _recommender(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Teacher:
     trained = load_recommender(folder)
     if not isinstance(trained.model, SemanticT5):
         raise ConfigError(f'teacher {folder}: judges no items; only one with history = "items" can teach')
@@ -135,6 +135,10 @@ def _recommender(folder: Path, lesson: Lesson) -> Teacher:
         known = rows_in(trained.model.encoder.item_slots, trained.model.hash_parts[tokens].sum(dim=-1))
         if name in trained.trained_on and not bool((known > 0).all()):
             raise strange
+        # Folders from before this was written down are known by their IDs alone.
+        said = figures.get("learned_from", {}).get(name)
+        if said not in (None, learned_from(lesson.ids[name], lesson.dataset[name], plain)):
+            raise ConfigError(f"teacher {folder}: learned from other histories or IDs of {name} than are given here")
     return _Recommender(
         str(folder), trained.trained_on, _digest(folder), trained.model.to(lesson.device), own, trained.max_history
     )
