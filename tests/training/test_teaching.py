@@ -327,7 +327,7 @@ def test_a_recommender_of_other_histories_or_of_ids_in_another_order_does_not_te
     ]
     write_ids(turned, ids)
     for lesson in (lesson_of(shuffled, tokenizer), lesson_of(dataset, turned)):
-        with pytest.raises(ConfigError, match="learned from other histories or IDs of (ring|other) than are given"):
+        with pytest.raises(ConfigError, match=r"learned from other histories or IDs of (ring|other) than are given"):
             open_teachers([recommender], lesson)
 
 
