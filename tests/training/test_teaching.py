@@ -342,13 +342,18 @@ def test_who_cannot_learn_is_refused(dataset: Path, tokenizer: Path, sasrec: Pat
 
 
 def test_a_refused_teacher_leaves_what_was_trained_before(
-    dataset: Path, tokenizer: Path, recommender: Path, tmp_path: Path
+    dataset: Path, tokenizer: Path, recommender: Path, sasrec: Path, tmp_path: Path
 ) -> None:
     out = shutil.copytree(recommender, tmp_path / "out")
     before = read_figures(out)
-    for teacher, words in ((out, "is where the recommender would be written"), (tmp_path, r"no figures\.json")):
+    for teacher, parameters, words in (
+        (out, judging(), "is where the recommender would be written"),
+        (tmp_path, judging(), r"no figures\.json"),
+        (sasrec, judging(domains=["ring"]), "has nothing to say of ring"),
+        (sasrec, judging(item_negatives=23), "item_negatives is 23"),
+    ):
         with pytest.raises(ConfigError, match=words):
-            train_recommender(dataset, tokenizer, out, judging(), teachers=[teacher])
+            train_recommender(dataset, tokenizer, out, parameters, teachers=[teacher])
         assert read_figures(out) == before
 
 

@@ -28,9 +28,10 @@ from training.processor import use_processor
 from training.recommender.corpus import Corpus, build_corpus, item_values, learned_from
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_repeats
+from training.recommender.tasks import require_all_items
 from training.recommender.trainer import Trainer
 from training.stage import Stage, read_figures
-from training.teaching.taught import WINDOWS, Teacher, ask
+from training.teaching.taught import WINDOWS, Teacher, ask, known_domains
 from training.teaching.teachers import Lesson, open_teachers
 from training.tokenizer.ids import read_ids
 
@@ -182,7 +183,9 @@ def teachers_of(folders: Sequence[Path], lesson: Lesson, parameters: Recommender
         raise ConfigError("item_loss is 0, so the head over items learns nothing from teachers; raise it")
     if out.resolve() in {folder.resolve() for folder in folders}:
         raise ConfigError(f"teacher {out}: is where the recommender would be written; choose another folder for that")
-    return open_teachers(folders, lesson)
+    opened = open_teachers(folders, lesson)
+    require_all_items(lesson.corpus, parameters, known_domains(lesson.corpus, opened))
+    return opened
 
 
 def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, LearnedRepeats]:

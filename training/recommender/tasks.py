@@ -7,6 +7,7 @@ Symbols: B batch, n positions of the longest window, A items that the decoder wr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -109,13 +110,7 @@ class NextItems:
         self, corpus: Corpus, parameters: RecommenderParameters, network: SemanticT5, taught: Taught | None = None
     ) -> None:
         self._corpus, self._parameters, self._network, self._taught = corpus, parameters, network, taught
-        for domain in () if taught is None else sorted(taught.domains):
-            items = int(np.diff(corpus.item_starts)[domain])
-            if items > parameters.item_negatives:
-                raise ConfigError(
-                    f"item_negatives is {parameters.item_negatives}, but {corpus.domains[domain]} has {items} items, "
-                    "and what teachers expect may be any of them; raise it to as many, or leave the teachers out"
-                )
+        require_all_items(corpus, parameters, () if taught is None else taught.domains)
         self._tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
         self._lead = 1 if corpus.layout.domains else 0
         self.examples = corpus.windows
@@ -214,6 +209,22 @@ class NextItems:
         drawn = torch.randint(first, end, (self._parameters.item_negatives,))
         candidates: Tensor = torch.unique(torch.cat([targets, drawn]))
         return candidates
+
+
+def require_all_items(corpus: Corpus, parameters: RecommenderParameters, domains: Iterable[int]) -> None:
+    """Refuse domains, by number, that are taught and whose targets are not told from all of their items.
+
+    Raises
+    ------
+    ConfigError : what teachers expect may lie beyond the items that a target is told from
+    """
+    for domain in sorted(domains):
+        items = int(np.diff(corpus.item_starts)[domain])
+        if items > parameters.item_negatives:
+            raise ConfigError(
+                f"item_negatives is {parameters.item_negatives}, but {corpus.domains[domain]} has {items} items, "
+                "and what teachers expect may be any of them; raise it to as many, or leave the teachers out"
+            )
 
 
 def token_loss(logits: Tensor, targets: Tensor, parameters: RecommenderParameters) -> Tensor:

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from service.errors import ConfigError
 from service.progress import progress
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
 
@@ -122,20 +121,10 @@ def ask(corpus: Corpus, teachers: Sequence[Teacher], kept: int, together: int = 
     ----------
     kept : K
     together : windows asked about at once
-
-    Raises
-    ------
-    ConfigError : a teacher knows none of the domains
     """
-    for each in teachers:
-        if not set(each.domains) & set(corpus.domains):
-            raise ConfigError(
-                f"teacher {each.name}: learned from {', '.join(each.domains)}, and so has nothing to say of "
-                f"{', '.join(corpus.domains)}"
-            )
     items = np.zeros((len(corpus.history_items), kept), dtype=np.int32)
     digest = hashlib.sha256("".join(sorted(each.digest for each in teachers)).encode()).hexdigest()
-    taught = Taught(items, np.zeros(items.shape, dtype=np.float16), _known(corpus, teachers), digest)
+    taught = Taught(items, np.zeros(items.shape, dtype=np.float16), known_domains(corpus, teachers), digest)
     rows = np.flatnonzero(np.isin(corpus.windows.domain, sorted(taught.domains)))
     with progress("asking the teachers", len(rows)) as advance:
         for number in sorted(taught.domains):
@@ -151,7 +140,8 @@ def ask(corpus: Corpus, teachers: Sequence[Teacher], kept: int, together: int = 
     return taught
 
 
-def _known(corpus: Corpus, teachers: Sequence[Teacher]) -> frozenset[int]:
+def known_domains(corpus: Corpus, teachers: Sequence[Teacher]) -> frozenset[int]:
+    """Numbers of the domains that one of the teachers knows."""
     names = {name for each in teachers for name in each.domains}
     return frozenset(number for number, name in enumerate(corpus.domains) if name in names)
 

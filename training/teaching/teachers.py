@@ -66,7 +66,7 @@ def open_teachers(folders: Sequence[Path], lesson: Lesson) -> list[Teacher]:
     Raises
     ------
     ConfigError : a folder is not finished, holds no teacher, or one that reads fewer items than are asked about, that
-        learned from other items, or that learned other IDs
+        learned from other items, or that learned other IDs, or that knows none of the domains
     ModelError : its weights are damaged
     """
     opened: list[Teacher] = []
@@ -81,6 +81,12 @@ def open_teachers(folders: Sequence[Path], lesson: Lesson) -> list[Teacher]:
             raise ConfigError(
                 f"teacher {folder}: is {what}; what can teach is a folder of `unitok train-recommender` with "
                 f'history = "items", or of `unitok train-baseline` of kind {" or ".join(SEQUENCES)}'
+            )
+    for each in opened:
+        if not set(each.domains) & set(lesson.corpus.domains):
+            raise ConfigError(
+                f"teacher {each.name}: learned from {', '.join(each.domains)}, and so has nothing to say of "
+                f"{', '.join(lesson.corpus.domains)}"
             )
     return opened
 
