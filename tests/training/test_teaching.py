@@ -307,6 +307,8 @@ def test_what_cannot_teach_is_refused(
     short = {**read_figures(sasrec)["configuration"], "max_history": 19}
     with pytest.raises(ConfigError, match="reads 19 items of a history, but is asked about 20"):
         open_teachers([altered(sasrec, tmp_path / "short", configuration=short)], lesson)
+    with pytest.raises(ConfigError, match="learned the same, and would count twice"):
+        open_teachers([sasrec, altered(sasrec, tmp_path / "again")], lesson)
     damaged = altered(sasrec, tmp_path / "damaged")
     (damaged / WEIGHTS).write_bytes(b"not weights")
     with pytest.raises(ConfigError, match="its weights cannot be read"):

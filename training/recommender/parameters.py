@@ -59,7 +59,7 @@ class RecommenderParameters(Strict):
         embeddings
     teaching : share of what teachers expect, where some were given, in what the head over items learns to say; the
         rest is the item that was seen
-    taught_items : likeliest items that are kept of what they expect in a place
+    taught_items : likeliest items that are kept of what they expect in a place, six bytes each in memory
     clip_norm : largest norm of a gradient
     average : decay of a moving average of the weights, which is then validated and kept in place of them; 0: none
     validations_per_epoch : how often NDCG@10 is measured, at the item level

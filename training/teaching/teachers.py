@@ -66,7 +66,7 @@ def open_teachers(folders: Sequence[Path], lesson: Lesson) -> list[Teacher]:
     Raises
     ------
     ConfigError : a folder is not finished, holds no teacher, or one that reads fewer items than are asked about, that
-        learned from other items, or that learned other IDs, or that knows none of the domains
+        learned from other items, or that learned other IDs, or that knows none of the domains; or two are the same
     ModelError : its weights are damaged
     """
     opened: list[Teacher] = []
@@ -82,6 +82,9 @@ def open_teachers(folders: Sequence[Path], lesson: Lesson) -> list[Teacher]:
                 f"teacher {folder}: is {what}; what can teach is a folder of `unitok train-recommender` with "
                 f'history = "items", or of `unitok train-baseline` of kind {" or ".join(SEQUENCES)}'
             )
+    twice = sorted({each.name for each in opened if [other.digest for other in opened].count(each.digest) > 1})
+    if twice:
+        raise ConfigError(f"teachers {' and '.join(twice)}: learned the same, and would count twice; name one, once")
     for each in opened:
         if not set(each.domains) & set(lesson.corpus.domains):
             raise ConfigError(
