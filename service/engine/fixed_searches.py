@@ -15,18 +15,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import count
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 
+from service.engine.fixed_search import INDEX, FixedSearch
 from service.engine.sessions import Array, Feed, Runtime, Session, Tensor
 
 LOG = logging.getLogger(__name__)
@@ -39,32 +36,12 @@ STEPS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 HISTORY_STEP = 8
 KEPT = 24
 """Sizes that are open at once; each holds the weights and room for what it computes."""
-INDEXES = 4
-"""Copies of indexes that are captured at once in one size."""
 MET = 2
 """How often sizes are met before they are worth a session."""
 PAUSE = 60.0
 """Seconds from one opening to the next while all that are kept are open: each makes all searches wait for a capture."""
 VAIN = 3
 """Sizes refused one after the other, with no answer between them, after which no more are tried."""
-
-PADDING: dict[str, int] = {"history": 0, "history_mask": 0, "roots": -1, "blocked": -1}
-INDEX = ("node_start", "node_count", "edge_token", "edge_child")
-
-
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """Inputs and outputs of one size and one copy of an index; `graph` numbers what was captured with them."""
-
-    owner: weakref.ref[Any]
-    index: tuple[onnxruntime.OrtValue, ...]
-    binding: Any
-    graph: int
-
-    def is_left(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> bool:
-        """Whether nobody asks for this copy any more: its owner has gone, or has `index` in its place."""
-        mine = self.owner()
-        return mine is None or (mine is owner and not _same(self.index, index))
 
 
 class FixedSearches:
@@ -86,7 +63,7 @@ class FixedSearches:
         self._runtime, self._outputs, self._opened = runtime, outputs, opened
         self._lock = threading.Lock()
         self._met: OrderedDict[Sizes, int] = OrderedDict()
-        self._searches: OrderedDict[Sizes, Future[_FixedSearch | None]] = OrderedDict()
+        self._searches: OrderedDict[Sizes, Future[FixedSearch | None]] = OrderedDict()
         self._began, self._vain = 0.0, 0
         self._opener = ThreadPoolExecutor(1, "fixed-sizes")
         # A provider may keep what it captured by thread, and a device does one search after the other anyway.
@@ -122,7 +99,7 @@ class FixedSearches:
         for each in waiting:
             each.result()
 
-    def _run(self, search: _FixedSearch, feeds: Mapping[str, Feed], owner: object) -> dict[str, Array] | None:
+    def _run(self, search: FixedSearch, feeds: Mapping[str, Feed], owner: object) -> dict[str, Array] | None:
         """By the runner: a search, before which all sizes give up the copies that nobody asks for any more."""
         with self._lock:
             opened = [each.result() for each in self._searches.values() if each.done()]
@@ -132,7 +109,7 @@ class FixedSearches:
                 each.give_up(owner, index)
         return search.run(feeds, owner, index)
 
-    def _search(self, sizes: Sizes) -> _FixedSearch | None:
+    def _search(self, sizes: Sizes) -> FixedSearch | None:
         """The session of these sizes, if it is open and not refused."""
         with self._lock:
             found = self._searches.get(sizes)
@@ -159,7 +136,7 @@ class FixedSearches:
         full = len(self._searches) >= KEPT
         return self._vain < VAIN and not (full and time.monotonic() - self._began < PAUSE)
 
-    def _open(self, sizes: Sizes) -> _FixedSearch | None:
+    def _open(self, sizes: Sizes) -> FixedSearch | None:
         """The session of these sizes; None: the runtime refuses them."""
         self._make_room()
         if self._vain >= VAIN:
@@ -167,7 +144,7 @@ class FixedSearches:
         try:
             session = self._opened(dict(sizes))
             with self._runtime.turns.together():
-                return _FixedSearch(session, dict(sizes), self._outputs, self._runtime)
+                return FixedSearch(session, dict(sizes), self._outputs, self._runtime)
         except Exception as error:
             self._say_refused(sizes, error)
             return None
@@ -183,9 +160,9 @@ class FixedSearches:
             with self._runtime.turns.together():
                 del closed
 
-    def _refuse(self, sizes: Sizes, search: _FixedSearch, error: Exception) -> None:
+    def _refuse(self, sizes: Sizes, search: FixedSearch, error: Exception) -> None:
         """Search with open sizes from now on; of several that fail at once the first says so."""
-        refused: Future[_FixedSearch | None] = Future()
+        refused: Future[FixedSearch | None] = Future()
         refused.set_result(None)
         with self._lock:
             found = self._searches.get(sizes)
@@ -201,87 +178,6 @@ class FixedSearches:
         LOG.warning("searches of sizes %s stay with open sizes: %s", dict(sizes), error)
         if last:
             LOG.warning("%d sizes were refused one after the other: those of all others stay with open sizes too", VAIN)
-
-
-class _FixedSearch:
-    """One session of fixed sizes; its methods are called by one thread."""
-
-    def __init__(self, session: Session, sizes: Mapping[str, int], outputs: list[Tensor], runtime: Runtime) -> None:
-        self._session, self._runtime = session, runtime
-        batch, beams = sizes["B"], sizes["W"]
-        shapes = {"history": "BS", "history_mask": "BS", "roots": "BR", "blocked": "BX"}
-        types = {"history": np.int64, "history_mask": np.int64, "roots": np.int32, "blocked": np.int32}
-        self._staged: dict[str, NDArray[Any]] = {
-            name: np.full([sizes[symbol] for symbol in shape], PADDING[name], types[name])
-            for name, shape in shapes.items()
-        }
-        # Requests that pad a batch read one token, for attention over nothing is undefined, and begin nowhere.
-        self._staged["history_mask"][:, 0] = 1
-        slots = {"beam_slots": beams, **{f"child_slots_{name[1:]}": n for name, n in sizes.items() if name[0] == "C"}}
-        self._slots = {name: self._there(np.arange(n, dtype=np.int32)) for name, n in slots.items()}
-        self._inputs = {name: self._there(array) for name, array in self._staged.items()}
-        dimensions = {"B": batch, "W": beams}
-        self._results = {
-            each.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
-                [dimensions[size] if isinstance(size, str) else size for size in each.shape],
-                np.dtype(each.dtype).type,
-                runtime.provider,
-                runtime.device,
-            )
-            for each in outputs
-        }
-        self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
-        self._graphs, self._captured = count(1), set[int]()
-
-    def run(
-        self, feeds: Mapping[str, Feed], owner: object, index: tuple[onnxruntime.OrtValue, ...]
-    ) -> dict[str, Array] | None:
-        """Outputs for as many requests as there are. None: not this time."""
-        requests = len(feeds["history"])
-        for name, staged in self._staged.items():
-            given = feeds[name]
-            staged[:] = PADDING[name]
-            if name == "history_mask":
-                staged[:, 0] = 1
-            staged[: len(given), : given.shape[1]] = given
-            with self._runtime.turns.together():
-                self._inputs[name].update_inplace(staged)
-        bound = self._bound_to(owner, index)
-        if not self._session.run_bound(bound.binding, bound.graph, bound.graph not in self._captured):
-            return None
-        self._captured.add(bound.graph)
-        with self._runtime.turns.together():
-            return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
-
-    def _bound_to(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> _Bound:
-        """All that a run reads and writes, with this copy of an index."""
-        places = tuple(array.data_ptr() for array in index)
-        found = self._bound.get(places)
-        # Another copy may have come to lie where one did that was given up.
-        if found is None or not _same(found.index, index):
-            inputs = {**self._inputs, **self._slots, **dict(zip(INDEX, index, strict=True))}
-            binding = self._session.bound(inputs, self._results)
-            found = self._bound[places] = _Bound(weakref.ref(owner), index, binding, next(self._graphs))
-            while len(self._bound) > INDEXES:
-                self._bound.popitem(last=False)
-        self._bound.move_to_end(places)
-        return found
-
-    def give_up(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> None:
-        """Let go of copies whose owner has gone, and of this owner's but `index`."""
-        left = [places for places, bound in self._bound.items() if bound.is_left(owner, index)]
-        if left:
-            with self._runtime.turns.together():
-                for places in left:
-                    del self._bound[places]
-
-    def _there(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
-        """A copy on the device."""
-        return onnxruntime.OrtValue.ortvalue_from_numpy(array.copy(), self._runtime.provider, self._runtime.device)
-
-
-def _same(one: tuple[onnxruntime.OrtValue, ...], other: tuple[onnxruntime.OrtValue, ...]) -> bool:
-    return all(mine is theirs for mine, theirs in zip(one, other, strict=True))
 
 
 def _sizes(feeds: Mapping[str, Feed]) -> Sizes | None:

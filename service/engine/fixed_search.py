@@ -1,0 +1,125 @@
+"""One session of fixed sizes: the arrays that it reads and writes, which stay where they are, and what was captured.
+
+A request is padded; what pads it is not read. With each copy of an index a search is captured anew, and what was
+captured goes when nobody asks for that copy any more. Knows nothing of which sizes there are, nor of what is searched
+for.
+
+Symbols: those of `recommender`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from service.engine.sessions import Array, Feed, Runtime, Session, Tensor
+
+INDEXES = 4
+"""Copies of indexes that are captured at once in one size."""
+
+PADDING: dict[str, int] = {"history": 0, "history_mask": 0, "roots": -1, "blocked": -1}
+INDEX = ("node_start", "node_count", "edge_token", "edge_child")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """Inputs and outputs of one size and one copy of an index; `graph` numbers what was captured with them."""
+
+    owner: weakref.ref[Any]
+    index: tuple[onnxruntime.OrtValue, ...]
+    binding: Any
+    graph: int
+
+    def is_left(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> bool:
+        """Whether nobody asks for this copy any more: its owner has gone, or has `index` in its place."""
+        mine = self.owner()
+        return mine is None or (mine is owner and not _same(self.index, index))
+
+
+class FixedSearch:
+    """One session of fixed sizes; its methods are called by one thread."""
+
+    def __init__(self, session: Session, sizes: Mapping[str, int], outputs: list[Tensor], runtime: Runtime) -> None:
+        self._session, self._runtime = session, runtime
+        batch, beams = sizes["B"], sizes["W"]
+        shapes = {"history": "BS", "history_mask": "BS", "roots": "BR", "blocked": "BX"}
+        types = {"history": np.int64, "history_mask": np.int64, "roots": np.int32, "blocked": np.int32}
+        self._staged: dict[str, NDArray[Any]] = {
+            name: np.full([sizes[symbol] for symbol in shape], PADDING[name], types[name])
+            for name, shape in shapes.items()
+        }
+        # Requests that pad a batch read one token, for attention over nothing is undefined, and begin nowhere.
+        self._staged["history_mask"][:, 0] = 1
+        slots = {"beam_slots": beams, **{f"child_slots_{name[1:]}": n for name, n in sizes.items() if name[0] == "C"}}
+        self._slots = {name: self._there(np.arange(n, dtype=np.int32)) for name, n in slots.items()}
+        self._inputs = {name: self._there(array) for name, array in self._staged.items()}
+        dimensions = {"B": batch, "W": beams}
+        self._results = {
+            each.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
+                [dimensions[size] if isinstance(size, str) else size for size in each.shape],
+                np.dtype(each.dtype).type,
+                runtime.provider,
+                runtime.device,
+            )
+            for each in outputs
+        }
+        self._bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
+        self._graphs, self._captured = count(1), set[int]()
+
+    def run(
+        self, feeds: Mapping[str, Feed], owner: object, index: tuple[onnxruntime.OrtValue, ...]
+    ) -> dict[str, Array] | None:
+        """Outputs for as many requests as there are. None: not this time."""
+        requests = len(feeds["history"])
+        for name, staged in self._staged.items():
+            given = feeds[name]
+            staged[:] = PADDING[name]
+            if name == "history_mask":
+                staged[:, 0] = 1
+            staged[: len(given), : given.shape[1]] = given
+            with self._runtime.turns.together():
+                self._inputs[name].update_inplace(staged)
+        bound = self._bound_to(owner, index)
+        if not self._session.run_bound(bound.binding, bound.graph, bound.graph not in self._captured):
+            return None
+        self._captured.add(bound.graph)
+        with self._runtime.turns.together():
+            return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
+
+    def _bound_to(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> _Bound:
+        """All that a run reads and writes, with this copy of an index."""
+        places = tuple(array.data_ptr() for array in index)
+        found = self._bound.get(places)
+        # Another copy may have come to lie where one did that was given up.
+        if found is None or not _same(found.index, index):
+            inputs = {**self._inputs, **self._slots, **dict(zip(INDEX, index, strict=True))}
+            binding = self._session.bound(inputs, self._results)
+            found = self._bound[places] = _Bound(weakref.ref(owner), index, binding, next(self._graphs))
+            while len(self._bound) > INDEXES:
+                self._bound.popitem(last=False)
+        self._bound.move_to_end(places)
+        return found
+
+    def give_up(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> None:
+        """Let go of copies whose owner has gone, and of this owner's but `index`."""
+        left = [places for places, bound in self._bound.items() if bound.is_left(owner, index)]
+        if left:
+            with self._runtime.turns.together():
+                for places in left:
+                    del self._bound[places]
+
+    def _there(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
+        """A copy on the device."""
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array.copy(), self._runtime.provider, self._runtime.device)
+
+
+def _same(one: tuple[onnxruntime.OrtValue, ...], other: tuple[onnxruntime.OrtValue, ...]) -> bool:
+    return all(mine is theirs for mine, theirs in zip(one, other, strict=True))
