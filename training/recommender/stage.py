@@ -119,13 +119,13 @@ def train_recommender(
     use_processor(parameters.threads, parameters.bf16_products)
     gpu = torch.cuda.is_available()
     accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
-    opened = Dataset.open(dataset)
+    opened, ids = Dataset.open(dataset), read_ids(tokenizer)
     corpus = load_corpus(opened, tokenizer, parameters)
     needs_content = parameters.content_start > 0 or parameters.network.likeness
     content = read_embeddings(opened, embeddings, corpus) if needs_content else None
     opened_teachers: list[Teacher] = []
     if teachers:
-        lesson = Lesson(corpus, opened, read_ids(tokenizer), parameters.max_history, accelerator.device)
+        lesson = Lesson(corpus, opened, ids, parameters.max_history, accelerator.device)
         # Before the stage begins, which gives up what a training before left in the folder.
         opened_teachers = teachers_of(teachers, lesson, parameters, out)
     stage = Stage("train-recommender", out) if accelerator.is_main_process else None
@@ -149,7 +149,6 @@ def train_recommender(
         return None
     repeats = learn_repeats(out, opened, tokenizer)
     save_record(out, record.model_copy(update={"repeats": repeats}))
-    ids = read_ids(tokenizer)
     figures = {
         **asdict(result),
         "repeats": {name: learned.model_dump() for name, learned in repeats.items()},

@@ -105,12 +105,14 @@ def _digest(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class _Recommender:
-    """A recommender with a head over items. `corpus` has the tokens of its own layout."""
+    """A recommender with a head over items. `corpus` has the tokens of its own layout; `vectors` float32 [C, d] are the
+    head's, by number of the domain."""
 
     name: str
     domains: tuple[str, ...]
     digest: str
     model: SemanticT5
+    vectors: Mapping[int, Tensor]
     corpus: Corpus
     max_history: int
 
@@ -119,9 +121,7 @@ class _Recommender:
         batch = collate(self.corpus, windows, self.max_history)
         read, mask = torch.from_numpy(batch.history).to(device), torch.from_numpy(batch.mask).to(device)
         states = self.model.encoder(read, mask).last_hidden_state[asked.owners.to(device), asked.places.to(device)]
-        own = self.corpus.values[slice(*self.corpus.item_starts[domain : domain + 2])]
-        vectors = self.model.item_vectors(torch.from_numpy(self.corpus.layout.tokens(own).astype(np.int64)).to(device))
-        scores: Tensor = states.float() @ vectors[:, : states.shape[1]].float().T
+        scores: Tensor = states.float() @ self.vectors[domain][:, : states.shape[1]].T
         return scores
 
 
@@ -138,19 +138,21 @@ def _recommender(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Te
     if trained.layout != plain:
         raise strange
     values = [item_values(lesson.ids[name], lesson.dataset[name], plain) for name in corpus.domains]
-    own = replace(corpus, layout=plain, values=np.concatenate(values))
-    for name, of_domain in zip(corpus.domains, values, strict=True):
-        tokens = torch.from_numpy(plain.tokens(of_domain).astype(np.int64))
-        known = rows_in(trained.model.encoder.item_slots, trained.model.hash_parts[tokens].sum(dim=-1))
-        if name in trained.trained_on and not bool((known > 0).all()):
+    own, vectors = replace(corpus, layout=plain, values=np.concatenate(values)), {}
+    model = trained.model.to(lesson.device)
+    for number, name in enumerate(corpus.domains):
+        if name not in trained.trained_on:
+            continue
+        tokens = torch.from_numpy(plain.tokens(values[number]).astype(np.int64)).to(lesson.device)
+        if not bool((rows_in(model.encoder.item_slots, model.hash_parts[tokens].sum(dim=-1)) > 0).all()):
             raise strange
         # Folders from before this was written down are known by their IDs alone.
         said = figures.get("learned_from", {}).get(name)
         if said not in (None, learned_from(lesson.ids[name], lesson.dataset[name], plain)):
             raise ConfigError(f"teacher {folder}: learned from other histories or IDs of {name} than are given here")
-    return _Recommender(
-        str(folder), trained.trained_on, _digest(folder), trained.model.to(lesson.device), own, trained.max_history
-    )
+        with torch.no_grad():
+            vectors[number] = model.item_vectors(tokens).float()
+    return _Recommender(str(folder), trained.trained_on, _digest(folder), model, vectors, own, trained.max_history)
 
 
 @dataclass(frozen=True)
