@@ -19,7 +19,7 @@ from benchmarks.catalogues import LAYOUT
 from benchmarks.recommenders import Histories
 from service.engine.sessions import Runtime, Tensor, open_session
 from training.networks.graph import Graph, Value
-from training.networks.t5_graph import KeysValues, T5Graph
+from training.networks.t5_graph import T5Graph
 
 INPUTS = [
     Tensor("history", "int64", ("B", "S")),
@@ -39,18 +39,18 @@ def export_unconstrained(model: T5ForConditionalGeneration, path: Path) -> None:
     request = graph.op("Range", 0, graph.op("Squeeze", encoded.batch), 1).unsqueeze(1)
     tokens = graph.op("Expand", np.asarray([[0]]), graph.shape(encoded.batch, 1))
     score: Value = graph.op("Expand", 0.0, graph.shape(encoded.batch, 1))
-    past: list[KeysValues] = []
+    states = network.nothing_decoded(encoded)
     written: list[Value] = []
     for level in range(LAYOUT.depth):
-        step = network.step(tokens, past, level, encoded)
-        states = score.size(1)
-        total = score.unsqueeze(2) + step.log_prob.reshape(encoded.batch, -1, LAYOUT.vocabulary)
+        log_prob = network.step(tokens, states, encoded)
+        beams = score.size(1)
+        total = score.unsqueeze(2) + log_prob.reshape(encoded.batch, -1, LAYOUT.vocabulary)
         score, place = graph.top_k(total.reshape(0, -1), width)
         parent = place // LAYOUT.vocabulary
         token = place - parent * LAYOUT.vocabulary
         written = [earlier.take_along(parent, axis=1) for earlier in written] + [token]
-        rows = (request * states + parent).reshape(-1)
-        past = [(keys.take(rows), values.take(rows)) for keys, values in step.keys_values]
+        if level < LAYOUT.depth - 1:
+            states = states.continued((request * beams + parent).reshape(-1))
         tokens = token.reshape(-1, 1)
     graph.output(graph.concat([token.unsqueeze(2) for token in written], axis=2), *_signature(OUTPUTS[0]))
     graph.output(score, *_signature(OUTPUTS[1]))

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
+from service.engine.history_tokens import history_tokens
 from service.index.trie import CodeTrie
 from service.semantic_ids import PAD_TOKEN, TokenLayout
 from training.networks.known_ids import KnownIds
@@ -86,6 +87,14 @@ def random_histories(seed: int, lengths: tuple[int, ...]) -> tuple[NDArray[np.in
     for row, length in enumerate(lengths):
         tokens[row, :length] = random.integers(3, LAYOUT.vocabulary, length)
     return tokens, (tokens != 0).astype(np.int64)
+
+
+def whole_histories(seed: int, lengths: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens of random items, as many as `lengths` says and some with suffixes, and their mask, int64 [B, S]."""
+    values = np.random.default_rng(seed).integers(0, LAYOUT.position_sizes, (sum(lengths), LAYOUT.depth))
+    values[::3, -1] = 0
+    found = history_tokens(LAYOUT, values.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]), max(lengths))
+    return found.tokens, found.mask
 
 
 def score_every_item(

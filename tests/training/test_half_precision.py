@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from beam_twin import LAYOUT, SMALL, random_histories, random_items, random_model
+from beam_twin import LAYOUT, SMALL, random_items, random_model, whole_histories
 from numpy.typing import NDArray
 from tiny import TinyStages, tiny_stages
 from transformers import T5ForConditionalGeneration
@@ -47,7 +47,7 @@ BEAMS = 20
 def test_lists_are_nearly_those_of_generate(settings: T5Settings, tmp_path: Path) -> None:
     items, layout = random_items(1, (120,)), LAYOUT
     known = items.tokens[np.arange(120) % 3 > 0] if settings.history == "items" else None
-    model, (history, mask) = random_model(1, settings, layout, known), random_histories(1, (11, 40, 5, 23))
+    model, (history, mask) = random_model(1, settings, layout, known), whole_histories(1, (2, 8, 1, 5))
     path = tmp_path / "recommender.onnx"
     export_recommender(model, layout, path, half=True)
     expected = generate_lists(model, history, mask, AllowedTokens(items.tokens), BEAMS)
@@ -155,12 +155,12 @@ def test_what_half_precision_does_not_explain_is_refused(bundle: Path, changed: 
 def test_half_precision_that_changes_too_many_lists_fails_the_export(
     stages: TinyStages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def too_coarse(model: T5ForConditionalGeneration, layout: TokenLayout, path: Path, *, half: bool) -> None:
+    def too_coarse(model: T5ForConditionalGeneration, layout: TokenLayout, path: Path, **options: bool) -> None:
         coarse = copy.deepcopy(model)
         with torch.no_grad():
             for weights in coarse.parameters():
                 weights.copy_(weights.to(torch.float8_e4m3fn).float())
-        export_recommender(coarse, layout, path, half=half)
+        export_recommender(coarse, layout, path, **options)
 
     monkeypatch.setattr(bundle_module, "export_recommender", too_coarse)
     with pytest.raises(ModelError, match=r"recommender recommender: in half precision \d+\.\d+% of the 10 best items"):

@@ -47,7 +47,8 @@ class ExportOptions:
     description : for people
     domains : of the catalogue; None: all that have IDs
     histories, beams : real histories whose ranked lists are proven, and the beam width for it
-    half : recommenders in half precision, for a GPU
+    gpu : recommenders laid out for a GPU
+    half : in half precision too
     replace : whether a bundle that is already there may be replaced
     threads : of the proof; 0 takes every core
     """
@@ -58,6 +59,7 @@ class ExportOptions:
     domains: tuple[str, ...] | None = None
     histories: int = 200
     beams: int = 20
+    gpu: bool = False
     half: bool = False
     replace: bool = False
     threads: int = 0
@@ -112,7 +114,8 @@ def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Mani
         recommenders = []
         for name, trained in sources.recommenders.items():
             model = GRAPH if len(sources.recommenders) == 1 else f"recommender_{name}.onnx"
-            export_recommender(trained.model, trained.layout, folder / model, half=options.half)
+            path, for_gpu = folder / model, options.gpu or options.half
+            export_recommender(trained.model, trained.layout, path, half=options.half, for_gpu=for_gpu)
             recommenders.append(recommender_part(trained, name, model))
             advance(1, "catalogue")
         catalogue = CataloguePart(items=sum(len(domain.values) for domain in sources.domains))

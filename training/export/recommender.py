@@ -39,7 +39,12 @@ def recommender_part(trained: TrainedRecommender, name: str, model: str) -> Reco
 
 
 def export_recommender(
-    model: T5ForConditionalGeneration, layout: TokenLayout, path: Path, *, half: bool = False
+    model: T5ForConditionalGeneration,
+    layout: TokenLayout,
+    path: Path,
+    *,
+    half: bool = False,
+    for_gpu: bool | None = None,
 ) -> None:
     """Write the graph; every size but the vocabulary and the depth stays open.
 
@@ -50,6 +55,8 @@ def export_recommender(
     path : the file to write
     half : weights and results of the network in half precision, for a GPU; scores are added up and ranked in float32,
         and the signature is the same
+    for_gpu : laid out for a GPU: a request's beams share the states decoded before, and no size follows from what
+        histories hold, so that a search can be replayed; the same lists, later on a processor. None: as `half`
 
     Raises
     ------
@@ -59,14 +66,15 @@ def export_recommender(
         raise ModelError(
             f"the recommender has {model.config.vocab_size} tokens, but the layout has {layout.vocabulary}"
         )
+    for_gpu = half if for_gpu is None else for_gpu
     graph = Graph("recommender")
     inputs = [graph.input(each.name, each.dtype, each.shape) for each in recommender_inputs(layout.depth)]
     history, history_mask, node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, *slots = inputs
     state = model.state_dict()
     judging = None
     if isinstance(model, SemanticT5):
-        judging = JudgingGraph(graph, state, layout, model.item_share, half=half)
-    network = T5Graph(graph, model.config, state, judging, half=half)
+        judging = JudgingGraph(graph, state, layout, model.item_share, half=half, room=for_gpu)
+    network = T5Graph(graph, model.config, state, judging, half=half, shared=for_gpu)
     limits = SearchInputs(node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, slots)
     found = BeamSearch(graph, network, limits).search(network.encode(history, history_mask))
     values = (found.tokens, found.log_prob, found.leaf, found.log_prob_by_level)

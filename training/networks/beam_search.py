@@ -20,7 +20,7 @@ import numpy as np
 from service.semantic_ids import PAD_TOKEN
 from training.networks.beams import NO_SCORE, NOTHING, Beams, Found, Paths, SearchInputs, Standing, Written
 from training.networks.graph import Graph, Value
-from training.networks.t5_graph import EncodedHistory, KeysValues, T5Graph
+from training.networks.t5_graph import EncodedHistory, T5Graph
 from training.networks.token_tables import head_rows_of_written, shift_after
 
 ZERO, NONE, PAD = np.int32(0), np.int32(-1), np.int32(PAD_TOKEN)
@@ -50,7 +50,7 @@ class BeamSearch:
         tokens = graph.op("Expand", np.asarray([[PAD_TOKEN]]), graph.shape(encoded.batch, 1))
         node = self._inputs.roots
         score = graph.where(node >= ZERO, 0.0, NOTHING)
-        past: list[KeysValues] = []
+        states = self._network.nothing_decoded(encoded) if self._network.writes else None
         steps: list[Beams] = []
         health = graph.constant(0.0)
         written: Written | None = None
@@ -60,15 +60,14 @@ class BeamSearch:
             written = Written(hashes, prospect, shift, guide, encoded.state)
             health = self._health(guide, encoded.batch)
         for level in range(depth):
-            step = self._network.step(tokens, past, level, encoded) if self._network.writes else None
-            if step is not None:
-                health = health + self._health(step.log_prob, encoded.batch)
-            beams = self._advance(level, None if step is None else step.log_prob, Standing(node, score, written))
+            log_prob = None if states is None else self._network.step(tokens, states, encoded)
+            if log_prob is not None:
+                health = health + self._health(log_prob, encoded.batch)
+            beams = self._advance(level, log_prob, Standing(node, score, written))
             steps.append(beams)
             node, score, tokens, written = beams.node, beams.score, beams.token.reshape(-1, 1), beams.written
-            if step is not None and level < depth - 1:
-                rows = self._state_rows(level, beams)
-                past = [(keys.take(rows), values.take(rows)) for keys, values in step.keys_values]
+            if states is not None and level < depth - 1:
+                states = states.continued(self._state_rows(level, beams))
         score = graph.where(score > NOTHING, score, NO_SCORE)
         score = graph.where(graph.op("IsNaN", health), float("nan"), score)
         paths, alive = self._paths(steps), (score > NO_SCORE).unsqueeze(2)

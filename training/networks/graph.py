@@ -190,6 +190,13 @@ class Graph:
         """`yes` where the condition holds, else `no`."""
         return self.op("Where", condition, yes, no)
 
+    def row_of_each(self, rows: Value, places: Value) -> Value:
+        """One row of each request: [B, n, m] and int64 [B, 1] -> [B, 1, m].
+
+        In place of ONNX's GatherND, which sends sizes to a GPU with every run: what is replayed would not.
+        """
+        return rows.take_along(self.op("Expand", places.unsqueeze(2), self.shape(1, 1, rows.size(2))), axis=1)
+
     def top_k(self, values: Value, count: Value) -> tuple[Value, Value]:
         """The largest `count` (int64 [1]) along the last axis, falling, and their int64 places."""
         return self._add("TopK", (values, count), 2, {"axis": -1})  # type: ignore[return-value]

@@ -2,8 +2,8 @@
 
 Knows nothing of attention and of searching.
 
-Symbols: B batch, S sequence of tokens, n items of the longest history, I items known, V vocabulary, M model width, R
-rows of a table, H of the head's.
+Symbols: B batch, S sequence of tokens, n items of the longest history, or that S tokens have room for, I items known, V
+vocabulary, M model width, R rows of a table, H of the head's.
 """
 
 from __future__ import annotations
@@ -56,11 +56,20 @@ class ReadItems:
 
 
 class ItemGraph:
-    """Adds operations on items to a graph."""
+    """Adds operations on items to a graph.
 
-    def __init__(self, graph: Graph, layout: TokenLayout) -> None:
+    Parameters
+    ----------
+    graph : where to add them
+    layout : of its tokens
+    room : whether n is what S tokens have room for, which follows from sizes alone, so that a GPU can replay what is
+        added here; if not, it is read off the histories, and no more is computed than they hold
+    """
+
+    def __init__(self, graph: Graph, layout: TokenLayout, *, room: bool = False) -> None:
         self._graph = graph
         self._layout = layout
+        self._room = room
 
     def read(self, tables: ItemTables, history: Value, history_mask: Value) -> ReadItems:
         """One vector an item.
@@ -74,8 +83,7 @@ class ItemGraph:
         positions = self._positions(history)
         begins = graph.op("Or", self._starts_item(history) & is_read, positions < 1)
         places = graph.op("CumSum", begins.cast("int64"), 1) - 1
-        last, _ = graph.top_k(places.reshape(-1), graph.constant(np.asarray([1])))
-        numbers = graph.op("Range", 0, graph.op("Squeeze", last) + 1, 1).unsqueeze(1)
+        numbers = graph.op("Range", 0, self._items(history, places), 1).unsqueeze(1)
         # A product with zeros and ones sums the tokens of each item.
         is_part = graph.op("Not", places.unsqueeze(1).differs(numbers)) & is_read.unsqueeze(1)
         belongs = is_part.cast("float32")
@@ -102,12 +110,12 @@ class ItemGraph:
         graph, rows = self._graph, history
         if self._layout.expert_first:
             rows = self._rows_of_sequences(history, self._positions(history))
-        is_part = graph.op("GatherND", read.belongs, last, batch_dims=1).unsqueeze(1)
+        is_part = graph.row_of_each(read.belongs, last)
         alike = graph.op("Squeeze", is_part @ likeness.take(rows), np.asarray([1]))
         length = graph.op("Sqrt", graph.op("ReduceSum", alike * alike, np.asarray([1])))
         is_known = (read.known > np.int32(0)).cast("float32") * read.is_read
         met, counts = (graph.op("ReduceSum", each, np.asarray([1])) for each in (is_known, read.is_read))
-        last_is_new = graph.op("GatherND", is_known, last, batch_dims=1).unsqueeze(1) < 1.0
+        last_is_new = is_known.take_along(last, axis=1) < 1.0
         judges = last_is_new & (counts * MET >= met) & (length > 0.0)
         alike = alike / graph.op("Max", length, float(np.finfo(np.float32).tiny)) * ALIKE
         return graph.concat([graph.where(judges, 0.0, state), graph.where(judges, alike, 0.0)], axis=1)
@@ -154,6 +162,15 @@ class ItemGraph:
     def _vectors(self, tables: ItemTables, hashes: Value, further: Value | None) -> Value:
         rows = self.rows_in(tables, hashes)
         return tables.own.take(rows if further is None else rows + further).cast(self._graph.real)
+
+    def _items(self, history: Value, places: Value) -> Value:
+        """int64 [], n; `places` int64 [B, S], which item of its history a token is of."""
+        graph = self._graph
+        if self._room:
+            # What leads a history, or is left of an item, is at its beginning and counts as an item.
+            return (graph.op("Squeeze", history.size(1)) - 1) // (self._layout.depth - 1) + 1
+        last, _ = graph.top_k(places.reshape(-1), graph.constant(np.asarray([1])))
+        return graph.op("Squeeze", last) + 1
 
     def _positions(self, history: Value) -> Value:
         """int64 [S], 0 to S - 1."""

@@ -2,8 +2,8 @@
 
 `item_graph` does the arithmetic; here is which tensor goes where. Knows nothing of attention and of searching.
 
-Symbols: B batch, S sequence of tokens, n items of the longest history, M model width, H rows of the head's table, C
-strings of tokens.
+Symbols: B batch, S sequence of tokens, n items of the longest history, or that S tokens have room for, M model width, H
+rows of the head's table, C strings of tokens.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class JudgingGraph:
     layout : of its tokens
     item_share : of the head in the scores of a search; the rest is the decoder's
     half : whether states meet vectors in half precision
+    room : as of `ItemGraph`
 
     Attributes
     ----------
@@ -54,13 +55,14 @@ class JudgingGraph:
         item_share: float,
         *,
         half: bool = False,
+        room: bool = False,
     ) -> None:
         self._graph = graph
         self._products = graph.in_half() if half else graph
         self._state = state
         self.layout = layout
         self.item_share = float(item_share)
-        self._items = ItemGraph(graph, layout)
+        self._items = ItemGraph(graph, layout, room=room)
         self._judged = ItemGraph(self._products, layout)
         self._likeness = state[LIKENESS].float().numpy() if LIKENESS in state else None
 
@@ -73,7 +75,7 @@ class JudgingGraph:
         """As `SemanticT5.judging_state`: the encoder's states float32 [B, n, M] -> float32 [B, M or 2 M]."""
         # Every history has an item at least: the last is the one before the first that is not read.
         last = self._graph.op("ReduceSum", read.is_read, np.asarray([1])).cast("int64") - 1
-        state = self._graph.op("GatherND", states, last, batch_dims=1)
+        state = self._graph.op("Squeeze", self._graph.row_of_each(states, last), np.asarray([1]))
         if self._likeness is None:
             return state
         likeness = self._graph.constant(self._likeness, LIKENESS)

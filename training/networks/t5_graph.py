@@ -5,8 +5,7 @@ open, and with a request's cross-attention keys and values shared by all its bea
 `judging_graph` says what of; knows nothing of semantic IDs itself, nor of tries or searching.
 
 Symbols: B batch, S sequence, V vocabulary, M model width (d_model), H heads, d width of a head, n positions that the
-encoder reads (S tokens, or the items of the longest history), P beams a request has at this step, t positions decoded
-before this one.
+encoder reads (S tokens, or the items of the longest history), P beams a request has at this step.
 """
 
 from __future__ import annotations
@@ -20,12 +19,10 @@ import numpy as np
 import torch
 
 from service.errors import ModelError
+from training.networks.decoded_states import DecodedStates, KeysValues, OwnStates, SharedStates
 from training.networks.graph import Graph, Value
 from training.networks.judging_graph import JudgingGraph
 from training.networks.position_bias import MASKED, Distances, PositionBias
-
-KeysValues = tuple[Value, Value]
-"""Keys and values of attention."""
 
 
 class T5Shape(Distances, Protocol):
@@ -59,20 +56,6 @@ class EncodedHistory:
     state: Value | None
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a step of the decoder gives.
-
-    Attributes
-    ----------
-    log_prob : float32 [B * P, V]
-    keys_values : by decoder layer, of all positions up to the newest
-    """
-
-    log_prob: Value
-    keys_values: list[KeysValues]
-
-
 class T5Graph:
     """Adds a T5's operations to a graph.
 
@@ -83,6 +66,7 @@ class T5Graph:
     state : its tensors, by the names of transformers' state dict
     judging : where the network reads and judges items; None: its encoder reads tokens
     half : in half precision, up to the states that items are judged by, and to the logits
+    shared : the beams of a request share the states decoded before, as suits a GPU
 
     Attributes
     ----------
@@ -102,6 +86,7 @@ class T5Graph:
         judging: JudgingGraph | None = None,
         *,
         half: bool = False,
+        shared: bool = False,
     ) -> None:
         if shape.feed_forward_proj not in ("relu", "gated-gelu"):
             raise ModelError(f"T5: feed_forward_proj is {shape.feed_forward_proj!r}, but must be relu or gated-gelu")
@@ -109,6 +94,7 @@ class T5Graph:
         self._graph = graph.in_half() if half else graph
         self._shape = shape
         self._state = state
+        self._shared = shared
         self._bias = PositionBias(self._graph, shape, state)
         self.judging = judging
         self.writes = judging is None or judging.item_share < 1
@@ -138,18 +124,23 @@ class T5Graph:
             state = self.judging.judging_state(self._exact.adopt(x), history, read)
         return EncodedHistory(keys_values, mask, history.size(0), state)
 
-    def step(self, tokens: Value, past: list[KeysValues], t: int, encoded: EncodedHistory) -> Step:
-        """Log-probabilities over the whole vocabulary of what follows `tokens`.
+    def nothing_decoded(self, encoded: EncodedHistory) -> DecodedStates:
+        """What the first step remembers."""
+        heads = self._shape.num_heads
+        if self._shared:
+            return SharedStates(self._graph, self._bias, heads, encoded.batch)
+        return OwnStates(self._graph, self._bias, heads)
+
+    def step(self, tokens: Value, states: DecodedStates, encoded: EncodedHistory) -> Value:
+        """Log-probabilities over the whole vocabulary of what follows `tokens`: float32 [B * P, V].
 
         Parameters
         ----------
         tokens : int [B * P, 1], the newest token of every beam
-        past : by decoder layer, keys and values [B * P, H, t, d] of the earlier positions; empty at the first step
-        t : number of earlier positions
+        states : of earlier positions; afterwards it remembers these too
         """
-        shape, present = self._shape, []
+        shape = self._shape
         inner = shape.num_heads * shape.d_kv
-        bias = self._bias.decoder(t)
         # The operator wants a row of the mask for every beam of a request.
         rows = self._graph.shape(1, 1, tokens.size(0) // encoded.batch, 1)
         mask = self._graph.op("Expand", encoded.mask, rows)
@@ -157,13 +148,7 @@ class T5Graph:
         for number in range(shape.num_decoder_layers):
             block = f"decoder.block.{number}.layer"
             q, k, v = self._queries_keys_values(x, f"{block}.0", tokens if number == 0 else None)
-            if past:
-                attended, keys_values = self._graph.cached_attention(q, k, v, bias, past[number], shape.num_heads)
-            else:
-                # Attention to a single position. Parting its heads moves nothing.
-                attended = v
-                keys_values = (k.reshape(0, shape.num_heads, 1, -1), v.reshape(0, shape.num_heads, 1, -1))
-            present.append(keys_values)
+            attended = states.attend(q, k, v)
             x = x + self._linear(attended, f"{block}.0.SelfAttention.o")
 
             # The beams of a request are the rows of one matrix here: its keys and values are shared, not repeated.
@@ -176,7 +161,7 @@ class T5Graph:
         # Tied embeddings: transformers scales the decoder's output before it meets the matrix.
         scale = np.float32(shape.d_model**-0.5 if shape.scale_decoder_outputs else 1.0)
         to_logits = self._graph.constant(self._state["shared.weight"].float().numpy().T * scale, "to_logits")
-        return Step(self._exact.op("LogSoftmax", self._exact.adopt(x @ to_logits), axis=-1), present)
+        return self._exact.op("LogSoftmax", self._exact.adopt(x @ to_logits), axis=-1)
 
     def _queries_keys_values(self, x: Value, layer: str, tokens: Value | None) -> tuple[Value, Value, Value]:
         """What self-attention needs of x float32 [..., M]: three float32 [..., H * d].
