@@ -86,6 +86,7 @@ BENCHMARKS = (
     ),
     Benchmark("search-int8", "search_int8:run", {"repeats": 3}, {"repeats": 9}),
     Benchmark("search-gpu", "gpu:run", None, {}),
+    Benchmark("serve-gpu", "gpu_served:run", None, {}),
     Benchmark("index", "index:run", {"items": MILLION}, {"items": 10 * MILLION}),
     Benchmark("index-dictionaries", "index:dictionaries", {}, {}),
     Benchmark("index-searches", "index_searches:run", {}, {"items": 10 * MILLION}),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu, rows, tables
+from benchmarks import gpu, gpu_served, rows, tables
 from benchmarks.plots import draw
 from benchmarks.registry import BENCHMARKS, Benchmark, chosen, given
 from benchmarks.rows import Row, medians, read_records, record, row_of, steady, write_records
@@ -134,6 +134,17 @@ def test_the_benchmark_of_a_gpu_comes_to_its_end_on_a_cpu(capsys: pytest.Capture
         row.note.split("; ")[1].split(" lists")[0] for row in rows if row.measure.startswith("search beside torch's")
     }
     assert len({row.measure for row in rows}) == len(rows)
+
+
+def test_the_benchmark_of_what_a_gpu_serves_comes_to_its_end_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    found = list(
+        gpu_served.run("cpu", 300, 5, [3], [50], known=100, repeats=1, seconds=0.0, loop_seconds=0.3, threads=1)
+    )
+    assert "failed" not in capsys.readouterr().out
+    kept = [each.ours for each in found if each.measure.startswith("ten best kept")]
+    assert len(kept) == 6
+    assert min(kept) > 0.8
+    assert [each.measure.split(",")[0] for each in found if each.curve] == ["open loop at 50/s"] * 4
 
 
 def test_without_a_gpu_its_benchmark_says_so(
