@@ -43,6 +43,19 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, all of them on the disk when it returns; it may be there.
+
+    Raises
+    ------
+    OSError : it cannot be made
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync(folder.parent)
+
+
 def put_in_place(finished: Path, path: Path) -> None:
     """Put a finished file in the place of another beside it: a reader sees the old one or the new, whole.
 

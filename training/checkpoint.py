@@ -66,7 +66,8 @@ def load_checkpoint(
         raise ConfigError(f"{path}: not a readable checkpoint ({error}); delete it to start anew") from None
     if metadata.get("fingerprint") != fingerprint:
         raise ConfigError(
-            f"{path}: a checkpoint of other parameters or other data; delete it to start anew, or put the old ones back"
+            f"{path}: a checkpoint of other parameters or other data, teachers among them; delete it to start anew, or "
+            "put the old ones back"
         )
     network.load_state_dict({name: tensors[_WEIGHT + kept] for name, kept in _names_in_file(network).items()})
     for name, parameter in network.named_parameters():

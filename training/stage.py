@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from service.durable import put_in_place
+from service.durable import make_folder, put_in_place
 from service.errors import ConfigError
 
 FIGURES = "figures.json"
@@ -43,7 +43,7 @@ class Stage:
     started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         # Without its figures what lies there could no longer be used.
         other = _finished_stage(self.folder)
         if other not in (None, self.name):

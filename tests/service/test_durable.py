@@ -18,7 +18,7 @@ from service.catalogue import sqlite_file
 from service.catalogue.opening import open_store
 from service.catalogue.sqlite_file import SqliteFile
 from service.catalogue.transfer import Source, export_catalogue
-from service.durable import put_in_place, sync, working_folder
+from service.durable import make_folder, put_in_place, sync, working_folder
 from service.errors import StoreUnavailable
 from service.index.saving import load_arrays, save_arrays
 from service.semantic_ids import TokenLayout
@@ -245,3 +245,14 @@ def test_a_folder_that_is_taken_for_a_leftover_before_it_is_locked_is_made_again
         assert folder.is_dir()
         assert folder.name not in made
     assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_were_missing_are_on_the_disk_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(durable, "sync", synced.append)
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 3

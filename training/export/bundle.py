@@ -23,7 +23,7 @@ from service.bundle.manifest import (
     Manifest,
     TextEncoderPart,
 )
-from service.durable import sync
+from service.durable import make_folder, sync
 from service.engine.alignment import FILE as ALIGNMENTS
 from service.engine.engine import Engine
 from service.errors import ConfigError
@@ -83,7 +83,7 @@ def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[s
     sources = open_sources(folders, options.domains)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    make_folder(partial)
     manifest = _write_parts(partial, sources, options)
     write_manifest(partial, manifest)
     engine = Engine.open(Bundle.open(partial), "cpu", options.threads)
