@@ -372,12 +372,38 @@ def test_a_head_that_judges_alone_is_asked_for_what_a_search_without_loss_finds(
     validator = Validator(corpus, users=20, beams=15, max_history=20, seed=0)
     judged = validator.ranked_lists(model)
     model.item_share = 1 - 1e-6  # now the decoder has a say, so small that it changes no list, and beams search
-    assert judged.tolist() == validator.ranked_lists(model).tolist()
+    assert judged[:, :15].tolist() == validator.ranked_lists(model).tolist()
+    assert judged.shape == (len(judged), 15 + 20)
     with torch.no_grad():
         model.item_share = 1.0
         model.item_head.weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="the network returned NaN"):
         validator.ranked_lists(model)
+
+
+def test_validation_keeps_the_history_or_takes_it_out_whichever_finds_more() -> None:
+    corpus = ring_corpus(users=30, items=12, domains=("ring", "other"))
+    validator = Validator(corpus, users=20, beams=15, max_history=20, seed=0)
+    examples = corpus.validation.take(sample_users(corpus.validation, 2, 20, seed=0))
+    lists, expected = np.full((len(examples), 35), -1, dtype=np.int64), dict[str, tuple[list[float], list[float]]]()
+    random = np.random.default_rng(0)
+    for row in range(len(examples)):
+        domain = int(examples.domain[row])
+        own = np.arange(corpus.item_starts[domain], corpus.item_starts[domain + 1])
+        lists[row, : len(own)] = random.permutation(own)
+        history = set(corpus.history_items[examples.start[row] : examples.stop[row]].tolist())
+        target = int(corpus.history_items[examples.stop[row]])
+        for side, items in enumerate((own[:0].tolist(), history)):
+            left = [item for item in lists[row].tolist() if item >= 0 and item not in items]
+            rank = left.index(target) if target in left else 99
+            gained = 1 / np.log2(rank + 2) if rank < 10 else 0.0
+            expected.setdefault(corpus.domains[domain], ([], []))[side].append(gained)
+    figures = validator.figures(lists).by_domain
+    means = {name: [float(np.mean(side)) for side in sides] for name, sides in expected.items()}
+    assert {name: each["ndcg_10"] for name, each in figures.items()} == pytest.approx(
+        {name: max(sides) for name, sides in means.items()}
+    )
+    assert all(kept != removed for kept, removed in means.values())
 
 
 def vars_of(layout: object) -> dict[str, object]:

@@ -62,7 +62,8 @@ class RecommenderParameters(Strict):
     taught_items : likeliest items that are kept of what they expect in a place, six bytes each in memory
     clip_norm : largest norm of a gradient
     average : decay of a moving average of the weights, which is then validated and kept in place of them; 0: none
-    validations_per_epoch : how often NDCG@10 is measured, at the item level
+    validations_per_epoch : how often NDCG@10 is measured, at the item level, items of the history kept in the lists of
+        a domain or taken out, whichever is better
     validation_users : users measured, spread evenly over the domains
     validation_beams : beams of that search, where there is one: a head that judges alone is asked about all items
     patience : validations without a new best before training ends
