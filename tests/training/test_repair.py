@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from training.evaluation.id_quality import id_quality
 from training.networks.unitok import UniTokNetwork
+from training.tokenizer.ids import contents_of
 from training.tokenizer.interface import EncodedItems
 from training.tokenizer.repair import Repaired, repair, repair_encoded
 
@@ -106,6 +107,23 @@ def test_items_without_text_are_moved_apart_as_other_contents_are() -> None:
     assert (before.distinct_contents, before.sharing_beyond_equal_content) == (3, 1.0)
     assert repaired.codes[:, 0].tolist() == [1, 0, 2, 0]
     assert id_quality(repaired.codes, experts, texts).sharing_beyond_equal_content == 0.0
+
+
+def test_texts_that_an_encoder_reads_alike_are_one_content() -> None:
+    texts = [
+        "Café  Noir. Coffee",
+        "cafe noir. coffee",
+        "CAFÉ NOIR. Coffee",
+        "Cafe Noir. Tea",
+        "Straße",
+        "STRASSE",
+        "",
+        "",
+    ]
+    contents = contents_of(texts)
+    assert len(set(contents[:3])) == 1
+    assert contents[4] == contents[5]
+    assert len(set(contents)) == 5
 
 
 def test_items_of_one_text_that_already_differ_are_not_put_on_one_id() -> None:

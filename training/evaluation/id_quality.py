@@ -32,7 +32,7 @@ class IdQuality:
     ----------
     items : n
     sharing : share of items whose codes and experts another item has too
-    distinct_contents : items of different content (composed text; each item without text is one)
+    distinct_contents : items of different content, as `contents_of` tells them apart
     sharing_beyond_equal_content : the same as `sharing`, over one item of each content
     largest_group : most items on one ID
     entropy_hartleys : entropy of full IDs, to base 10; log10 n where all differ

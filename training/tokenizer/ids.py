@@ -6,6 +6,7 @@ of networks.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,24 @@ IDS = "ids.parquet"
 
 
 def contents_of(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Number the contents of n items: int64 [n], equal for equal composed texts.
+    """Number the contents of n items: int64 [n], equal for composed texts that say the same.
 
-    An empty text says nothing of its item, least of all that it is like another: it is a content of its own.
+    Those that differ in capitals, accents or spaces alone do: text encoders read them alike, so no tokenizer could tell
+    them apart, and codes that do would say nothing. An empty text says nothing of its item, least of all that it is
+    like another: it is a content of its own.
     """
-    contents = np.unique(np.asarray(texts, dtype=object), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    said = np.asarray([_plain(text) for text in texts], dtype=object)
+    contents = np.unique(said, return_inverse=True)[1].reshape(-1).astype(np.int64)
     empty = np.flatnonzero([not text for text in texts])
     contents[empty] = len(texts) + np.arange(len(empty))
     return contents
+
+
+def _plain(text: str) -> str:
+    """Without capitals, accents and repeated spaces."""
+    if not text.isascii():
+        text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return " ".join(text.casefold().split())
 
 
 def suffixes_of(domain: str, codes: IntArray, experts: IntArray, suffixes: int) -> IntArray:
