@@ -52,15 +52,16 @@ class FixedSearch:
         batch, beams = sizes["B"], sizes["W"]
         shapes = {"history": "BS", "history_mask": "BS", "roots": "BR", "blocked": "BX"}
         types = {"history": np.int64, "history_mask": np.int64, "roots": np.int32, "blocked": np.int32}
-        self._staged: dict[str, NDArray[Any]] = {
+        self._padding: dict[str, NDArray[Any]] = {
             name: np.full([sizes[symbol] for symbol in shape], PADDING[name], types[name])
             for name, shape in shapes.items()
         }
         # Requests that pad a batch read one token, for attention over nothing is undefined, and begin nowhere.
-        self._staged["history_mask"][:, 0] = 1
+        self._padding["history_mask"][:, 0] = 1
         slots = {"beam_slots": beams, **{f"child_slots_{name[1:]}": n for name, n in sizes.items() if name[0] == "C"}}
         self._slots = {name: self._there(np.arange(n, dtype=np.int32)) for name, n in slots.items()}
-        self._inputs = {name: self._there(array) for name, array in self._staged.items()}
+        self._inputs = {name: self._there(array) for name, array in self._padding.items()}
+        self._sent = dict(self._padding)
         dimensions = {"B": batch, "W": beams}
         self._results = {
             each.name: onnxruntime.OrtValue.ortvalue_from_shape_and_type(
@@ -79,23 +80,26 @@ class FixedSearch:
     ) -> dict[str, Array] | None:
         """Outputs for as many requests as there are. None: not this time."""
         requests = len(feeds["history"])
-        for name, staged in self._staged.items():
-            given = feeds[name]
-            padded = np.full_like(staged, PADDING[name])
-            if name == "history_mask":
-                padded[:, 0] = 1
+        for name, padding in self._padding.items():
+            padded, given = padding.copy(), feeds[name]
             padded[: len(given), : given.shape[1]] = given
-            # What lies there already need not be sent: a copy is small, but takes a hundredth of a search.
-            if not np.array_equal(padded, staged):
-                staged[:] = padded
-                with self._runtime.turns.together():
-                    self._inputs[name].update_inplace(staged)
+            self._send(name, padded)
         bound = self._bound_to(owner, index)
         if not self._session.run_bound(bound.binding, bound.graph, bound.graph not in self._captured):
             return None
         self._captured.add(bound.graph)
         with self._runtime.turns.together():
             return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
+
+    def _send(self, name: str, padded: NDArray[Any]) -> None:
+        """Put an input where it is read, unless it lies there already: a copy takes a hundredth of a search."""
+        if name in self._sent and np.array_equal(padded, self._sent[name]):
+            return
+        # Until a copy is done, nobody knows what lies there: others may search here even if it fails.
+        self._sent.pop(name, None)
+        with self._runtime.turns.together():
+            self._inputs[name].update_inplace(padded)
+        self._sent[name] = padded
 
     def _bound_to(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> _Bound:
         """All that a run reads and writes, with this copy of an index."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from transformers import T5ForConditionalGeneration
@@ -313,6 +314,28 @@ def test_refused_sizes_stay_open(path: Path, caplog: pytest.LogCaptureFixture) -
     same(fixed.search(*arguments), plain.search(*arguments))
     assert used(fixed) == 0
     assert caplog.text.count("cannot be captured") == 1
+
+
+def test_an_input_that_could_not_be_sent_is_sent_with_the_next_search(
+    pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Searches that wait for the same session while it fails still run in it."""
+    plain, fixed = pair
+    trie = trie_of(items(40))
+    settled(fixed, *asking(trie, 2))
+    arguments = asking(trie, 2, seed=1)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(FixedSearches, "_refuse", lambda *_: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime.OrtValue, "update_inplace", fails)
+        same(fixed.search(*arguments), plain.search(*arguments))
+    before = used(fixed)
+    same(fixed.search(*arguments), plain.search(*arguments))
+    same(fixed.search(*asking(trie, 2)), plain.search(*asking(trie, 2)))
+    assert used(fixed) == before + 2
 
 
 def test_many_threads(pair: tuple[Recommender, Recommender]) -> None:
