@@ -89,11 +89,19 @@ def random_histories(seed: int, lengths: tuple[int, ...]) -> tuple[NDArray[np.in
     return tokens, (tokens != 0).astype(np.int64)
 
 
-def whole_histories(seed: int, lengths: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tokens of random items, as many as `lengths` says and some with suffixes, and their mask, int64 [B, S]."""
-    values = np.random.default_rng(seed).integers(0, LAYOUT.position_sizes, (sum(lengths), LAYOUT.depth))
+def whole_histories(
+    seed: int, lengths: tuple[int, ...], layout: TokenLayout = LAYOUT
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens of random items, as many as `lengths` says and some with suffixes, and their mask, int64 [B, S].
+
+    Where the layout has domains, the token of one leads each history.
+    """
+    random = np.random.default_rng(seed)
+    values = random.integers(0, layout.position_sizes, (sum(lengths), layout.depth))
     values[::3, -1] = 0
-    found = history_tokens(LAYOUT, values.astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]), max(lengths))
+    splits, first = np.concatenate([[0], np.cumsum(lengths)]), layout.vocabulary - len(layout.domains)
+    leads = random.integers(first, layout.vocabulary, len(lengths)) if layout.domains else None
+    found = history_tokens(layout, values.astype(np.int32), splits, max(lengths), leads)
     return found.tokens, found.mask
 
 

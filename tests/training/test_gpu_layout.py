@@ -12,52 +12,100 @@ from beam_twin import LAYOUT, SMALL, random_items, random_model, whole_histories
 from tiny import tiny_stages
 
 from service.bundle.manifest import RecommenderPart
+from service.engine.history_tokens import history_tokens
 from service.engine.recommender import Recommender
-from service.engine.sessions import Runtime
+from service.engine.resident import ResidentIndexes
+from service.engine.sessions import Runtime, Tensor, open_session
 from service.ranked_lists import compare_lists
+from service.semantic_ids import TokenLayout
 from service.verifying import verify
 from training.export.bundle import export_bundle
 from training.export.recommender import GRAPH, export_recommender
+from training.networks.graph import Graph
+from training.networks.item_graph import ItemGraph, ItemTables
 from training.networks.t5 import T5Settings
+from training.networks.token_tables import table_rows
 
+RUNTIME = Runtime(threads=1)
 PART = RecommenderPart(name="all", model="recommender.onnx", domains=[], domain_tokens=[], max_history=20)
-ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6, "likeness": True})
-SETTINGS = {"tokens": SMALL, "items": ITEMS, "the head alone": ITEMS.model_copy(update={"item_head": 1.0})}
+ITEMS = SMALL.model_copy(update={"history": "items", "item_head": 0.6})
+SETTINGS = {
+    "tokens": SMALL,
+    "items": ITEMS,
+    "likes": ITEMS.model_copy(update={"likeness": True}),
+    "the head alone": ITEMS.model_copy(update={"item_head": 1.0}),
+}
+LAYOUTS = {"plain": LAYOUT, "expert first, domains lead": replace(LAYOUT, expert_first=True, domains=("a", "b"))}
 SIZED = {"Range": (0, 1, 2), "Expand": (1,), "Reshape": (1,), "TopK": (1,), "Slice": (1, 2, 4)}
 """Operands that decide how large a result is."""
+UNUSED = frozenset(
+    (
+        *("NonZero", "Unique", "Compress", "Loop", "If", "Scan", "Tile", "Pad", "Split", "OneHot", "ConstantOfShape"),
+        "GatherND",
+    )
+)
+"""Operators whose results are as large as other operands say; and one that sends sizes to a GPU with every run."""
 
 
-def exported(settings: T5Settings, folder: Path) -> list[Path]:
+def exported(settings: T5Settings, folder: Path, layout: TokenLayout = LAYOUT) -> list[Path]:
     """One network, laid out for a processor and for a GPU."""
-    known = random_items(1, (120,)).tokens[::2] if settings.history == "items" else None
-    model, paths = random_model(1, settings, LAYOUT, known), [folder / "cpu.onnx", folder / "gpu.onnx"]
+    known = random_items(1, (120,), layout).tokens[::2] if settings.history == "items" else None
+    model, paths = random_model(1, settings, layout, known), [folder / "cpu.onnx", folder / "gpu.onnx"]
     for path, for_gpu in zip(paths, (False, True), strict=True):
-        export_recommender(model, LAYOUT, path, for_gpu=for_gpu)
+        export_recommender(model, layout, path, for_gpu=for_gpu)
     return paths
 
 
-@pytest.mark.parametrize("beams", [1, 5, 8, 30])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_both_layouts_rank_alike(settings: T5Settings, beams: int, tmp_path: Path) -> None:
-    items, (tokens, mask) = random_items(1, (80, 40)), whole_histories(1, (7, 1, 20, 4))
-    domains = np.asarray([[0, 1], [1, -1], [0, -1], [0, 1]])
-    roots = np.where(domains < 0, -1, items.trie.arrays().roots[domains]).astype(np.int32)
-    found = [
-        Recommender.open(path, PART, LAYOUT, Runtime(threads=1)).search(
-            tokens, mask, items.trie.arrays(), roots, roots[:, :0], beams
-        )
-        for path in exported(settings, tmp_path)
-    ]
-    lists = (each for side in found for each in (side.tokens, side.log_prob))
-    compared = [compare_lists(*each) for each in zip(*lists, strict=True)]
-    assert [each.problem for each in compared if each.problem] == []
-    np.testing.assert_allclose(found[1].log_prob_by_level, found[0].log_prob_by_level, atol=1e-4)
+def test_both_layouts_rank_alike(settings: T5Settings, layout: TokenLayout, tmp_path: Path) -> None:
+    # The last domain has fewer items than there are beams, and the last history none.
+    items, (tokens, mask) = random_items(1, (80, 40, 3), layout), whole_histories(1, (7, 1, 20, 4, 0), layout)
+    index, domains = items.trie.arrays(), np.asarray([[0, 1], [1, -1], [2, -1], [0, 2], [0, 1]])
+    roots = np.where(domains < 0, -1, index.roots[domains]).astype(np.int32)
+    cpu, gpu = (Recommender.open(path, PART, layout, RUNTIME) for path in exported(settings, tmp_path, layout))
+    fixed = Recommender.open(tmp_path / "gpu.onnx", PART, layout, RUNTIME, ResidentIndexes(RUNTIME), captured=True)
+    assert fixed._fixed is not None
+    for beams in (1, 5, 8, 30):
+        arguments = (tokens, mask, index, roots, roots[:, :0], beams)
+        expected = cpu.search(*arguments)
+        for _ in range(3):
+            fixed.search(*arguments)
+        fixed._fixed.settle()
+        before = fixed._fixed.answered
+        for found in (gpu.search(*arguments), fixed.search(*arguments)):
+            sides = (each for side in (expected, found) for each in (side.tokens, side.log_prob))
+            compared = [compare_lists(*each) for each in zip(*sides, strict=True)]
+            assert [each.problem for each in compared if each.problem] == []
+            np.testing.assert_array_equal(found.leaf >= 0, expected.leaf >= 0)
+            np.testing.assert_allclose(found.log_prob_by_level, expected.log_prob_by_level, atol=1e-4)
+        assert fixed._fixed.answered == before + 1
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_tokens_have_room_for_as_many_items_as_they_can_be(layout: TokenLayout, count: int, tmp_path: Path) -> None:
+    graph, sequences = Graph("read"), [Tensor("history", "int64", ("B", "S")), Tensor("mask", "int64", ("B", "S"))]
+    tokens, own = np.zeros((table_rows(layout), 2), np.float32), np.zeros((1, 2), np.float32)
+    tables = ItemTables(graph.constant(tokens), graph.constant(own), graph.constant(np.zeros(1, np.int32)), 0)
+    given = (graph.input(each.name, each.dtype, each.shape) for each in sequences)
+    result = Tensor("is_read", "float32", ("B", "n"))
+    read = ItemGraph(graph, layout, room=True).read(tables, *given)
+    graph.output(read.is_read, result.name, result.dtype, result.shape)
+    graph.save(tmp_path / "read.onnx")
+    values, leads = np.zeros((count, layout.depth), np.int32), np.asarray([layout.vocabulary - 1])
+    history = history_tokens(layout, values, np.asarray([0, count]), 20, leads if layout.domains else None)
+    session = open_session(tmp_path / "read.onnx", RUNTIME, sequences, [result])
+    is_read = session.run({"history": history.tokens, "mask": history.mask})["is_read"]
+    # A domain counts as an item, and so does the padding that is read in place of nothing.
+    np.testing.assert_array_equal(is_read, np.ones((1, count + 1 if layout.domains else max(count, 1))))
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_no_size_follows_from_what_histories_hold(settings: T5Settings, tmp_path: Path) -> None:
-    assert settings.history == "tokens" or deciding_inputs(exported(settings, tmp_path)[0])
-    assert deciding_inputs(exported(settings, tmp_path)[1]) == set()
+    cpu, gpu = exported(settings, tmp_path)
+    assert settings.history == "tokens" or deciding_inputs(cpu)
+    assert deciding_inputs(gpu) == set()
 
 
 def test_a_bundle_for_a_gpu_is_proven(tmp_path: Path) -> None:
@@ -73,8 +121,7 @@ def deciding_inputs(path: Path) -> set[str]:
     makers, given = {name: node for node in graph.node for name in node.output}, {each.name for each in graph.input}
     found, waiting, seen = set[str](), [], set[str]()
     for node in graph.node:
-        # Of ONNX's operators that read sizes off their data, only those above are used.
-        assert node.op_type not in {"NonZero", "Unique", "Compress", "GatherND", "Loop", "If"}
+        assert node.op_type not in UNUSED
         waiting.extend(node.input[place] for place in SIZED.get(node.op_type, ()) if place < len(node.input))
     while waiting:
         name = waiting.pop()
