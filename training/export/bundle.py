@@ -48,7 +48,7 @@ class ExportOptions:
     domains : of the catalogue; None: all that have IDs
     histories, beams : real histories whose ranked lists are proven, and the beam width for it
     gpu : recommenders laid out for a GPU
-    half : in half precision too
+    half : the same, and in half precision
     replace : whether a bundle that is already there may be replaced
     threads : of the proof; 0 takes every core
     """
@@ -114,8 +114,8 @@ def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Mani
         recommenders = []
         for name, trained in sources.recommenders.items():
             model = GRAPH if len(sources.recommenders) == 1 else f"recommender_{name}.onnx"
-            path, for_gpu = folder / model, options.gpu or options.half
-            export_recommender(trained.model, trained.layout, path, half=options.half, for_gpu=for_gpu)
+            path = folder / model
+            export_recommender(trained.model, trained.layout, path, half=options.half, for_gpu=options.gpu)
             recommenders.append(recommender_part(trained, name, model))
             advance(1, "catalogue")
         catalogue = CataloguePart(items=sum(len(domain.values) for domain in sources.domains))

@@ -44,7 +44,7 @@ def export_recommender(
     path: Path,
     *,
     half: bool = False,
-    for_gpu: bool | None = None,
+    for_gpu: bool = False,
 ) -> None:
     """Write the graph; every size but the vocabulary and the depth stays open.
 
@@ -53,10 +53,10 @@ def export_recommender(
     model : weights and shape
     layout : says how deep the search goes; its vocabulary must be the model's
     path : the file to write
-    half : weights and results of the network in half precision, for a GPU; scores are added up and ranked in float32,
-        and the signature is the same
+    half : `for_gpu`, and weights and results of the network in half precision; scores are added up and ranked in
+        float32, and the signature is the same
     for_gpu : laid out for a GPU: a request's beams share the states decoded before, and no size follows from what
-        histories hold, so that a search can be replayed; the same lists, later on a processor. None: as `half`
+        histories hold, so that a search can be replayed; the same lists, later on a processor
 
     Raises
     ------
@@ -66,7 +66,7 @@ def export_recommender(
         raise ModelError(
             f"the recommender has {model.config.vocab_size} tokens, but the layout has {layout.vocabulary}"
         )
-    for_gpu = half if for_gpu is None else for_gpu
+    for_gpu = for_gpu or half
     graph = Graph("recommender")
     inputs = [graph.input(each.name, each.dtype, each.shape) for each in recommender_inputs(layout.depth)]
     history, history_mask, node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, *slots = inputs
