@@ -10,15 +10,12 @@ part that fails says so and takes none of the others with it.
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -28,7 +25,7 @@ from transformers import T5ForConditionalGeneration
 from benchmarks.catalogues import LAYOUT, one_root, random_items
 from benchmarks.gpu_index import Changing
 from benchmarks.gpu_placement import placement, placement_rows
-from benchmarks.gpu_setting import Limits, Network, Setting
+from benchmarks.gpu_setting import Limits, Network, Setting, guarded, say
 from benchmarks.gpu_twin import twin_rows_of
 from benchmarks.recommenders import (
     PART,
@@ -103,27 +100,27 @@ def run(
             limits=Limits(repeats, seconds),
             folder=Path(name),
         )
-        yield from _guarded("reading tokens", _of_tokens(setting, bulk))
-        yield from _guarded("reading items", _of_items(setting, random_items(known, random)))
+        yield from guarded("reading tokens", _of_tokens(setting, bulk))
+        yield from guarded("reading items", _of_items(setting, random_items(known, random)))
 
 
 def _of_tokens(setting: Setting, bulk: int) -> Iterator[Row]:
     """All parts of the network that reads tokens, and what concerns the index alone."""
     network = _opened(setting, "reading tokens", random_model())
     yield from _common(setting, network)
-    yield from _guarded("constraint", _constraint(setting, network))
-    yield from _guarded("residence", _residence(setting, network.recommender))
+    yield from guarded("constraint", _constraint(setting, network))
+    yield from guarded("residence", _residence(setting, network.recommender))
     largest = setting.indexes[max(setting.indexes)]
     changing = Changing(largest, network.recommender, setting.resident, setting.beams, setting.limits.repeats)
-    yield from _guarded("patches", changing.rows(setting.runtime.provider, bulk))
-    yield from _guarded("twin", twin_rows_of(setting, network))
+    yield from guarded("patches", changing.rows(setting.runtime.provider, bulk))
+    yield from guarded("twin", twin_rows_of(setting, network))
 
 
 def _of_items(setting: Setting, known: IntArray) -> Iterator[Row]:
     """All parts of the network that reads items; `known` int32 [I, depth] tokens."""
     network = _opened(setting, "reading items", random_model_of_items(known))
     yield from _common(setting, network)
-    yield from _guarded("twin of a network that reads items", twin_rows_of(setting, network))
+    yield from guarded("twin of a network that reads items", twin_rows_of(setting, network))
 
 
 def _opened(setting: Setting, reads: str, model: T5ForConditionalGeneration) -> Network:
@@ -135,18 +132,10 @@ def _opened(setting: Setting, reads: str, model: T5ForConditionalGeneration) -> 
 
 
 def _common(setting: Setting, network: Network) -> Iterator[Row]:
-    yield from _guarded(f"sizes, {network.reads}", _sizes(setting, network))
-    yield from _guarded(f"replayed, {network.reads}", _replayed(setting, network))
-    yield from _guarded(f"placement, {network.reads}", _placement(setting, network))
-    yield from _guarded(f"as the CPU, {network.reads}", _as_the_cpu(setting, network))
-
-
-def _guarded(part: str, rows: Iterator[Row]) -> Iterator[Row]:
-    """Rows up to where a part fails."""
-    try:
-        yield from rows
-    except Exception:
-        _say(part=part, failed=traceback.format_exc())
+    yield from guarded(f"sizes, {network.reads}", _sizes(setting, network))
+    yield from guarded(f"replayed, {network.reads}", _replayed(setting, network))
+    yield from guarded(f"placement, {network.reads}", _placement(setting, network))
+    yield from guarded(f"as the CPU, {network.reads}", _as_the_cpu(setting, network))
 
 
 def _sizes(setting: Setting, network: Network) -> Iterator[Row]:
@@ -235,13 +224,9 @@ def _residence(setting: Setting, recommender: Recommender) -> Iterator[Row]:
             yield Row(f"index kept there, {setting.name(count, batch)}", kept, "ms", sent, "sent with every call")
 
 
-def _say(**fields: Any) -> None:
-    print(json.dumps(fields), flush=True)
-
-
 if __name__ == "__main__":
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    _say(onnxruntime=onnxruntime.__version__, torch=torch.__version__, numpy=np.__version__, gpu=gpu)
+    say(onnxruntime=onnxruntime.__version__, torch=torch.__version__, numpy=np.__version__, gpu=gpu)
     begun = time.perf_counter()
     for each in run(**given(sys.argv[1:])):
-        _say(**asdict(each), ratio=each.ratio, met=each.met, since=round(time.perf_counter() - begun, 1))
+        say(**asdict(each), ratio=each.ratio, met=each.met, since=round(time.perf_counter() - begun, 1))

@@ -5,17 +5,15 @@
     python -m benchmarks.gpu_served provider=cpu items=3000 'batches=[1, 4]' 'rates=[20]' known=500     # a rehearsal
 
 Random weights in TIGER's size, of a network that reads tokens, of one that reads and judges items, and of one whose
-head over items judges alone; random items. The engine alone: HTTP is not part of it. A network that fails says so and
+head over items judges alone; random items. The engine alone: HTTP is not part of it. A part that fails says so and
 takes none of the others with it.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.catalogues import LAYOUT, one_root, random_items
-from benchmarks.gpu_setting import Limits
+from benchmarks.gpu_setting import Limits, guarded, say
 from benchmarks.recommenders import (
     PART,
     Histories,
@@ -136,22 +134,20 @@ def run(
             "reading items, the head alone": lambda: random_model_of_items(ids, 1.0),
             "reading items": lambda: random_model_of_items(ids),
         }
+        setting = f"{provider}, {items:,} items, {beams} beams"
         for reads, make in networks.items():
-            try:
-                yield from _of(served, f"{provider}, {items:,} items, {beams} beams", reads, make(), batches)
-            except Exception:
-                print(json.dumps({"part": reads, "failed": traceback.format_exc()}), flush=True)
+            yield from guarded(reads, _of(served, setting, reads, make, batches))
         for reads in list(networks)[:2]:
             for half in (True, False):
-                recommender = served.opened(networks[reads](), half=half, for_gpu=True)
-                name_of = f"{provider}, {items:,} items, {beams} beams, {reads}, {_precision(half)}"
-                yield from _open_loop(served, recommender, load, name_of)
+                name_of = f"{setting}, {reads}, {_precision(half)}"
+                yield from guarded(f"open loop, {name_of}", _open_loop(served, networks[reads], load, name_of, half))
 
 
 def _of(
-    served: Served, setting: str, reads: str, model: T5ForConditionalGeneration, batches: Sequence[int]
+    served: Served, setting: str, reads: str, make: Callable[[], T5ForConditionalGeneration], batches: Sequence[int]
 ) -> Iterator[Row]:
     """Milliseconds of one network in every precision and layout, and how many of the ten best items stay."""
+    model = make()
     plain = served.opened(model, half=False, for_gpu=False)
     sides = {half: served.opened(model, half=half, for_gpu=True) for half in (False, True)}
     for batch in batches:
@@ -159,7 +155,7 @@ def _of(
         name = f"{setting}, batch {batch}, {reads}"
         before = served.searching(plain, asked)
         exact, peer = before(), served.limits.median(before)
-        note = "open sizes, laid out for a processor"
+        note = open_sizes = "open sizes, laid out for a processor"
         for half, side in sides.items():
             search = served.searching(side, asked)
             answered = _answered(side)
@@ -170,14 +166,15 @@ def _of(
             yield Row(f"replayed, {of}", median, "ms", peer, f"{note}{refused}; {len(taken)} repeats", goal)
             yield Row(f"99th percentile replayed, {of}", float(np.percentile(taken, 99)), "ms")
             yield Row(f"requests replayed, {of}", 1e3 * batch / median, "requests/s")
-            yield Row(f"ten best kept, {of}", _kept(exact, search()), "share", note=note, goal=KEPT)
+            yield Row(f"ten best kept, {of}", _kept(exact, search()), "share", note=open_sizes, goal=KEPT)
             peer, note = median, "float32, replayed"
-            exact = search()
 
 
-def _open_loop(served: Served, recommender: Recommender, load: Load, name: str) -> Iterator[Row]:
+def _open_loop(
+    served: Served, make: Callable[[], T5ForConditionalGeneration], load: Load, name: str, half: bool
+) -> Iterator[Row]:
     """Latency of requests that come at random: one thread searches for what waits, `MOST` at most."""
-
+    recommender = served.opened(make(), half=half, for_gpu=True)
     pool, seconds = load.pool, load.seconds
 
     def search(rows: NDArray[np.int64]) -> None:
@@ -190,9 +187,9 @@ def _open_loop(served: Served, recommender: Recommender, load: Load, name: str) 
         arrivals = np.cumsum(random.exponential(1 / rate, count))
         latency, batches = _answer_all(search, arrivals, random.integers(0, POOL, count))
         # The first tenth is the start.
-        half, most = (float(each) for each in np.percentile(1e3 * latency[count // 10 :], (50, 99)))
+        middle, most = (float(each) for each in np.percentile(1e3 * latency[count // 10 :], (50, 99)))
         answered = count / (arrivals[-1] + latency[-1])
-        note = f"median {half:.2f} ms, {answered:,.0f} answers/s, {np.mean(batches):.1f} together; {seconds:g} s"
+        note = f"median {middle:.2f} ms, {answered:,.0f} answers/s, {np.mean(batches):.1f} together; {seconds:g} s"
         yield Row(
             f"open loop at {rate:,}/s, 99th percentile, {name}",
             most,
@@ -242,8 +239,7 @@ def _precision(half: bool) -> str:
 
 if __name__ == "__main__":
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    print(json.dumps({"onnxruntime": onnxruntime.__version__, "torch": torch.__version__, "gpu": gpu}), flush=True)
+    say(onnxruntime=onnxruntime.__version__, torch=torch.__version__, gpu=gpu)
     begun = time.perf_counter()
     for each in run(**given(sys.argv[1:])):
-        since = round(time.perf_counter() - begun, 1)
-        print(json.dumps({**asdict(each), "ratio": each.ratio, "met": each.met, "since": since}), flush=True)
+        say(**asdict(each), ratio=each.ratio, met=each.met, since=round(time.perf_counter() - begun, 1))

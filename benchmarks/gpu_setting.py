@@ -1,17 +1,21 @@
-"""What all parts of the benchmark on a GPU share. Knows nothing of what they measure."""
+"""What all parts of the benchmarks on a GPU share. Knows nothing of what they measure."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.recommenders import Histories
+from benchmarks.rows import Row
 from service.engine.recommender import Recommender
 from service.engine.resident import ResidentIndexes
 from service.engine.sessions import Runtime
@@ -88,3 +92,16 @@ class Network:
     model: T5ForConditionalGeneration
     recommender: Recommender
     captured: Recommender
+
+
+def guarded(part: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Rows up to where a part fails, which says so and takes none of the others with it."""
+    try:
+        yield from rows
+    except Exception:
+        say(part=part, failed=traceback.format_exc())
+
+
+def say(**fields: Any) -> None:
+    """A line of JSON, at once."""
+    print(json.dumps(fields), flush=True)
