@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,8 +55,7 @@ class Recommendations:
     unknown: tuple[ItemKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Readable:
+class _Readable(NamedTuple):
     """A history entry that can be read: raw, or, of an item that is `known`, by its published ID."""
 
     position: int
