@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from service.catalogue.view import Neighbour
     from service.explaining import Computed
     from service.recommending import Recommendations
-    from service.searching import Recommendation
     from service.tokenizing import TokenizedItem
 
 
@@ -99,20 +98,6 @@ class RecommendedItem(Answer):
         description="With `explain`: what each code, expert and the suffix add to the score; they sum to it.",
     )
 
-    @classmethod
-    def of(cls, item: Recommendation) -> RecommendedItem:
-        """From a result of the operation."""
-        return cls(
-            item_id=item.item_id,
-            domain=item.domain,
-            score=item.score,
-            semantic_id=SemanticIdParts.of(item.semantic_id),
-            title=item.title,
-            score_by_level=None
-            if item.score_by_level is None
-            else [TokenScoreAnswer(token=level.token, log_prob=level.log_prob) for level in item.score_by_level],
-        )
-
 
 class KnownItemName(Answer):
     """An item named by a request."""
@@ -131,13 +116,9 @@ class RecommendResponse(Generation):
 
     @classmethod
     def of(cls, bundle: str, generation: int, found: Recommendations) -> RecommendResponse:
-        """From a result of the operation."""
-        return cls(
-            bundle=bundle,
-            generation=generation,
-            items=[RecommendedItem.of(item) for item in found.items],
-            unknown_history=[KnownItemName(item_id=item.item_id, domain=item.domain) for item in found.unknown],
-        )
+        """From a result of the operation, whose parts have the names of the fields."""
+        parts = {"items": found.items, "unknown_history": found.unknown}
+        return cls.model_validate({"bundle": bundle, "generation": generation, **parts}, from_attributes=True)
 
 
 class ItemAnswer(Generation):

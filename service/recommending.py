@@ -22,12 +22,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
 from service.bundle.manifest import RecommenderPart
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.records import ItemKey
+from service.catalogue.records import NO_ID, ItemKey
+from service.catalogue.view import PublishedIds
 from service.encoding import Encoding
 from service.engine.engine import Engine
 from service.errors import InvalidInput, UnknownDomain
@@ -53,13 +55,12 @@ class Recommendations:
     unknown: tuple[ItemKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Readable:
-    """A history entry that can be read: raw, or by its published ID, int32 [L + N + 1]."""
+class _Readable(NamedTuple):
+    """A history entry that can be read: raw, or, of an item that is `known`, by its published ID."""
 
     position: int
     item: ItemInput
-    published: IntArray | None
+    known: bool
 
 
 class Recommending:
@@ -109,12 +110,12 @@ class Recommending:
         beams = self._check(query)
         known = self._catalogue.domains()
         self._check_domains(query.domains, known)
-        readable, unknown = self._read(query.history)
+        published = self._catalogue.ids([_key(item) for item in query.history])
+        readable, unknown = _read(query.history, (published[:, 0] != NO_ID).tolist())
         domains = self._domains(query, readable, known)
         recommender = self._engine.recommender_for(domains)
         recent = readable[-recommender.part.max_history :]
-        raw = [entry for entry in recent if entry.published is None]
-        read = [entry for entry in readable if entry.published is not None]
+        raw = [entry for entry in recent if not entry.known]
         gained = {} if query.exclude_history else _again(readable, query.allow, domains, recommender.part)
         # At least the usual width: a caller who asks for few beams does not make many searches of one.
         width = max(beams, self._default_beam_width)
@@ -123,7 +124,12 @@ class Recommending:
         if raw:
             expected += self._encoding.expected(len(raw))
         with self._line.enter(1 + len(raw), expected):
-            history = await self._history(recent, raw)
+            history = published[[entry.position for entry in recent]]
+            if raw:
+                history[[not entry.known for entry in recent]] = await self._encoded(raw)
+            left_out = [
+                entry for entry in readable if entry.known and (query.exclude_history or _key(entry.item) in gained)
+            ]
             excluded = [*query.exclude, *(_unpublished(readable, unknown) if query.exclude_history else ())]
             job = SearchJob(
                 recommender=recommender,
@@ -131,17 +137,15 @@ class Recommending:
                 domains=domains,
                 leading_domain=_leading_domain(recent, domains),
                 excluded=tuple(dict.fromkeys(excluded)),
-                excluded_ids=tuple(
-                    (entry.item.domain, entry.published)
-                    for entry in read
-                    if entry.published is not None and (query.exclude_history or _key(entry.item) in gained)
+                excluded_ids=PublishedIds(
+                    [entry.item.domain for entry in left_out], published[[entry.position for entry in left_out]]
                 ),
                 allowed=query.allow,
                 k=query.k,
                 beams=beams,
                 explain=query.explain,
             )
-            alone = [replace(job, allowed=group, excluded_ids=(), k=width, beams=width) for group in groups]
+            alone = [replace(job, allowed=group, excluded_ids=None, k=width, beams=width) for group in groups]
             items, *repeated = await self._searching.search([job, *alone])
             if repeated:
                 items = merged(items, chain.from_iterable(repeated), gained, query.k)
@@ -183,31 +187,6 @@ class Recommending:
                     f"domains[{position}]",
                 )
 
-    def _read(self, history: Sequence[ItemInput]) -> tuple[list[_Readable], tuple[ItemKey, ...]]:
-        """Split a history into entries that can be read and names that nobody knows."""
-        found = self._catalogue.ids([_key(item) for item in history])
-        readable: list[_Readable] = []
-        unknown: list[ItemKey] = []
-        for position, (item, published) in enumerate(zip(history, found, strict=True)):
-            if published is not None or item.has_content:
-                readable.append(_Readable(position, item, published))
-            elif item.item_id is not None:
-                unknown.append(_key(item))
-            else:
-                raise InvalidInput("needs an item_id, text or an embedding", f"history[{position}]")
-        if not readable:
-            distinct = tuple(dict.fromkeys(unknown))
-            names = ", ".join(f"{key.item_id!r} of {key.domain!r}" for key in distinct[:NAMED_UNKNOWN])
-            if len(distinct) > NAMED_UNKNOWN:
-                names += f" and {len(distinct) - NAMED_UNKNOWN} more"
-            raise InvalidInput(
-                f"none of its items is known: {names}; register them, or send their content"
-                if unknown
-                else "is empty; at least one item is needed",
-                "history",
-            )
-        return readable, tuple(dict.fromkeys(unknown))
-
     def _domains(self, query: RecommendQuery, readable: Sequence[_Readable], known: dict[str, int]) -> tuple[str, ...]:
         """Where to search; see the rules above."""
         if query.domains is not None:
@@ -218,20 +197,42 @@ class Recommending:
             wanted = [entry.item.domain for entry in readable]
         return tuple(dict.fromkeys(domain for domain in wanted if domain in known)) or tuple(known)
 
-    async def _history(self, recent: Sequence[_Readable], raw: Sequence[_Readable]) -> IntArray:
-        """Semantic IDs of a history, int32 [n, L + N + 1]; raw items have suffix 0."""
+    async def _encoded(self, raw: Sequence[_Readable]) -> IntArray:
+        """Semantic IDs of raw items by their content, int32 [n, L + N + 1], with suffix 0."""
         encoded = await self._encoding.encode(
             [entry.item for entry in raw], [f"history[{entry.position}]" for entry in raw]
         )
-        computed = iter(np.concatenate([said.codes, said.experts, np.zeros(1, dtype=np.int32)]) for said in encoded)
-        return np.stack([next(computed) if entry.published is None else entry.published for entry in recent]).astype(
-            np.int32, copy=False
+        return np.stack([np.concatenate([said.codes, said.experts, [0]]) for said in encoded]).astype(np.int32)
+
+
+def _read(history: Sequence[ItemInput], known: Sequence[bool]) -> tuple[list[_Readable], tuple[ItemKey, ...]]:
+    """Split a history, of which some items are known, into entries that can be read and names that nobody knows."""
+    readable: list[_Readable] = []
+    unknown: list[ItemKey] = []
+    for position, (item, is_known) in enumerate(zip(history, known, strict=True)):
+        if is_known or item.has_content:
+            readable.append(_Readable(position, item, is_known))
+        elif item.item_id is not None:
+            unknown.append(_key(item))
+        else:
+            raise InvalidInput("needs an item_id, text or an embedding", f"history[{position}]")
+    if not readable:
+        distinct = tuple(dict.fromkeys(unknown))
+        names = ", ".join(f"{key.item_id!r} of {key.domain!r}" for key in distinct[:NAMED_UNKNOWN])
+        if len(distinct) > NAMED_UNKNOWN:
+            names += f" and {len(distinct) - NAMED_UNKNOWN} more"
+        raise InvalidInput(
+            f"none of its items is known: {names}; register them, or send their content"
+            if unknown
+            else "is empty; at least one item is needed",
+            "history",
         )
+    return readable, tuple(dict.fromkeys(unknown))
 
 
 def _unpublished(readable: Sequence[_Readable], unknown: Sequence[ItemKey]) -> list[ItemKey]:
     """Names in a history that were no items when it was read; they may be registered before the search."""
-    raw = (entry.item for entry in readable if entry.published is None)
+    raw = (entry.item for entry in readable if not entry.known)
     return [*unknown, *(_key(item) for item in raw if item.item_id is not None)]
 
 
@@ -251,7 +252,7 @@ def _again(
     keys = [_key(entry.item) for entry in readable]
     learned = {name: part.repeats[name] for name in domains if name in part.repeats}
     found = gains(keys, learned, part.max_history)
-    wanted = {key for key, entry in zip(keys, readable, strict=True) if entry.published is not None}
+    wanted = {key for key, entry in zip(keys, readable, strict=True) if entry.known}
     if allowed is not None:
         wanted &= set(allowed)
     return {key: gain for key, gain in found.items() if key in wanted}

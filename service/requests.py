@@ -76,6 +76,11 @@ def field_path(location: Sequence[str | int]) -> str:
     return path
 
 
+NAME = frozenset({"domain", "item_id"})
+"""Fields of an item that say nothing of its content."""
+NO_CONTENT = ItemContent()
+
+
 class ItemReference(Body):
     """A known item."""
 
@@ -117,6 +122,8 @@ class Content(Body):
 
     def item_input(self, domain: str, item_id: str | None) -> ItemInput:
         """As the operations take it."""
+        if self.model_fields_set <= NAME:
+            return ItemInput(domain, item_id, NO_CONTENT)
         categories = distinct_categories(self.categories or ())
         content = ItemContent(self.title, self.brand, categories, self.description, self.price)
         embedding = None if self.embedding is None else np.asarray(self.embedding, dtype=np.float64)

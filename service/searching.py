@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
 from service.batching import Batcher
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import ItemKey
-from service.catalogue.view import CatalogueView, PublishedId
+from service.catalogue.view import CatalogueView, PublishedIds
 from service.engine.engine import SearchesItems
 from service.engine.history_tokens import HistoryTokens, history_tokens
 from service.engine.recommender import BeamResult
@@ -51,7 +52,7 @@ class SearchJob:
     domains: tuple[str, ...]
     leading_domain: str | None
     excluded: tuple[ItemKey, ...]
-    excluded_ids: tuple[PublishedId, ...]
+    excluded_ids: PublishedIds | None
     allowed: tuple[ItemKey, ...] | None
     k: int
     beams: int
@@ -70,7 +71,7 @@ class SearchJob:
 
     @property
     def _out(self) -> int:
-        return len(self.excluded) + len(self.excluded_ids)
+        return len(self.excluded) + (0 if self.excluded_ids is None else len(self.excluded_ids.domains))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +153,10 @@ class Searching:
     @staticmethod
     def _results(view: CatalogueView, found: BeamResult, row: int, job: SearchJob) -> list[Recommendation]:
         """The items of one row, best first; where there are fewer than k, its end is marked."""
-        there = np.flatnonzero(found.leaf[row, : job.k] >= 0)
-        entries, layout = view.items(found.leaf[row, there], found.tokens[row, there]), job.recommender.layout
+        count = np.count_nonzero(found.leaf[row, : job.k] >= 0)
+        entries, layout = view.items(found.leaf[row, :count], found.tokens[row, :count]), job.recommender.layout
         recommended = []
-        for place, entry, score in zip(there, entries, found.log_prob[row, there].tolist(), strict=True):
+        for place, (entry, score) in enumerate(zip(entries, found.log_prob[row, :count].tolist(), strict=True)):
             semantic_id, levels = layout.semantic_id(entry.values), None
             if job.explain:
                 gained = found.log_prob_by_level[row, place].tolist()
@@ -167,7 +168,7 @@ class Searching:
 def _histories(jobs: Sequence[SearchJob]) -> HistoryTokens:
     """The histories of a batch as tokens, led by a domain token where the recommender reads one."""
     recommender = jobs[0].recommender
-    splits = np.cumsum([0, *(len(job.history) for job in jobs)])
+    splits = np.array(list(accumulate((len(job.history) for job in jobs), initial=0)))
     leading = None
     if recommender.layout.domains:
         names = [job.leading_domain for job in jobs]

@@ -141,8 +141,8 @@ class LiveCatalogue:
         """Items by key, None where there is none; never waits."""
         return self._state.table.entries(keys)
 
-    def ids(self, keys: Sequence[ItemKey]) -> list[NDArray[np.int32] | None]:
-        """Published semantic IDs by key, int32 [L + N + 1], None where there is no item; never waits."""
+    def ids(self, keys: Sequence[ItemKey]) -> NDArray[np.int32]:
+        """Published semantic IDs by key, int32 [n, L + N + 1], of `NO_ID` where there is no item; never waits."""
         return self._state.table.ids(keys)
 
     def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:

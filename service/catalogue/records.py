@@ -19,6 +19,9 @@ IntArray = NDArray[np.int32]
 REFUSED = -1
 """Every value of the row of an item that was refused."""
 
+NO_ID = -1
+"""Every value of the row of an item that is not there."""
+
 
 class ItemKey(NamedTuple):
     """What identifies an item outside the service."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from service.catalogue.columns import ItemColumns
 from service.catalogue.hash_slots import HashSlots
-from service.catalogue.records import ItemKey
+from service.catalogue.records import NO_ID, ItemKey
 from service.catalogue.texts import Texts
 from service.semantic_ids import TokenLayout
 
@@ -149,11 +149,16 @@ class CatalogueTable:
         found = iter(self.entries_at([ordinal for ordinal in ordinals if ordinal is not None]))
         return [None if ordinal is None else next(found) for ordinal in ordinals]
 
-    def ids(self, keys: Sequence[ItemKey]) -> list[IntArray | None]:
-        """Semantic IDs of live items in the order asked for, int32 [L + N + 1], None where there is none."""
+    def ids(self, keys: Sequence[ItemKey]) -> IntArray:
+        """Semantic IDs of live items in the order asked for, int32 [n, L + N + 1], of `NO_ID` where none is."""
         ordinals = [self.ordinal(key) for key in keys]
-        found = iter(self.values([ordinal for ordinal in ordinals if ordinal is not None]))
-        return [None if ordinal is None else next(found) for ordinal in ordinals]
+        there = [ordinal for ordinal in ordinals if ordinal is not None]
+        values = self.values(there)
+        if len(there) == len(keys):
+            return values
+        ids = np.full((len(keys), self._layout.depth), NO_ID, dtype=np.int32)
+        ids[[ordinal is not None for ordinal in ordinals]] = values
+        return ids
 
     def entries_at(self, ordinals: Sequence[int]) -> list[CatalogueEntry]:
         """Items of rows, those deleted meanwhile included."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,13 @@ from service.semantic_ids import TokenLayout
 
 IntArray = NDArray[np.int32]
 
-PublishedId: TypeAlias = tuple[str, IntArray]
-"""Domain and semantic ID of an item, int32 [L + N + 1]; no other item of the domain ever has it."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PublishedIds:
+    """Domains and semantic IDs of items, int32 [n, L + N + 1]; no other item of the domain ever has one of them."""
+
+    domains: Sequence[str]
+    values: IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ class CatalogueView:
                 raise UnknownDomain(f"domain {domain!r} holds no item; known are {sorted(self.domains)}")
         return self.arrays.roots[[self.domains[domain] for domain in dict.fromkeys(domains)]]
 
-    def blocked(self, keys: Sequence[ItemKey], ids: Sequence[PublishedId] = ()) -> IntArray:
+    def blocked(self, keys: Sequence[ItemKey], ids: PublishedIds | None = None) -> IntArray:
         """Edges that cut exactly these items off, int32 [X]; items that are not there are passed over.
 
         Parameters
@@ -75,11 +79,12 @@ class CatalogueView:
         keys : some of them
         ids : the published IDs of others, which need not be looked up
         """
-        roots, tokens = self._paths(keys)
-        there = [(self.domains[domain], values) for domain, values in ids if domain in self.domains]
-        if there:
-            roots = np.concatenate([roots, np.array([root for root, _ in there], dtype=np.int32)])
-            tokens = np.concatenate([tokens, self.layout.tokens(np.stack([values for _, values in there]))])
+        if ids is None:
+            return self.state.blocked_edges(*self._paths(keys))
+        roots, tokens = self._published_paths(ids)
+        if keys:
+            more_roots, more_tokens = self._paths(keys)
+            roots, tokens = np.concatenate([more_roots, roots]), np.concatenate([more_tokens, tokens])
         return self.state.blocked_edges(roots, tokens)
 
     def items(self, leaves: IntArray, tokens: IntArray) -> list[CatalogueEntry]:
@@ -120,3 +125,10 @@ class CatalogueView:
         ]
         rows = np.array(found, dtype=np.int32).reshape(-1, 2)
         return rows[:, 0], self.layout.tokens(self.table.values(rows[:, 1]))
+
+    def _published_paths(self, ids: PublishedIds) -> tuple[IntArray, IntArray]:
+        """Roots int32 [n] and tokens int32 [n, depth] of those IDs whose domain is known."""
+        there = [row for row, domain in enumerate(ids.domains) if domain in self.domains]
+        values = ids.values if len(there) == len(ids.domains) else ids.values[there]
+        roots = [self.domains[ids.domains[row]] for row in there]
+        return np.array(roots, dtype=np.int32), self.layout.tokens(values)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, takewhile
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,9 @@ class TrieState:
         -------
         int32 [n]
         """
-        edges = self.edges_of(roots, tokens)
+        if len(tokens) <= FEW:
+            return np.array([self._leaf(way) for way in self._ways_of_each(roots, tokens)], dtype=np.int32)
+        edges = self._ways(roots, tokens)
         own = self.edge_leaf[edges].max(axis=1, initial=NO_LEAF, where=edges >= 0)
         found = np.where(own >= 0, own, self.arrays.edge_child[edges[:, -1]])
         return np.where(edges[:, -1] >= 0, found, NO_LEAF).astype(np.int32, copy=False)
@@ -117,10 +119,10 @@ class TrieState:
         -------
         int32 [X], positions in `edge_*`, ascending
         """
-        edges = self.edges_of(roots, tokens)
-        edges = edges[edges[:, -1] >= 0]
-        blocked = self._cut_each(edges) if len(edges) <= FEW else self._cut(edges)
-        return np.sort(blocked).astype(np.int32, copy=False)
+        if len(tokens) <= FEW:
+            return self._cut_each(self._ways_of_each(roots, tokens))
+        edges = self._ways(roots, tokens)
+        return np.sort(self._cut(edges[edges[:, -1] >= 0])).astype(np.int32, copy=False)
 
     def _cut(self, edges: IntArray) -> IntArray:
         """The topmost edges under which every leaf is at the end of one of the ways `edges` int32 [n, depth]."""
@@ -137,32 +139,47 @@ class TrieState:
             ways = ways[~full[way]]
         return np.concatenate(blocked)
 
-    def _cut_each(self, edges: IntArray) -> IntArray:
-        """`_cut` for few ways, each from its end upwards: where an edge is not full, none above it is."""
+    def _cut_each(self, ways: Iterable[Sequence[int]]) -> IntArray:
+        """`_cut` for few ways, sorted, each from its end upwards: where an edge is not full, none above it is."""
         child, leaves = self.arrays.edge_child.data, self.node_leaves.data
-        shared = self.edge_leaf[edges] >= 0
-        length = np.where(shared.any(axis=1), shared.argmax(axis=1) + 1, self.depth).tolist()
-        ways = [way[:end] for way, end in zip(edges.tolist(), length, strict=True)]
-        distinct = {way[-1]: way for way in ways}
+        whole = [way[: self._own(way) + 1] for way in ways if len(way) == self.depth]
+        distinct = {way[-1]: way for way in whole}
         named = Counter(chain.from_iterable(distinct.values()))
         blocked = set()
         for way in distinct.values():
-            full = takewhile(lambda edge: named[edge] == leaves[child[edge]], way[-2::-1])
-            blocked.add(way[-1 - sum(1 for _ in full)])
-        return np.array(list(blocked), dtype=np.int32)
+            top = len(way) - 1
+            while top > 0 and named[way[top - 1]] == leaves[child[way[top - 1]]]:
+                top -= 1
+            blocked.add(way[top])
+        return np.array(sorted(blocked), dtype=np.int32)
 
-    def edges_of(self, roots: IntArray, tokens: IntArray) -> IntArray:
-        """Edge positions along each tuple, int32 [n, depth]; -1 from where a tuple leaves the trie."""
+    def _own(self, way: Sequence[int]) -> int:
+        """The level at which the edge of a whole way belongs to one item alone, and tells it from others."""
+        leaf = self.edge_leaf.data
+        for level in reversed(range(self.depth)):
+            if leaf[way[level]] >= 0:
+                return level
+        return self.depth - 1
+
+    def _leaf(self, way: Sequence[int]) -> int:
+        """The leaf at the end of a way, `NO_LEAF` where it is not whole."""
+        if len(way) < self.depth:
+            return NO_LEAF
+        own = way[self._own(way)]
+        return self.edge_leaf.item(own) if self.edge_leaf.item(own) >= 0 else self.arrays.edge_child.item(own)
+
+    def _require_levels(self, tokens: IntArray) -> None:
         if tokens.ndim != 2 or tokens.shape[1] != self.depth:
             raise InvalidInput(f"tokens have shape {list(tokens.shape)}, but the index has {self.depth} levels")
-        nodes = self.arrays.roots[roots]
-        if len(tokens) <= FEW:
-            return self._ways_of_each(nodes.tolist(), tokens.tolist())
-        return self._ways(nodes, tokens)
 
-    def _ways(self, nodes: IntArray, tokens: IntArray) -> IntArray:
-        """All tuples descend together: one binary search a level, over every node at once."""
+    def _ways(self, roots: IntArray, tokens: IntArray) -> IntArray:
+        """Edge positions along each tuple, int32 [n, depth]; -1 from where a tuple leaves the trie.
+
+        All tuples descend together: one binary search a level, over every node at once.
+        """
+        self._require_levels(tokens)
         arrays = self.arrays
+        nodes = arrays.roots[roots]
         edges = np.full(tokens.shape, -1, dtype=np.int32)
         alive = np.arange(len(tokens))
         for level in range(self.depth):
@@ -183,15 +200,16 @@ class TrieState:
             nodes = arrays.edge_child[position]
         return edges
 
-    def _ways_of_each(self, nodes: Sequence[int], paths: Sequence[Sequence[int]]) -> IntArray:
-        """`_ways` for few tuples."""
+    def _ways_of_each(self, roots: IntArray, tokens: IntArray) -> list[list[int]]:
+        """Edge positions along each of few tuples, up to where it leaves the trie."""
+        self._require_levels(tokens)
         arrays = self.arrays
         # An element of a memory view costs a third of one of an array.
         start, count = arrays.node_start.data, arrays.node_count.data
         edge_token, edge_child = arrays.edge_token.data, arrays.edge_child.data
-        edges = np.full((len(paths), self.depth), -1, dtype=np.int32)
-        for row, (root, path) in enumerate(zip(nodes, paths, strict=True)):
-            node, way = root, list[int]()
+        ways = []
+        for root, path in zip(roots.tolist(), tokens.tolist(), strict=True):
+            node, way = arrays.roots.item(root), list[int]()
             for token in path:
                 first = start[node]
                 end = first + count[node]
@@ -200,8 +218,8 @@ class TrieState:
                     break
                 way.append(position)
                 node = edge_child[position]
-            edges[row, : len(way)] = way
-        return edges
+            ways.append(way)
+        return ways
 
     def _leaves_below(self, edges: IntArray, level: int) -> IntArray:
         """Leaves under edges that leave nodes of a level: int32 [n]."""

@@ -40,7 +40,7 @@ def test_searches_that_exclude_much_are_not_put_together(tmp_path: Path, exclude
         domains=(),
         leading_domain=None,
         excluded=tuple(ItemKey("films", str(number)) for number in range(excluded)),
-        excluded_ids=(),
+        excluded_ids=None,
         allowed=None,
         k=3,
         beams=BEAMS,
