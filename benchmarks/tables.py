@@ -20,7 +20,9 @@ from training.stage import write_atomically
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 HEAD = ("benchmark", *COLUMNS, "commit", "machine")
-ELSEWHERE = frozenset({"http-layers", "search-gpu", "soak", "store-embedded", "store-redis", "backfill-engines"})
+ELSEWHERE = frozenset(
+    {"http-layers", "search-gpu", "serve-gpu", "soak", "store-embedded", "store-redis", "backfill-engines"}
+)
 """Benchmarks whose rows stand in other sections, told in their own way."""
 
 TABLES = {
