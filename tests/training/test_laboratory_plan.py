@@ -53,6 +53,14 @@ def test_baselines_are_measured_as_recommenders_are(tmp_path: Path) -> None:
     assert [stage.options for stage in baselines] == [("--domain", domain, "--max-users", "7") for domain in ("a", "b")]
 
 
+def test_a_baseline_is_trained_for_the_domains_it_names(tmp_path: Path) -> None:
+    path = written(tmp_path, SMALL.replace("[[baselines]]\n", '[[baselines]]\ndomains = ["b"]\n', 1))
+    assert [stage.reads for stage in plan(read_experiment(path)) if stage.command == "train-baseline"] == [("b",)]
+    path = written(tmp_path, SMALL.replace("[[baselines]]\n", '[[baselines]]\ndomains = ["z"]\n', 1))
+    with pytest.raises(ConfigError, match="domains of 'sasrec': 'z' is no domain of the experiment"):
+        read_experiment(path)
+
+
 def test_a_domain_may_have_a_file_of_its_own(tmp_path: Path) -> None:
     own = 'config = "u.toml"\nconfigs = { b = "b.toml" }\n'
     text = SMALL.replace('name = "sasrec"\n', f'name = "sasrec"\n{own}')

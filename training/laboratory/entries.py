@@ -122,9 +122,15 @@ class Recommender(Trained):
 
 
 class Baseline(Trained):
-    """A sequence baseline, trained on every domain by itself."""
+    """A sequence baseline, trained on every domain by itself.
+
+    Attributes
+    ----------
+    domains : of the experiment's; None: all
+    """
 
     seeds: Seeds = (0,)
+    domains: tuple[Name, ...] | None = None
 
 
 def variant_name(name: str, parameter: str, value: Any) -> str:

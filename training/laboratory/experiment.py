@@ -62,6 +62,10 @@ class Experiment(Strict):
         self._refuse_teachers()
         if not self.tokenizers and not self.baselines:
             raise ValueError("nothing to train: there are neither tokenizers nor baselines")
+        for baseline in self.baselines:
+            strange = sorted(set(baseline.domains or ()) - set(self.domains))
+            if strange:
+                raise ValueError(f"domains of {baseline.name!r}: {strange[0]!r} is no domain of the experiment")
         for each in (*self.tokenizers, *self.recommenders, *self.baselines):
             if not each.configs:
                 continue

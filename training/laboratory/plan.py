@@ -144,7 +144,7 @@ def _baselines(experiment: Experiment) -> Iterator[PlannedStage]:
     users = experiment.evaluation.max_users
     measured = () if users is None else ("--max-users", str(users))
     for baseline in experiment.baselines:
-        for domain in experiment.domains:
+        for domain in experiment.domains if baseline.domains is None else baseline.domains:
             for name, parameters in baseline.variants(domain):
                 for seed in baseline.seeds:
                     yield PlannedStage(
