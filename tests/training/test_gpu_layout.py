@@ -11,6 +11,7 @@ import pytest
 from beam_twin import LAYOUT, SMALL, random_items, random_model, whole_histories
 from tiny import tiny_stages
 
+from service.bundle.files import read_manifest
 from service.bundle.manifest import RecommenderPart
 from service.engine.history_tokens import history_tokens
 from service.engine.recommender import Recommender
@@ -110,7 +111,8 @@ def test_no_size_follows_from_what_histories_hold(settings: T5Settings, tmp_path
 
 def test_a_bundle_for_a_gpu_is_proven(tmp_path: Path) -> None:
     stages = tiny_stages(tmp_path)
-    export_bundle(stages.folders, tmp_path / "bundle", replace(stages.options, gpu=True))
+    figures = export_bundle(stages.folders, tmp_path / "bundle", replace(stages.options, gpu=True))
+    assert figures["laid_out_for"] == read_manifest(tmp_path / "bundle").figures["laid_out_for"] == "gpu"
     assert deciding_inputs(tmp_path / "bundle" / GRAPH) == set()
     assert [check.name for check in verify(tmp_path / "bundle", threads=1)][-1] == "constraint"
 

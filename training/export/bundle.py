@@ -91,7 +91,12 @@ def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[s
     proof.sample.save(partial)
     files = hash_files(partial)
     sizes = {name: (partial / name).stat().st_size for name in files}
-    figures = {"proof": proof.figures, "bytes": sum(sizes.values()), "file_bytes": sizes}
+    figures = {
+        "laid_out_for": "gpu" if options.gpu or options.half else "processor",
+        "proof": proof.figures,
+        "bytes": sum(sizes.values()),
+        "file_bytes": sizes,
+    }
     item_tokenizer = manifest.item_tokenizer.model_copy(update={"quantization_error": proof.quantization_error})
     proven = {"files": files, "figures": figures, "item_tokenizer": item_tokenizer}
     write_manifest(partial, manifest.model_copy(update=proven))
