@@ -7,59 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
+from tokenizer_planted import ITEMS, WIDTH, small, write_prepared
 
 from service.errors import ConfigError, InvalidInput, SuffixExhausted
 from training.checkpoint import CHECKPOINT
 from training.commands.train_tokenizer import train_tokenizer as command
-from training.data.dataset import INTERACTION_SCHEMA, write_domain, write_index
 from training.stage import Stage, read_figures
 from training.tokenizer import stage
-from training.tokenizer.configuration import StageParameters, stage_parameters
 from training.tokenizer.estimator import UniTok
 from training.tokenizer.ids import read_ids
-
-WIDTH = 10
-ITEMS = {"books": 90, "films": 70, "songs": 40}
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> tuple[Path, Path]:
-    """A dataset of three domains and its embeddings; the last two books are the same."""
-    rng = np.random.default_rng(0)
-    dataset, embeddings = tmp_path / "dataset", tmp_path / "embeddings"
-    embeddings.mkdir()
-    summaries = []
-    for name, count in ITEMS.items():
-        titles = [f"{name} {row}" for row in range(count)]
-        rows = (rng.normal(size=WIDTH) * 3 + rng.normal(size=(count, WIDTH))).astype(np.float32)
-        if name == "books":
-            titles[-1] = titles[-2]
-            rows[-1] = rows[-2]
-        items = pl.DataFrame({"item_id": [f"{name}-{row}" for row in range(count)], "title": titles})
-        items = items.with_columns(
-            pl.lit(None).alias(column) for column in ("brand", "categories", "description", "price")
-        )
-        summaries.append(write_domain(dataset, name, items, INTERACTION_SCHEMA.to_frame()))
-        np.save(embeddings / f"{name}.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
-    write_index(dataset, summaries)
-    return dataset, embeddings
-
-
-def small(**changes: Any) -> StageParameters:
-    values = {
-        "levels": 2,
-        "codes": 16,
-        "latent_width": 4,
-        "hidden": (16,),
-        "batch_size": 32,
-        "warmup_epochs": 2,
-        "epochs": 2,
-        "threads": 1,
-    }
-    return stage_parameters({**values, **changes}, "test")
+    return write_prepared(tmp_path)
 
 
 def test_every_item_of_every_domain_gets_an_id(prepared: tuple[Path, Path], tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ class StageParameters(Strict):
     id_domains : domains to give IDs to, learned from or not; None: all of the dataset
     align : whether domains that it was not trained on are aligned with the one whose expert takes most of their items,
         see `alignment.py`
+    hold_out : share of the contents of every domain of training that is not learned from, to see how such items fare;
+        see `holding_out.py`. They get IDs like all others
     repair : whether items of different content that share their codes are moved apart, to free codes of the last level
     suffixes : how many items of one domain may share their codes and experts
     threads : of the processor; 0 takes every core
@@ -36,6 +38,7 @@ class StageParameters(Strict):
     train_domains: tuple[str, ...] | None = None
     id_domains: tuple[str, ...] | None = None
     align: bool = False
+    hold_out: Annotated[float, Field(ge=0, le=0.9)] = 0.0
     repair: bool = False
     suffixes: Annotated[int, Field(ge=1, le=65536)] = 1024
     threads: Natural = 0

@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.evaluation.code_vectors import code_error
 from training.evaluation.id_quality import first_experts, id_quality, neighbourhood, relative_error, share_of_spread
 from training.networks.hsic import FEWEST_ITEMS, hsic
+from training.tokenizer.holding_out import BoolArray, held_out_sharing
 from training.tokenizer.interface import EncodedItems, Tokenizer
 from training.tokenizer.repair import Repaired
 
@@ -26,7 +28,11 @@ every domain that has so many."""
 
 
 def domain_figures(
-    tokenizer: Tokenizer, embeddings: FloatArray, encoded: EncodedItems, texts: Sequence[str]
+    tokenizer: Tokenizer,
+    embeddings: FloatArray,
+    encoded: EncodedItems,
+    texts: Sequence[str],
+    learned: BoolArray | None = None,
 ) -> dict[str, Any]:
     """All figures of one domain.
 
@@ -35,19 +41,34 @@ def domain_figures(
     embeddings : float32 [n, D]
     encoded : what `tokenizer.encode(embeddings)` gave
     texts : n composed texts
+    learned : bool [n], where some items of a domain of training were not learned from; see `holding_out.py`
     """
     quality = {
         name: _rounded(value) for name, value in asdict(id_quality(encoded.codes, encoded.experts, texts)).items()
     }
     near = neighbourhood(embeddings, encoded.codes)
     shares = np.bincount(first_experts(encoded.experts), minlength=len(tokenizer.expert_names)) / len(embeddings)
+    decoded = tokenizer.reconstruct(embeddings)
+    every = np.ones(len(embeddings), dtype=np.bool_)
+    of_codes = code_error(embeddings, encoded.codes, encoded.experts, every if learned is None else learned)
+    held_out = dict[str, Any]()
+    if learned is not None:
+        held_out = {
+            "items_held_out": int((~learned).sum()),
+            "sharing_beyond_equal_content_held_out": held_out_sharing(encoded.codes, encoded.experts, texts, learned),
+            "relative_reconstruction_error_learned": relative_error(embeddings[learned], decoded[learned]),
+            "relative_reconstruction_error_held_out": relative_error(embeddings[~learned], decoded[~learned]),
+        }
     return {
         **quality,
         "main_expert": tokenizer.expert_names[quality["main_expert"]],
         "expert_share": {
             name: _rounded(float(share)) for name, share in zip(tokenizer.expert_names, shares, strict=True) if share
         },
-        "relative_reconstruction_error": _rounded(relative_error(embeddings, tokenizer.reconstruct(embeddings))),
+        "relative_reconstruction_error": _rounded(relative_error(embeddings, decoded)),
+        # Of the items learned from, and of the others; both without the decoder and the shared expert.
+        "relative_code_error": None if of_codes is None else _rounded(of_codes.learned),
+        "relative_code_error_held_out": None if of_codes is None else _rounded(of_codes.held_out),
         # Of the first expert alone, with weight 1, as a share of the domain's own spread: Eq. 31 has neither.
         "relative_quantization_error": _rounded(
             share_of_spread(float(encoded.quantization_error.sum(dtype=np.float64)), encoded.latent)
@@ -55,6 +76,7 @@ def domain_figures(
         "neighbourhood_kept": _rounded(near.kept),
         "neighbourhood_chance": _rounded(near.chance),
         "hsic": _rounded(domain_hsic(embeddings, encoded.latent)),
+        **{name: _rounded(value) for name, value in held_out.items()},
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,14 @@ class Extras:
     titles: Sequence[str] | None = None
     categories: Sequence[Sequence[str]] | None = None
     collaborative: FloatArray | None = None
+
+    def of(self, rows: NDArray[np.bool_]) -> Extras:
+        """The same of some of the items, bool [n]."""
+        return Extras(
+            titles=None if self.titles is None else list(compress(self.titles, rows)),
+            categories=None if self.categories is None else list(compress(self.categories, rows)),
+            collaborative=None if self.collaborative is None else self.collaborative[rows],
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Knows nothing of the command line.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from training.tokenizer.alignment import align, write_alignments
 from training.tokenizer.configuration import StageParameters
 from training.tokenizer.extras import extras_of
 from training.tokenizer.figures import domain_figures, repair_figures
+from training.tokenizer.holding_out import BoolArray, learned_from
 from training.tokenizer.ids import DomainIds, suffixes_of, write_ids
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.kinds import load_tokenizer, make_tokenizer
@@ -37,10 +38,15 @@ from training.tokenizer.repair import repair_encoded
 
 @dataclass(frozen=True)
 class EmbeddedDomain:
-    """A domain's items and their vectors float32 [n, D], in the same order."""
+    """A domain's items in one order: their vectors float32 [n, D], texts, and which are learned from, bool [n].
+
+    `learned` is None where all are or none.
+    """
 
     data: DomainData
     embeddings: NDArray[np.float32]
+    texts: list[str]
+    learned: BoolArray | None
 
 
 def train_tokenizer(
@@ -69,7 +75,8 @@ def train_tokenizer(
     named = _chosen(parameters.id_domains, "id_domains", opened)
     stage = Stage("train-tokenizer", out)
     use_processor(parameters.threads)
-    domains = _read(opened, embeddings, list(dict.fromkeys([*sources, *named])))
+    hold_out = dict.fromkeys(sources, parameters.hold_out)
+    domains = _read(opened, embeddings, hold_out | {name: 0.0 for name in named if name not in hold_out})
     if reuse is None:
         tokenizer = make_tokenizer(parameters.tokenizer)
         _train(tokenizer, [domains[name] for name in sources], out / CHECKPOINT)
@@ -87,14 +94,13 @@ def train_tokenizer(
                 if alignment is not None:
                     alignments[name], vectors = alignment, alignment(vectors)
             encoded = tokenizer.encode(vectors)
-            texts = compose_texts(domain.data.contents())
             quality[name] = {"trained": name in sources, "aligned_with": like if name in alignments else None}
-            quality[name] |= domain_figures(tokenizer, vectors, encoded, texts)
+            quality[name] |= domain_figures(tokenizer, vectors, encoded, domain.texts, domain.learned)
             codes = encoded.codes
             if parameters.repair:
-                repaired = repair_encoded(tokenizer.network, encoded, texts)
+                repaired = repair_encoded(tokenizer.network, encoded, domain.texts)
                 codes = repaired.codes
-                quality[name] |= repair_figures(repaired, encoded.experts, texts)
+                quality[name] |= repair_figures(repaired, encoded.experts, domain.texts)
             suffix = suffixes_of(name, codes, encoded.experts, parameters.suffixes)
             ids.append(DomainIds(name, domain.data.item_ids, codes, encoded.experts, suffix))
             advance(1, name)
@@ -127,6 +133,8 @@ def _trained(folder: Path, parameters: StageParameters, sources: Sequence[str]) 
     if trained is None:  # All of its dataset, which may have more than those that it names because they have IDs.
         trained = [name for name, figures in said["domains"].items() if figures["trained"]]
         trained += [name for name in sources if name not in said["domains"]]
+    if said["parameters"].get("hold_out", 0.0) != parameters.hold_out:
+        raise ConfigError(f"{folder}: was trained with another hold_out, {said['parameters'].get('hold_out', 0.0)}")
     if set(trained) != set(sources):
         raise ConfigError(f"{folder}: was trained on {', '.join(trained)}, not on {', '.join(sources)}")
     return tokenizer
@@ -159,21 +167,26 @@ def _chosen(names: tuple[str, ...] | None, key: str, dataset: Dataset) -> tuple[
     return dataset.domains if names is None else names
 
 
-def _read(dataset: Dataset, folder: Path, names: list[str]) -> dict[str, EmbeddedDomain]:
-    """Items and vectors of domains; all vectors must be of one width."""
+def _read(dataset: Dataset, folder: Path, hold_out: Mapping[str, float]) -> dict[str, EmbeddedDomain]:
+    """Items and vectors of domains, of each of which a share is held out; all vectors must be of one width."""
     domains: dict[str, EmbeddedDomain] = {}
     width = None
-    for name in names:
+    for name, share in hold_out.items():
         data = dataset[name]
         vectors = read_vectors(vectors_file(folder, name), data.item_ids, width)
         width = vectors.shape[1]
-        domains[name] = EmbeddedDomain(data, vectors)
+        texts = compose_texts(data.contents())
+        learned = learned_from(texts, share)
+        domains[name] = EmbeddedDomain(data, vectors, texts, None if learned.all() else learned)
     return domains
 
 
 def _train(tokenizer: Tokenizer, domains: list[EmbeddedDomain], checkpoint: Path) -> None:
-    embeddings = np.concatenate([domain.embeddings for domain in domains])
-    labels = np.concatenate([np.full(len(domain.embeddings), domain.data.name) for domain in domains])
+    learned = np.concatenate(
+        [np.ones(len(domain.texts), np.bool_) if domain.learned is None else domain.learned for domain in domains]
+    )
+    embeddings = np.concatenate([domain.embeddings for domain in domains])[learned]
+    labels = np.concatenate([np.full(len(domain.embeddings), domain.data.name) for domain in domains])[learned]
     with progress("tokenizer", total=tokenizer.parameters.steps(len(embeddings))) as advance:
-        extras = extras_of([domain.data for domain in domains], tokenizer.parameters)
+        extras = extras_of([domain.data for domain in domains], tokenizer.parameters).of(learned)
         tokenizer.fit(embeddings, labels, extras, checkpoint=checkpoint, advance=advance)
