@@ -62,6 +62,12 @@ IDS = """\
 | --- | --- | --- | --- | --- | --- |
 | steam | unitok | 1 | 3,581 | 3.12 % | 231/9.88 |
 """
+HELD_OUT = """\
+| domain | tokenizer | seeds | items | share an ID | perplexity by level | beyond equal content, held out \
+| relative error, learned from / held out | the same by the best vector a code | moved |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| steam | unitok | 1 | 3,581 | 3.12 % | 231/9.88 | 2.00 % | 0.400/0.500 | 0.300/0.600 | 0.90 % |
+"""
 DOCUMENT = """\
 # Results
 
@@ -84,6 +90,20 @@ def test_known_rows_give_known_tables() -> None:
     assert table(rows, "small-ids") == IDS
     with pytest.raises(ConfigError, match="'full-ids'; there are small-recommendations, small-validation, small-ids"):
         table(rows, "full-ids")
+
+
+def test_what_was_held_out_stands_behind_the_rest_and_only_where_something_was() -> None:
+    figures = {
+        "sharing_beyond_equal_content_held_out": 0.02,
+        "relative_reconstruction_error_learned": 0.4,
+        "relative_reconstruction_error_held_out": 0.5,
+        "relative_code_error": 0.3,
+        "relative_code_error_held_out": 0.6,
+        "moved": 0.009,
+    }
+    rows = [row(part="items", level="id", recommender="none", metric=of, value=value) for of, value in figures.items()]
+    assert table(QUALITY + rows, "small-ids") == HELD_OUT
+    assert table(QUALITY + [each for each in rows if not each.metric.endswith("_held_out")], "small-ids") == IDS
 
 
 def test_tables_go_into_their_places_and_nowhere_else() -> None:

@@ -14,6 +14,8 @@ from training.laboratory.summaries import Figures, Measured, Summary, summarised
 
 Format = Callable[[float], str]
 ABSENT = "-"
+HELD_OUT = "_held_out"
+"""Ends the metrics of items that a tokenizer did not learn from."""
 FREQUENT = "frequent_"
 """Leads the metrics of always recommending the most frequent ID tuples, in the line of a recommender."""
 
@@ -84,6 +86,21 @@ def quality_columns(levels: int) -> list[Column]:
     ]
 
 
+def held_out_columns() -> list[Column]:
+    """How items fare that were not learned from, beside those that were; what the repair moves is of both."""
+
+    def both(metric: str, ending: str = "") -> tuple[tuple[Level, str], ...]:
+        return ("id", f"{metric}{ending}"), ("id", f"{metric}{HELD_OUT}")
+
+    return [
+        Column("items held out", (("id", f"items{HELD_OUT}"),), _number, spread=False),
+        Column("beyond equal content, held out", (("id", f"sharing_beyond_equal_content{HELD_OUT}"),), _share),
+        Column("relative error, learned from / held out", both("relative_reconstruction_error", "_learned"), _decimal),
+        Column("the same by the best vector a code", both("relative_code_error"), _decimal),
+        Column("moved", (("id", "moved"),), _share),
+    ]
+
+
 KINDS: Mapping[str, Part] = {"recommendations": "test", "validation": "validation", "ids": "items"}
 """Kinds of table, and the part that each shows."""
 
@@ -110,7 +127,8 @@ def table(rows: Sequence[Row], name: str) -> str:
         return _markdown(_by_domain(_beside_frequent(found)), recommendation_columns())
     figures = [metric for each in found.values() for _, metric in each]
     levels = max((int(metric.rsplit("_", 1)[1]) for metric in figures if metric.startswith("perplexity_")), default=0)
-    return _markdown(_by_domain(found), quality_columns(levels))
+    held_out = any(metric.endswith(HELD_OUT) for metric in figures)
+    return _markdown(_by_domain(found), quality_columns(levels) + (held_out_columns() if held_out else []))
 
 
 def _by_domain(found: Mapping[Measured, Figures]) -> dict[Measured, Figures]:
