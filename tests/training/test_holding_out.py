@@ -104,6 +104,8 @@ def test_what_is_held_out_teaches_nothing_and_gets_an_id(prepared: tuple[Path, P
     for name, rows in {"learned": learned, "held_out": ~learned}.items():
         expected = relative_error(vectors[rows], decoded[rows])
         assert quality[f"relative_reconstruction_error_{name}"] == pytest.approx(expected, abs=1e-5)
+        error = tokenizer.encode(vectors[rows]).quantization_error.mean()
+        assert quality[f"quantization_error_{name}"] == pytest.approx(error, abs=1e-5)
     assert quality["relative_code_error"] < quality["relative_code_error_held_out"]
     assert "items_held_out" not in figures["domains"]["songs"]
     assert len(read_ids(tmp_path / "one")["books"].item_ids) == ITEMS["books"]

@@ -64,7 +64,7 @@ IDS = """\
 """
 HELD_OUT = """\
 | domain | tokenizer | seeds | items | share an ID | perplexity by level | beyond equal content, held out \
-| relative error, learned from / held out | the same by the best vector a code | moved |
+| relative error, learned from/held out | the same by the best vector a code | moved |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 | steam | unitok | 1 | 3,581 | 3.12 % | 231/9.88 | 2.00 % | 0.400/0.500 | 0.300/0.600 | 0.90 % |
 """

@@ -95,8 +95,9 @@ def held_out_columns() -> list[Column]:
     return [
         Column("items held out", (("id", f"items{HELD_OUT}"),), _number, spread=False),
         Column("beyond equal content, held out", (("id", f"sharing_beyond_equal_content{HELD_OUT}"),), _share),
-        Column("relative error, learned from / held out", both("relative_reconstruction_error", "_learned"), _decimal),
+        Column("relative error, learned from/held out", both("relative_reconstruction_error", "_learned"), _decimal),
         Column("the same by the best vector a code", both("relative_code_error"), _decimal),
+        Column("mean quantization error", both("quantization_error", "_learned"), _number, spread=False),
         Column("moved", (("id", "moved"),), _share),
     ]
 

@@ -56,6 +56,9 @@ def domain_figures(
         held_out = {
             "items_held_out": int((~learned).sum()),
             "sharing_beyond_equal_content_held_out": held_out_sharing(encoded.codes, encoded.experts, texts, learned),
+            # Means, as the service's metric of incoming items has them.
+            "quantization_error_learned": float(encoded.quantization_error[learned].mean(dtype=np.float64)),
+            "quantization_error_held_out": float(encoded.quantization_error[~learned].mean(dtype=np.float64)),
             "relative_reconstruction_error_learned": relative_error(embeddings[learned], decoded[learned]),
             "relative_reconstruction_error_held_out": relative_error(embeddings[~learned], decoded[~learned]),
         }
