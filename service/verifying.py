@@ -11,17 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from service.bundle.files import Bundle
 from service.bundle.sample import SAMPLE, ProvenSample
 from service.catalogue.seeding import read_bundle_catalogue
 from service.engine.engine import Engine
-from service.engine.recommender import BeamResult
-from service.engine.sessions import Provider
+from service.engine.recommender import BeamResult, Recommender
+from service.engine.sessions import Provider, Runtime
 from service.errors import BundleError, ModelError
 from service.index.trie import CodeTrie
 from service.ranked_lists import BEST, TIE, Kept, compare_best, compare_lists
-from service.semantic_ids import IntArray
+from service.semantic_ids import IntArray, TokenLayout
 
 VECTOR_TOLERANCE = 1e-3
 """Greatest difference in a component of a text's unit vector that rounding explains, int8 encoders included."""
@@ -51,6 +52,7 @@ def verify(folder: Path, provider: Provider = "cpu", threads: int = 0) -> Iterat
     bundle = Bundle.open(folder)
     yield Check("hashes", f"{len(bundle.manifest.files)} files have the SHA-256 that the manifest states")
     engine = Engine.open(bundle, provider, threads)
+    _require_no_further_tokens(engine, provider, threads)
     names = ", ".join(recommender.part.name for recommender in engine.recommenders)
     yield Check("signatures", f"text encoder, item tokenizer, recommenders ({names}) open on {provider}")
     catalogue = read_bundle_catalogue(bundle, engine.layout)
@@ -60,6 +62,18 @@ def verify(folder: Path, provider: Provider = "cpu", threads: int = 0) -> Iterat
     yield _check_texts(engine, catalogue, sample)
     yield _check_ids(engine, sample)
     yield from _check_lists(engine, catalogue, sample)
+
+
+def _require_no_further_tokens(engine: Engine, provider: Provider, threads: int) -> None:
+    """Refuse recommenders that were trained with more tokens than the manifest says."""
+    for recommender in engine.recommenders:
+        part, layout, path = recommender.part, recommender.layout, engine.bundle.path(recommender.part.model)
+        asked = recommender if provider == "cpu" else Recommender.open(path, part, layout, Runtime(threads=threads))
+        if asked.has_further_tokens():
+            raise BundleError(
+                f"{path}: has more than the {layout.vocabulary} tokens that the manifest's layout and domain_tokens "
+                "say it has, so it was trained with more suffixes, or others; put back what the export wrote there"
+            )
 
 
 def catalogue_text(title: str | None, item_id: str) -> str:
@@ -95,7 +109,22 @@ def _sample_of(bundle: Bundle, engine: Engine, catalogue: pl.DataFrame) -> Prove
             )
         if history.min() < 0 or history.max() >= vocabulary:
             raise BundleError(f"{path}: history holds a token of {name!r} that is not within 0..{vocabulary - 1}")
+        # One that reads more than it was trained with cannot be told: no graph is made for a number of items.
+        longest, said = _items_of(recommender.layout, history).max(), recommender.part.max_history
+        if longest > said:
+            raise BundleError(
+                f"{path}: history holds {longest} items for {name!r}, but the manifest's max_history is {said}, so "
+                "it was trained with more; put back what the export wrote there"
+            )
     return sample
+
+
+def _items_of(layout: TokenLayout, history: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many items histories int64 [H, S] hold, int64 [H]: as many as tokens that an item begins with."""
+    sizes = np.asarray([layout.position_sizes], dtype=np.int32)
+    first, last = (layout.tokens(values)[0, 0] for values in (np.zeros_like(sizes), sizes - 1))
+    items: NDArray[np.int64] = ((history >= first) & (history <= last)).sum(axis=1)
+    return items
 
 
 def _check_texts(engine: Engine, catalogue: pl.DataFrame, sample: ProvenSample) -> Check:

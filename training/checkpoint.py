@@ -1,13 +1,14 @@
 """A checkpoint of a network in training: one safetensors file, replaced in one step.
 
-Holds weights, AdamW's moments, an average of the weights where there is one, and, as JSON in the file's header, how far
-training is and what it has seen. Random numbers need no place in it: every epoch or step draws from a generator of its
-own, seeded by its number. Knows nothing of what is being trained.
+Holds weights, AdamW's moments, an average of the weights where there is one, and, in the file's header, how far
+training is and what it has seen, as JSON, and how many seconds its stage has taken. Random numbers need no place in it:
+every epoch or step draws from a generator of its own, seeded by its number. Knows nothing of what is being trained.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from service.errors import ConfigError
-from training.stage import replacing
+from training.stage import Clock, replacing
 
 CHECKPOINT = "checkpoint.safetensors"
 """Its name in the folder of a stage that is not finished."""
@@ -27,8 +28,20 @@ _MOMENT = "optimizer."
 _KEYS = ("step", "exp_avg", "exp_avg_sq", "average")
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a checkpoint is kept, and the clock of the stage, which goes on with it."""
+
+    path: Path
+    clock: Clock = field(default_factory=Clock)
+
+
 def save_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str, progress: dict[str, Any]
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
+    progress: dict[str, Any],
 ) -> None:
     """Write the checkpoint; a kill at any moment leaves the old one or the new.
 
@@ -42,20 +55,23 @@ def save_checkpoint(
     for name, parameter in network.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{_MOMENT}{key}.{name}"] = value.detach().contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as partial:
-        save_file(tensors, partial, metadata={"fingerprint": fingerprint, "progress": json.dumps(progress)})
+    header = {"fingerprint": fingerprint, "progress": json.dumps(progress), "seconds": str(checkpoint.clock.seconds())}
+    checkpoint.path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(checkpoint.path) as partial:
+        save_file(tensors, partial, metadata=header)
 
 
 def load_checkpoint(
-    path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
+    checkpoint: Checkpoint, network: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
 ) -> dict[str, Any] | None:
-    """Put weights and moments back in place and return the progress; None where there is no checkpoint.
+    """Put weights and moments back in place, count the seconds before, and return the progress; None where there is no
+    checkpoint.
 
     Raises
     ------
     ConfigError : the file is no checkpoint, or one of other parameters or data
     """
+    path = checkpoint.path
     if not path.is_file():
         return None
     try:
@@ -76,6 +92,8 @@ def load_checkpoint(
             # On the parameter's device, as fused optimisers want it.
             moments = {key: tensors[f"{_MOMENT}{key}.{name}"].to(parameter.device) for key in keys}
             optimizer.state[parameter] = moments
+    # Checkpoints from before this was written down say nothing of it.
+    checkpoint.clock.before = float(metadata.get("seconds", 0.0))
     progress: dict[str, Any] = json.loads(metadata["progress"])
     return progress
 

@@ -25,6 +25,24 @@ LOG = "training.jsonl"
 
 
 @dataclass
+class Clock:
+    """Seconds that a stage takes.
+
+    Attributes
+    ----------
+    before : of its earlier starts, up to the checkpoint that this one goes on from
+    started : when this start began
+    """
+
+    before: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    def seconds(self) -> float:
+        """Over all starts, so far."""
+        return self.before + time.perf_counter() - self.started
+
+
+@dataclass
 class Stage:
     """A running stage; create it first, call `finish` last.
 
@@ -32,6 +50,7 @@ class Stage:
     ----------
     name : the subcommand that runs it
     folder : where its artefact goes; created if need be
+    clock : of the stage; what saves and loads its checkpoints keeps it
 
     Raises
     ------
@@ -40,7 +59,7 @@ class Stage:
 
     name: str
     folder: Path
-    started: float = field(default_factory=time.perf_counter)
+    clock: Clock = field(default_factory=Clock)
 
     def __post_init__(self) -> None:
         make_folder(self.folder)
@@ -51,12 +70,15 @@ class Stage:
         (self.folder / FIGURES).unlink(missing_ok=True)
 
     def finish(self, figures: dict[str, Any]) -> dict[str, Any]:
-        """Write `figures.json` (with seconds and peak memory in MiB added) and return what it holds."""
+        """Write `figures.json` and return what it holds.
+
+        Seconds over all starts are added, and the peak memory of this one in MiB.
+        """
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         complete = {
             "stage": self.name,
             **figures,
-            "seconds": round(time.perf_counter() - self.started, 1),
+            "seconds": round(self.clock.seconds(), 1),
             "peak_memory_mib": peak,
         }
         write_atomically(self.folder / FIGURES, json.dumps(complete, indent=2) + "\n")

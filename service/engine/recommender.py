@@ -9,7 +9,7 @@ Symbols: B batch, S sequence, W beams, R roots, X blocked edges, C children look
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +209,16 @@ class Recommender:
         except ModelError:
             # It has the tokens. Of weights that are NaN every search says so itself.
             return
+
+    def has_further_tokens(self) -> bool:
+        """Whether the network has tokens beyond the layout's; to be asked on a processor, as a GPU reads beyond the end
+        of a table without a word."""
+        further = replace(self.layout, domains=(*self.layout.domains, ""))
+        try:
+            replace(self, layout=further, _session=replace(self._session, quiet=True))._require_tokens()
+        except BundleError:
+            return False
+        return True
 
     def _check_history(self, history: NDArray[np.int64], history_mask: NDArray[np.int64]) -> None:
         """Refuse tokens that the network does not have."""

@@ -24,6 +24,7 @@ Feed: TypeAlias = Array | onnxruntime.OrtValue
 
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ERRORS_ONLY = 3
+_NOTHING = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ class Session:
     ----------
     path : the file
     sizes : symbols of the signature that the file fixes, such as the embedding width D
+    quiet : whether a run that fails says so by the error alone, where one is to be expected, and logs nothing
     """
 
     path: Path
@@ -90,6 +92,7 @@ class Session:
     outputs: tuple[str, ...]
     _session: Any
     _turns: Turns
+    quiet: bool = False
 
     def size(self, symbol: str) -> int:
         """The number to which the file fixes a symbol of the signature.
@@ -111,9 +114,10 @@ class Session:
         ------
         GraphFailed : on these inputs
         """
+        options = [_silence()] if self.quiet else []
         try:
             with self._turns.together():
-                values = self._session.run(list(self.outputs), dict(feeds))
+                values = self._session.run(list(self.outputs), dict(feeds), *options)
         except Exception as error:
             # ONNX Runtime raises a dozen unrelated classes here; all of them mean that the graph could not run.
             raise self._failure(feeds, error) from error
@@ -232,6 +236,13 @@ def open_session(
     _check(path, "input", session.get_inputs(), inputs, sizes)
     _check(path, "output", session.get_outputs(), outputs, sizes)
     return Session(path, sizes, tuple(tensor.name for tensor in outputs), session, runtime.turns)
+
+
+def _silence() -> Any:
+    """Options of a run that logs nothing."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _NOTHING
+    return options
 
 
 def _shape(value: Feed) -> list[int]:

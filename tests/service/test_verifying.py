@@ -155,6 +155,44 @@ def test_a_recommender_of_which_no_list_was_proven_is_named(bundle: Path) -> Non
         list(verify(bundle, threads=1))
 
 
+def altered(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Make the manifest say something else."""
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("suffixes", [15, 8])
+def test_fewer_suffixes_than_a_recommender_was_trained_with_are_refused(
+    bundle: Path, suffixes: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    altered(bundle, lambda manifest: manifest["layout"].update(suffixes=suffixes))
+    with pytest.raises(
+        BundleError, match=r"recommender\.onnx: has more than the \d+ tokens .* trained with more suffixes"
+    ):
+        list(verify(bundle, threads=1))
+    assert not capfd.readouterr().err
+
+
+def test_a_whole_bundle_is_verified_without_a_word_on_what_has_to_fail(
+    tiny_bundle: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert list(verify(tiny_bundle, threads=1))
+    assert not capfd.readouterr().err
+
+
+def test_fewer_items_than_a_recommender_was_proven_with_are_refused(bundle: Path) -> None:
+    history = ProvenSample.load(bundle / SAMPLE).history
+    longest = int(((history >= 3) & (history < 3 + 16)).sum(axis=1).max())  # first codes
+    altered(bundle, lambda manifest: manifest["recommenders"][0].update(max_history=longest))
+    assert list(verify(bundle, threads=1))
+    altered(bundle, lambda manifest: manifest["recommenders"][0].update(max_history=longest - 1))
+    said = rf"history holds {longest} items for 'recommender', but the manifest's max_history is {longest - 1}"
+    with pytest.raises(BundleError, match=said):
+        list(verify(bundle, threads=1))
+
+
 def test_levels_that_do_not_sum_to_the_score_are_said(bundle: Path) -> None:
     onnx = pytest.importorskip("onnx")
     path = bundle / "recommender.onnx"

@@ -24,6 +24,7 @@ from training.baselines.rules import factorization, popularity, random_order
 from training.baselines.scoring import Scorer, learned_repeats, measure, ranked, with_repeats
 from training.baselines.sequence import AnySequence, SequenceBaseline
 from training.baselines.trainer import train
+from training.checkpoint import CHECKPOINT, Checkpoint
 from training.data.split import PADDING
 
 CPU = torch.device("cpu")
@@ -55,7 +56,7 @@ def test_the_next_item_of_the_ring_comes_first(parameters: AnySequence, tmp_path
         return measure(scorer, corpus.split.validation, corpus.history_items, 20).kept.ndcg_10
 
     assert (first_choices(model.scorer(), corpus) == corpus.split.test.targets).mean() < 0.2
-    train(model, parameters, validate, tmp_path, "")
+    train(model, parameters, validate, Checkpoint(tmp_path / CHECKPOINT), "")
     assert (first_choices(model.scorer(), corpus) == corpus.split.test.targets).mean() > 0.95
 
 
@@ -70,7 +71,7 @@ def test_training_ends_with_the_best_weights_when_patience_is_used_up(average: f
         tables.append(model.network.items.table.detach().clone())
         return next(scores)
 
-    result = train(model, parameters, validate, tmp_path, "")
+    result = train(model, parameters, validate, Checkpoint(tmp_path / CHECKPOINT), "")
     assert (result.epochs, result.best_epoch, result.ended_by) == (4, 2, "patience")
     assert torch.equal(model.network.items.table, tables[1])
 
@@ -94,7 +95,7 @@ def test_lightgcn_finds_the_blocks(tmp_path: Path) -> None:
     def validate(scorer: Scorer) -> float:
         return measure(scorer, corpus.split.validation, corpus.history_items, 20).removed.recall_10
 
-    train(model, parameters, validate, tmp_path, "")
+    train(model, parameters, validate, Checkpoint(tmp_path / CHECKPOINT), "")
     assert share_of_own_block(model.scorer(), corpus) > 0.95
     assert measure(model.scorer(), corpus.split.test, corpus.history_items, 20).removed.recall_10 > 0.95
 

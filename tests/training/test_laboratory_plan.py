@@ -36,6 +36,7 @@ name = "t5"
 name = "sasrec"
 set = { kind = "sasrec" }
 """
+ITEMS = "network = { history = 'items', item_head = 1.0 }"
 T6 = '[[recommenders]]\nname = "t6"'
 SWEPT = 'name = "t5"\nsweep = { epochs = [1, 2] }'
 
@@ -170,7 +171,7 @@ def test_seeds_of_a_recommender_share_one_tokenizer(tmp_path: Path) -> None:
 
 
 def test_teachers_of_every_seed_come_before_the_taught(tmp_path: Path) -> None:
-    own = "per_domain = true\nseeds = [0, 1]\n"
+    own = f"per_domain = true\nseeds = [0, 1]\nset = {{ {ITEMS} }}\n"
     taught = f'name = "t5"\n{own}[[recommenders]]\nname = "taught"\n{own}teachers = ["t5", "sasrec"]\n'
     text = SMALL.replace("seeds = [0, 1]", "seeds = [0]").replace('name = "t5"\n', taught)
     text = text.replace('name = "sasrec"\n', 'name = "sasrec"\nseeds = [0, 1]\n')
@@ -204,7 +205,8 @@ def test_teachers_of_every_seed_come_before_the_taught(tmp_path: Path) -> None:
 
 def test_teachers_know_the_same_ids(tmp_path: Path) -> None:
     """Of two tokenizers, or of two seeds of one, each has recommenders of its own, and one for all learns from many."""
-    own = 'name = "t5"\nper_domain = true\n[[recommenders]]\nname = "taught"\n'
+    items = f"set = {{ {ITEMS} }}\n"
+    own = f'name = "t5"\nper_domain = true\n{items}[[recommenders]]\nname = "taught"\n{items}'
     text = SMALL.replace('name = "t5"\n', own + 'teachers = ["t5"]\n')
     text = text.replace("recommenders = []", 'recommenders = ["t5"]')
     after = {stage.name: stage.after for stage in plan(read_experiment(written(tmp_path, text)))}
@@ -257,6 +259,43 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -
     assert old in SMALL
     with pytest.raises(ConfigError, match=said):
         read_experiment(written(tmp_path, SMALL.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "taught", "baseline", "said"),
+    [
+        (
+            "",
+            ITEMS,
+            'kind = "sasrec"',
+            "'t5' judges no items; of recommenders those with history = \"items\"",
+        ),
+        (f"{ITEMS}, domain_token = true", ITEMS, 'kind = "sasrec"', "'t5' reads a token of the domain first"),
+        (f"{ITEMS}, max_history = 19", ITEMS, 'kind = "sasrec"', "'t5' reads 19 items .* asked about 20; raise its"),
+        (ITEMS, "", 'kind = "sasrec"', 'it reads tokens, and only a network with history = "items" can learn'),
+        (ITEMS, f"{ITEMS}, item_loss = 0.0", 'kind = "sasrec"', "its item_loss is 0, so .*; raise it"),
+        (ITEMS, ITEMS, 'kind = "bert4rec"', "'sasrec' is of kind bert4rec; of baselines those of sasrec or gru4rec"),
+        (ITEMS, ITEMS, "width = 8", "'sasrec' is of kind None; of baselines those of sasrec or gru4rec can teach"),
+        (
+            ITEMS,
+            ITEMS,
+            'kind = "gru4rec", max_history = 9',
+            "'sasrec' reads 9 items .* is asked about 20; raise",
+        ),
+        (ITEMS, ITEMS, 'kind = "sasrec", layers = 2', "'other' and 'sasrec' learn the same with seed 0, and would"),
+    ],
+)
+def test_who_cannot_teach_or_learn_is_refused_before_anything_is_trained(
+    tmp_path: Path, teacher: str, taught: str, baseline: str, said: str
+) -> None:
+    learns = f'name = "taught"\nset = {{ {taught} }}\nteachers = ["t5", "sasrec", "other"]'
+    text = SMALL.replace('name = "t5"\n', f'name = "t5"\nset = {{ {teacher} }}\n[[recommenders]]\n{learns}\n')
+    other = '[[baselines]]\nname = "other"\nset = { kind = "sasrec" }\n[[baselines]]\nname = "sasrec"\n'
+    text = text.replace('[[baselines]]\nname = "sasrec"\n', other)
+    text = text.replace('"sasrec"\nset = { kind = "sasrec" }', f'"sasrec"\nset = {{ {baseline} }}')
+    experiment = read_experiment(written(tmp_path, text))
+    with pytest.raises(ConfigError, match=f"^teachers of 'taught': {said}"):
+        plan(experiment)
 
 
 def test_nothing_to_train_is_an_error(tmp_path: Path) -> None:

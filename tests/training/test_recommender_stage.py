@@ -181,7 +181,7 @@ def test_a_stage_killed_after_its_training_does_not_train_again(
     assert figures == read_figures(tmp_path)
     assert (tmp_path / WEIGHTS).read_bytes() == trained
     assert not (tmp_path / CHECKPOINT).exists()
-    # Over both starts, where `seconds` are of the last alone.
+    # Over both starts.
     log = [json.loads(line) for line in (tmp_path / LOG).read_text(encoding="utf-8").splitlines()]
     assert figures["training_seconds"] >= log[-1]["seconds"]
 

@@ -463,6 +463,12 @@ def test_parameters_are_read_strictly(tmp_path: Path) -> None:
     path.write_text("item_loss = 2.0\ndecoded_per_window = 4\n")
     with pytest.raises(ConfigError, match=r'item_loss, decoded_per_window: .* history = "items"'):
         read_parameters(path, {})
+    items = '[network]\nhistory = "items"\nitem_head = 0.5\n'
+    path.write_text(f"new_items = 0.4\n{items}")
+    with pytest.raises(ConfigError, match="new_items: says nothing while new_windows is 0; set new_windows"):
+        read_parameters(path, {})
+    path.write_text(f"new_items = 0.4\nnew_windows = 0.1\n{items}")
+    assert read_parameters(path, {}).new_items == 0.4
     path.write_text("item_loss = 1.0\n")
     assert read_parameters(path, {}).item_loss == 1.0
     path.write_text("= 3")

@@ -341,7 +341,8 @@ def read(corpus: Corpus, rows: NDArray[np.int64], end: int = 20) -> dict[str, to
 def test_a_window_teaches_all_its_items(share: float) -> None:
     corpus = ring_corpus(users=20, domains=("ring", "other"))
     model = built(corpus, seed=4)
-    parameters = tiny_parameters(network=JUDGES.model_dump(), item_loss=2.0, new_windows=share, new_items=0.4)
+    new = {"new_windows": share, "new_items": 0.4} if share else {}
+    parameters = tiny_parameters(network=JUDGES.model_dump(), item_loss=2.0, **new)
     task = NextItems(corpus, parameters, model)
     rows = np.flatnonzero(corpus.windows.domain == 1)[:6]
     torch.manual_seed(7)

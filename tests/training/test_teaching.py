@@ -298,10 +298,16 @@ def test_what_cannot_teach_is_refused(
     shuffled = write_rings(tmp_path / "shuffled", ("other", "ring"))
     with pytest.raises(ConfigError, match="learned from other histories of other than the dataset has"):
         open_teachers([sasrec], lesson_of(shuffled, tokenizer, domains=["other"]))
-    older = altered(sasrec, tmp_path / "older")
-    (older / FIGURES).write_text(json.dumps({k: v for k, v in read_figures(sasrec).items() if k != "learned_from"}))
-    with pytest.raises(ConfigError, match="does not say which histories it learned from"):
-        open_teachers([older], lesson)
+    for folder in (sasrec, recommender):
+        older = altered(folder, tmp_path / f"older-{folder.name}")
+        (older / FIGURES).write_text(json.dumps({k: v for k, v in read_figures(folder).items() if k != "learned_from"}))
+        with pytest.raises(ConfigError, match=r"does not say which histories of (ring|other) it learned from"):
+            open_teachers([older], lesson)
+    half = altered(
+        recommender, tmp_path / "half", learned_from={"ring": read_figures(recommender)["learned_from"]["ring"]}
+    )
+    with pytest.raises(ConfigError, match=r"does not say which histories of other it learned from"):
+        open_teachers([half], lesson)
     with pytest.raises(ConfigError, match=r"no figures\.json; the stage that writes this folder has not finished"):
         open_teachers([tmp_path / "nowhere"], lesson)
     short = {**read_figures(sasrec)["configuration"], "max_history": 19}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, InvalidInput, ModelError
-from training.checkpoint import CHECKPOINT
+from training.checkpoint import CHECKPOINT, Checkpoint
 from training.networks.residual_quantizer import ResidualQuantizer
 from training.networks.token_moe import TokenMoE
 from training.networks.unitok import UniTokNetwork
@@ -363,10 +363,10 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, after: int
             raise Killed
 
     with pytest.raises(Killed):
-        UniTok(**SMALL).fit(embeddings, domains, checkpoint=tmp_path / CHECKPOINT, advance=kill)
-    steps: list[int] = []
+        UniTok(**SMALL).fit(embeddings, domains, checkpoint=Checkpoint(tmp_path / CHECKPOINT), advance=kill)
+    checkpoint, steps = Checkpoint(tmp_path / CHECKPOINT), list[int]()
     resumed = UniTok(**SMALL).fit(
-        embeddings, domains, checkpoint=tmp_path / CHECKPOINT, advance=lambda count, _=None: steps.append(count)
+        embeddings, domains, checkpoint=checkpoint, advance=lambda count, _=None: steps.append(count)
     )
     assert steps[0] == after * round(len(embeddings) / SMALL["batch_size"])
     assert resumed.log == whole.log
@@ -377,14 +377,14 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, after: int
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
     embeddings, domains = planted(items=80)
     path = tmp_path / CHECKPOINT
-    UniTok(**SMALL).fit(embeddings, domains, checkpoint=path)
+    UniTok(**SMALL).fit(embeddings, domains, checkpoint=Checkpoint(path))
     with pytest.raises(ConfigError, match="other parameters or other data"):
-        UniTok(**{**SMALL, "alpha": 0.5}).fit(embeddings, domains, checkpoint=path)
+        UniTok(**{**SMALL, "alpha": 0.5}).fit(embeddings, domains, checkpoint=Checkpoint(path))
     with pytest.raises(ConfigError, match="other parameters or other data"):
-        UniTok(**SMALL).fit(embeddings + 0.01, domains, checkpoint=path)
+        UniTok(**SMALL).fit(embeddings + 0.01, domains, checkpoint=Checkpoint(path))
     path.write_bytes(b"no checkpoint")
     with pytest.raises(ConfigError, match="not a readable checkpoint"):
-        UniTok(**SMALL).fit(embeddings, domains, checkpoint=path)
+        UniTok(**SMALL).fit(embeddings, domains, checkpoint=Checkpoint(path))
 
 
 def test_a_training_that_diverges_says_so() -> None:

@@ -19,7 +19,7 @@ from training.baselines.rules import make_rule
 from training.baselines.scoring import Measured, Scorer, learned_repeats, measure, with_repeats
 from training.baselines.sequence import SequenceBaseline
 from training.baselines.trainer import train, write_arrays
-from training.checkpoint import CHECKPOINT
+from training.checkpoint import CHECKPOINT, Checkpoint
 from training.data.dataset import Dataset
 from training.data.split import Examples, require_examples
 from training.evaluation.users import evaluated_users
@@ -57,7 +57,7 @@ def train_baseline(
     use_processor(parameters.threads)
     corpus = Corpus.of(Dataset.open(dataset)[domain], parameters.max_history)
     stage = Stage("train-baseline", out)
-    trained = _trained(corpus, parameters, out)
+    trained = _trained(corpus, parameters, Checkpoint(out / CHECKPOINT, stage.clock))
     examples = {part: evaluated_users(getattr(corpus.split, part), max_users, 0) for part in ("validation", "test")}
     parts = {name: _measured(trained.scorer, corpus, each, parameters) for name, each in examples.items()}
     figures = stage.finish(
@@ -80,10 +80,10 @@ def train_baseline(
     return figures
 
 
-def _trained(corpus: Corpus, parameters: AnyParameters, out: Path) -> Trained:
+def _trained(corpus: Corpus, parameters: AnyParameters, checkpoint: Checkpoint) -> Trained:
     if not isinstance(parameters, EpochParameters):
         rule = make_rule(corpus, parameters)
-        write_arrays(out, rule.arrays)
+        write_arrays(checkpoint.path.parent, rule.arrays)
         return Trained(rule.scorer, sum(array.numel() for array in rule.arrays.values()), {})
     require_examples(corpus.domain, len(corpus.split.training), len(corpus.split.validation))
     torch.manual_seed(parameters.seed)
@@ -99,7 +99,7 @@ def _trained(corpus: Corpus, parameters: AnyParameters, out: Path) -> Trained:
 
     settings = parameters.model_dump_json(exclude={"threads"})
     fingerprint = hashlib.sha256(f"{settings} {corpus.fingerprint()}".encode()).hexdigest()
-    result = train(model, parameters, validate, out, fingerprint)
+    result = train(model, parameters, validate, checkpoint, fingerprint)
     numbers = sum(array.numel() for array in model.network.parameters())
     return Trained(model.scorer(), numbers, asdict(result))
 

@@ -24,7 +24,7 @@ from service.errors import ModelError
 from service.progress import Advance, progress
 from training.baselines.parameters import EpochParameters
 from training.baselines.scoring import Scorer
-from training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.recommender.averaging import WeightAverage
 from training.recommender.schedule import finished_share, rate_factor
 from training.stage import replacing, write_log
@@ -67,9 +67,14 @@ class TrainingResult:
 
 
 def train(
-    model: Trainable, parameters: EpochParameters, validate: Callable[[Scorer], float], folder: Path, fingerprint: str
+    model: Trainable,
+    parameters: EpochParameters,
+    validate: Callable[[Scorer], float],
+    checkpoint: Checkpoint,
+    fingerprint: str,
 ) -> TrainingResult:
-    """Train until the epochs or the patience are used up; the best weights end in the model and in `folder`.
+    """Train until the epochs or the patience are used up; the best weights end in the model and in the checkpoint's
+    folder.
 
     Parameters
     ----------
@@ -84,7 +89,8 @@ def train(
     optimizer = torch.optim.AdamW(
         model.network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
     )
-    state = load_checkpoint(folder / CHECKPOINT, model.network, optimizer, fingerprint)
+    folder = checkpoint.path.parent
+    state = load_checkpoint(checkpoint, model.network, optimizer, fingerprint)
     log: list[dict[str, Any]] = state["log"] if state is not None else []
     average = WeightAverage(optimizer, parameters.average) if parameters.average else None
     before = log[-1]["seconds"] if log else 0.0
@@ -100,7 +106,7 @@ def train(
                 if _best(log) == len(log) - 1:
                     write_arrays(folder, model.network.state_dict())
             write_log(folder, log)
-            save_checkpoint(folder / CHECKPOINT, model.network, optimizer, fingerprint, {"log": log})
+            save_checkpoint(checkpoint, model.network, optimizer, fingerprint, {"log": log})
             advance(1, f"NDCG@10 {score:.4f} (best {log[_best(log)]['ndcg_10']:.4f}), loss {loss:.3f}")
     model.network.load_state_dict(load_file(folder / MODEL))
     return TrainingResult(

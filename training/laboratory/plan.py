@@ -14,6 +14,7 @@ from service.errors import ConfigError
 from training.laboratory.entries import Tokenizer
 from training.laboratory.experiment import Experiment
 from training.laboratory.rows import NONE, SWITCHED_OFF
+from training.laboratory.teachers import require_teaching
 
 Command = Literal["train-tokenizer", "train-recommender", "evaluate", "train-baseline"]
 
@@ -60,7 +61,7 @@ def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[PlannedStage]
 
     Raises
     ------
-    ConfigError : a name of `only` fits nothing
+    ConfigError : a name of `only` fits nothing, or a teacher cannot teach
     """
     stages = [stage for tokenizer in experiment.tokenizers for stage in _with_tokenizer(experiment, tokenizer)]
     stages += _baselines(experiment)
@@ -165,14 +166,15 @@ def _taught(experiment: Experiment, stages: Sequence[PlannedStage]) -> Iterator[
     for stage in stages:
         names = teachers.get(stage.recommender, ()) if stage.command == "train-recommender" else ()
         teaching = [
-            other.name
+            other
             for other in stages
             if other.recommender in names
             # Baselines build on nothing, a recommender that can teach on the same IDs, an evaluation on two folders.
             and other.after in ((), stage.after)
             and set(other.reads) & set(stage.reads)
         ]
-        yield replace(stage, after=(*stage.after, *teaching))
+        require_teaching(stage, teaching)
+        yield replace(stage, after=(*stage.after, *(other.name for other in teaching)))
 
 
 def _ordered(stages: Sequence[PlannedStage]) -> list[PlannedStage]:

@@ -119,6 +119,8 @@ class RecommenderParameters(Strict):
         ignored = [name for name in OF_ITEMS if getattr(self, name) != type(self).model_fields[name].default]
         if ignored and self.network.history != "items":
             raise ValueError(f'{", ".join(ignored)}: of use only to a network with history = "items"; leave it out')
+        if self.new_windows == 0 and self.new_items != type(self).model_fields["new_items"].default:
+            raise ValueError("new_items: says nothing while new_windows is 0; set new_windows, or leave new_items out")
         return self
 
 

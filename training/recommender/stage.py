@@ -142,7 +142,8 @@ def train_recommender(
     if opened_teachers:
         taught = ask(corpus, opened_teachers, parameters.taught_items, WINDOWS[accelerator.device.type])
         opened_teachers.clear()  # they hold memory of the device
-    result = Trainer(corpus, parameters, out, accelerator, embeddings=content, taught=taught).run()
+    clock = None if stage is None else stage.clock
+    result = Trainer(corpus, parameters, out, accelerator, embeddings=content, taught=taught, clock=clock).run()
     # Every process leaves the group itself: one that just ends may be torn down in the middle of a word, and abort.
     accelerator.end_training()
     if stage is None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from service.errors import ModelError
 from service.progress import Advance, progress
-from training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT, Checkpoint, load_checkpoint, save_checkpoint
 from training.networks.t5 import save_weights
 from training.recommender.averaging import WeightAverage
 from training.recommender.batches import epoch_batches, epoch_examples
@@ -31,7 +31,7 @@ from training.recommender.parameters import RecommenderParameters
 from training.recommender.progress import Progress, Tally
 from training.recommender.schedule import finished_share, rate_factor
 from training.recommender.validation import ValidationFigures, Validator
-from training.stage import write_log
+from training.stage import Clock, write_log
 from training.teaching.taught import Taught
 
 
@@ -67,6 +67,7 @@ class Trainer:
     folder : `model.safetensors` (best so far), `training.jsonl` and a checkpoint go here
     accelerator : the devices; several share the batches of a step and average their gradients
     embeddings, taught : see `begin`
+    clock : of the stage; None: one of the training alone
 
     Raises
     ------
@@ -82,6 +83,7 @@ class Trainer:
         *,
         embeddings: NDArray[np.float32] | None = None,
         taught: Taught | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.corpus, self.parameters, self.folder, self.accelerator = corpus, parameters, folder, accelerator
         beginning = begin(corpus, parameters, embeddings, taught)
@@ -92,7 +94,8 @@ class Trainer:
         )
         self.fingerprint = fingerprint(corpus, parameters, embeddings, accelerator.num_processes, taught)
         network.to(accelerator.device)
-        found = load_checkpoint(folder / CHECKPOINT, network, optimizer, self.fingerprint)
+        self._checkpoint = Checkpoint(folder / CHECKPOINT, clock or Clock())
+        found = load_checkpoint(self._checkpoint, network, optimizer, self.fingerprint)
         self.at = Progress(**found) if found else Progress()
         self.network = network
         self.average = WeightAverage(optimizer, parameters.average) if parameters.average else None
@@ -262,6 +265,6 @@ class Trainer:
             time.perf_counter() - self._saved >= self.parameters.checkpoint_seconds
         ):
             self.at.elapsed = time.perf_counter() - self._started
-            path, progressed = self.folder / CHECKPOINT, asdict(self.at)
-            save_checkpoint(path, self.network, self.optimizer.optimizer, self.fingerprint, progressed)
+            progressed = asdict(self.at)
+            save_checkpoint(self._checkpoint, self.network, self.optimizer.optimizer, self.fingerprint, progressed)
             self._saved = time.perf_counter()

@@ -66,7 +66,8 @@ def open_teachers(folders: Sequence[Path], lesson: Lesson) -> list[Teacher]:
     Raises
     ------
     ConfigError : a folder is not finished, holds no teacher, or one that reads fewer items than are asked about, that
-        learned from other items, or that learned other IDs, or that knows none of the domains; or two are the same
+        learned from other items, does not say from which, learned other IDs or knows none of the domains; or two are
+        the same
     ModelError : its weights are damaged
     """
     opened: list[Teacher] = []
@@ -97,6 +98,11 @@ def open_teachers(folders: Sequence[Path], lesson: Lesson) -> list[Teacher]:
 def _require_length(folder: Path, reads: int, asked: int) -> None:
     if reads < asked:
         raise ConfigError(f"teacher {folder}: reads {reads} items of a history, but is asked about {asked}")
+
+
+def _unsaid(folder: Path, domain: str) -> ConfigError:
+    """Of a folder from before this was written down."""
+    return ConfigError(f"teacher {folder}: does not say which histories of {domain} it learned from; train it again")
 
 
 def _digest(folder: Path) -> str:
@@ -146,9 +152,11 @@ def _recommender(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Te
         tokens = torch.from_numpy(plain.tokens(values[number]).astype(np.int64)).to(lesson.device)
         if not bool((rows_in(model.encoder.item_slots, model.hash_parts[tokens].sum(dim=-1)) > 0).all()):
             raise strange
-        # Folders from before this was written down are known by their IDs alone.
+        # The same IDs may have been given to other histories, of which it would say what it cannot know.
         said = figures.get("learned_from", {}).get(name)
-        if said not in (None, learned_from(lesson.ids[name], lesson.dataset[name], plain)):
+        if said is None:
+            raise _unsaid(folder, name)
+        if said != learned_from(lesson.ids[name], lesson.dataset[name], plain):
             raise ConfigError(f"teacher {folder}: learned from other histories or IDs of {name} than are given here")
         with torch.no_grad():
             vectors[number] = model.item_vectors(tokens).float()
@@ -186,7 +194,7 @@ def _sequence(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Teach
         own = BaselineCorpus.of(lesson.dataset[domain], parameters.max_history)
         # Its items are but numbers: of other histories, or in another order, they would be other items.
         if "learned_from" not in figures:
-            raise ConfigError(f"teacher {folder}: does not say which histories it learned from; train it again")
+            raise _unsaid(folder, domain)
         if figures["learned_from"] != own.fingerprint():
             raise ConfigError(f"teacher {folder}: learned from other histories of {domain} than the dataset has")
     network = build_network(figures["items"], parameters)

@@ -5,7 +5,6 @@ Symbols: n items, D embedding width, L levels, T codes. Knows nothing of autoenc
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import faiss
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from service.errors import ConfigError
 from service.progress import Advance
+from training.checkpoint import Checkpoint
 from training.configuration import Count
 from training.networks.codebooks import CodebookNetwork
 from training.networks.tables import TreeNetwork
@@ -53,7 +53,7 @@ class RqKMeans(Tokenizer):
     parameters: RqKMeansParameters
 
     def _learn(
-        self, items: TrainingItems, checkpoint: Path | None, advance: Advance
+        self, items: TrainingItems, checkpoint: Checkpoint | None, advance: Advance
     ) -> tuple[Description, TokenizerNetwork]:
         parameters, description = self.parameters, self._described(items)
         network = self._build(description)
@@ -101,7 +101,7 @@ class ProductQuantization(Tokenizer):
     parameters: ProductParameters
 
     def _learn(
-        self, items: TrainingItems, checkpoint: Path | None, advance: Advance
+        self, items: TrainingItems, checkpoint: Checkpoint | None, advance: Advance
     ) -> tuple[Description, TokenizerNetwork]:
         parameters, description = self.parameters, self._described(items)
         if description.embedding_width < parameters.levels:
@@ -168,7 +168,7 @@ class HierarchicalKMeans(Tokenizer):
     parameters: HierarchicalParameters
 
     def _learn(
-        self, items: TrainingItems, checkpoint: Path | None, advance: Advance
+        self, items: TrainingItems, checkpoint: Checkpoint | None, advance: Advance
     ) -> tuple[Description, TokenizerNetwork]:
         x = items.embeddings.numpy()
         centres: list[FloatArray] = []

@@ -11,10 +11,10 @@ Knows nothing of data sets, items or the command line.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from service.errors import InvalidInput
 from service.progress import Advance
+from training.checkpoint import Checkpoint
 from training.networks.mlp import hidden_widths
 from training.networks.tokenized import TokenizerNetwork
 from training.networks.unitok import UniTokNetwork
@@ -32,7 +32,7 @@ class Autoencoder(Tokenizer):
     parameters: AutoencoderParameters
 
     def _learn(
-        self, items: TrainingItems, checkpoint: Path | None, advance: Advance
+        self, items: TrainingItems, checkpoint: Checkpoint | None, advance: Advance
     ) -> tuple[Description, TokenizerNetwork]:
         parameters = self.parameters
         routing = parameters.routing(len(items.names))

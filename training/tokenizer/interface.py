@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from service.errors import ConfigError, InvalidInput, ModelError
 from service.progress import Advance
 from service.semantic_ids import IntArray
+from training.checkpoint import Checkpoint
 from training.configuration import checked
 from training.networks.tokenized import Shape, TokenizerNetwork
 from training.stage import replacing, write_atomically
@@ -103,7 +104,7 @@ class Tokenizer(ABC):
         domains: Sequence[str] | NDArray[Any],
         extras: Extras | None = None,
         *,
-        checkpoint: Path | None = None,
+        checkpoint: Checkpoint | None = None,
         advance: Advance = lambda *_: None,
     ) -> Self:
         """Learn codes for items of several domains.
@@ -113,7 +114,7 @@ class Tokenizer(ABC):
         embeddings : float [n, D]
         domains : n names
         extras : of the same items, where the kind needs any
-        checkpoint : file to keep progress in, and to continue from where it exists, for kinds that learn in epochs
+        checkpoint : to keep progress in, and to continue from where its file exists, for kinds that learn in epochs
         advance : called with steps done and, now and then, a note
 
         Raises
@@ -142,7 +143,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def _learn(
-        self, items: TrainingItems, checkpoint: Path | None, advance: Advance
+        self, items: TrainingItems, checkpoint: Checkpoint | None, advance: Advance
     ) -> tuple[Description, TokenizerNetwork]:
         """Learn from checked items."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,6 +23,7 @@ from tokenizers.trainers import BpeTrainer
 from service.errors import ConfigError
 from service.progress import Advance
 from service.semantic_ids import IntArray
+from training.checkpoint import Checkpoint
 from training.networks.tables import LookupNetwork
 from training.networks.tokenized import TokenizerNetwork
 from training.tokenizer.counts import groups_of
@@ -42,7 +42,7 @@ class Lookup(Tokenizer):
     """A kind that is a table of trained items and their codes."""
 
     def _learn(
-        self, items: TrainingItems, checkpoint: Path | None, advance: Advance
+        self, items: TrainingItems, checkpoint: Checkpoint | None, advance: Advance
     ) -> tuple[Description, TokenizerNetwork]:
         x = items.embeddings.numpy()
         _, firsts = np.unique(x, axis=0, return_index=True)

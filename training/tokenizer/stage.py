@@ -19,7 +19,7 @@ from service.errors import ConfigError
 from service.items import compose_texts
 from service.progress import progress
 from service.semantic_ids import TokenLayout
-from training.checkpoint import CHECKPOINT
+from training.checkpoint import CHECKPOINT, Checkpoint
 from training.data.dataset import Dataset, DomainData
 from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.tokenized import Shape
@@ -79,7 +79,7 @@ def train_tokenizer(
     domains = _read(opened, embeddings, hold_out | {name: 0.0 for name in named if name not in hold_out})
     if reuse is None:
         tokenizer = make_tokenizer(parameters.tokenizer)
-        _train(tokenizer, [domains[name] for name in sources], out / CHECKPOINT)
+        _train(tokenizer, [domains[name] for name in sources], Checkpoint(out / CHECKPOINT, stage.clock))
     else:
         tokenizer = _trained(reuse, parameters, sources)
     layout = _layout(tokenizer.shape, parameters.suffixes)
@@ -181,7 +181,7 @@ def _read(dataset: Dataset, folder: Path, hold_out: Mapping[str, float]) -> dict
     return domains
 
 
-def _train(tokenizer: Tokenizer, domains: list[EmbeddedDomain], checkpoint: Path) -> None:
+def _train(tokenizer: Tokenizer, domains: list[EmbeddedDomain], checkpoint: Checkpoint) -> None:
     learned = np.concatenate(
         [np.ones(len(domain.texts), np.bool_) if domain.learned is None else domain.learned for domain in domains]
     )

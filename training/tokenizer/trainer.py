@@ -11,7 +11,6 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from service.errors import ModelError
 from service.progress import Advance
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from training.data.balance import domain_quotas
 from training.networks.unitok import Losses, UniTokNetwork
 from training.tokenizer.epoch_figures import EpochFigures, code_use
@@ -72,7 +71,7 @@ class Trainer:
         network: UniTokNetwork,
         items: TrainingItems,
         parameters: AutoencoderParameters,
-        checkpoint: Path | None,
+        checkpoint: Checkpoint | None,
         terms: Sequence[Term] = (),
     ) -> None:
         self.network = network
