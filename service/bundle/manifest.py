@@ -132,6 +132,11 @@ class Manifest(Strict):
             raise ValueError(f"recommenders have equal names: {names}")
         return self
 
+    @property
+    def for_gpu(self) -> bool:
+        """Whether its recommenders are laid out for a GPU; bundles of before there was a choice do not say it."""
+        return bool(self.figures.get("laid_out_for") == "gpu")
+
     def token_layout(self, recommender: RecommenderPart | None = None) -> TokenLayout:
         """Layout of the tokens that one recommender reads and writes; None: of those alone that stand for IDs."""
         domains = () if recommender is None else tuple(recommender.domain_tokens)

@@ -158,6 +158,7 @@ class Engine:
                 runtime,
                 resident,
                 captured=provider == "cuda",
+                for_gpu=manifest.for_gpu,
             )
             for part in manifest.recommenders
         ]

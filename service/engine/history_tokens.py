@@ -31,6 +31,36 @@ def item_token_counts(values: IntArray) -> NDArray[np.int64]:
     return counts
 
 
+def require_room(layout: TokenLayout, tokens: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
+    """Refuse sequences of more items than so many tokens are if each item has all of its own.
+
+    A graph that is laid out for a GPU has room for no more, and would not read the last of them. What leads a sequence,
+    or is left of an item there, is one too.
+
+    Parameters
+    ----------
+    tokens, mask : int64 [B, S], right-padded
+
+    Raises
+    ------
+    InvalidInput : names the first such history
+    """
+    place = layout.levels if layout.expert_first else 0
+    first, domains = int(layout.position_offsets[place]), layout.vocabulary - len(layout.domains)
+    later = tokens[:, 1:]
+    begins = (later >= first) & (later < first + layout.position_sizes[place])
+    if layout.domains:
+        begins |= later >= domains
+    begins &= mask[:, 1:] > 0
+    items, room = 1 + begins.sum(axis=1), (tokens.shape[1] - 1) // (layout.depth - 1) + 1
+    if items.max(initial=0) > room:
+        row = int((items > room).argmax())
+        raise InvalidInput(
+            f"history {row} begins {items[row]} items in {tokens.shape[1]} tokens, but a bundle laid out for a GPU "
+            f"reads at most {room} there: every item must be whole, of {layout.depth - 1} tokens or more"
+        )
+
+
 def history_tokens(
     layout: TokenLayout,
     values: IntArray,

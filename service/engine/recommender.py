@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.bundle.manifest import RecommenderPart
 from service.engine.fixed_searches import FixedSearches
-from service.engine.history_tokens import history_tokens
+from service.engine.history_tokens import history_tokens, require_room
 from service.engine.resident import ResidentIndexes, sent_along
 from service.engine.sessions import Feed, Runtime, Session, Tensor, open_session
 from service.errors import BundleError, GraphFailed, InvalidInput, ModelError
@@ -85,6 +85,7 @@ class Recommender:
     ----------
     part : its entry in the manifest: name, domains, longest history
     layout : the tokens it reads and writes
+    for_gpu : whether it is laid out for a GPU, and so reads histories of whole items alone
     """
 
     part: RecommenderPart
@@ -92,6 +93,7 @@ class Recommender:
     _session: Session
     _resident: ResidentIndexes | None
     _fixed: FixedSearches | None = None
+    for_gpu: bool = False
 
     @classmethod
     def open(
@@ -103,6 +105,7 @@ class Recommender:
         resident: ResidentIndexes | None = None,
         *,
         captured: bool = False,
+        for_gpu: bool = False,
     ) -> Recommender:
         """Open the graph, check its signature, and that it has every token of the layout.
 
@@ -114,6 +117,7 @@ class Recommender:
         resident : what the indexes that it searches are kept in, which several recommenders may share; None: they are
             read where they lie, in the host's memory
         captured : whether searches of sizes that come again get sessions of fixed sizes, which a GPU replays
+        for_gpu : see the class; which networks read items no file says, so all of such a bundle are taken for one
 
         Raises
         ------
@@ -125,7 +129,7 @@ class Recommender:
         # Its index is met once, so it is sent along.
         cls(part, layout, session, None)._require_tokens()
         if not captured:
-            return cls(part, layout, session, resident)
+            return cls(part, layout, session, resident, for_gpu=for_gpu)
 
         def opened(fixed: Mapping[str, int]) -> Session:
             session = open_session(path, runtime, inputs, outputs, fixed=fixed)
@@ -134,7 +138,7 @@ class Recommender:
                 raise BundleError(f"{path}: is no longer the file that was opened")
             return session
 
-        return cls(part, layout, session, resident, FixedSearches(runtime, outputs, opened))
+        return cls(part, layout, session, resident, FixedSearches(runtime, outputs, opened), for_gpu)
 
     def search(  # noqa: PLR0917  the order of docs/architecture.md
         self,
@@ -159,7 +163,8 @@ class Recommender:
 
         Raises
         ------
-        InvalidInput : an array is of the wrong shape, a token outside the vocabulary, a root or edge outside the index
+        InvalidInput : an array is of the wrong shape, a token outside the vocabulary, a root or edge outside the index,
+            or items are not whole where the layout has no room for others
         ModelError : the network returned NaN, or could not run
         """
         if beams < 1:
@@ -221,7 +226,7 @@ class Recommender:
         return True
 
     def _check_history(self, history: NDArray[np.int64], history_mask: NDArray[np.int64]) -> None:
-        """Refuse tokens that the network does not have."""
+        """Refuse tokens that the network does not have, and items that it would not read."""
         if history.ndim != 2 or 0 in history.shape or history.shape != history_mask.shape:
             raise InvalidInput(
                 f"history {list(history.shape)} and history_mask {list(history_mask.shape)} must both be [B, S] "
@@ -229,6 +234,8 @@ class Recommender:
             )
         if history.min() < 0 or history.max() >= self.layout.vocabulary:
             raise InvalidInput(f"history holds a token that is not within 0..{self.layout.vocabulary - 1}")
+        if self.for_gpu:
+            require_room(self.layout, history, history_mask)
 
     def _check_index(self, batch: int, index: TrieArrays, roots: IntArray, blocked: IntArray) -> None:
         """Refuse what would read outside the index."""

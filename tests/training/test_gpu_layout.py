@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +11,18 @@ import numpy as np
 import onnx
 import pytest
 from beam_twin import LAYOUT, SMALL, random_items, random_model, whole_histories
+from numpy.typing import NDArray
 from tiny import tiny_stages
 
-from service.bundle.files import read_manifest
+from service.bundle.files import Bundle, read_manifest
 from service.bundle.manifest import RecommenderPart
-from service.engine.history_tokens import history_tokens
+from service.engine.engine import Engine
+from service.engine.history_tokens import history_tokens, require_room
 from service.engine.recommender import Recommender
 from service.engine.resident import ResidentIndexes
 from service.engine.sessions import Runtime, Tensor, open_session
+from service.errors import InvalidInput
+from service.index.trie import CodeTrie
 from service.ranked_lists import compare_lists
 from service.semantic_ids import TokenLayout
 from service.verifying import verify
@@ -83,23 +89,50 @@ def test_both_layouts_rank_alike(settings: T5Settings, layout: TokenLayout, tmp_
         assert fixed._fixed.answered == before + 1
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_tokens_have_room_for_as_many_items_as_they_can_be(layout: TokenLayout, count: int, tmp_path: Path) -> None:
+def reading(layout: TokenLayout, folder: Path, *, room: bool) -> Callable[..., NDArray[np.float32]]:
+    """Tokens and mask, int64 [B, S], to float32 [B, n], 1 where a history has an item."""
     graph, sequences = Graph("read"), [Tensor("history", "int64", ("B", "S")), Tensor("mask", "int64", ("B", "S"))]
     tokens, own = np.zeros((table_rows(layout), 2), np.float32), np.zeros((1, 2), np.float32)
     tables = ItemTables(graph.constant(tokens), graph.constant(own), graph.constant(np.zeros(1, np.int32)), 0)
     given = (graph.input(each.name, each.dtype, each.shape) for each in sequences)
     result = Tensor("is_read", "float32", ("B", "n"))
-    read = ItemGraph(graph, layout, room=True).read(tables, *given)
+    read = ItemGraph(graph, layout, room=room).read(tables, *given)
     graph.output(read.is_read, result.name, result.dtype, result.shape)
-    graph.save(tmp_path / "read.onnx")
+    path = folder / f"read_{room}.onnx"
+    graph.save(path)
+    session = open_session(path, RUNTIME, sequences, [result])
+    return lambda history, mask: session.run({"history": history, "mask": mask})["is_read"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_tokens_have_room_for_as_many_items_as_they_can_be(layout: TokenLayout, count: int, tmp_path: Path) -> None:
+    read = reading(layout, tmp_path, room=True)
     values, leads = np.zeros((count, layout.depth), np.int32), np.asarray([layout.vocabulary - 1])
     history = history_tokens(layout, values, np.asarray([0, count]), 20, leads if layout.domains else None)
-    session = open_session(tmp_path / "read.onnx", RUNTIME, sequences, [result])
-    is_read = session.run({"history": history.tokens, "mask": history.mask})["is_read"]
+    is_read = read(history.tokens, history.mask)
     # A domain counts as an item, and so does the padding that is read in place of nothing.
     np.testing.assert_array_equal(is_read, np.ones((1, count + 1 if layout.domains else max(count, 1))))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_histories_are_refused_just_where_items_of_theirs_would_be_lost(layout: TokenLayout, tmp_path: Path) -> None:
+    every, some = (reading(layout, tmp_path, room=room) for room in (False, True))
+    random, refused = np.random.default_rng(0), 0
+    for _ in range(300):
+        batch, width = random.integers(1, 4), random.integers(1, 20)
+        # Items begin often, and the rest is anything.
+        tokens = np.where(
+            random.random((batch, width)) < random.choice([0.1, 0.3, 0.6]),
+            layout.tokens(np.zeros((1, layout.depth), np.int32))[0, 0],
+            random.integers(0, layout.vocabulary, (batch, width)),
+        )
+        mask = (np.arange(width) < random.integers(1, width + 1, (batch, 1))).astype(np.int64)
+        lost = every(tokens, mask).sum() > some(tokens, mask).sum()
+        refused += int(lost)
+        with pytest.raises(InvalidInput, match="every item must be whole") if lost else nullcontext():
+            require_room(layout, tokens, mask)
+    assert 50 < refused < 250
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
@@ -115,6 +148,17 @@ def test_a_bundle_for_a_gpu_is_proven(tmp_path: Path) -> None:
     assert figures["laid_out_for"] == read_manifest(tmp_path / "bundle").figures["laid_out_for"] == "gpu"
     assert deciding_inputs(tmp_path / "bundle" / GRAPH) == set()
     assert [check.name for check in verify(tmp_path / "bundle", threads=1)][-1] == "constraint"
+    # Who calls the engine itself may send anything.
+    (recommender,) = Engine.open(Bundle.open(tmp_path / "bundle"), threads=1).recommenders
+    layout, nothing = recommender.layout, np.zeros(1, np.int32)
+    first = layout.tokens(np.zeros((1, layout.depth), np.int32))
+    index = CodeTrie.from_tokens(first, nothing, nothing, 1).arrays()
+    beginnings = np.full((2, 2 * layout.depth), first[0, 0], dtype=np.int64)
+    beginnings[0] = 0
+    arguments = (beginnings, np.ones_like(beginnings), index, np.zeros((2, 1), np.int32), np.zeros((2, 0), np.int32), 1)
+    with pytest.raises(InvalidInput, match=f"history 1 begins {2 * layout.depth} items in {2 * layout.depth} tokens"):
+        recommender.search(*arguments)
+    assert len(replace(recommender, for_gpu=False).search(*arguments).leaf) == 2
 
 
 def deciding_inputs(path: Path) -> set[str]:
