@@ -8,9 +8,6 @@ hash table, and its item_id and title as UTF-8 with 6 bytes more. Knows nothing 
 
 from __future__ import annotations
 
-import hashlib
-import secrets
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 
 from service.catalogue.columns import ItemColumns
 from service.catalogue.hash_slots import HashSlots
+from service.catalogue.key_hashes import KeyHashes
 from service.catalogue.records import NO_ID, ItemKey
 from service.catalogue.texts import Texts
 from service.semantic_ids import TokenLayout
@@ -31,7 +29,6 @@ COMPACTED_ROWS = 65536
 """Rows whose texts are copied at a time."""
 
 COLUMNS = {"packed": np.uint64, "domain": np.int32, "hash": np.uint32, "text": np.int64, "live": np.bool_}
-NUMBER = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,8 +53,7 @@ class CatalogueTable:
         self._used = 0
         self._texts = Texts()
         self._dead_text = 0
-        # Keyed, so that nobody can choose item ids that all fall into one place.
-        self._salt = secrets.token_bytes(16)
+        self._hashes = KeyHashes()
         self._slots = HashSlots()
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
@@ -73,7 +69,7 @@ class CatalogueTable:
         table._used = len(arrays["packed"])
         table._texts = Texts(arrays["texts"])
         table._dead_text = int(arrays["dead_text"][0])
-        table._salt = arrays["salt"].tobytes()
+        table._hashes = KeyHashes(arrays["salt"].tobytes())
         table._slots = HashSlots(arrays["slots"])
         table._names = list(names)
         table._numbers = {name: number for number, name in enumerate(names)}
@@ -84,7 +80,7 @@ class CatalogueTable:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but the names of the domains, for `from_arrays`; not to be changed meanwhile."""
         columns = {name: column[: self._used] for name, column in self._columns.items()}
-        salt = np.frombuffer(self._salt, dtype=np.uint8)
+        salt = np.frombuffer(self._hashes.salt, dtype=np.uint8)
         texts = {"texts": self._texts.joined(), "dead_text": np.array([self._dead_text])}
         return {**columns, **texts, "salt": salt, "slots": self._slots.values}
 
@@ -111,7 +107,7 @@ class CatalogueTable:
         if number is None:
             return None
         name = key.item_id.encode("utf-8", errors="surrogatepass")
-        hashed = self._hash(number, name)
+        hashed = self._hashes.of(number, name)
         gone = None
         # The slots are read before anything else: what they lead to is in every later version of the columns.
         for row in self._slots.rows(hashed):
@@ -181,7 +177,7 @@ class CatalogueTable:
         columns["packed"][first:end] = items.packed
         columns["domain"][first:end] = np.array(numbers, dtype=np.int32)[items.domain]
         columns["text"][first:end] = self._texts.add(items.names, items.titles)
-        columns["hash"][first:end] = self._hashes(numbers, items)
+        columns["hash"][first:end] = self._hashes.of_all(numbers, items)
         columns["live"][first:end] = True
         self._used = end
         # Last, since it is what makes a row visible to other threads.
@@ -209,7 +205,7 @@ class CatalogueTable:
     def compacted(self, rows: IntArray) -> CatalogueTable:
         """A table of these rows alone, numbered anew in this order; may be called while this one is changed."""
         table, columns = CatalogueTable(self._layout), self._columns
-        table._salt = self._salt
+        table._hashes = self._hashes
         for name in self._names:
             table._number(name)
         table._fit(len(rows))
@@ -241,20 +237,6 @@ class CatalogueTable:
             self._counts.append(0)
             self._numbers[domain] = len(self._names) - 1
         return self._numbers[domain]
-
-    def _hash(self, number: int, name: bytes) -> int:
-        # A prefix keys BLAKE2 as well as its own key would, and takes one block in place of two.
-        digest = hashlib.blake2b(self._salt + NUMBER.pack(number) + name, digest_size=4).digest()
-        return NUMBER.unpack(digest)[0]  # type: ignore[no-any-return]
-
-    def _hashes(self, numbers: Sequence[int], items: ItemColumns) -> NDArray[np.uint32]:
-        """`_hash` of many, uint32 [n]; `numbers` are those of the columns' domains."""
-        prefixes = [self._salt + NUMBER.pack(number) for number in numbers]
-        digests = [
-            hashlib.blake2b(prefixes[place] + name, digest_size=4).digest()
-            for place, name in zip(items.domain.tolist(), items.names, strict=True)
-        ]
-        return np.frombuffer(b"".join(digests), dtype="<u4").astype(np.uint32)
 
     def _fit(self, needed: int) -> None:
         """Make room for rows; whoever reads the columns so far goes on reading those."""
