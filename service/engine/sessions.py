@@ -131,15 +131,16 @@ class Session:
         GraphFailed : on these inputs
         """
         try:
-            binding = self._session.io_binding()
-            for name, value in feeds.items():
-                if isinstance(value, onnxruntime.OrtValue):
-                    binding.bind_ortvalue_input(name, value)
-                else:
-                    binding.bind_cpu_input(name, value)
-            for name, value in results.items():
-                binding.bind_ortvalue_output(name, value)
             with self._turns.together():
+                # To bind what lies in the host's memory is to send it.
+                binding = self._session.io_binding()
+                for name, value in feeds.items():
+                    if isinstance(value, onnxruntime.OrtValue):
+                        binding.bind_ortvalue_input(name, value)
+                    else:
+                        binding.bind_cpu_input(name, value)
+                for name, value in results.items():
+                    binding.bind_ortvalue_output(name, value)
                 self._session.run_with_iobinding(binding)
         except Exception as error:
             raise self._failure(feeds, error) from error

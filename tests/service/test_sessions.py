@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from service.engine.sessions import Runtime, Tensor, open_session
+from service.engine.turns import TURNS, Turns
 from service.errors import BundleError, ConfigError, ModelError, ProviderUnavailable
 
 INPUTS = (Tensor("x", "float32", ("B", "D")),)
@@ -138,3 +140,20 @@ def test_impossible_settings_are_refused() -> None:
         Runtime(spin_microseconds=-1)
     with pytest.raises(ConfigError, match="device is -2"):
         Runtime("cuda", device=-2)
+
+
+def test_what_a_run_reads_is_sent_within_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, sent, binds = Turns(captures=True), list[int](), onnxruntime.IOBinding.bind_cpu_input
+    monkeypatch.setitem(TURNS, "cpu", device)
+
+    def noted(*arguments: Any) -> None:
+        sent.append(device._together)
+        binds(*arguments)
+
+    monkeypatch.setattr(onnxruntime.IOBinding, "bind_cpu_input", noted)
+    session = open_session(write_graph(tmp_path / "m.onnx"), Runtime(threads=1), INPUTS, OUTPUTS)
+    x = np.ones((2, 4), np.float32)
+    y = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros_like(x))
+    session.run_into({"x": x}, {"y": y})
+    np.testing.assert_array_equal(y.numpy(), 2 * x)
+    assert sent == [1]
