@@ -19,7 +19,7 @@ from laboratory_planted import ITEMS, TWINS, USERS, experiment_file, in_this_pro
 
 from service.errors import ConfigError, UnitokError
 from training.laboratory.experiment import read_experiment
-from training.laboratory.plan import PlannedStage
+from training.laboratory.planned import PlannedStage
 from training.laboratory.rows import Row, read_rows
 from training.laboratory.running import Outcome, Workplace, run_stage
 from training.laboratory.stage import run_experiment, time_left

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from service.errors import InvalidInput
-from training.laboratory.plan import PlannedStage
+from training.laboratory.planned import PlannedStage
 from training.laboratory.recording import Recorder, numbers
 from training.laboratory.rows import Row, append_rows, read_rows
 

@@ -40,7 +40,7 @@ from training.evaluation.subject import Subject, bundle_subject, choose_recommen
 from training.evaluation.trained import trained_subject
 from training.evaluation.users import evaluated_users, split_for
 from training.export.recommender import export_recommender
-from training.laboratory.plan import PlannedStage
+from training.laboratory.planned import PlannedStage
 from training.laboratory.recording import Recorder
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5

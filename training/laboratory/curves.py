@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.semantic_ids import IntArray
-from training.laboratory.plan import PlannedStage
+from training.laboratory.planned import PlannedStage
 from training.laboratory.rows import NONE
 from training.stage import FIGURES, read_figures, read_log
 

@@ -6,48 +6,15 @@ Knows nothing of running them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
 
 from service.errors import ConfigError
 from training.laboratory.entries import Tokenizer
 from training.laboratory.experiment import Experiment
+from training.laboratory.planned import PlannedStage
 from training.laboratory.rows import NONE, SWITCHED_OFF
 from training.laboratory.teachers import require_teaching
-
-Command = Literal["train-tokenizer", "train-recommender", "evaluate", "train-baseline"]
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """One stage.
-
-    Attributes
-    ----------
-    name : its folder below the work folder
-    command : of `unitok`
-    tokenizer, recommender, seed : what its figures are rows of
-    reads : domains whose data it reads
-    after : names of the stages whose folders it reads, in the order of the command line
-    configuration : what its TOML file holds; empty: it takes none
-    options : of the command line, name and value
-    """
-
-    name: str
-    command: Command
-    tokenizer: str
-    recommender: str
-    seed: int
-    reads: tuple[str, ...]
-    after: tuple[str, ...] = ()
-    configuration: dict[str, Any] = field(default_factory=dict)
-    options: tuple[str, ...] = ()
-
-    @property
-    def labels(self) -> tuple[str, str]:
-        """Names by which a person may choose it."""
-        return self.tokenizer, self.recommender
 
 
 def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[PlannedStage]:

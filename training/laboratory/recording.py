@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from training.laboratory.plan import PlannedStage
+from training.laboratory.planned import PlannedStage
 from training.laboratory.rows import EVERY, NONE, POPULARITY, Level, Part, Row
 
 REMOVED = "_history_removed"

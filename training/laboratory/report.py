@@ -19,7 +19,8 @@ from training.laboratory.documents import filled, tables_in
 from training.laboratory.drawing import save
 from training.laboratory.experiment import Experiment
 from training.laboratory.id_tree import id_tree
-from training.laboratory.plan import PlannedStage, plan
+from training.laboratory.plan import plan
+from training.laboratory.planned import PlannedStage
 from training.laboratory.plots import line_plot, sensitivity_plot, tree_plot
 from training.laboratory.rows import Row
 from training.laboratory.sensitivity import responses

@@ -21,7 +21,7 @@ import tomli_w
 
 from service.errors import ConfigError, UnitokError
 from training.laboratory.checkout import commit
-from training.laboratory.plan import PlannedStage
+from training.laboratory.planned import PlannedStage
 from training.laboratory.provenance import DataDigests, digest
 from training.stage import FIGURES, read_figures, write_atomically
 

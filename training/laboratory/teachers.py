@@ -14,7 +14,7 @@ from training.configuration import checked
 
 if TYPE_CHECKING:
     from training.baselines.parameters import GRU4RecParameters, SASRecParameters
-    from training.laboratory.plan import PlannedStage
+    from training.laboratory.planned import PlannedStage
     from training.recommender.parameters import RecommenderParameters
 
 
