@@ -21,6 +21,7 @@ from training.networks.judging_graph import JudgingGraph
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 from training.networks.t5_graph import T5Graph
+from training.networks.word_vectors import plain_state
 
 GRAPH = "recommender.onnx"
 """The file of a recommender that is the only one in its folder."""
@@ -70,7 +71,7 @@ def export_recommender(
     graph = Graph("recommender")
     inputs = [graph.input(each.name, each.dtype, each.shape) for each in recommender_inputs(layout.depth)]
     history, history_mask, node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, *slots = inputs
-    state = model.state_dict()
+    state = plain_state(model)
     judging = None
     if isinstance(model, SemanticT5):
         judging = JudgingGraph(graph, state, layout, model.item_share, half=half, room=for_gpu)

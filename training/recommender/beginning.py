@@ -17,14 +17,16 @@ import torch
 from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
-from training.networks.known_ids import KnownIds
+from training.networks.known_ids import KnownIds, rows_in
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import build_t5
+from training.networks.word_vectors import share_words
 from training.recommender.content_start import start_from_content
 from training.recommender.corpus import Corpus
 from training.recommender.likeness import likeness_rows
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.tasks import NextItems, NextTokens, Task
+from training.recommender.words import ItemWords
 from training.teaching.taught import Taught
 
 
@@ -41,6 +43,8 @@ def begin(
     parameters: RecommenderParameters,
     embeddings: NDArray[np.float32] | None,
     taught: Taught | None = None,
+    *,
+    words: ItemWords | None = None,
 ) -> Beginning:
     """Build the network, by the seed of the parameters.
 
@@ -49,6 +53,7 @@ def begin(
     embeddings : float32 [M, D] of the corpus' items, which token vectors begin from and likeness is made of; None: they
         begin at random, and nothing is alike
     taught : what teachers expect, of a network that reads items
+    words : of the corpus' items, whose vectors a network that reads items learns them by
     """
     torch.manual_seed(parameters.seed)
     tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
@@ -64,6 +69,10 @@ def begin(
         start_from_content(network, corpus.layout, tokens, embeddings, parameters.content_start)
     if embeddings is not None and isinstance(network, SemanticT5) and parameters.network.likeness:
         network.item_likeness.copy_(likeness_rows(corpus.layout, tokens, embeddings, network.model_dim))
+    if words is not None and isinstance(network, SemanticT5):
+        rows = rows_in(network.encoder.item_slots, network.hash_parts[tokens].sum(dim=1))
+        for table in (network.encoder.reader_own, network.item_own):
+            share_words(table, words.of_rows(rows, table.num_embeddings))
     return Beginning(network, task)
 
 
@@ -73,12 +82,15 @@ def fingerprint(
     embeddings: NDArray[np.float32] | None,
     devices: int,
     taught: Taught | None = None,
+    *,
+    words: ItemWords | None = None,
 ) -> str:
     """SHA-256 of all that decides how a training goes, so that no checkpoint is taken for another training's."""
     # What may differ between the starts of one training: the time it is given, and how often it is saved.
     settings = parameters.model_dump(exclude={"minutes", "checkpoint_seconds", "threads"})
     content = None if embeddings is None else hashlib.sha256(np.ascontiguousarray(embeddings).data).hexdigest()
-    described = json.dumps([settings, devices, corpus.fingerprint(), content, taught and taught.digest], sort_keys=True)
+    known = [corpus.fingerprint(), content, taught and taught.digest, words and words.digest]
+    described = json.dumps([settings, devices, *known], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
 
 

@@ -24,7 +24,7 @@ from training.configuration import (
 )
 from training.networks.t5 import T5Settings
 
-OF_ITEMS = ("item_loss", "item_negatives", "new_windows", "new_items", "decoded_per_window")
+OF_ITEMS = ("item_loss", "item_negatives", "new_windows", "new_items", "decoded_per_window", "word_items")
 """Parameters that say nothing to a network which reads tokens."""
 
 
@@ -57,6 +57,8 @@ class RecommenderParameters(Strict):
     decoded_per_window : where the network reads items: items of a window whose tokens the decoder learns to write
     content_start : share of content in the token vectors that training begins with; above 0 it needs the items'
         embeddings
+    word_items : where the network reads items: words of titles, brands and categories that so many items of a domain
+        share have vectors too, of which those of known items are in part made while they are learned; 0: none
     teaching : share of what teachers expect, where some were given, in what the head over items learns to say; the
         rest is the item that was seen
     taught_items : likeliest items that are kept of what they expect in a place, six bytes each in memory
@@ -95,6 +97,7 @@ class RecommenderParameters(Strict):
     new_items: Share = 0.5
     decoded_per_window: Count = 1
     content_start: Share = 0.0
+    word_items: Natural = 0
     teaching: Share = 0.5
     taught_items: Count = 64
     clip_norm: Positive = 1.0

@@ -30,6 +30,7 @@ from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_repeats
 from training.recommender.tasks import require_all_items
 from training.recommender.trainer import Trainer
+from training.recommender.words import item_words
 from training.stage import Stage, read_figures
 from training.teaching.taught import WINDOWS, Teacher, ask, known_domains
 from training.teaching.teachers import Lesson, open_teachers
@@ -123,6 +124,9 @@ def train_recommender(
     corpus = load_corpus(opened, tokenizer, parameters)
     needs_content = parameters.content_start > 0 or parameters.network.likeness
     content = read_embeddings(opened, embeddings, corpus) if needs_content else None
+    words = None
+    if parameters.word_items:
+        words = item_words((opened[name].contents() for name in corpus.domains), parameters.word_items)
     opened_teachers: list[Teacher] = []
     if teachers:
         lesson = Lesson(corpus, opened, ids, parameters.max_history, accelerator.device)
@@ -143,7 +147,8 @@ def train_recommender(
         taught = ask(corpus, opened_teachers, parameters.taught_items, WINDOWS[accelerator.device.type])
         opened_teachers.clear()  # they hold memory of the device
     clock = None if stage is None else stage.clock
-    result = Trainer(corpus, parameters, out, accelerator, embeddings=content, taught=taught, clock=clock).run()
+    trainer = Trainer(corpus, parameters, out, accelerator, embeddings=content, taught=taught, words=words, clock=clock)
+    result = trainer.run()
     # Every process leaves the group itself: one that just ends may be torn down in the middle of a word, and abort.
     accelerator.end_training()
     if stage is None:

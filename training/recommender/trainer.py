@@ -23,6 +23,7 @@ from service.errors import ModelError
 from service.progress import Advance, progress
 from training.checkpoint import CHECKPOINT, Checkpoint, load_checkpoint, save_checkpoint
 from training.networks.t5 import save_weights
+from training.networks.word_vectors import plain_state
 from training.recommender.averaging import WeightAverage
 from training.recommender.batches import epoch_batches, epoch_examples
 from training.recommender.beginning import begin, fingerprint, step_seed
@@ -31,6 +32,7 @@ from training.recommender.parameters import RecommenderParameters
 from training.recommender.progress import Progress, Tally
 from training.recommender.schedule import finished_share, rate_factor
 from training.recommender.validation import ValidationFigures, Validator
+from training.recommender.words import ItemWords
 from training.stage import Clock, write_log
 from training.teaching.taught import Taught
 
@@ -66,7 +68,7 @@ class Trainer:
     parameters : every knob
     folder : `model.safetensors` (best so far), `training.jsonl` and a checkpoint go here
     accelerator : the devices; several share the batches of a step and average their gradients
-    embeddings, taught : see `begin`
+    embeddings, taught, words : see `begin`
     clock : of the stage; None: one of the training alone
 
     Raises
@@ -83,16 +85,17 @@ class Trainer:
         *,
         embeddings: NDArray[np.float32] | None = None,
         taught: Taught | None = None,
+        words: ItemWords | None = None,
         clock: Clock | None = None,
     ) -> None:
         self.corpus, self.parameters, self.folder, self.accelerator = corpus, parameters, folder, accelerator
-        beginning = begin(corpus, parameters, embeddings, taught)
+        beginning = begin(corpus, parameters, embeddings, taught, words=words)
         network, self._task = beginning.network, beginning.task
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=parameters.learning_rate, weight_decay=parameters.weight_decay, fused=True
         )
-        self.fingerprint = fingerprint(corpus, parameters, embeddings, accelerator.num_processes, taught)
+        self.fingerprint = fingerprint(corpus, parameters, embeddings, accelerator.num_processes, taught, words=words)
         network.to(accelerator.device)
         self._checkpoint = Checkpoint(folder / CHECKPOINT, clock or Clock())
         found = load_checkpoint(self._checkpoint, network, optimizer, self.fingerprint)
@@ -236,7 +239,7 @@ class Trainer:
         improved = self.at.validated(figures.ndcg_10)
         if self.accelerator.is_main_process:
             if improved:
-                save_weights(self.folder, self.network.state_dict())
+                save_weights(self.folder, plain_state(self.network))
                 # A killed run must not go on from before the best that it kept: it may never be as good again.
                 self._saved = -math.inf
             write_log(self.folder, self.at.history)

@@ -1,0 +1,93 @@
+"""Which words items share: of their titles, brands and categories.
+
+Brands and categories are words as a whole. Words of two domains are different ones: what they say of who likes what is
+another matter in each. Knows nothing of networks.
+
+Symbols: M items of all domains, W words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.items import ItemContent
+from training.networks.word_vectors import WordsOfRows
+
+WORD = re.compile(r"[^\W_]+")
+TITLE_WORDS = 32
+"""Words of a title that are looked at: the first."""
+
+
+@dataclass(frozen=True)
+class ItemWords:
+    """The words of items.
+
+    Attributes
+    ----------
+    starts : int64 [M + 1], where each item's words begin in `words`
+    words : int64, numbers of words, an item's rising
+    count : W
+    """
+
+    starts: NDArray[np.int64]
+    words: NDArray[np.int64]
+    count: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of which item has which words."""
+        return hashlib.sha256(self.starts.tobytes() + self.words.tobytes()).hexdigest()
+
+    def of_rows(self, rows: Tensor, size: int) -> WordsOfRows:
+        """The same by the rows int64 [M] that items have in a table of so many.
+
+        Of an item with w words, each has a share of 1 / sqrt(w): the sum is no longer for there being more of them.
+        """
+        counts = np.zeros(size, dtype=np.int64)
+        counts[rows.numpy()] = np.diff(self.starts)
+        owner = np.repeat(rows.numpy(), np.diff(self.starts))
+        return WordsOfRows(
+            words=torch.from_numpy(self.words[np.argsort(owner, kind="stable")]),
+            starts=torch.from_numpy(np.cumsum(counts) - counts),
+            shares=torch.from_numpy(np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts).astype(np.float32)),
+            count=self.count,
+        )
+
+
+def item_words(domains: Iterable[Sequence[ItemContent]], least: int) -> ItemWords:
+    """Number the words that at least so many items of a domain have.
+
+    Parameters
+    ----------
+    domains : the contents of each domain's items, in the order of the corpus
+    least : 1 or more
+    """
+    numbers: list[list[int]] = []
+    count = 0
+    for contents in domains:
+        said = [words_of(content) for content in contents]
+        met = Counter(word for words in said for word in words)
+        shared = sorted(word for word, items in met.items() if items >= least)
+        known = {word: count + place for place, word in enumerate(shared)}
+        numbers += [sorted(known[word] for word in words if word in known) for words in said]
+        count += len(known)
+    starts = np.cumsum([0, *(len(each) for each in numbers)], dtype=np.int64)
+    return ItemWords(starts, np.asarray([number for each in numbers for number in each], dtype=np.int64), count)
+
+
+def words_of(content: ItemContent) -> set[str]:
+    """The words of one item, each led by where it stands."""
+    words = {f"title {word}" for word in WORD.findall((content.title or "").casefold())[:TITLE_WORDS]}
+    words |= {f"category {category.casefold()}" for category in content.categories}
+    if content.brand:
+        words.add(f"brand {content.brand.casefold()}")
+    return words
