@@ -56,6 +56,8 @@ def test_an_item_has_equal_shares_of_its_words_whatever_their_number() -> None:
     np.testing.assert_allclose(shares[3], [0.5] * 4)
     np.testing.assert_allclose(shares[1], [1, 0, 0, 0])
     assert not shares[[0, 2, 4]].any()
+    together = dense(words.of_rows(torch.tensor([3, 3, 1]), 5))
+    np.testing.assert_allclose(together[3], np.array([2, 1, 1, 1]) / np.sqrt(5), rtol=1e-6)
 
 
 def dense(of_rows: WordsOfRows) -> torch.Tensor:

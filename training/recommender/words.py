@@ -50,11 +50,11 @@ class ItemWords:
     def of_rows(self, rows: Tensor, size: int) -> WordsOfRows:
         """The same by the rows int64 [M] that items have in a table of so many.
 
-        Of an item with w words, each has a share of 1 / sqrt(w): the sum is no longer for there being more of them.
+        Of w words, each has a share of 1 / sqrt(w): the sum is no longer for there being more of them. Two items whose
+        IDs have one hash share a row, and then have their words together.
         """
-        counts = np.zeros(size, dtype=np.int64)
-        counts[rows.numpy()] = np.diff(self.starts)
         owner = np.repeat(rows.numpy(), np.diff(self.starts))
+        counts = np.bincount(owner, minlength=size)
         return WordsOfRows(
             words=torch.from_numpy(self.words[np.argsort(owner, kind="stable")]),
             starts=torch.from_numpy(np.cumsum(counts) - counts),
