@@ -83,6 +83,12 @@ def test_a_content_is_held_out_as_a_whole_and_whatever_the_order() -> None:
     assert learned_from(texts, 0.0).all()
 
 
+@pytest.mark.parametrize("contents", [1, 2, 3, 4])
+def test_of_a_small_domain_one_content_is_learned_from(contents: int) -> None:
+    learned = learned_from([f"Title {row % contents}" for row in range(2 * contents)], 0.9)
+    assert learned.sum() == 2
+
+
 def test_sharing_of_held_out_items_counts_contents_and_asks_all_others() -> None:
     codes = np.asarray([[1], [1], [2], [2], [3], [4]], dtype=np.int32)
     texts = ["a", "b", "c", "C", "d", "e"]  # The two c are one content, so their ID is theirs alone.
