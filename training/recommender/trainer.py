@@ -18,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from numpy.typing import NDArray
+from torch.nn.utils import parametrize
 
 from service.errors import ModelError
 from service.progress import Advance, progress
@@ -249,7 +250,8 @@ class Trainer:
         devices = self.accelerator.num_processes
         self._task.settle()
         self.network.eval()
-        lists = self.validator.ranked_lists(self.network, self.accelerator.process_index, devices)
+        with parametrize.cached():  # vectors of words are summed once, not for every batch of users
+            lists = self.validator.ranked_lists(self.network, self.accelerator.process_index, devices)
         self.network.train()
         if devices > 1:
             shares = torch.from_numpy(lists).to(self.accelerator.device)

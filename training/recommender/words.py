@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -86,8 +87,12 @@ def item_words(domains: Iterable[Sequence[ItemContent]], least: int) -> ItemWord
 
 def words_of(content: ItemContent) -> set[str]:
     """The words of one item, each led by where it stands."""
-    words = {f"title {word}" for word in WORD.findall((content.title or "").casefold())[:TITLE_WORDS]}
-    words |= {f"category {category.casefold()}" for category in content.categories}
-    if content.brand:
-        words.add(f"brand {content.brand.casefold()}")
-    return words
+    named = [("title", word) for word in WORD.findall(_plain(content.title))[:TITLE_WORDS]]
+    named += [("category", _plain(category)) for category in content.categories]
+    named.append(("brand", _plain(content.brand)))
+    return {f"{place} {word}" for place, word in named if word}
+
+
+def _plain(text: str | None) -> str:
+    """Without capitals and spaces around it; letters and their accents as one."""
+    return unicodedata.normalize("NFKC", text or "").casefold().strip()
