@@ -40,7 +40,7 @@ def brands(items: int, count: int = 4) -> ItemWords:
 def test_words_are_those_that_enough_items_of_a_domain_share() -> None:
     lamp = ItemContent(title="A Lamp, a LAMP!", brand="Hell Co", categories=("Home", "Lights"))
     assert words_of(lamp) == {"title a", "title lamp", "brand hell co", "category home", "category lights"}
-    assert words_of(ItemContent(title="Cafe\u0301", brand="  ", categories=("",))) == {"title caf\u00e9"}
+    assert words_of(ItemContent(title="Cafe\u0301", brand="  ", categories=("",))) == {"title cafe"}
     one = [lamp, ItemContent(title="lamp"), ItemContent(title="spoon"), ItemContent(description="lamp")]
     both = item_words([one, [ItemContent(title="lamp"), ItemContent(title="Lamp")]], 2)
     assert both.count == 2, "one word of each domain"

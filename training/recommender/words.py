@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from service.items import ItemContent
 from training.networks.word_vectors import WordsOfRows
+from training.tokenizer.ids import plain_text
 
 WORD = re.compile(r"[^\W_]+")
 TITLE_WORDS = 32
@@ -87,12 +87,7 @@ def item_words(domains: Iterable[Sequence[ItemContent]], least: int) -> ItemWord
 
 def words_of(content: ItemContent) -> set[str]:
     """The words of one item, each led by where it stands."""
-    named = [("title", word) for word in WORD.findall(_plain(content.title))[:TITLE_WORDS]]
-    named += [("category", _plain(category)) for category in content.categories]
-    named.append(("brand", _plain(content.brand)))
+    named = [("title", word) for word in WORD.findall(plain_text(content.title or ""))[:TITLE_WORDS]]
+    named += [("category", plain_text(category)) for category in content.categories]
+    named.append(("brand", plain_text(content.brand or "")))
     return {f"{place} {word}" for place, word in named if word}
-
-
-def _plain(text: str | None) -> str:
-    """Without capitals and spaces around it; letters and their accents as one."""
-    return unicodedata.normalize("NFKC", text or "").casefold().strip()

@@ -32,14 +32,14 @@ def contents_of(texts: Sequence[str]) -> NDArray[np.int64]:
     them apart, and codes that do would say nothing. An empty text says nothing of its item, least of all that it is
     like another: it is a content of its own.
     """
-    said = np.asarray([_plain(text) for text in texts], dtype=object)
+    said = np.asarray([plain_text(text) for text in texts], dtype=object)
     contents = np.unique(said, return_inverse=True)[1].reshape(-1).astype(np.int64)
     empty = np.flatnonzero([not text for text in texts])
     contents[empty] = len(texts) + np.arange(len(empty))
     return contents
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     """Without capitals, accents and repeated spaces."""
     if not text.isascii():
         text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
