@@ -22,7 +22,7 @@ from training.laboratory.documents import filled, tables_in
 from training.laboratory.drawing import save
 from training.laboratory.id_tree import Branch, id_tree, telling_words
 from training.laboratory.plots import line_plot, tree_plot
-from training.laboratory.rows import Row, append_rows
+from training.laboratory.rows import Row, append_rows, read_rows
 from training.laboratory.sensitivity import responses
 from training.laboratory.tables import table, table_names
 from training.tokenizer.ids import DomainIds, write_ids
@@ -144,6 +144,51 @@ def test_one_command_makes_one_table(files: list[str], tmp_path: Path) -> None:
     assert IDS in (tmp_path / "results.md").read_text()
     assert run([*files, "--table", "small-recommendations"]) == RECOMMENDATIONS
     assert not (tmp_path / "plots").exists()
+
+
+def test_a_table_goes_into_whichever_document_has_its_place(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = "<!-- unitok report --table small-recommendations -->\n<!-- end of table -->\n"
+    results, long = tmp_path / "docs" / "results.md", tmp_path / "docs" / "tables" / "small.md"
+    long.parent.mkdir(parents=True)
+    results.write_text(DOCUMENT, encoding="utf-8")
+    long.write_text(place, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    rows_alone = [*files[:2], "--plots", "plots"]
+    assert run([*rows_alone, "--table", "small-recommendations"]) == RECOMMENDATIONS
+    assert RECOMMENDATIONS in long.read_text()
+    assert results.read_text() == DOCUMENT
+    long.write_text(place, encoding="utf-8")
+    figures = json.loads(run(rows_alone))
+    assert figures["tables"] == ["small-ids", "small-recommendations"]
+    assert figures["tables_without_a_place"] == ["small-validation"]
+    assert IDS in results.read_text()
+    assert RECOMMENDATIONS in long.read_text()
+
+
+def test_a_document_that_is_given_is_the_only_one(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "small.md").write_text(DOCUMENT, encoding="utf-8")
+    assert json.loads(run(files))["tables"] == ["small-ids"]
+    assert (tmp_path / "tables" / "small.md").read_text() == DOCUMENT
+
+
+def test_no_document_is_written_where_a_place_has_no_end(files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "broken.md").write_text("<!-- unitok report --table small-ids -->\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"broken\.md: table 'small-ids' has no"):
+        run([*files, "--document", str(tmp_path / "broken.md"), "--table", "small-ids"])
+    assert (tmp_path / "results.md").read_text() == DOCUMENT
+
+
+def test_the_documents_say_what_the_file_of_rows_says() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    rows = read_rows(docs / "results.jsonl")
+    for document in (docs / "results.md", *(docs / "tables").glob("*.md")):
+        text = document.read_text(encoding="utf-8")
+        names = tables_in(text, str(document))
+        assert names
+        assert filled(text, {name: table(rows, name) for name in names}, str(document)) == text, "run unitok report"
 
 
 def test_one_command_makes_all_that_there_are_rows_for(files: list[str], tmp_path: Path) -> None:

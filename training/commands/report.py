@@ -10,22 +10,29 @@ import typer
 
 from service.errors import ConfigError
 
+RESULTS = Path("docs/results.md")
+LONG_TABLES = Path("docs/tables")
+
 
 def report(
     *,
     table: Annotated[
         str | None,
         typer.Option(
-            help="Make this table alone and print it, such as small-recommendations.",
-            show_default="every table that the document has a place for",
+            help="Make this table alone, such as small-recommendations: print it, and fill its place if there is one.",
+            show_default="every table that a document has a place for",
         ),
     ] = None,
     rows: Annotated[Path, typer.Option(help="File of rows that `unitok experiment` appends to.")] = Path(
         "docs/results.jsonl"
     ),
-    document: Annotated[Path, typer.Option(help="Markdown document with the places for tables.")] = Path(
-        "docs/results.md"
-    ),
+    document: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Markdown document with places for tables; may be repeated.",
+            show_default=f"{RESULTS} and {LONG_TABLES}/*.md",
+        ),
+    ] = None,
     plots: Annotated[Path, typer.Option(help="Folder for plots, one below it for each protocol.")] = Path("docs/plots"),
     experiment: Annotated[
         Path | None,
@@ -41,8 +48,8 @@ def report(
     """Make the tables of the results from the file of rows, and the plots.
 
     A table is mean and standard deviation over seeds. Its name is PROTOCOL-recommendations (test), PROTOCOL-validation
-    or PROTOCOL-ids, and its place in the document lies between `<!-- unitok report --table NAME -->` and
-    `<!-- end of table -->`. Sensitivity plots come from the rows; training curves, code use and ID trees need the
+    or PROTOCOL-ids, and its place in one of the documents lies between `<!-- unitok report --table NAME -->`
+    and `<!-- end of table -->`. Sensitivity plots come from the rows; training curves, code use and ID trees need the
     folders of the experiment.
     """
     # Imported here so that `unitok --help` stays quick.
@@ -56,9 +63,9 @@ def report(
     )
     from training.laboratory.rows import read_rows  # noqa: PLC0415
 
-    read = read_rows(rows)
+    read, documents = read_rows(rows), document or [RESULTS, *sorted(LONG_TABLES.glob("*.md"))]
     if table is not None:
-        typer.echo(write_table(read, document, table), nl=False)
+        typer.echo(write_table(read, documents, table), nl=False)
         return
     drawn = draw_sensitivity(read, plots)
     if experiment is not None:
@@ -67,5 +74,5 @@ def report(
         drawn += draw_finished(Finished(read_experiment(experiment), work, dataset), plots, trees_of)
     elif work is not None or dataset is not None or trees_of is not None:
         raise ConfigError("--work, --dataset and --trees-of have no use without --experiment")
-    figures = {**write_tables(read, document), "plots": [str(path) for path in drawn]}
+    figures = {**write_tables(read, documents), "plots": [str(path) for path in drawn]}
     typer.echo(json.dumps(figures))

@@ -5,7 +5,7 @@ Knows nothing of the command line.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,17 @@ class Finished:
         return first
 
 
-def write_tables(rows: Sequence[Row], document: Path) -> dict[str, Any]:
-    """Fill every place of the document that there are rows for.
+def write_tables(rows: Sequence[Row], documents: Sequence[Path]) -> dict[str, Any]:
+    """Fill every place of the documents that there are rows for.
 
     Returns
     -------
     names of the tables written, of places without rows, and of tables without a place
     """
-    text, there = document.read_text(encoding="utf-8"), table_names(rows)
-    places = tables_in(text, str(document))
+    there = table_names(rows)
+    places = [name for each in documents for name in tables_in(each.read_text(encoding="utf-8"), str(each))]
     written = {name: table(rows, name) for name in places if name in there}
-    write_atomically(document, filled(text, written, str(document)))
+    _fill(documents, written)
     return {
         "tables": list(written),
         "places_without_rows": [name for name in places if name not in there],
@@ -74,16 +74,15 @@ def write_tables(rows: Sequence[Row], document: Path) -> dict[str, Any]:
     }
 
 
-def write_table(rows: Sequence[Row], document: Path, name: str) -> str:
-    """Make one table, put it into the document if that has a place for it, and return it.
+def write_table(rows: Sequence[Row], documents: Sequence[Path], name: str) -> str:
+    """Make one table, put it into whichever document has a place for it, and return it.
 
     Raises
     ------
     ConfigError : there are no rows for it
     """
-    made, text = table(rows, name), document.read_text(encoding="utf-8")
-    if name in tables_in(text, str(document)):
-        write_atomically(document, filled(text, {name: made}, str(document)))
+    made = table(rows, name)
+    _fill(documents, {name: made})
     return made
 
 
@@ -129,6 +128,15 @@ def draw_finished(finished: Finished, folder: Path, trees_of: str | None = None)
         tree = id_tree(each.codes, [contents[item_id] for item_id in each.item_ids])
         plots[f"id_tree_{drawn}_{domain}.svg"] = tree_plot(tree, title)
     return _saved({f"{protocol}/{name}": figure for name, figure in plots.items()}, folder)
+
+
+def _fill(documents: Sequence[Path], tables: Mapping[str, str]) -> None:
+    """Put tables into their places; documents without one stay as they are, and all do where a place has no end."""
+    texts = {document: document.read_text(encoding="utf-8") for document in documents}
+    places = {document: tables_in(text, str(document)) for document, text in texts.items()}
+    for document, text in texts.items():
+        if not tables.keys().isdisjoint(places[document]):
+            write_atomically(document, filled(text, tables, str(document)))
 
 
 def _ids_of(stages: Iterable[PlannedStage], work: Path) -> dict[str, dict[str, DomainIds]]:
