@@ -40,6 +40,7 @@ class HeadsProtocol(HttpToolsProtocol):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._in_head = False
+        self._head_ended = False
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._wrong = (MALFORMED_HEAD, "The request is not HTTP/1.1 as RFC 9112 has it.")
@@ -56,14 +57,17 @@ class HeadsProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """A piece of a request, or of several, is there."""
-        began = not self._in_head
+        was_in_head, self._head_ended = self._in_head, False
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if not self._in_head:
+        if self._head_ended or not self._in_head:
             self._stop_timer()
+        if not self._in_head:
             return
-        self._head_bytes = 0 if began else self._head_bytes + len(data)
+        # Where a head has ended in this piece, the one that is open now began in it.
+        continued = was_in_head and not self._head_ended
+        self._head_bytes = self._head_bytes + len(data) if continued else 0
         if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(HEAD_TOO_LARGE, f"The head of a request may have {MAX_HEAD_BYTES} bytes.")
         elif self._head_timer is None:
@@ -76,7 +80,7 @@ class HeadsProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head of a request is there; called by the parser, which is told by an error that it cannot be used."""
-        self._in_head = False
+        self._in_head, self._head_ended = False, True
         if len(self.url) > MAX_TARGET_BYTES:
             detail = f"Path and query of a request may have {MAX_TARGET_BYTES} bytes; these have {len(self.url)}."
             self._wrong = (TARGET_TOO_LONG, detail)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,15 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
 def connected(client: httpx.Client) -> socket.socket:
     assert client.base_url.port is not None
     return socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+
+
+def answers(connection: socket.socket, count: int) -> None:
+    """Read until so many requests were answered with 200."""
+    received = b""
+    while received.count(b"HTTP/1.1 200") < count:
+        piece = connection.recv(1 << 16)
+        assert piece, received[-1000:]
+        received += piece
 
 
 def answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
@@ -115,9 +125,26 @@ def test_many_requests_in_one_piece_are_no_large_head(client: httpx.Client) -> N
     request = b"GET /livez HTTP/1.1\r\nx: " + b"a" * 500 + b"\r\n\r\n"
     with connected(client) as connection:
         connection.sendall(request * 300 + request[:20])
-        received = b""
-        while received.count(b"HTTP/1.1 200") < 300:
-            received += connection.recv(1 << 16)
+        answers(connection, 300)
         connection.sendall(request[20:])
-        while received.count(b"HTTP/1.1 200") < 301:
-            received += connection.recv(1 << 16)
+        answers(connection, 1)
+
+
+def test_heads_that_end_are_not_counted_with_the_next(client: httpx.Client) -> None:
+    request = b"GET /livez HTTP/1.1\r\nx: " + b"a" * 500 + b"\r\n\r\n"
+    with connected(client) as connection:
+        # Each piece ends within a head whose end the next one brings; together they are larger than a head may be.
+        for piece in range(4):
+            connection.sendall(request[20 if piece else 0 :] + request * 99 + request[:20])
+            answers(connection, 100)
+
+
+def test_a_head_has_its_time_whatever_came_before_it(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "MOST_HEAD_SECONDS", 1.0)
+    request = b"GET /livez HTTP/1.1\r\n\r\n"
+    with connected(client) as connection:
+        for piece in range(5):
+            connection.sendall(request[10 if piece else 0 :] + request[:10])
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
+            time.sleep(0.3)
+        assert answer(connection)[0] == 408
