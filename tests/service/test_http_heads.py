@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -140,11 +139,17 @@ def test_heads_that_end_are_not_counted_with_the_next(client: httpx.Client) -> N
 
 
 def test_a_head_has_its_time_whatever_came_before_it(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "MOST_HEAD_SECONDS", 1.0)
+    stopped, stop = [], heads.HeadsProtocol._stop_timer
+
+    def noted(protocol: heads.HeadsProtocol) -> None:
+        stopped.extend([protocol._head_timer] if protocol._head_timer is not None else [])
+        stop(protocol)
+
+    monkeypatch.setattr(heads.HeadsProtocol, "_stop_timer", noted)
     request = b"GET /livez HTTP/1.1\r\n\r\n"
     with connected(client) as connection:
         for piece in range(5):
             connection.sendall(request[10 if piece else 0 :] + request[:10])
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
-            time.sleep(0.3)
-        assert answer(connection)[0] == 408
+            assert len(stopped) == piece + 1  # that of the head which ended, though another has begun
+        assert len(set(map(id, stopped))) == 5
