@@ -150,6 +150,10 @@ def train_recommender(
     trainer = Trainer(corpus, parameters, out, accelerator, embeddings=content, taught=taught, words=words, clock=clock)
     result = trainer.run()
     # Every process leaves the group itself: one that just ends may be torn down in the middle of a word, and abort.
+    # What averages the gradients lets go of it first: a group that Python frees gives up the interpreter's lock while
+    # it waits for its threads; one that a network frees keeps the lock, and may wait for a thread that needs it.
+    del trainer
+    accelerator.free_memory()
     accelerator.end_training()
     if stage is None:
         return None
