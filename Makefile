@@ -10,7 +10,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 BUNDLE ?= models/sample
 PORT ?= 8000
 
-.PHONY: help run test sample lint format bench bench-full bench-docs peers fuzz audit clean
+.PHONY: help run install test sample lint format bench bench-full bench-docs peers fuzz audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -18,6 +18,8 @@ help: ## list the targets
 
 run: $(VENV)/.serve ## install the serving set (no torch) and serve the sample bundle on the embedded store
 	@$(BIN)/unitok serve --bundle $(BUNDLE) --port $(PORT)
+
+install: $(VENV)/.all ## install everything: what serves, trains and tests
 
 test: $(VENV)/.all ## install everything and run the whole test suite
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -125,6 +125,7 @@ def new_key(name: str, scopes: Sequence[KeyScope], items_per_second: float | Non
     ------
     ConfigError : the name, the scopes or the rate would not be accepted by `ApiKeys.read`
     """
+    _require_name(name, "new key")
     secret = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
     entry = " ".join([name, ",".join(dict.fromkeys(scopes)), digest_of(secret).hex()])
     if items_per_second is not None:
@@ -165,8 +166,7 @@ def _entry(entry: str, where: str) -> ApiKey:
     if len(parts) not in (3, 4):
         raise ConfigError(f"{where}: has {len(parts)} parts, but must be {FORM}")
     name, scopes, digest = parts[:3]
-    if not NAME.fullmatch(name) or name.startswith(KEY_PREFIX):
-        raise ConfigError(f"{where}: the name must be 1 to 64 letters, digits, '_', '.' or '-', and no key")
+    _require_name(name, where)
     unknown = sorted(set(scopes.split(",")) - set(KeyScope))
     if unknown:
         raise ConfigError(f"{where} ({name}): a scope is unknown; known are {', '.join(KeyScope)}")
@@ -175,6 +175,11 @@ def _entry(entry: str, where: str) -> ApiKey:
     return ApiKey(
         name, frozenset(map(KeyScope, scopes.split(","))), bytes.fromhex(digest), _rate(parts[3:], f"{where} ({name})")
     )
+
+
+def _require_name(name: str, where: str) -> None:
+    if not NAME.fullmatch(name) or name.startswith(KEY_PREFIX):
+        raise ConfigError(f"{where}: the name must be 1 to 64 letters, digits, '_', '.' or '-', and no key")
 
 
 def _rate(parts: Sequence[str], where: str) -> float | None:

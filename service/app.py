@@ -108,6 +108,8 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
         description=DESCRIPTION,
         version=str(service.manifest.generation),
         lifespan=life,
+        # Or a path without its last part would be led to one that is empty.
+        redirect_slashes=False,
         telemetry=http_spans(tracing),
     )
     app.state.service = service

@@ -18,11 +18,10 @@ from typing import Any, TypeVar
 from service.admission import Admission
 from service.catalogue.content import read_content
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.records import ItemKey
+from service.catalogue.records import ItemKey, not_found
 from service.catalogue.table import CatalogueEntry
 from service.catalogue.view import Neighbour
 from service.encoding import EncodedItem, Encoding
-from service.errors import ItemNotFound
 from service.queries import ItemInput
 
 Read = TypeVar("Read")
@@ -95,7 +94,7 @@ class Explaining:
             stored = (await self._read(self._catalogue.get, [key]))[0]
             entry = self._catalogue.lookup([key])[0]
             if stored is None or entry is None:
-                raise ItemNotFound(f"domain {key.domain!r} holds no item {key.item_id!r}")
+                raise not_found(key, self._catalogue.domains())
             item = ItemInput(key.domain, key.item_id, read_content(stored.title, stored.content))
             computed = None
             if item.has_content:

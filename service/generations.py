@@ -158,7 +158,7 @@ class OwnGeneration:
         if pin is None or _number(pin) == self._generation:
             await self._app(scope, receive, send)
             return
-        error = UnknownGeneration(f"{PIN} is {pin!r}, which is no generation that is served here")
+        error = UnknownGeneration(f"{PIN} is {pin!r}, but must be a generation that /bundle names")
         await error_response(scope, error)(scope, receive, send)
 
 

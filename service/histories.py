@@ -13,11 +13,11 @@ Knows nothing of queues, of searching and of HTTP.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from service.bundle.manifest import RecommenderPart
-from service.catalogue.records import ItemKey
+from service.catalogue.records import ItemKey, with_items
 from service.errors import InvalidInput
 from service.queries import ItemInput
 from service.repeats import gains
@@ -34,8 +34,19 @@ class Readable(NamedTuple):
     known: bool
 
 
-def read_history(history: Sequence[ItemInput], known: Sequence[bool]) -> tuple[list[Readable], tuple[ItemKey, ...]]:
-    """Split a history, of which some items are known, into entries that can be read and names that nobody knows."""
+def read_history(
+    history: Sequence[ItemInput], known: Sequence[bool], domains: Collection[str]
+) -> tuple[list[Readable], tuple[ItemKey, ...]]:
+    """Split a history, of which some items are known, into entries that can be read and names that nobody knows.
+
+    Parameters
+    ----------
+    domains : that hold items
+
+    Raises
+    ------
+    InvalidInput : an entry says nothing, or none can be read
+    """
     readable: list[Readable] = []
     unknown: list[ItemKey] = []
     for position, (item, is_known) in enumerate(zip(history, known, strict=True)):
@@ -50,8 +61,9 @@ def read_history(history: Sequence[ItemInput], known: Sequence[bool]) -> tuple[l
         names = ", ".join(f"{key.item_id!r} of {key.domain!r}" for key in distinct[:NAMED_UNKNOWN])
         if len(distinct) > NAMED_UNKNOWN:
             names += f" and {len(distinct) - NAMED_UNKNOWN} more"
+        hint = "" if all(key.domain in domains for key in distinct) else f"; {with_items(domains)}"
         raise InvalidInput(
-            f"none of its items is known: {names}; register them, or send their content"
+            f"none of its items is known: {names}; register them, or send their content{hint}"
             if unknown
             else "is empty; at least one item is needed",
             "history",

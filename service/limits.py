@@ -43,8 +43,10 @@ NEIGHBOURS = 100
 
 DOMAIN_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 """What a domain may be called: it stands in paths, metrics and store keys."""
+DOMAIN_RULE = "must be 1 to 64 letters, digits, _ . or -, beginning with a letter or digit"
 ITEM_ID_PATTERN = r"^[^\x00-\x1f\x7f\ufffd]{1,256}$"
 """What an item may be called: no control characters, and not the character that stands for broken encoding."""
+ITEM_ID_RULE = "must be 1 to 256 characters, none of them a control character or U+FFFD"
 
 NO_DIRECTION = "is zero in every number, which tells nothing of an item; leave such embeddings away"
 

@@ -37,7 +37,7 @@ from service.errors import (
     UnknownGeneration,
 )
 from service.logs import get_logger
-from service.requests import field_path
+from service.requests import explained, field_path
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:unitok:problem:"
@@ -196,7 +196,7 @@ async def handle_validation(request: Request, error: Exception) -> Response:
         position, reason = found[0]["loc"][-1], found[0]["ctx"]["error"]
         return problem_response(request.scope, MALFORMED, f"not valid JSON: {reason}, at character {position}")
     fields = [
-        FieldProblem(field=field_path(problem["loc"][1:])[:FIELD_CHARACTERS] or "body", message=_message(problem))
+        FieldProblem(field=field_path(problem["loc"][1:])[:FIELD_CHARACTERS] or "body", message=explained(problem))
         for problem in found[:MOST_FIELDS]
     ]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
@@ -213,6 +213,7 @@ async def handle_http(request: Request, error: Exception) -> Response:
     headers = dict(refusal.headers or {})
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_methods(request))
+        detail = f"{request.method} {request.url.path}: must be {headers['Allow'].replace(', ', ' or ')}"
     return problem_response(request.scope, kind, detail, headers=headers)
 
 
@@ -223,10 +224,3 @@ def _methods(request: Request) -> list[str]:
         for method in METHODS
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
     ]
-
-
-def _message(problem: Mapping[str, Any]) -> str:
-    """Pydantic's message, with a clearer one where a field does not exist."""
-    if problem["type"] == "extra_forbidden":
-        return "there is no such field"
-    return str(problem["msg"])

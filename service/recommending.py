@@ -21,7 +21,7 @@ from itertools import chain
 import numpy as np
 
 from service.catalogue.live import LiveCatalogue
-from service.catalogue.records import NO_ID, ItemKey
+from service.catalogue.records import NO_ID, ItemKey, with_items
 from service.catalogue.view import PublishedIds
 from service.encoding import Encoding
 from service.engine.engine import Engine
@@ -34,9 +34,6 @@ from service.queries import RecommendQuery
 from service.repeats import apart, merged
 from service.searching import Recommendation, Searching, SearchJob
 from service.semantic_ids import IntArray
-
-NAMED_DOMAINS = 50
-"""Known domains named in one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,7 @@ class Recommending:
         known = self._catalogue.domains()
         self._check_domains(query.domains, known)
         published = self._catalogue.ids([key_of(item) for item in query.history])
-        readable, unknown = read_history(query.history, (published[:, 0] != NO_ID).tolist())
+        readable, unknown = read_history(query.history, (published[:, 0] != NO_ID).tolist(), known)
         domains = self._domains(query, readable, known)
         recommender = self._engine.recommender_for(domains)
         recent = readable[-recommender.part.max_history :]
@@ -164,12 +161,7 @@ class Recommending:
     def _check_domains(self, domains: Sequence[str] | None, known: Sequence[str] | dict[str, int]) -> None:
         for position, domain in enumerate(domains or ()):
             if domain not in known:
-                names = sorted(known)
-                listed = ", ".join(names[:NAMED_DOMAINS]) + (", ..." if len(names) > NAMED_DOMAINS else "")
-                raise UnknownDomain(
-                    f"{domain!r} holds no item; domains with items are {listed or '(none yet)'}",
-                    f"domains[{position}]",
-                )
+                raise UnknownDomain(f"{domain!r} holds no item; {with_items(known)}", f"domains[{position}]")
 
     def _domains(self, query: RecommendQuery, readable: Sequence[Readable], known: dict[str, int]) -> tuple[str, ...]:
         """Where to search; see the rules above."""

@@ -7,7 +7,7 @@ wrong everywhere costs no more than reading one that is right. Knows nothing of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -65,7 +65,27 @@ def read_body(model: type[B], body: dict[str, Any]) -> B:
         return model.model_validate(body)
     except ValidationError as error:
         problem = error.errors(include_input=False)[0]
-        raise InvalidInput(problem["msg"], field_path(problem["loc"]) or None) from None
+        raise InvalidInput(explained(problem), field_path(problem["loc"]) or None) from None
+
+
+OBJECT = "must be a JSON object"
+PATTERNS = {limits.DOMAIN_PATTERN: limits.DOMAIN_RULE, limits.ITEM_ID_PATTERN: limits.ITEM_ID_RULE}
+
+
+def explained(problem: Mapping[str, Any]) -> str:
+    """Pydantic's message of an error, or a clearer one."""
+    match problem["type"]:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "there is no such field"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return OBJECT
+        case "too_short":
+            return f"must hold at least {problem['ctx']['min_length']}, but holds {problem['ctx']['actual_length']}"
+        case "string_pattern_mismatch":
+            return PATTERNS.get(problem["ctx"]["pattern"], str(problem["msg"]))
+    return str(problem["msg"])
 
 
 def field_path(location: Sequence[str | int]) -> str:

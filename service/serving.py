@@ -10,7 +10,6 @@ import asyncio
 import gc
 import signal
 import socket
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -19,12 +18,9 @@ from typing import Protocol
 import uvicorn
 from starlette.applications import Starlette
 
-from service.logs import get_logger
+from service.errors import ConfigError
 from service.settings import Settings
 from service.shedding import SheddingProtocol
-
-STARTUP_FAILURE = 3
-"""Exit status of a server that could not start, as uvicorn's."""
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -74,12 +70,19 @@ class DrainingServer(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Bind the socket, and tell where."""
+        """Bind the socket, and tell where.
+
+        Raises
+        ------
+        ConfigError : the address cannot be had
+        """
         try:
             listeners = sockets or await _listeners(self.config)
         except OSError as error:
-            get_logger("unitok.http").error("cannot listen", error=str(error))
-            sys.exit(STARTUP_FAILURE)
+            raise ConfigError(
+                f"cannot listen on {self.config.host}:{self.config.port} ({error.strerror or error}): end what listens "
+                "there, or choose another --host and --port (UNITOK_HOST, UNITOK_PORT)"
+            ) from None
         await super().startup(listeners)
         if self.started:
             # What there is by now stays, and is most of what there ever will be. Looking through all of it, as the

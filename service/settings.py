@@ -232,14 +232,14 @@ class Settings(BaseSettings):
     def _limits_fit_together(self) -> Settings:
         if self.max_beam_width < max(self.max_k, self.default_beam_width):
             raise ValueError(
-                f"max_beam_width is {self.max_beam_width}, but must be at least max_k ({self.max_k}) and "
-                f"default_beam_width ({self.default_beam_width})"
+                f"UNITOK_MAX_BEAM_WIDTH is {self.max_beam_width}, but must be at least UNITOK_MAX_K ({self.max_k}) and "
+                f"UNITOK_DEFAULT_BEAM_WIDTH ({self.default_beam_width})"
             )
         largest = max(self.max_items_per_request, self.max_history + 1)
         if self.max_concurrent_items < largest:
             raise ValueError(
-                f"max_concurrent_items is {self.max_concurrent_items}, but must be at least {largest}, so that the "
-                "largest allowed request can be served (max_items_per_request, max_history + 1)"
+                f"UNITOK_MAX_CONCURRENT_ITEMS is {self.max_concurrent_items}, but must be at least {largest}, so that "
+                "the largest allowed request can be served (UNITOK_MAX_ITEMS_PER_REQUEST, UNITOK_MAX_HISTORY + 1)"
             )
         return self
 

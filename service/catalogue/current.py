@@ -84,7 +84,9 @@ def require_generation(bundle: str, generation: int, stores: Mapping[int, Catalo
     """
     if generation not in stores:
         there = ", ".join(map(str, sorted(stores))) or "none"
-        raise UnknownGeneration(f"{bundle}:{generation} is not in the store, or was dropped; there are {there}")
+        raise UnknownGeneration(
+            f"{bundle}:{generation} is not in the store, or was dropped; the store has generations: {there}"
+        )
 
 
 def switch(url: str, bundle: str, generation: int, *, serving: bool = False) -> Switched:

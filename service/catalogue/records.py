@@ -5,6 +5,7 @@ Knows nothing of how a store keeps them.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import ItemNotFound
 from service.semantic_ids import TokenLayout
 
 IntArray = NDArray[np.int32]
@@ -28,6 +30,23 @@ class ItemKey(NamedTuple):
 
     domain: str
     item_id: str
+
+
+NAMED_DOMAINS = 50
+"""Domains that one message names."""
+
+
+def with_items(domains: Collection[str]) -> str:
+    """Say which domains hold items, for a message to who names one that does not."""
+    names = sorted(domains)
+    listed = ", ".join(names[:NAMED_DOMAINS]) + (", ..." if len(names) > NAMED_DOMAINS else "")
+    return f"domains with items are {listed or '(none yet)'}"
+
+
+def not_found(key: ItemKey, domains: Collection[str]) -> ItemNotFound:
+    """The error for an item that a catalogue with items of these domains does not hold."""
+    hint = "" if key.domain in domains else f"; {with_items(domains)}"
+    return ItemNotFound(f"domain {key.domain!r} holds no item {key.item_id!r}{hint}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
@@ -47,11 +48,13 @@ def ask_server(url: str, path: str, body: dict[str, Any], key: SecretStr | None 
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:  # noqa: S310
             text = response.read()
     except urllib.error.HTTPError as error:
-        raise UnitokError(f"{url} answers {error.code}: {_detail(error)}") from None
+        hint = "; a key is read from UNITOK_API_KEY" if error.code == HTTPStatus.UNAUTHORIZED else ""
+        raise UnitokError(f"{url} answers {error.code}: {_detail(error)}{hint}") from None
     except HTTPException as error:
         raise UnitokError(f"{url} gives no whole answer of HTTP: {error!r}") from None
     except (OSError, ValueError) as error:
-        raise UnitokError(f"{url} does not answer: {error}") from None
+        reason = getattr(error, "reason", error)
+        raise UnitokError(f"{url} does not answer ({reason}); does `unitok serve` run there?") from None
     try:
         answer = json.loads(text)
     except ValueError as error:

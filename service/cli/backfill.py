@@ -98,7 +98,7 @@ def backfill(
     from service.bundle.files import Bundle
     from service.catalogue.seeding import open_catalogue
     from service.errors import ConfigError, InvalidInput
-    from service.limits import DOMAIN_PATTERN
+    from service.limits import DOMAIN_PATTERN, DOMAIN_RULE
     from service.progress import progress
     from service.settings import read_settings
 
@@ -108,7 +108,7 @@ def backfill(
     if engine != "ray" and (ray_address is not None or workers is not None):
         raise ConfigError("--ray-address and --workers are for --engine ray")
     if not re.fullmatch(DOMAIN_PATTERN, domain):
-        raise InvalidInput(f"--domain {domain!r}: must be up to 64 letters, digits, _ . or -, the first no sign")
+        raise InvalidInput(f"--domain {domain!r}: {DOMAIN_RULE}")
     if kind is not None and kind not in set(FileFormat):
         raise ConfigError(f"--format {kind}: must be one of {', '.join(FileFormat)}")
     job = BackfillJob(

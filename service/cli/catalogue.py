@@ -67,7 +67,8 @@ def opened(bundle: Path | None, store: str | None, *, new: bool = False) -> Iter
 def build() -> typer.Typer:
     """Assemble the subcommands."""
     app = typer.Typer(
-        help="Look at a catalogue store: what it holds, whether that is right, a copy of it.", no_args_is_help=True
+        help="Inspect, check, copy and mend the catalogue in a store, and upgrade it to another tokenizer.",
+        no_args_is_help=True,
     )
     for command in (status, verify, repair):
         app.command(command.__name__)(command)
@@ -79,7 +80,7 @@ def build() -> typer.Typer:
 def status(*, store: StoreOption = None) -> None:
     """Print what a store holds, as JSON: each bundle and ID generation, its domains, items, change log and bytes.
 
-    Of a bundle's generations the one with the highest `made_current` is current.
+    `made_current` counts the switches of a bundle: the generation with the highest number is the current one.
 
     A fingerprint is equal in two stores if they hold the same items with the same IDs. Bytes are the file's (embedded)
     or about what the server says that the keys take (Redis).

@@ -12,6 +12,7 @@ import typer
 from service.cli.catalogue import BundleOption, StoreOption, ids_of_bundle, print_json
 
 if TYPE_CHECKING:
+    from service.bundle.manifest import Manifest
     from service.settings import Settings
 
 OldOption = Annotated[Path, typer.Option("--from", help="Folder of the bundle with the generation before.")]
@@ -45,7 +46,7 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
     settings = read_settings(bundle=bundle, store=store)
     url, left, opened = settings.store.get_secret_value(), Bundle.open(old), Bundle.open(settings.bundle)
     before, now = left.manifest, opened.manifest
-    _check_same(before.name, now.name)
+    _check_same(before, now)
     ids_of = ids_of_bundle(opened, settings)
     with (
         closing(open_existing_store(url, left)) as source,
@@ -86,6 +87,7 @@ def compare(
     settings = read_settings(bundle=bundle, store=store)
     url = settings.store.get_secret_value()
     bundles = [Bundle.open(old), Bundle.open(settings.bundle)]
+    _check_same(bundles[0].manifest, bundles[1].manifest)
     with ExitStack() as stack:
         stores = [stack.enter_context(closing(open_existing_store(url, each))) for each in bundles]
         found = moves(*stores)
@@ -138,11 +140,14 @@ def drop(
     print_json({"bundle": name, "dropped": generation, "current": current}, indent=None)
 
 
-def _check_same(old: str, new: str) -> None:
+def _check_same(old: Manifest, new: Manifest) -> None:
     from service.errors import ConfigError
 
-    if old != new:
-        raise ConfigError(f"bundles {old!r} and {new!r}: must be generations of one bundle")
+    if old.name != new.name or old.generation == new.generation:
+        raise ConfigError(
+            f"--from is {old.name}:{old.generation} and --bundle {new.name}:{new.generation}, but they must be two "
+            "generations of one bundle"
+        )
 
 
 def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """The command line `unitok`: one subcommand a stage.
 
-The online subcommands live here; the offline ones are found through the entry point group `unitok.commands`, so that an
-installation without `training` simply lacks them, and the service never names it. Knows nothing of what they do.
+The online subcommands live here; the offline ones are found through the entry point group `unitok.commands`, so that
+the service never names `training`. Knows nothing of what they do.
 """
 
 from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -22,6 +22,7 @@ from service.cli.verify import verify
 from service.errors import UnitokError
 
 PLUGINS = "unitok.commands"
+OURS = ("service", "training")
 
 
 def build() -> typer.Typer:
@@ -57,8 +58,19 @@ def main() -> None:
     try:
         build()()
     except UnitokError as error:
-        sys.stderr.write(f"unitok: {error}\n")
-        sys.exit(1)
+        _end(str(error))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith(OURS):
+            raise
+        _end(
+            f"this command needs the Python package {error.name!r}, which the serving set does not have; install "
+            "everything: make install, or pip install --constraint constraints.txt '.[cpu,train]'"
+        )
+
+
+def _end(message: str) -> NoReturn:
+    sys.stderr.write(f"unitok: {message}\n")
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ from http import HTTPStatus
 from fastapi import APIRouter, Response
 
 from service.answers import ItemAnswer, SemanticIdParts
-from service.catalogue.records import ItemKey
-from service.errors import ItemNotFound
+from service.catalogue.records import ItemKey, not_found
 from service.requests import Content
 from service.routes.dependencies import (
     BODY_PROBLEMS,
@@ -35,7 +34,7 @@ async def get_item(domain: DomainPath, item_id: ItemIdPath, caller: Reader, serv
     await caller.charge(1)
     entry = service.catalogue.lookup([ItemKey(domain, item_id)])[0]
     if entry is None:
-        raise ItemNotFound(f"domain {domain!r} holds no item {item_id!r}")
+        raise not_found(ItemKey(domain, item_id), service.catalogue.domains())
     semantic_id = service.engine.layout.semantic_id(entry.values)
     return ItemAnswer(
         item_id=item_id,
@@ -89,4 +88,4 @@ async def delete_item(domain: DomainPath, item_id: ItemIdPath, caller: Registrar
     """Remove an item: it is not recommended any more. Its semantic ID is kept for it and never given to another."""
     await caller.charge(1)
     if not await service.writing.delete(ItemKey(domain, item_id)):
-        raise ItemNotFound(f"domain {domain!r} holds no item {item_id!r}")
+        raise not_found(ItemKey(domain, item_id), service.catalogue.domains())

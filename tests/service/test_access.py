@@ -47,10 +47,12 @@ def test_a_text_without_keys_does_not_open_the_service(text: str) -> None:
         ApiKeys.read(text, None)
 
 
-@pytest.mark.parametrize("name", ["#shop", "", ";", "a;b", "shop; b", "a\nb", "# shop", "utk_shop", "-shop", "a" * 65])
+@pytest.mark.parametrize(
+    "name", ["#shop", "", ";", "a;b", "shop; b", "a\nb", "# shop", "my shop", "utk_shop", "-shop", "a" * 65]
+)
 def test_a_name_that_its_entry_could_not_keep_is_refused(name: str) -> None:
     """`#shop` made an entry that is a comment, and so a service that is open."""
-    with pytest.raises(ConfigError, match="new key"):
+    with pytest.raises(ConfigError, match="new key: the name must be 1 to 64 letters"):
         new_key(name, [KeyScope.READ])
 
 

@@ -28,6 +28,17 @@ def test_what_no_header_can_carry_is_refused_and_not_repeated(key: str) -> None:
     assert "utk_" not in str(caught.value)
 
 
+def test_it_is_told_what_to_do_where_nothing_listens_or_a_key_is_wanted() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        with pytest.raises(UnitokError, match=r"does not answer \(.*refused\); does `unitok serve` run there\?"):
+            ask_server(address, "/tokenize", {})
+    refusal = Prepared(401, '{"detail": "send an API key"}')
+    with scripted(refusal) as script, pytest.raises(UnitokError, match=r"401: send an API key; .* from UNITOK_API_KEY"):
+        ask_server(script.address, "/tokenize", {})
+
+
 @contextmanager
 def saying(answer: bytes) -> Iterator[str]:
     """Whatever answers the first connection with these bytes."""

@@ -163,7 +163,7 @@ def test_every_endpoint_answers_with_its_model(run: Run, address: str) -> None:
     assert caught.value.problem.request_id
     assert run(address, "bundle").bundle == "dummy"
     assert run(address, "switch_generation", 3).current == 3
-    with pytest.raises(NotFound, match="dummy:4 is not in the store, or was dropped; there are 3"):
+    with pytest.raises(NotFound, match="dummy:4 is not in the store, or was dropped; the store has generations: 3"):
         run(address, "switch_generation", 4)
     assert run(address, "livez").status == "alive"
     assert run(address, "readyz").status == "ready"

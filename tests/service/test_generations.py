@@ -114,7 +114,7 @@ def test_a_request_goes_to_the_current_generation_or_to_the_one_it_names(place: 
             response = replica.client.get("/bundle", headers={PIN: pin.encode()})
             assert response.status_code == 404
             assert response.json()["type"] == "urn:unitok:problem:unknown-generation"
-            assert response.json()["detail"].endswith("is no generation that is served here")
+            assert response.json()["detail"].endswith("must be a generation that /bundle names")
             assert response.headers["X-Request-ID"] == response.json()["request_id"]
         metrics = replica.ask("GET", "/metrics").text
         assert 'unitok_problems_total{type="unknown-generation"} 6.0' in metrics
@@ -124,7 +124,7 @@ def test_a_request_goes_to_the_current_generation_or_to_the_one_it_names(place: 
                 assert client.bundle().generation == found
         with (
             UnitokClient(address, generation=3) as client,
-            pytest.raises(NotFound, match="no generation that is served"),
+            pytest.raises(NotFound, match="must be a generation that"),
         ):
             client.bundle()
         assert "unitok_current_generation 1.0" in replica.ask("GET", "/metrics", 2).text
@@ -195,7 +195,12 @@ def test_a_switch_over_http_is_followed_by_all_replicas(place: Place) -> None:
         stack.callback(incomplete.close)
         for generation, status, kind, detail in (
             (3, 409, "generation-incomplete", "generation 3: its catalogue is not complete"),
-            (4, 404, "unknown-generation", f"{place.name}:4 is not in the store, or was dropped; there are 1, 2, 3"),
+            (
+                4,
+                404,
+                "unknown-generation",
+                f"{place.name}:4 is not in the store, or was dropped; the store has generations: 1, 2, 3",
+            ),
             (0, 422, "invalid-input", "generation"),
         ):
             for pin in (None, 1):
@@ -440,13 +445,15 @@ def test_the_commands_lead_from_one_generation_to_the_next(tmp_path: Path) -> No
     store.register([NewItem("films", "x1", (1,) * layout.levels, experts, "renewed")])
     repeated = run("carry", *before)
     assert (repeated["carried"], repeated["renewed"]) == (0, 1)
+    for command in ("carry", "compare"):
+        assert "must be two generations of one bundle" in run(command, *before, bundle=first, code=1)
     found = run("compare", *before)
     assert (found["common"], found["only_old"], found["only_new"]) == (22, 0, 0)
     assert found["share_moved"] == round(found["moved"] / 22, 4) > 0
     requests = tmp_path / "requests.jsonl"
     for bad, message in (
-        ("[1, 2]", "line 2: Input should be a valid dictionary"),
-        ('{"history": []}', "line 2: history: List should have at least 1 item"),
+        ("[1, 2]", "line 2: must be a JSON object"),
+        ('{"history": []}', "line 2: history: must hold at least 1"),
         ("{", "line 2: Expecting property name"),
     ):
         requests.write_text('{"history": [{"domain": "films", "title": "\u2028"}]}\n' + bad, encoding="utf-8")
@@ -461,7 +468,7 @@ def test_the_commands_lead_from_one_generation_to_the_next(tmp_path: Path) -> No
     assert run("switch")["before"] == number
     assert run("drop", name, str(number), bundle=None)["dropped"] == number
     assert "is not in the store" in run("drop", name, str(number), bundle=None, code=1)
-    assert "is not in the store, or was dropped; there are" in run("switch", bundle=first, code=1)
+    assert "is not in the store, or was dropped; the store has generations:" in run("switch", bundle=first, code=1)
     assert "was dropped, and its IDs" in run("carry", *before, code=1)
     said = run("status", bundle=None)
     assert said[0] == {"bundle": name, "generation": number, "dropped": True}

@@ -95,9 +95,9 @@ WRONG_FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
     ("/tokenize", {"items": [ITEM], "k": 1}, "k", "no such field"),
     ("/tokenize", {"items": [ITEM | {"colour": "red"}]}, "items[0].colour", "no such field"),
     ("/tokenize", {"items": [{"item_id": "a", "title": "A"}]}, "items[0].domain", "required"),
-    ("/tokenize", {"items": [ITEM | {"domain": "../etc"}]}, "items[0].domain", "pattern"),
-    ("/tokenize", {"items": [ITEM | {"item_id": "a\nb"}]}, "items[0].item_id", "pattern"),
-    ("/tokenize", {"items": [ITEM | {"item_id": ""}]}, "items[0].item_id", "pattern"),
+    ("/tokenize", {"items": [ITEM | {"domain": "../etc"}]}, "items[0].domain", "1 to 64 letters"),
+    ("/tokenize", {"items": [ITEM | {"item_id": "a\nb"}]}, "items[0].item_id", "1 to 256 characters"),
+    ("/tokenize", {"items": [ITEM | {"item_id": ""}]}, "items[0].item_id", "1 to 256 characters"),
     ("/tokenize", {"items": [ITEM | {"title": 7}]}, "items[0].title", "string"),
     ("/tokenize", {"items": [ITEM | {"price": -1}]}, "items[0].price", "greater than or equal to 0"),
     ("/tokenize", {"items": [ITEM, ITEM | {"title": "B"}]}, "items[1]", "already at items[0]"),
@@ -129,7 +129,9 @@ WRONG_FIELDS: list[tuple[str, dict[str, Any], str, str]] = [
     ("/recommend", {"history": HISTORY, "domains": []}, "domains", "at least 1"),
     ("/recommend", {"history": HISTORY, "exclude": [{"item_id": "1"}]}, "exclude[0].domain", "required"),
     ("/recommend", {"history": HISTORY, "seed": 1}, "seed", "no such field"),
-    ("/recommend", [], "body", "dictionary"),
+    ("/recommend", {"history": [{"domain": "flims", "item_id": "1"}]}, "history", "domains with items are films"),
+    ("/recommend", {"history": ["1"]}, "history[0]", "must be a JSON object"),
+    ("/recommend", [], "body", "must be a JSON object"),
 ]  # fmt: skip
 
 
@@ -165,6 +167,13 @@ def test_wrong_fields_are_named(shared: Served, path: str, body: Any, field: str
 def test_configured_limits_are_enforced(shared: Served, path: str, body: Any, field: str) -> None:
     problem = check_problem(shared.client.post(path, json=body), 422, "limit-exceeded", field, "at most")
     assert problem["errors"][0]["field"] == field
+
+
+def test_an_item_of_an_unknown_domain_is_answered_with_the_known_ones(shared: Served) -> None:
+    known = check_problem(shared.client.get("/items/films/none"), 404, "item-not-found", "'films' holds no item 'none'")
+    assert "domains with items" not in known["detail"]
+    for method, path in (("GET", "/items/flims/1"), ("DELETE", "/items/flims/1"), ("GET", "/explain/flims/1")):
+        check_problem(shared.client.request(method, path), 404, "item-not-found", "domains with items are films")
 
 
 def test_an_unknown_domain_is_answered_with_the_known_ones(shared: Served) -> None:
@@ -267,6 +276,7 @@ def test_a_body_that_does_not_arrive_is_408(tmp_path: Path) -> None:
     ("method", "path", "status", "kind"),
     [
         ("GET", "/nothing", 404, "not-found"),
+        ("GET", "/items/films", 404, "not-found"),
         ("GET", "/tokenize", 405, "method-not-allowed"),
         ("GET", "/items/films/none", 404, "item-not-found"),
         ("DELETE", "/items/films/none", 404, "item-not-found"),
@@ -423,7 +433,7 @@ def test_a_wrong_method_is_told_every_right_one(shared: Served) -> None:
         ("POST", "/domains", "GET"),
     ):
         response = shared.client.request(method, path)
-        check_problem(response, 405, "method-not-allowed")
+        check_problem(response, 405, "method-not-allowed", f"must be {allowed.replace(', ', ' or ')}")
         assert response.headers["Allow"] == allowed
 
 

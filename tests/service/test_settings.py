@@ -46,8 +46,8 @@ def test_the_environment_sets_and_options_win(monkeypatch: pytest.MonkeyPatch) -
         ("UNITOK_PROVIDER", "tpu", "environment variable UNITOK_PROVIDER: .*'cpu' or 'cuda'"),
         ("UNITOK_BESIDE", "models/x", r"UNITOK_BESIDE: 'models/x' is no JSON list of strings; one is \[\"models"),
         ("UNITOK_BESIDE", "7", r"UNITOK_BESIDE: "),
-        ("UNITOK_MAX_K", "500", "max_beam_width is 200, but must be at least max_k"),
-        ("UNITOK_MAX_CONCURRENT_ITEMS", "10", "max_concurrent_items is 10, but must be at least 1001"),
+        ("UNITOK_MAX_K", "500", "UNITOK_MAX_BEAM_WIDTH is 200, but must be at least UNITOK_MAX_K"),
+        ("UNITOK_MAX_CONCURRENT_ITEMS", "10", "UNITOK_MAX_CONCURRENT_ITEMS is 10, but must be at least 1001"),
     ],
 )
 def test_wrong_variables_are_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str) -> None:

@@ -78,7 +78,7 @@ def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[s
     ModelError : the bundle does not do what the networks do; names the tensor and the greatest difference
     """
     if out.exists() and not (options.replace and (out / MANIFEST).is_file()):
-        raise ConfigError(f"{out}: exists already; choose another name, or allow a bundle there to be replaced")
+        raise ConfigError(f"{out}: exists already; choose another name; with --replace a bundle there is replaced")
     use_processor(options.threads)
     sources = open_sources(folders, options.domains)
     partial = out.with_name(f".{out.name}.partial")
