@@ -57,6 +57,7 @@ class DrainingServer(uvicorn.Server):
                 loop="uvloop",
                 # Typed as a class, but only ever called.
                 http=partial(SheddingProtocol, turn_away=app.state.turn_away),  # type: ignore[arg-type]
+                ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,

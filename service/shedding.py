@@ -56,26 +56,20 @@ class SheddingProtocol(HeadsProtocol):
         self.transport.write(b"".join((STATUS_LINE[refusal.status], *lines, b"\r\n", refusal.body)))
         self.on_response_complete()
 
-    def on_body(self, body: bytes) -> None:
+    def body_arrived(self, body: bytes) -> None:
         """A part of a body is there; that of a request which was turned away is thrown away."""
-        if self._turned_away:
-            self._wait_on()
-        else:
-            super().on_body(body)
+        if not self._turned_away:
+            super().body_arrived(body)
 
-    def on_message_complete(self) -> None:
+    def message_complete(self) -> None:
         """A request is there in full."""
-        if self._turned_away:
-            self._wait_on()
-        else:
-            super().on_message_complete()
+        if not self._turned_away:
+            super().message_complete()
 
-    def _wait_on(self) -> None:
-        """Let the clock run by which a silent connection is closed; uvicorn stops it whenever something arrives."""
-        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+    @property
+    def discarding(self) -> bool:
+        """Whether the rest of a request is read that was turned away."""
+        return self._turned_away and self._open
 
     def _is_plain(self) -> bool:
         """Whether the answer may be written at once, and the connection used again."""

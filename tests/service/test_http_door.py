@@ -19,7 +19,7 @@ import pytest
 from dummy_engine import DummyEngine
 from http_server import Event, metric, running, until, wait_until_ready
 
-from service import door
+from service import door, heads
 from service.access import KeyScope, new_key
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
@@ -113,6 +113,32 @@ def test_work_is_refused_whatever_its_body_and_whoever_sends_it(
     assert metric(full, counted) == before + 1
     assert metric(full, 'unitok_problems_total{type="overloaded"}') == 1
     assert metric(full, 'unitok_rejected_total{reason="overloaded"}') == 1
+
+
+def test_the_rest_of_a_refused_request_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "MOST_HEAD_SECONDS", 0.3)
+    engine = DummyEngine()
+    head = b"POST /recommend HTTP/1.1\r\ncontent-type: application/json\r\n"
+    with serve(tmp_path, engine, max_concurrent_items=PLACES) as client, ThreadPoolExecutor(1) as pool:
+        held = hold(engine, client, pool)
+        address = str(client.base_url.host), client.base_url.port or 0
+        for fields, rest in (
+            (b"transfer-encoding: chunked\r\n\r\n", b"5"),
+            (b"transfer-encoding: chunked\r\n\r\n0\r\n", b"a: b\r\n"),
+            (b"content-length: 5\r\n\r\n", b"abc"),
+            (b"content-length: 5\r\n\r\n", b"abcde"),
+            (b"origin: https://shop.example\r\ncontent-length: 5\r\n\r\n", b"abcde"),
+        ):
+            with socket.create_connection(address, timeout=20) as connection:
+                connection.sendall(head + fields)
+                assert connection.recv(1 << 16).startswith(b"HTTP/1.1 429")
+                connection.sendall(rest)
+                while connection.recv(1 << 16):
+                    pass
+        engine.text_encoder.go_on.set()
+        assert held.result().status_code == 200
 
 
 def test_what_takes_no_work_still_comes_in(full: httpx.Client) -> None:

@@ -153,3 +153,73 @@ def test_a_head_has_its_time_whatever_came_before_it(client: httpx.Client, monke
             assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
             assert len(stopped) == piece + 1  # that of the head which ended, though another has begun
         assert len(set(map(id, stopped))) == 5
+
+
+CHUNKED = b"POST /recommend HTTP/1.1\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def chunk(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+def test_fields_behind_a_body_are_passed_over(client: httpx.Client) -> None:
+    with connected(client) as connection:
+        connection.sendall(CHUNKED + chunk(json.dumps(KNOWN).encode()) + b"0\r\nx-unitok-generation: 99\r\n\r\n")
+        answers(connection, 1)
+
+
+@pytest.mark.parametrize("endless", [b"a: b\r\n", b"a: " + b"b" * 1000], ids=["many", "one long"])
+def test_fields_behind_a_body_are_cut_off(client: httpx.Client, endless: bytes) -> None:
+    with connected(client) as connection:
+        connection.sendall(CHUNKED + chunk(b"{}") + b"0\r\n")
+        with pytest.raises(ConnectionError):
+            connection.sendall(endless * (2**26 // len(endless)))
+    assert client.post("/recommend", json=KNOWN).status_code == 200
+
+
+@pytest.mark.parametrize("wish", [b"h2c", b"websocket"])
+def test_who_asks_for_another_protocol_is_answered_in_this_one(client: httpx.Client, wish: bytes) -> None:
+    """The parser took the body for the other protocol, and then for the next request."""
+    fields = b"content-type: application/json\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: " + wish
+    body = json.dumps(KNOWN).encode()
+    head = b"POST /recommend HTTP/1.1\r\n" + fields + b"\r\ncontent-length: %d\r\n\r\n" % len(body)
+    with connected(client) as connection:
+        for pieces, count in (
+            ([head + body], 1),
+            ([head[:30], head[30:], body], 1),
+            ([head + body[:5], body[5:] + head, body], 2),
+        ):
+            for piece in pieces:
+                connection.sendall(piece)
+            answers(connection, count)
+        many = b"GET /livez HTTP/1.1\r\n" + fields + b"\r\n\r\n"
+        connection.sendall(many * 500)
+        answers(connection, 500)
+    hidden = b"DELETE /items/films/4 HTTP/1.1\r\n\r\n"
+    with connected(client) as connection:
+        connection.sendall(b"POST /recommend HTTP/1.1\r\n" + fields + b"\r\ncontent-length: %d\r\n\r\n" % len(hidden))
+        connection.sendall(hidden)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 400")
+    assert client.get("/items/films/4").status_code == 200
+
+
+def test_nobody_is_connected_anywhere(client: httpx.Client) -> None:
+    with connected(client) as connection:
+        connection.sendall(b"CONNECT shop.example:443 HTTP/1.1\r\n\r\n")
+        assert answer(connection)[0] == 400
+
+
+def test_who_reads_nothing_is_let_go(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "MOST_STALLED_SECONDS", 0.3)
+    lost, connection_lost = [], heads.HeadsProtocol.connection_lost
+
+    def noted(protocol: heads.HeadsProtocol, exc: Exception | None) -> None:
+        lost.append(protocol.transport.get_extra_info("peername"))
+        connection_lost(protocol, exc)
+
+    monkeypatch.setattr(heads.HeadsProtocol, "connection_lost", noted)
+    with connected(client) as connection:
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\n\r\n" * 300)
+        name = connection.getsockname()
+        until(lambda: name in lost)
+    assert client.post("/recommend", json=KNOWN).status_code == 200
