@@ -6,6 +6,7 @@ import itertools
 
 from redis_server import RedisServer
 
+from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.opening import open_store
 from service.catalogue.records import ItemKey, NewItem, StoredItem
 from service.catalogue.store import CatalogueStore
@@ -49,3 +50,16 @@ def new(item_id: str, codes: tuple[int, ...] = (1, 2), domain: str = "films", **
 
 def suffixes(store: CatalogueStore, items: list[NewItem]) -> list[int]:
     return [int(suffix) for suffix in store.register(items).values[:, -1]]
+
+
+def fill_domains(store: CatalogueStore, total: int) -> None:
+    """Number new domains, `domain 0` and so on, as if items of theirs had been registered, until there are so many."""
+    if isinstance(store, EmbeddedStore):
+        with store._file.transaction() as cursor:
+            (there,) = cursor.execute("SELECT count(*) FROM domain").fetchone()
+            rows = [(f"domain {number}",) for number in range(total - there)]
+            cursor.executemany("INSERT INTO domain (name) VALUES (?)", rows)
+    else:
+        client, key = store._redis, store._keys.key("domains")  # type: ignore[attr-defined]
+        there = client.hlen(key)
+        client.hset(key, mapping={f"domain {number}": there + number for number in range(total - there)})

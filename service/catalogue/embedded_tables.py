@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from service.catalogue.fingerprint import item_part
+from service.catalogue.store_rules import MAX_DOMAINS, too_many_domains
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -32,7 +33,12 @@ INSERT = "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class DomainNumbers:
-    """Domain name -> number within one transaction, adding what is missing; looks up what it is asked for alone."""
+    """Domain name -> number within one transaction, adding what is missing; looks up what it is asked for alone.
+
+    Raises
+    ------
+    LimitExceeded : a domain is one too many; whoever ends the transaction with it leaves nothing behind
+    """
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self._cursor = cursor
@@ -52,6 +58,9 @@ class DomainNumbers:
         if number is None:
             self._cursor.execute("INSERT INTO domain (name) VALUES (?)", (name,))
             number = self._numbers[name] = int(self._cursor.lastrowid or 0)
+            # They begin at 1, and no domain is ever taken out.
+            if number > MAX_DOMAINS:
+                raise too_many_domains(name)
         return number
 
 

@@ -17,17 +17,19 @@ import numpy as np
 
 from service.catalogue.columns import ItemColumns
 from service.catalogue.records import ItemKey, StoredItem
-from service.errors import LimitExceeded, StoreUnavailable
+from service.catalogue.store_rules import MAX_DOMAINS, too_many_domains
+from service.errors import StoreUnavailable
 
 PREFIX = "unitok:"
-
-MAX_DOMAINS = 1 << 16
 
 DELETED, TITLED = b"D", b"T"
 """What follows the ID in the value of a deleted item, and of a live one with a title."""
 
 ID = struct.Struct(">Q")
 NUMBER = struct.Struct(">H")
+
+UNKNOWN = NUMBER.pack(MAX_DOMAINS)
+"""The number after the last one, of every domain that has none."""
 
 
 class RedisKeys:
@@ -68,25 +70,29 @@ class RedisKeys:
         return self.number(key.domain, allot) + key.item_id.encode()
 
     def number(self, domain: str, allot: bool = False) -> bytes:
-        """Number of a domain."""
+        """Number of a domain.
+
+        Raises
+        ------
+        LimitExceeded : it is asked for, and all are given away; the server is as it was
+        """
         number = self._numbers.get(domain)
         if number is None:
             with self._naming:
                 if allot:
-                    answer = int(self._allot([self.key("domains")], [domain]))
+                    answer = self._allot([self.key("domains")], [domain, MAX_DOMAINS])
                 else:
-                    answer = int(self._redis.hget(self.key("domains"), domain) or MAX_DOMAINS - 1)
-                if allot and answer >= MAX_DOMAINS - 1:
-                    raise LimitExceeded(f"domain {domain!r} is one too many: a store holds {MAX_DOMAINS - 1}")
-                number = NUMBER.pack(answer)
-                if answer < MAX_DOMAINS - 1:
-                    self._numbers[domain] = number
-        return number
+                    answer = self._redis.hget(self.key("domains"), domain)
+                if answer is not None and int(answer) < MAX_DOMAINS:
+                    number = self._numbers[domain] = NUMBER.pack(int(answer))
+        if number is None and allot:
+            raise too_many_domains(domain)
+        return UNKNOWN if number is None else number
 
     def claims(self, fields: Iterable[tuple[str, bytes]]) -> str:
         """The numbers that domains have by these fields, as a script checks them; unknown domains have none."""
         numbers = {domain: NUMBER.unpack(field[: NUMBER.size])[0] for domain, field in fields}
-        return json.dumps({domain: str(number) for domain, number in numbers.items() if number < MAX_DOMAINS - 1})
+        return json.dumps({domain: str(number) for domain, number in numbers.items() if number < MAX_DOMAINS})
 
     def item_key(self, field: bytes) -> ItemKey:
         """The item that a field names."""
@@ -96,8 +102,7 @@ class RedisKeys:
         """Name of a domain; numbers that another replica allotted are looked up once."""
         if number not in self._names:
             with self._naming:
-                numbers = self._redis.hgetall(self.key("domains"))
-                self._names = {NUMBER.pack(int(value)): name.decode() for name, value in numbers.items()}
+                self._names = _names(self._redis.hgetall(self.key("domains")))
         if number not in self._names:
             raise StoreUnavailable(f"{self._prefix}domains has no number {number.hex()}: the server is being emptied")
         return self._names[number]
@@ -126,13 +131,22 @@ class RedisKeys:
     def learn(self, numbers: Mapping[bytes, bytes]) -> None:
         """Remember these numbers of domains, as the server has them, and no others."""
         with self._naming:
-            self._numbers = {name.decode(): NUMBER.pack(int(value)) for name, value in numbers.items()}
-            self._names = {number: name for name, number in self._numbers.items()}
+            self._names = _names(numbers)
+            self._numbers = {name: number for number, name in self._names.items() if number != UNKNOWN}
 
     def forget(self) -> None:
         """Forget the numbers of domains, which are void once the server was emptied."""
         with self._naming:
             self._numbers, self._names = {}, {}
+
+
+def _names(numbers: Mapping[bytes, bytes]) -> dict[bytes, str]:
+    """Names by number, as the server has them.
+
+    Servers may hold a number for each domain that was refused for being one too many, since these were once kept.
+    Those that do not fit two bytes stand in no field. The first of them fits, so items may have been stored under it.
+    """
+    return {NUMBER.pack(int(value)): name.decode() for name, value in numbers.items() if int(value) <= MAX_DOMAINS}
 
 
 def state_of(item: StoredItem) -> str:

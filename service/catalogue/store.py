@@ -57,7 +57,7 @@ class CatalogueStore(Protocol):
         Raises
         ------
         NotReady : the bundle's catalogue is not complete
-        InvalidInput : a key, a code or an expert is out of range; nothing was stored
+        InvalidInput : a key, a code or an expert is out of range, or a domain is one too many; nothing was stored
         """
 
     def delete(self, key: ItemKey) -> bool:

@@ -1,4 +1,4 @@
-"""What every kind of store refuses and works out alike: names, texts, IDs of new items, gaps in a log, layouts.
+"""What all stores refuse and work out alike: names, texts, domains, IDs of new items, gaps in a log, layouts.
 
 Knows nothing of any one store.
 """
@@ -11,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.catalogue.records import NewItem, StoredItem
-from service.errors import InvalidInput
+from service.errors import InvalidInput, LimitExceeded
 from service.semantic_ids import TokenLayout
 
 MAX_NAME_BYTES = 512
 """Longest domain name and item_id, in UTF-8."""
+
+MAX_DOMAINS = (1 << 16) - 1
+"""Domains of one store: a server keeps their numbers in two bytes, and what fits one store must fit the other."""
 
 
 def base_ids(items: Sequence[NewItem], layout: TokenLayout) -> NDArray[np.uint64]:
@@ -44,6 +47,11 @@ def check_items(items: Sequence[StoredItem]) -> None:
         check_key(item.domain, item.item_id, row)
         _utf8_size(item.title or "", "title", row)
         _utf8_size(item.content or "", "content", row)
+
+
+def too_many_domains(domain: str) -> LimitExceeded:
+    """Why a domain gets no number."""
+    return LimitExceeded(f"domain {domain!r} is one too many: a store holds {MAX_DOMAINS}")
 
 
 def is_whole(after: int, head: int, sequences: Sequence[int], limit: int) -> bool:

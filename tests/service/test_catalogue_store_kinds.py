@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 import redis
-from places import LAYOUT, Place, everything, new, suffixes
+from places import LAYOUT, Place, everything, fill_domains, new, suffixes
 from redis_groups import until
 from redis_server import RedisServer
 
-from service.catalogue import redis_keys
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.embedded_tables import SCHEMA
-from service.catalogue.live import LiveCatalogue
+from service.catalogue.live import Agreement, LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.records import ItemKey, StoredItem
+from service.catalogue.store_rules import MAX_DOMAINS
 from service.errors import BundleError, ConfigError, LimitExceeded, StoreUnavailable
 
 OTHER_LAYOUT = replace(LAYOUT, levels=LAYOUT.levels + 1)
@@ -119,15 +119,22 @@ class TestRedisOnly:
         assert {key.split("}")[0] for key in keys} == {f"unitok:{{{place.name}:1"}
         place.close()
 
-    def test_domains_beyond_the_limit_are_refused(
-        self, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(redis_keys, "MAX_DOMAINS", 3)
+    def test_numbers_beyond_the_limit_that_a_server_holds_are_passed_over(self, redis_server: RedisServer) -> None:
+        """They were stored for domains that were refused; whoever read them could not even start."""
         place = Place(redis_server.url, redis_server)
         store = place.open()
-        store.register([new("a", domain="one"), new("a", domain="two")])
-        with pytest.raises(LimitExceeded, match="'three'"):
-            store.register([new("a", domain="three")])
+        fill_domains(store, MAX_DOMAINS)
+        beyond = {"one too many": MAX_DOMAINS, "two too many": MAX_DOMAINS + 1}
+        store._redis.hset(store._keys.key("domains"), mapping=beyond)  # type: ignore[attr-defined]
+        store.register([new("a", domain="domain 7")])
+        live = LiveCatalogue(place.open())
+        assert live.compare() is Agreement.SAME
+        assert live.domains() == {"domain 7": 1}
+        for domain in beyond:
+            with pytest.raises(LimitExceeded, match=domain):
+                live.register([new("a", domain=domain)])
+            assert live.get([ItemKey(domain, "a")]) == [None]
+            assert not live.delete(ItemKey(domain, "a"))
         place.close()
 
 

@@ -13,14 +13,16 @@ import places
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from places import Place, everything, new, suffixes
+from places import Place, everything, fill_domains, new, suffixes
 
 from service.catalogue import embedded, redis_life, redis_store
 from service.catalogue.checking import examine
 from service.catalogue.fingerprint import item_part
+from service.catalogue.live import LiveCatalogue
 from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.records import ItemKey, NewItem, Outcome, StoredItem
-from service.errors import BundleError, ConfigError, InvalidInput, NotReady
+from service.catalogue.store_rules import MAX_DOMAINS
+from service.errors import BundleError, ConfigError, InvalidInput, LimitExceeded, NotReady
 from service.semantic_ids import TokenLayout
 
 LAYOUT = places.LAYOUT
@@ -54,6 +56,24 @@ def test_an_item_keeps_its_id_whatever_its_codes_and_takes_its_new_title(place: 
     assert again.created.tolist() == [False]
     (a, b) = store.get([ItemKey("films", "a"), ItemKey("films", "b")])
     assert (a and (a.title, a.content), b and (b.title, b.content)) == (("new", None), ("", None))
+
+
+def test_domains_beyond_the_limit_are_refused_and_leave_nothing_behind(place: Place) -> None:
+    """A server kept their numbers, and no replica could be started on it any more."""
+    store = place.open()
+    store.register([new("a")])
+    fill_domains(store, MAX_DOMAINS - 1)
+    store.register([new("a", domain="the last")])
+    for name in ("one too many", "two too many"):
+        with pytest.raises(LimitExceeded, match=f"'{name}' is one too many: a store holds 65535"):
+            store.register([new("b"), new("a", domain=name)])
+        with pytest.raises(LimitExceeded, match=name):
+            store.restore([StoredItem(name, "a", 8)])
+    assert store.register([new("c", domain="domain 7")]).created.all()
+    assert store.status().items == {"films": 1, "the last": 1, "domain 7": 1}
+    live = LiveCatalogue(place.open())
+    assert live.domains() == {"films": 1, "the last": 1, "domain 7": 1}
+    assert live.lookup([ItemKey("two too many", "a")]) == [None]
 
 
 def test_repeating_a_registration_changes_nothing_and_logs_nothing(place: Place) -> None:
