@@ -194,10 +194,10 @@ class Service:
             self._log.info("ready", bundle=self.manifest.name, generation=self.manifest.generation, items=self.items)
 
     async def _check_tokenize(self) -> None:
-        await self.tokenizing.tokenize([PROBE])
+        await self.tokenizing.tokenize([PROBE], probe=True)
 
     async def _check_recommend(self) -> None:
-        found = await self.recommending.recommend(RecommendQuery(history=(PROBE,), k=1))
+        found = await self.recommending.recommend(RecommendQuery(history=(PROBE,), k=1), probe=True)
         # An empty catalogue is no failure: a new installation registers its first items through the service.
         if not found.items and self.items:
             raise ModelError(f"the catalogue holds {self.items} items, but none could be recommended")

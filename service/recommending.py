@@ -15,6 +15,7 @@ What of a history is read, `service/histories.py` says. Knows nothing of HTTP.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -78,8 +79,12 @@ class Recommending:
         self._line = line
         self._metrics = metrics
 
-    async def recommend(self, query: RecommendQuery) -> Recommendations:
+    async def recommend(self, query: RecommendQuery, *, probe: bool = False) -> Recommendations:
         """At most k items, best first, each once, none excluded; fewer than k only if fewer qualify.
+
+        Parameters
+        ----------
+        probe : as of `Tokenizing.tokenize`
 
         Raises
         ------
@@ -104,7 +109,7 @@ class Recommending:
         expected = self._searching.expected(1 + len(groups))
         if raw:
             expected += self._encoding.expected(len(raw))
-        with self._line.enter(1 + len(raw), expected):
+        with nullcontext() if probe else self._line.enter(1 + len(raw), expected):
             history = published[[entry.position for entry in recent]]
             if raw:
                 history[[not entry.known for entry in recent]] = await self._encoded(raw)

@@ -9,6 +9,7 @@ and registering into a new one creates it. Knows nothing of HTTP.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,13 +85,19 @@ class Tokenizing:
         self._metrics = metrics
 
     async def tokenize(
-        self, items: Sequence[ItemInput], register: bool = False, fields: Sequence[str] | None = None
+        self,
+        items: Sequence[ItemInput],
+        register: bool = False,
+        fields: Sequence[str] | None = None,
+        *,
+        probe: bool = False,
     ) -> list[TokenizedItem]:
         """Tokenize items, in their order; with `register` they are stored, and recommendable on return.
 
         Parameters
         ----------
         fields : path of each item in the caller's data, for messages; `items[0]` and so on where not given
+        probe : the service asks itself whether it can; needs no room, so that no load keeps it from finding out
 
         Raises
         ------
@@ -102,7 +109,7 @@ class Tokenizing:
         """
         fields = fields or [f"items[{position}]" for position in range(len(items))]
         self._check(items, fields, register)
-        with self._line.enter(len(items), self._encoding.expected(len(items))):
+        with nullcontext() if probe else self._line.enter(len(items), self._encoding.expected(len(items))):
             encoded = await self._encoding.encode(items, fields)
             self._metrics.items("tokenized", len(items))
             if register:

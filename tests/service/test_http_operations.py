@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,8 +17,8 @@ from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import NewItem
-from service.errors import ModelError
-from service.lifecycle import State
+from service.errors import ModelError, Overloaded
+from service.lifecycle import PROBE, Service, State
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN
 from service.settings import Settings
 
@@ -399,6 +400,23 @@ def test_readiness_comes_from_a_real_tokenize_and_recommend(engine: DummyEngine,
         assert len(engine.recommenders[0].histories) == 1
     assert app.state.service.state is State.STOPPING
     store.close()
+
+
+def test_a_service_becomes_ready_however_many_requests_hold_its_places(
+    engine: DummyEngine, catalogue: LiveCatalogue
+) -> None:
+    """One 429 while it warmed up, and it never was."""
+
+    async def main(service: Service) -> None:
+        with service.admission.enter(service.admission.capacity):
+            with pytest.raises(Overloaded):
+                await service.tokenizing.tokenize([PROBE])
+            await service.warm_up()
+            assert service.checks == {"tokenize": "ok", "recommend": "ok", "store": "ok"}
+            assert service.state is State.READY
+        await service.close()
+
+    asyncio.run(main(Service(Settings(), engine, catalogue)))
 
 
 @pytest.mark.parametrize("error", [ModelError("the graph fails"), ValueError("a bug")], ids=["expected", "a bug"])
