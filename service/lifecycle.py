@@ -104,7 +104,7 @@ class Service:
         lag = Lag()
         self.tokenize_line = Line(self.admission, self._encoding.expected, most_declined, lag.seconds)
         self.recommend_line = Line(self.admission, self._recommend_expected, most_declined, lag.seconds)
-        self.writing = Writing(catalogue, self.metrics)
+        self.writing = Writing(catalogue, self.admission, self.metrics)
         self.tokenizing = Tokenizing(
             encoding=self._encoding,
             catalogue=catalogue,

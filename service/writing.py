@@ -2,7 +2,8 @@
 
 One thread, because the catalogue makes one change at a time anyway: more of them would only wait for each other, and a
 store that is slow to answer must not use up the threads that others need. When the store fails one change, those that
-queued up behind it fail with it, instead of each waiting for a failure of its own.
+queued up behind it fail with it, instead of each waiting for a failure of its own. What a deletion waits for besides,
+batches of searches that may still find the item, it waits for elsewhere.
 
 Knows nothing of HTTP or of networks.
 """
@@ -13,9 +14,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from typing import TypeVar
 
+from service.admission import Admission
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import ItemKey, NewItem, Registered
 from service.errors import NotReady, StoreUnavailable
@@ -28,10 +31,18 @@ PROBE = "probe"
 
 
 class Writing:
-    """Registers and deletes items of one live catalogue."""
+    """Registers and deletes items of one live catalogue.
 
-    def __init__(self, catalogue: LiveCatalogue, metrics: Metrics) -> None:
+    Parameters
+    ----------
+    catalogue : the live catalogue
+    admission : shared with the operations; for deletions, since who registers has a place already
+    metrics : shared with the operations
+    """
+
+    def __init__(self, catalogue: LiveCatalogue, admission: Admission, metrics: Metrics) -> None:
         self._catalogue = catalogue
+        self._admission = admission
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalogue-writer")
         self._failed = float("-inf")
@@ -58,9 +69,24 @@ class Writing:
         return registered
 
     async def delete(self, key: ItemKey) -> bool:
-        """Remove an item; it is recommended no more on return. False where it was not there."""
-        deleted = await self._change(lambda: self._catalogue.delete(key))
-        self._metrics.items("deleted", int(deleted))
+        """Remove an item; it is recommended no more on return. False where it was not there.
+
+        Raises
+        ------
+        Overloaded : no room; nothing was done
+        NotReady, StoreUnavailable : nothing was removed
+        """
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            # A loop that has been closed meanwhile has nobody who waits.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(gone.set)
+
+        with self._admission.enter(1):
+            deleted = await self._change(lambda: self._catalogue.remove(key, tell))
+            self._metrics.items("deleted", int(deleted))
+            await gone.wait()
         return deleted
 
     def close(self) -> None:

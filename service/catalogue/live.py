@@ -189,12 +189,30 @@ class LiveCatalogue:
 
     def delete(self, key: ItemKey) -> bool:
         """Remove an item; it is recommended no more when the call returns. False where it was not there."""
+        gone = threading.Event()
+        deleted = self.remove(key, gone.set)
+        gone.wait()
+        return deleted
+
+    def remove(self, key: ItemKey, gone: Callable[[], None]) -> bool:
+        """As `delete`, without waiting for the batches that began before: searches that begin now do not find it.
+
+        Parameters
+        ----------
+        gone : called when it is recommended no more, maybe before the call returns; see `Readers.after_earlier`
+
+        Raises
+        ------
+        NotReady, StoreUnavailable : nothing was removed, and `gone` is not called (see `CatalogueStore.delete`)
+        """
         with self._applying:
             self._require_found()
             deleted = self._store.delete(key)
             changed = self._apply({key: None})
         if changed:
-            self._readers.wait_for_earlier()
+            self._readers.after_earlier(gone)
+        else:
+            gone()
         return deleted
 
     def refresh(self, reread: Callable[[Reread], None] = lambda reason: None) -> int:

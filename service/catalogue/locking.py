@@ -1,12 +1,12 @@
 """Keeps count of who reads, so that a change can wait until nobody reads what was before it.
 
-Readers wait for nobody. Knows nothing of what is read.
+Readers wait for nobody, and no thread need wait for them. Knows nothing of what is read.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -14,29 +14,45 @@ class Readers:
     """Everybody who is reading."""
 
     def __init__(self) -> None:
-        self._left = threading.Condition()
+        self._lock = threading.Lock()
         self._inside: set[object] = set()
-        self.waiting = 0
+        self._waits: list[tuple[set[object], Callable[[], None]]] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._waits)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
         """Count as a reader while the block runs."""
         reader = object()
-        with self._left:
+        with self._lock:
             self._inside.add(reader)
         try:
             yield
         finally:
-            with self._left:
+            with self._lock:
                 self._inside.discard(reader)
-                self._left.notify_all()
+                for earlier, _ in self._waits:
+                    earlier.discard(reader)
+                over = [then for earlier, then in self._waits if not earlier]
+                self._waits = [wait for wait in self._waits if wait[0]]
+            for then in over:
+                then()
 
-    def wait_for_earlier(self) -> None:
-        """Wait for those who read now; not for those who come later. A reader that calls it waits for ever."""
-        with self._left:
+    def after_earlier(self, then: Callable[[], None]) -> None:
+        """Have `then` called once all who read now have left, by the last of them; at once where nobody reads.
+
+        Those who come later are not waited for.
+
+        Parameters
+        ----------
+        then : must neither wait nor raise, or a reader does
+        """
+        with self._lock:
             earlier = set(self._inside)
-            self.waiting += 1
-            try:
-                self._left.wait_for(lambda: earlier.isdisjoint(self._inside))
-            finally:
-                self.waiting -= 1
+            if earlier:
+                self._waits.append((earlier, then))
+        if not earlier:
+            then()

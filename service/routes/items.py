@@ -86,6 +86,7 @@ async def put_item(
 )
 async def delete_item(domain: DomainPath, item_id: ItemIdPath, caller: Registrar, service: OpenService) -> None:
     """Remove an item: it is not recommended any more. Its semantic ID is kept for it and never given to another."""
-    await caller.charge(1)
-    if not await service.writing.delete(ItemKey(domain, item_id)):
+    async with caller.charged(1):
+        deleted = await service.writing.delete(ItemKey(domain, item_id))
+    if not deleted:
         raise not_found(ItemKey(domain, item_id), service.catalogue.domains())

@@ -285,18 +285,18 @@ def test_a_deletion_waits_for_the_searches_before_it_alone(url: str) -> None:
 
 
 def test_readers_are_counted_by_when_they_came() -> None:
-    readers, waited = Readers(), threading.Event()
-    readers.wait_for_earlier()
+    readers, told = Readers(), []
+    readers.after_earlier(lambda: told.append("nobody read"))
+    assert told == ["nobody read"]
     with readers.reading():
         with readers.reading():
-            waiter = threading.Thread(target=lambda: (readers.wait_for_earlier(), waited.set()))
-            waiter.start()
-            until(lambda: readers.waiting == 1)
-        assert not waited.is_set()
+            readers.after_earlier(lambda: told.append("two read"))
+        readers.after_earlier(lambda: told.append("one read"))
+        assert (told, readers.waiting) == (["nobody read"], 2)
         later = readers.reading()
         later.__enter__()
-    waiter.join(WAIT)
-    assert waited.is_set(), "it waited for a reader that came later"
+    assert told == ["nobody read", "two read", "one read"], "it waited for a reader that came later"
+    assert readers.waiting == 0
     later.__exit__(None, None, None)
 
 

@@ -144,9 +144,14 @@ def test_the_rest_of_a_refused_request_is_not_waited_for_without_end(
 def test_what_takes_no_work_still_comes_in(full: httpx.Client) -> None:
     for path in ("/livez", "/readyz", "/metrics", "/domains", "/bundle", "/items/films/1", "/openapi.json"):
         assert full.get(path).status_code == 200, path
-    assert full.delete("/items/films/4").status_code == 204
     assert full.get("/recommend").status_code == 405
     assert full.post("/no-such-path", json={}).status_code == 404
+
+
+def test_a_deletion_is_read_and_then_refused(full: httpx.Client) -> None:
+    check(full.delete("/items/films/4"))
+    assert full.get("/items/films/4").status_code == 200
+    assert full.delete("/items/films/4", headers={"Authorization": "Bearer unknown"}).status_code == 401
 
 
 def test_ids_of_requests_and_origins_are_treated_as_ever(full: httpx.Client) -> None:

@@ -20,6 +20,7 @@ from http_server import PATIENCE_SECONDS, metric, running, until, wait_until_rea
 from proxy import Proxy
 from redis_server import RedisServer
 
+from service.admission import Admission
 from service.app import create_app
 from service.catalogue import redis_clients, redis_store
 from service.catalogue.checking import examine
@@ -298,7 +299,7 @@ def test_changes_that_waited_behind_a_failure_fail_with_it(tmp_path: Path) -> No
 
     store = Stuck(tmp_path)
     store.finish_seed()
-    writing = Writing(LiveCatalogue(store), Metrics())
+    writing = Writing(LiveCatalogue(store), Admission(100), Metrics())
     asyncio.run(main(store, writing))
     writing.close()
     store.close()
