@@ -14,12 +14,14 @@ class Proxy:
     ----------
     target : port that new connections are led to
     delay : seconds that each piece of data is held back
+    lose_answer : close the connection in place of passing the next answer on, once
     deaf : swallow everything, so that neither side hears of the other, as behind a firewall that drops packets
     """
 
     def __init__(self, target: int) -> None:
         self.target = target
         self.delay = 0.0
+        self.lose_answer = False
         self.deaf = False
         self._closed = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -42,13 +44,16 @@ class Proxy:
                     continue
                 self._sockets += [near, far]
                 for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+                    threading.Thread(target=self._pump, args=(source, sink, source is far), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 if self.deaf:
                     continue
+                if answers and self.lose_answer:
+                    self.lose_answer = False
+                    break
                 if self.delay:
                     self._closed.wait(self.delay)
                 sink.sendall(data)

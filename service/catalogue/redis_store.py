@@ -12,7 +12,8 @@ of a Redis Cluster:
                               :items:N      bucket N of hashes: field -> 8 bytes of ID, state, title
                               :groups:N     domain number and ID with suffix 0 -> suffixes given away
                               :contents:N   field -> content
-                              :log          stream of changed fields; the entry's ID is the sequence number
+                              :log          stream of changed fields, each with the name of the call that made or
+                                            deleted the item, if one did; the entry's ID is the sequence number
                               :checkpoints  name -> text
 
 A *field* is the domain's number and the item_id. The state is `L` (live, without a title), `T` (live, a title follows)
@@ -23,6 +24,7 @@ with Valkey 9.1 an item takes about 130 bytes with a title of 60 letters, its co
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,7 +100,7 @@ class RedisStore(RedisReader):
         bases = base_ids(items, self._layout)
         fields: list[tuple[str, bytes]] = []
         keys: list[str] = []
-        arguments: list[Any] = [self._layout.suffixes]
+        arguments: list[Any] = [self._layout.suffixes, _call()]
         with self._server.errors():
             for item, base in zip(items, bases.tolist(), strict=True):
                 field, packed = self._keys.field(ItemKey(item.domain, item.item_id), allot=True), ID.pack(base)
@@ -117,7 +119,7 @@ class RedisStore(RedisReader):
         with self._server.errors():
             field = self._keys.field(key)
             items, _, contents = self._keys.buckets(field, b"")
-            return bool(self._server.run("delete", [(key.domain, field)], [items, contents], [field]))
+            return bool(self._server.run("delete", [(key.domain, field)], [items, contents], [field, _call()]))
 
     def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
         """Set the kept counts and fingerprints right and raise suffix counters; False if not at the totals' head."""
@@ -152,3 +154,8 @@ class RedisStore(RedisReader):
                 if name != "meta":
                     pipeline.unlink(self._keys.key(name))
             pipeline.execute()
+
+
+def _call() -> bytes:
+    """A name for one call: a client whose connection breaks repeats it as it was, though it may have been done."""
+    return secrets.token_bytes(8)

@@ -32,11 +32,26 @@ end
 
 local recorded = {}
 
--- Puts a field into the change log under the next sequence number.
-local function record(field)
+-- Puts a field into the change log under the next sequence number, with the name of the call if that made or deleted
+-- the item.
+local function record(field, call)
   local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
   recorded = { sequence, field }
-  redis.call('XADD', log, 'MAXLEN', '~', kept, string.format('%.0f-0', sequence), 'k', field)
+  local named = call and { 'c', call } or {}
+  redis.call('XADD', log, 'MAXLEN', '~', kept, string.format('%.0f-0', sequence), 'k', field, unpack(named))
+end
+
+-- The fields of items that a call has made or deleted already. A client that did not get the answer calls again, under
+-- the same name and knowing of no later change, and is to be told what the call did. Among the latest changes alone, or
+-- a caller that knows of none would have the whole log read.
+local function done_before(call, rows)
+  local fields = {}
+  for _, entry in ipairs(redis.call('XREVRANGE', log, '+', ARGV[3] .. '-0', 'COUNT', rows + 1000)) do
+    if entry[2][4] == call then
+      fields[entry[2][2]] = true
+    end
+  end
+  return fields
 end
 
 local function answer(said)

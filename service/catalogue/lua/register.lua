@@ -1,15 +1,19 @@
 -- Registers a batch in one step: existing items keep their ID, new ones get the next suffix of their group.
 --
 -- KEYS  after those of common.lua, for each item: its item, group and content bucket
--- ARGV  after those of common.lua: 6 suffixes of the layout, then for each item: field, base ID, state, content
+-- ARGV  after those of common.lua: 6 suffixes of the layout, 7 name of the call, then for each item: field, base ID,
+--       state, content
 --   field  two bytes of domain number and the item_id
 --   state  "L" without a title, "T" and the title with one
--- Answers for each item its 8 bytes of ID and "1" if it was not live before, else "0"; "" where its group is full.
+-- Answers for each item its 8 bytes of ID and "1" if it was not live before the call was made for the first time, else
+-- "0"; "" where its group is full.
 
 if not seeded or other_life then
   return not_seeded()
 end
-local suffixes = tonumber(ARGV[6])
+local suffixes, call = tonumber(ARGV[6]), ARGV[7]
+local rows = (#ARGV - 7) / 4
+local met, before = {}, nil
 
 -- The suffix fills the lowest bits of an ID and the base has zeros there, so no carry can happen.
 local function with_suffix(base, suffix)
@@ -19,9 +23,9 @@ local function with_suffix(base, suffix)
 end
 
 local answers = {}
-for row = 1, (#ARGV - 6) / 4 do
+for row = 1, rows do
   local items, groups, contents = KEYS[3 * row + 3], KEYS[3 * row + 4], KEYS[3 * row + 5]
-  local field, base, state, content = unpack(ARGV, 4 * row + 3, 4 * row + 6)
+  local field, base, state, content = unpack(ARGV, 4 * row + 4, 4 * row + 7)
   local value = redis.call('HGET', items, field)
   local id, created
   if value then
@@ -43,11 +47,15 @@ for row = 1, (#ARGV - 6) / 4 do
       else
         redis.call('HSET', contents, field, content)
       end
-      record(field)
+      record(field, created and call)
     end
     if created then
       count(field, id, 1)
+    elseif not met[field] then
+      before = before or done_before(call, rows)
+      created = before[field]
     end
+    met[field] = true
     answers[row] = id .. (created and '1' or '0')
   else
     answers[row] = ''
