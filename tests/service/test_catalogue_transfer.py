@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from redis_server import RedisServer
 from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
-from service.bundle.files import Bundle
+from service.bundle.files import Bundle, write_manifest
 from service.catalogue import embedded_reading, redis_store, transfer
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
@@ -358,11 +359,13 @@ def test_the_commands_copy_prove_and_mend(bundle: Bundle, tmp_path: Path) -> Non
     store.close()
 
 
-@pytest.mark.parametrize("words", [["export", "copy.parquet"], ["verify"], ["repair"], ["compare", "--from", "tiny"]])
+@pytest.mark.parametrize("words", [["export", "copy.parquet"], ["verify"], ["repair"], ["compare", "--from", "next"]])
 def test_who_looks_makes_no_store(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copytree("tiny", "next")
+    write_manifest(Path("next"), bundle.manifest.model_copy(update={"generation": bundle.manifest.generation + 1}))
     open_store("embedded:there", "other", 1, LAYOUT).close()
     for folder, holds in (("there", "other:1"), ("typo", "nothing")):
         options = ["--store", f"embedded:{folder}", "--bundle", "tiny"]
@@ -370,7 +373,7 @@ def test_who_looks_makes_no_store(
         assert isinstance(result.exception, UnknownGeneration)
         assert f"{folder} holds no catalogue of {bundle.manifest.name}:" in str(result.exception)
         assert f"but {holds};" in str(result.exception)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["there", "tiny"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["next", "there", "tiny"]
     assert len(list((tmp_path / "there").glob("*.sqlite3"))) == 1
 
 
