@@ -19,12 +19,14 @@ from training.embed import embed_texts
 from training.export.bundle import ExportOptions, export_bundle
 from training.export.sources import Folders
 from training.networks.t5 import LayoutRecord, RecommenderRecord, T5Settings, build_t5, save_record, save_weights
+from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.stage import tokenizer_layout
 from training.sample import films
 from training.sample.invented import invent_histories
 from training.stage import Stage
 from training.tokenizer.clusterings import RqKMeansParameters
 from training.tokenizer.configuration import StageParameters
+from training.tokenizer.ids import read_ids
 from training.tokenizer.stage import train_tokenizer
 
 FILMS = 2000
@@ -65,7 +67,7 @@ def _make(folder: Path, bundle: Path, dataset: Path) -> None:
     save_weights(recommender, build_t5(layout, T5).state_dict())
     record = RecommenderRecord(t5=T5, layout=LayoutRecord.of(layout), max_history=10, trained_on=(films.DOMAIN,))
     save_record(recommender, record)
-    stage.finish({})
+    stage.finish({LEARNED_IDS: {name: ids_digest(ids) for name, ids in read_ids(tokenizer).items()}})
     export_bundle(
         Folders(dataset, embeddings, tokenizer, (recommender,)), bundle, ExportOptions("benchmark-minilm", histories=20)
     )

@@ -36,9 +36,11 @@ from training.networks.t5 import (
     save_record,
     save_weights,
 )
+from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.stage import tokenizer_layout
 from training.stage import Stage
 from training.tokenizer.configuration import StageParameters
+from training.tokenizer.ids import read_ids
 from training.tokenizer.parameters import Parameters
 from training.tokenizer.stage import train_tokenizer
 
@@ -171,4 +173,5 @@ def write_recommender(
         model.shared.weight.normal_(std=1.5)
     save_weights(folder, model.state_dict())
     save_record(folder, RecommenderRecord(t5=T5, layout=LayoutRecord.of(layout), max_history=10, trained_on=trained_on))
-    stage.finish({})
+    ids = read_ids(tokenizer)
+    stage.finish({LEARNED_IDS: {name: ids_digest(ids[name]) for name in trained_on}})

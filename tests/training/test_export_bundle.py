@@ -139,8 +139,11 @@ def test_ids_of_another_tokenizer_are_refused(stages: TinyStages, tmp_path: Path
     tokenizer = copied(stages.folders.tokenizer, tmp_path / "tokenizer")
     table = pl.read_parquet(tokenizer / "ids.parquet")
     table.with_columns(pl.col("codes").list.eval((pl.element() + 1) % 16)).write_parquet(tokenizer / "ids.parquet")
+    # It may even have been trained on them.
+    write_recommender(tmp_path / "recommender", tokenizer, tuple(NOUNS))
+    folders = replace(stages.folders, tokenizer=tokenizer, recommenders=(tmp_path / "recommender",))
     with pytest.raises(ModelError, match="codes: 300 items have a published ID that the tokenizer does not give them"):
-        export_bundle(replace(stages.folders, tokenizer=tokenizer), tmp_path / "bundle", stages.options)
+        export_bundle(folders, tmp_path / "bundle", stages.options)
     assert not (tmp_path / "bundle").exists()
 
 

@@ -54,8 +54,9 @@ from training.networks.t5 import (
     save_weights,
 )
 from training.recommender.corpus import build_corpus
+from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.validation import Validator, sample_users
-from training.stage import read_figures
+from training.stage import Stage, read_figures
 from training.tokenizer.ids import DomainIds, read_ids, write_ids
 
 RUNTIME = Runtime(threads=1)
@@ -161,10 +162,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> tup
     tokenizer, recommender = tmp_path_factory.mktemp("tokenizer"), tmp_path_factory.mktemp("recommender")
     ids = DomainIds("ring", [f"ring-{row}" for row in range(24)], values[:, :2], values[:, 2:3], values[:, 3])
     write_ids(tokenizer, [ids])
+    stage = Stage("train-recommender", recommender)
     torch.manual_seed(0)
     save_weights(recommender, build_t5(LAYOUT, TINY).state_dict())
     layout = LayoutRecord.of(LAYOUT)
     save_record(recommender, RecommenderRecord(t5=TINY, layout=layout, max_history=20, trained_on=("ring",)))
+    stage.finish({LEARNED_IDS: {"ring": ids_digest(ids)}})
     return tokenizer, recommender
 
 

@@ -23,6 +23,7 @@ from training.export.recommender import GRAPH, export_recommender, recommender_p
 from training.networks.t5 import load_recommender
 from training.processor import use_processor
 from training.recommender.corpus import item_values
+from training.recommender.learned_ids import require_learned_ids
 from training.tokenizer.ids import read_ids
 
 HISTORIES, BEAMS = 20, 20
@@ -34,7 +35,7 @@ def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path
 
     Raises
     ------
-    ConfigError : one of the folders is not finished, or they do not fit each other
+    ConfigError : one of the folders is not finished, or they do not fit each other: the recommender learned other IDs
     ModelError : the graph does not rank as the network does
     """
     use_processor(runtime.threads)
@@ -43,6 +44,7 @@ def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path
     without = [name for name in trained.trained_on if name not in ids]
     if without:
         raise ConfigError(f"{recommender}: learned from {', '.join(without)}, but {tokenizer} has no IDs of it")
+    require_learned_ids(recommender, trained.trained_on, ids, data, trained.layout)
     out.mkdir(parents=True, exist_ok=True)
     export_recommender(trained.model, trained.layout, out / GRAPH)
     part = recommender_part(trained, recommender.resolve().name, GRAPH)

@@ -21,6 +21,7 @@ from training.encoders.folder import EncoderCard, read_card
 from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.t5 import TrainedRecommender, load_recommender
 from training.recommender.corpus import item_values
+from training.recommender.learned_ids import require_learned_ids
 from training.recommender.stage import tokenizer_layout
 from training.stage import read_figures
 from training.tokenizer.alignment import read_alignments
@@ -97,7 +98,8 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
 
     Raises
     ------
-    ConfigError : a folder is not finished, two do not fit each other, or a domain is unknown
+    ConfigError : a folder is not finished, two do not fit each other, as where a recommender learned other IDs, or a
+        domain is unknown
     InvalidInput : vectors or IDs do not fit the items
     """
     encoder_folder = folders.embeddings / ENCODER
@@ -120,6 +122,10 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
         raise ConfigError("no recommender; name at least one folder that `unitok train-recommender` wrote")
     layout = replace(layout, expert_first=_expert_first(recommenders))
     dataset, ids = Dataset.open(folders.dataset), read_ids(folders.tokenizer)
+    names = _chosen(domains, dataset, ids)
+    for folder, trained in zip(folders.recommenders, recommenders.values(), strict=True):
+        known = [name for name in names if name in trained.trained_on]
+        require_learned_ids(folder, known, ids, dataset, layout)
     alignments = read_alignments(folders.tokenizer, width)
     opened = [
         ExportedDomain(
@@ -128,7 +134,7 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
             alignments(vectors, [name] * len(vectors)),
             item_values(ids[name], dataset[name], layout),
         )
-        for name in _chosen(domains, dataset, ids)
+        for name in names
     ]
     here = {name: found for name, found in alignments.by_domain.items() if name in {one.data.name for one in opened}}
     repaired = bool(read_figures(folders.tokenizer)["parameters"]["repair"])

@@ -26,6 +26,7 @@ from training.encoders.vectors import read_vectors, vectors_file
 from training.networks.t5 import LayoutRecord, RecommenderRecord, load_recommender, save_record
 from training.processor import use_processor
 from training.recommender.corpus import Corpus, build_corpus, item_values, learned_from
+from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_repeats
 from training.recommender.tasks import require_all_items
@@ -164,6 +165,7 @@ def train_recommender(
         "repeats": {name: learned.model_dump() for name, learned in repeats.items()},
         "domains": list(corpus.domains),
         "learned_from": {name: learned_from(ids[name], opened[name], corpus.layout) for name in corpus.domains},
+        LEARNED_IDS: {name: ids_digest(ids[name]) for name in corpus.domains},
         "training_examples": len(corpus.training),
         "items": len(corpus.values),
         "vocabulary": corpus.layout.vocabulary,
