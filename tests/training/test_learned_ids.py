@@ -17,6 +17,7 @@ from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from training.evaluation.trained import trained_subject
 from training.export.sources import open_sources
+from training.networks.t5 import RECORD
 from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.stage import train_recommender
 from training.stage import FIGURES, read_figures
@@ -97,6 +98,19 @@ def test_folders_of_before_are_told_by_histories_and_ids_together(
         trained_subject(tokenizer, older, dataset, tmp_path / "out", RUNTIME)
 
 
+def test_an_unfinished_training_is_not_measured(
+    dataset: Path, tokenizer: Path, recommender: Path, tmp_path: Path
+) -> None:
+    """It has weights from its first validation on, but they may not be those that it would have kept."""
+    unfinished = shutil.copytree(recommender, tmp_path / "unfinished")
+    (unfinished / FIGURES).unlink()
+    with pytest.raises(ConfigError, match=r"unfinished: no figures\.json; the stage .* has not finished"):
+        trained_subject(tokenizer, unfinished, dataset, tmp_path / "out", RUNTIME)
+    (unfinished / RECORD).unlink()
+    with pytest.raises(ConfigError, match="has not finished"):
+        trained_subject(tokenizer, unfinished, dataset, tmp_path / "out", RUNTIME)
+
+
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> TinyStages:
     return tiny_stages(tmp_path_factory.mktemp("stages"))
@@ -118,3 +132,10 @@ def test_ids_of_another_tokenizer_are_not_exported(stages: TinyStages, tmp_path:
     assert [domain.data.name for domain in open_sources(new, ("tools",)).domains] == ["tools"]
     with pytest.raises(ConfigError, match="books_only: learned other IDs of books"):
         open_sources(new, ("tools", "books"))
+
+
+def test_an_unfinished_training_is_not_exported(stages: TinyStages, tmp_path: Path) -> None:
+    unfinished = shutil.copytree(stages.folders.recommenders[0], tmp_path / "unfinished")
+    (unfinished / FIGURES).unlink()
+    with pytest.raises(ConfigError, match=r"unfinished: no figures\.json; the stage .* has not finished"):
+        open_sources(replace(stages.folders, recommenders=(unfinished,)), None)

@@ -205,6 +205,23 @@ def test_a_stage_killed_after_its_training_does_not_train_again(
     assert figures["training_seconds"] >= log[-1]["seconds"]
 
 
+def test_a_training_that_begins_anew_leaves_no_weights_of_one_before(
+    dataset: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new record would say of them what they are not, such as how long a history they read."""
+    train_recommender(dataset, tokenizer, tmp_path, tiny_parameters(epochs=1, domains=["ring"], threads=1))
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_step", killed)
+    other = tiny_parameters(epochs=1, domains=["ring"], threads=1, max_history=2, seed=9)
+    with pytest.raises(KeyboardInterrupt):
+        train_recommender(dataset, tokenizer, tmp_path, other)
+    with pytest.raises(ConfigError, match=r"model\.safetensors: no such file"):
+        load_recommender(tmp_path)
+
+
 def test_damaged_artefacts_are_named(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
     parameters = tiny_parameters(epochs=1, domains=["ring"], threads=1)
     train_recommender(dataset, tokenizer, tmp_path, parameters)

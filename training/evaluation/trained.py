@@ -24,6 +24,7 @@ from training.networks.t5 import load_recommender
 from training.processor import use_processor
 from training.recommender.corpus import item_values
 from training.recommender.learned_ids import require_learned_ids
+from training.stage import read_figures
 from training.tokenizer.ids import read_ids
 
 HISTORIES, BEAMS = 20, 20
@@ -40,6 +41,7 @@ def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path
     """
     use_processor(runtime.threads)
     ids, data = read_ids(tokenizer), Dataset.open(dataset)
+    read_figures(recommender)  # before its end, a training's weights are not yet those that will be kept
     trained = load_recommender(recommender)
     without = [name for name in trained.trained_on if name not in ids]
     if without:

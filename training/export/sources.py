@@ -116,6 +116,7 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
         name = folder.resolve().name
         if name in recommenders:
             raise ConfigError(f"two recommenders are in folders called {name!r}; rename one, they are told apart by it")
+        read_figures(folder)  # before its end, a training's weights are not yet those that will be kept
         recommenders[name] = load_recommender(folder)
         _require_layout(recommenders[name].layout, layout, folder)
     if not recommenders:

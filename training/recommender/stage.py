@@ -23,7 +23,7 @@ from service.semantic_ids import TokenLayout
 from training.checkpoint import CHECKPOINT
 from training.data.dataset import Dataset
 from training.encoders.vectors import read_vectors, vectors_file
-from training.networks.t5 import LayoutRecord, RecommenderRecord, load_recommender, save_record
+from training.networks.t5 import WEIGHTS, LayoutRecord, RecommenderRecord, load_recommender, save_record
 from training.processor import use_processor
 from training.recommender.corpus import Corpus, build_corpus, item_values, learned_from
 from training.recommender.learned_ids import LEARNED_IDS, ids_digest
@@ -141,6 +141,9 @@ def train_recommender(
         trained_on=corpus.domains,
     )
     if stage is not None:
+        if not (out / CHECKPOINT).is_file():
+            # Of a training before, which the new record does not describe; where one goes on, they are its best so far.
+            (out / WEIGHTS).unlink(missing_ok=True)
         save_record(out, record)
     accelerator.wait_for_everyone()
     taught = None
