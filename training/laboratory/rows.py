@@ -41,7 +41,7 @@ class Row(BaseModel):
     part : the targets that were measured on; "items" for figures of the items themselves
     level : what counts as a hit, the item or its ID tuple; "id" for the quality of IDs
     metric, value : the figure
-    commit : of the code that gave it
+    commit : of the code that gave it; `A..B` where its stage was begun with A and gone on with B
     seconds : that the stage took which gave it, the recommender's training included where there was one
     """
 

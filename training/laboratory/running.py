@@ -56,7 +56,7 @@ class Outcome:
     Attributes
     ----------
     figures : its `figures.json`
-    commit : of the code that ran it
+    commit : of the code that ran it; several, `A..B`, where it was gone on with from a checkpoint
     skipped : whether it was finished before
     """
 
@@ -111,7 +111,8 @@ def run_stage(stage: PlannedStage, fingerprint: str, place: Workplace, execute: 
         if not skipped:
             if stamp.get("fingerprint") != fingerprint:
                 shutil.rmtree(folder, ignore_errors=True)
-                stamp = {"fingerprint": fingerprint, "commit": commit()}
+                stamp = {}
+            stamp = {"fingerprint": fingerprint, "commit": _commits(folder, stamp.get("commit"))}
             folder.mkdir(parents=True, exist_ok=True)
             if stage.configuration:
                 _write_configuration(folder / CONFIGURATION, stage.configuration, place.threads)
@@ -140,6 +141,20 @@ def command_line(stage: PlannedStage, place: Workplace) -> list[str]:
 
 def _write_configuration(path: Path, configuration: Mapping[str, Any], threads: int) -> None:
     write_atomically(path, tomli_w.dumps({**configuration, "threads": threads}))
+
+
+def _commits(folder: Path, begun: str | None) -> str:
+    """Commit of the code that is about to run a stage, behind those of the starts that it goes on from.
+
+    What an earlier start has left counts only by its checkpoint: without one, nothing of that start is in the figures.
+    """
+    # Imported here, as it waits for torch.
+    from training.checkpoint import CHECKPOINT  # noqa: PLC0415
+
+    now = commit()
+    if begun is None or not (folder / CHECKPOINT).is_file():
+        return now
+    return begun if begun.split("..")[-1] == now else f"{begun}..{now}"
 
 
 def _stamp(folder: Path) -> dict[str, str]:
