@@ -192,6 +192,19 @@ KINDS: dict[str, type[AnyParameters]] = {
 }
 
 
+def baseline_parameters(values: Mapping[str, Any], where: str) -> AnyParameters:
+    """Parameters of the kind that `values` name.
+
+    Raises
+    ------
+    ConfigError : no known kind is named, a key is unknown or a value is wrong; names it, and `where` it stands
+    """
+    kind = values.get("kind")
+    if kind not in KINDS:
+        raise ConfigError(f"{where}: kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+    return checked(KINDS[kind], values, where)
+
+
 def read_baseline_parameters(path: Path, overrides: Mapping[str, Any]) -> AnyParameters:
     """Read a TOML file and put the command line's values over it.
 
@@ -199,8 +212,4 @@ def read_baseline_parameters(path: Path, overrides: Mapping[str, Any]) -> AnyPar
     ------
     ConfigError : the file is missing, no TOML, names no known kind, or holds an unknown key or a wrong value
     """
-    values = {**read_toml(path), **overrides}
-    kind = values.get("kind")
-    if kind not in KINDS:
-        raise ConfigError(f"{path}: kind is {kind!r}; it must be one of {', '.join(KINDS)}")
-    return checked(KINDS[kind], values, str(path))
+    return baseline_parameters({**read_toml(path), **overrides}, str(path))

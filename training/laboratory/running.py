@@ -1,7 +1,7 @@
 """Runs one stage of an experiment as the command line that a person would type, unless its folder holds it already.
 
-A stage's folder belongs to one fingerprint: its parameters, its data and the fingerprints of what it builds on. Knows
-nothing of what the stages do with their folders beyond `figures.json`.
+A stage's folder belongs to one fingerprint: its parameters, defaults among them, its data and the fingerprints of what
+it builds on. Knows nothing of what the stages do with their folders beyond `figures.json`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tomli_w
 
 from service.errors import ConfigError, UnitokError
 from training.laboratory.checkout import commit
+from training.laboratory.effective import effective_parameters
 from training.laboratory.planned import PlannedStage
 from training.laboratory.provenance import DataDigests, digest
 from training.stage import FIGURES, read_figures, write_atomically
@@ -83,7 +84,7 @@ def fingerprints(stages: Sequence[PlannedStage], place: Workplace) -> dict[str, 
 
     Raises
     ------
-    ConfigError : a domain has no data
+    ConfigError : a domain has no data, or a configuration has an unknown key or a wrong value
     """
     data = DataDigests(place.dataset, place.embeddings)
     known: dict[str, str] = {}
@@ -91,7 +92,7 @@ def fingerprints(stages: Sequence[PlannedStage], place: Workplace) -> dict[str, 
         read = data.dataset(stage.reads)
         if stage.command == "train-tokenizer":
             read += data.embeddings(stage.reads)
-        said = [stage.command, stage.reads, stage.configuration, stage.options]
+        said = [stage.command, stage.reads, effective_parameters(stage), stage.options]
         known[stage.name] = digest([said, read, [known[name] for name in stage.after]])
     return known
 

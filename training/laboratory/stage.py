@@ -44,7 +44,7 @@ def run_experiment(
 
     Raises
     ------
-    ConfigError : a domain has no data, or `only` fits nothing
+    ConfigError : a domain has no data, a configuration has an unknown key or a wrong value, or `only` fits nothing
     UnitokError : stages failed; names them
     """
     stages = plan(experiment, only)
