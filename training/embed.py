@@ -24,7 +24,7 @@ from training.data.dataset import Dataset, DomainData
 from training.encoders.cache import VectorCache
 from training.encoders.choose import prepare_encoder
 from training.encoders.folder import EncoderCard, open_encoder
-from training.encoders.vectors import digest_file, items_digest, read_vectors, vectors_file
+from training.encoders.vectors import digest_file, domain_vectors, items_digest, texts_digest, texts_file
 from training.stage import Stage, replacing, write_atomically
 
 ENCODER = "encoder"
@@ -98,6 +98,7 @@ def embed_texts(
         for summary in smallest_first:
             data = dataset[summary.name]
             texts = _texts(data)
+            write_atomically(texts_file(out / f"{data.name}.npy"), texts_digest(data) + "\n")
             chunks = (_chunk(texts[at : at + CHUNK], model, known, counts) for at in range(0, len(texts), CHUNK))
             _write(data, out, (len(texts), card.width), chunks, partial(advance, note=data.name))
             counts.items += len(texts)
@@ -133,7 +134,7 @@ def embed_precomputed(
         width = card.width
     with progress("Checking vectors", len(dataset)) as advance:
         for data in dataset:
-            values = read_vectors(vectors_file(vectors, data.name), data.item_ids, width)
+            values = domain_vectors(vectors, data, width)
             width = values.shape[1]
             _write(data, out, values.shape, iter([values]), lambda rows: None)
             advance(1, data.name)
@@ -146,6 +147,7 @@ def _begin(dataset: Dataset, out: Path) -> Stage:
     stage = Stage("embed", out)
     for name in dataset.domains:
         (out / f"{name}.npy").unlink(missing_ok=True)
+        texts_file(out / f"{name}.npy").unlink(missing_ok=True)
     return stage
 
 

@@ -24,7 +24,7 @@ from semantic_id import RQVAE, RQKMeans, SinkhornResolver
 
 from service.items import compose_texts
 from training.data.dataset import Dataset
-from training.encoders.vectors import read_vectors, vectors_file
+from training.encoders.vectors import domain_vectors
 from training.evaluation.id_quality import id_quality, relative_error
 
 LEVELS, CODES, SEED = 4, 256, 0
@@ -66,7 +66,7 @@ def main(dataset: Path, embeddings: Path, domains: Sequence[str]) -> None:
     opened = Dataset.open(dataset)
     for domain in domains:
         data = opened[domain]
-        x = read_vectors(vectors_file(embeddings, domain), data.item_ids, None)
+        x = domain_vectors(embeddings, data)
         texts = compose_texts(data.contents())
         for name, encoder in encoders(x.shape[1]).items():
             np.random.seed(SEED)  # noqa: NPY002, the package draws from NumPy's global generator

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 from tiny_encoder import WIDTH, WORDS, write_tiny_encoder
+from tokenizer_planted import small
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -25,8 +26,16 @@ from training.embed import embed_precomputed, embed_texts
 from training.encoders.cache import VectorCache
 from training.encoders.folder import open_encoder
 from training.encoders.sentence_encoder import export_sentence_encoder
-from training.encoders.vectors import ITEMS_DIGESTS, digest_file, read_vectors, vectors_file
+from training.encoders.vectors import (
+    ITEMS_DIGESTS,
+    digest_file,
+    domain_vectors,
+    read_vectors,
+    texts_file,
+    vectors_file,
+)
 from training.stage import FIGURES, read_figures
+from training.tokenizer.stage import train_tokenizer
 
 
 def write_dataset(folder: Path, titles: dict[str, Sequence[str | None]]) -> Dataset:
@@ -192,6 +201,29 @@ def test_digests_in_figures_of_before_still_count(dataset: Dataset, encoder: Pat
     assert len(read_vectors(vectors_file(out, "pens"), item_ids)) == len(item_ids)
     with pytest.raises(InvalidInput, match="other items, or in another order"):
         read_vectors(vectors_file(out, "pens"), item_ids[::-1])
+
+
+def test_vectors_of_other_texts_are_refused(dataset: Dataset, encoder: Path, tmp_path: Path) -> None:
+    """Items that were prepared anew may have the same ids, in the same order, and say something else."""
+    out = tmp_path / "out"
+    embed_texts(dataset, out, str(encoder))
+    renamed = write_dataset(tmp_path / "renamed", {"pens": ["red pen"] * 30, "lamps": ["red lamp", "the", "red lamp"]})
+    assert renamed["pens"].item_ids == dataset["pens"].item_ids
+    with pytest.raises(InvalidInput, match=r"pens\.npy: was computed from other texts of these items; run `unitok emb"):
+        domain_vectors(out, renamed["pens"])
+    for data in (dataset["pens"], renamed["lamps"]):
+        np.testing.assert_array_equal(domain_vectors(out, data), np.load(out / f"{data.name}.npy"))
+    # No stage takes them, nor may they be handed to `embed` as if they came from elsewhere.
+    with pytest.raises(InvalidInput, match="other texts"):
+        train_tokenizer(renamed.folder, out, tmp_path / "tokenizer", small())
+    with pytest.raises(InvalidInput, match="other texts"):
+        embed_precomputed(renamed, tmp_path / "taken", out)
+
+    # Embeddings of before do not say which texts they are of, and vectors from elsewhere are of none.
+    texts_file(out / "pens.npy").unlink()
+    assert len(domain_vectors(out, renamed["pens"])) == 30
+    embed_precomputed(dataset, out, write_vectors(tmp_path / "given", dataset, vectors_of(dataset)))
+    assert len(domain_vectors(out, write_dataset(tmp_path / "other", {"lamps": ["a", "b", "c"]})["lamps"])) == 3
 
 
 def test_a_killed_run_leaves_no_vectors_of_other_rows(

@@ -16,7 +16,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from service.errors import InvalidInput
+from service.items import compose_texts
 from service.parquet import PARQUET_ERRORS
+from training.data.dataset import DomainData
 from training.data.embeddings import check_embeddings
 from training.stage import FIGURES
 
@@ -31,10 +33,30 @@ def digest_file(vectors: Path) -> Path:
     return vectors.with_suffix(".items.sha256")
 
 
+def texts_file(vectors: Path) -> Path:
+    """Where `embed` says which texts a `.npy` file was computed from; not there for vectors that were handed to it."""
+    return vectors.with_suffix(".texts.sha256")
+
+
 def vectors_file(folder: Path, domain: str) -> Path:
     """Where the vectors of a domain lie: `<domain>.npy`, or `<domain>.parquet` if only that is there."""
     plain, table = folder / f"{domain}.npy", folder / f"{domain}.parquet"
     return table if table.is_file() and not plain.is_file() else plain
+
+
+def domain_vectors(folder: Path, data: DomainData, width: int | None = None) -> FloatArray:
+    """Read the vectors of a domain, as the stages do: `read_vectors` of its `vectors_file`.
+
+    Raises
+    ------
+    InvalidInput : as of `read_vectors`, or `embed` computed them from other texts than the items now have
+    """
+    path = vectors_file(folder, data.name)
+    vectors, beside = read_vectors(path, data.item_ids, width), texts_file(path)
+    # Folders from before this was written down say only which items they are of.
+    if path.suffix == ".npy" and beside.is_file() and beside.read_text(encoding="utf-8").strip() != texts_digest(data):
+        raise InvalidInput(f"{path}: was computed from other texts of these items; run `unitok embed` again")
+    return vectors
 
 
 def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) -> FloatArray:
@@ -73,6 +95,14 @@ def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) 
 def items_digest(item_ids: Sequence[str]) -> str:
     """What tells items, in their order, from any others."""
     return hashlib.sha256(json.dumps(list(item_ids)).encode()).hexdigest()
+
+
+def texts_digest(data: DomainData) -> str:
+    """What tells a domain's items, in their order and with the texts that are encoded, from any others."""
+    digest = hashlib.sha256()
+    for pair in zip(data.item_ids, compose_texts(data.contents()), strict=True):
+        digest.update(json.dumps(pair).encode())
+    return digest.hexdigest()
 
 
 def _require_same_items(path: Path, item_ids: Sequence[str]) -> None:

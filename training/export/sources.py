@@ -18,7 +18,7 @@ from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import Dataset, DomainData
 from training.embed import ENCODER
 from training.encoders.folder import EncoderCard, read_card
-from training.encoders.vectors import read_vectors, vectors_file
+from training.encoders.vectors import domain_vectors
 from training.networks.t5 import TrainedRecommender, load_recommender
 from training.recommender.corpus import item_values
 from training.recommender.learned_ids import require_learned_ids
@@ -131,7 +131,7 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
     opened = [
         ExportedDomain(
             dataset[name],
-            vectors := read_vectors(vectors_file(folders.embeddings, name), dataset[name].item_ids, width),
+            vectors := domain_vectors(folders.embeddings, dataset[name], width),
             alignments(vectors, [name] * len(vectors)),
             item_values(ids[name], dataset[name], layout),
         )

@@ -22,7 +22,7 @@ from service.progress import progress
 from service.semantic_ids import TokenLayout
 from training.checkpoint import CHECKPOINT
 from training.data.dataset import Dataset
-from training.encoders.vectors import read_vectors, vectors_file
+from training.encoders.vectors import domain_vectors
 from training.networks.t5 import WEIGHTS, LayoutRecord, RecommenderRecord, load_recommender, save_record
 from training.processor import use_processor
 from training.recommender.corpus import Corpus, build_corpus, item_values, learned_from
@@ -85,8 +85,7 @@ def read_embeddings(dataset: Dataset, embeddings: Path | None, corpus: Corpus) -
             "content_start is above 0, or likeness is asked for, so the recommender has to know what items are about; "
             "give --embeddings the folder that `unitok embed` wrote"
         )
-    vectors = [read_vectors(vectors_file(embeddings, name), dataset[name].item_ids) for name in corpus.domains]
-    return np.concatenate(vectors)
+    return np.concatenate([domain_vectors(embeddings, dataset[name]) for name in corpus.domains])
 
 
 def train_recommender(

@@ -21,7 +21,7 @@ from service.progress import progress
 from service.semantic_ids import TokenLayout
 from training.checkpoint import CHECKPOINT, Checkpoint
 from training.data.dataset import Dataset, DomainData
-from training.encoders.vectors import read_vectors, vectors_file
+from training.encoders.vectors import domain_vectors
 from training.networks.tokenized import Shape
 from training.processor import use_processor
 from training.stage import Stage, read_figures
@@ -173,7 +173,7 @@ def _read(dataset: Dataset, folder: Path, hold_out: Mapping[str, float]) -> dict
     width = None
     for name, share in hold_out.items():
         data = dataset[name]
-        vectors = read_vectors(vectors_file(folder, name), data.item_ids, width)
+        vectors = domain_vectors(folder, data, width)
         width = vectors.shape[1]
         texts = compose_texts(data.contents())
         learned = learned_from(texts, share)
