@@ -14,10 +14,11 @@ from tokenizer_planted import ITEMS, WIDTH, small, write_prepared
 from service.errors import ConfigError, InvalidInput, SuffixExhausted
 from training.checkpoint import CHECKPOINT
 from training.commands.train_tokenizer import train_tokenizer as command
-from training.stage import Stage, read_figures
+from training.stage import FIGURES, Stage, read_figures
 from training.tokenizer import stage
 from training.tokenizer.estimator import UniTok
-from training.tokenizer.ids import read_ids
+from training.tokenizer.holding_out import learned_from
+from training.tokenizer.ids import IDS, read_ids
 
 
 @pytest.fixture
@@ -159,3 +160,43 @@ def test_the_command_prints_one_line_of_figures(
     config.write_text("epoch = 1\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"tokenizer\.toml: epoch: "):
         command(*prepared, out=tmp_path / "tokenizer", config=config)
+
+
+def test_a_tokenizer_of_other_embeddings_is_not_reused(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its codes would say little of these, and its figures that it was trained on them."""
+    dataset, embeddings = prepared
+    before, asked = tmp_path / "before", small(train_domains=("books", "films"))
+    figures = stage.train_tokenizer(dataset, embeddings, before, asked)
+    assert set(figures[stage.LEARNED_FROM]) == {"books", "films"}
+
+    # Of a domain that it did not learn from, all embeddings are new to it.
+    np.save(embeddings / "songs.npy", np.load(embeddings / "songs.npy")[:, ::-1])
+    again = stage.train_tokenizer(dataset, embeddings, tmp_path / "again", asked, before)
+    assert again[stage.LEARNED_FROM] == figures[stage.LEARNED_FROM]
+    np.save(embeddings / "films.npy", np.load(embeddings / "films.npy")[:, ::-1])
+    with pytest.raises(ConfigError, match="before: learned from other embeddings of films than are given here"):
+        stage.train_tokenizer(dataset, embeddings, tmp_path / "other", asked, before)
+    assert not (tmp_path / "other" / IDS).exists()
+
+    # A tokenizer from before this was written down is believed, and so is what is made of it.
+    del figures[stage.LEARNED_FROM]
+    (before / FIGURES).write_text(json.dumps(figures))
+    for folder, reused in (("believed", before), ("passed_on", tmp_path / "believed")):
+        with pytest.warns(UserWarning, match="does not say which embeddings of books, films it learned from"):
+            unsaid = stage.train_tokenizer(dataset, embeddings, tmp_path / folder, asked, reused)
+        assert unsaid[stage.LEARNED_FROM] == {}
+
+
+def test_what_was_held_out_may_be_other_when_a_tokenizer_is_reused(prepared: tuple[Path, Path], tmp_path: Path) -> None:
+    dataset, embeddings = prepared
+    asked = small(hold_out=0.2)
+    stage.train_tokenizer(dataset, embeddings, tmp_path / "before", asked)
+    vectors = np.load(embeddings / "films.npy")
+    held_out = ~learned_from([f"films {row}" for row in range(ITEMS["films"])], 0.2)
+    vectors[held_out] = vectors[held_out][:, ::-1]
+    np.save(embeddings / "films.npy", vectors)
+    stage.train_tokenizer(dataset, embeddings, tmp_path / "again", asked, tmp_path / "before")
+    vectors[~held_out] *= -1
+    np.save(embeddings / "films.npy", vectors)
+    with pytest.raises(ConfigError, match="other embeddings of films"):
+        stage.train_tokenizer(dataset, embeddings, tmp_path / "other", asked, tmp_path / "before")

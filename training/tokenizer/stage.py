@@ -5,6 +5,8 @@ Knows nothing of the command line.
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +37,9 @@ from training.tokenizer.interface import Tokenizer
 from training.tokenizer.kinds import load_tokenizer, make_tokenizer
 from training.tokenizer.repair import repair_encoded
 
+LEARNED_FROM = "learned_from"
+"""In the figures, by domain of training: SHA-256 of the vectors that the tokenizer learned from."""
+
 
 @dataclass(frozen=True)
 class EmbeddedDomain:
@@ -47,6 +52,11 @@ class EmbeddedDomain:
     embeddings: NDArray[np.float32]
     texts: list[str]
     learned: BoolArray | None
+
+    def digest(self) -> str:
+        """SHA-256 of the vectors that are learned from; what is held out teaches nothing."""
+        vectors = self.embeddings if self.learned is None else self.embeddings[self.learned]
+        return hashlib.sha256(repr(vectors.shape).encode() + np.ascontiguousarray(vectors).tobytes()).hexdigest()
 
 
 def train_tokenizer(
@@ -62,8 +72,9 @@ def train_tokenizer(
 
     Raises
     ------
-    ConfigError : a domain is not in the dataset, the tokenizer to be reused was trained otherwise or lies in `out`,
-        `align` is asked of a kind without experts, or `out` holds a checkpoint of another training
+    ConfigError : a domain is not in the dataset, the tokenizer to be reused was trained otherwise, on other embeddings
+        among that, or lies in `out`, `align` is asked of a kind without experts, or `out` holds a checkpoint of another
+        training
     InvalidInput : a domain has no embeddings, or not one an item, or the IDs do not fit into 64 bits
     ModelError : training diverged
     SuffixExhausted : more items than the layout has suffixes share their codes
@@ -80,8 +91,10 @@ def train_tokenizer(
     if reuse is None:
         tokenizer = make_tokenizer(parameters.tokenizer)
         _train(tokenizer, [domains[name] for name in sources], Checkpoint(out / CHECKPOINT, stage.clock))
+        learned = {name: domains[name].digest() for name in sources}
     else:
         tokenizer = _trained(reuse, parameters, sources)
+        learned = _learned(reuse, {name: domains[name] for name in sources})
     layout = _layout(tokenizer.shape, parameters.suffixes)
     ids, quality, alignments = [], dict[str, Any](), dict[str, Alignment]()
     with progress("semantic IDs", total=len(named)) as advance:
@@ -113,6 +126,7 @@ def train_tokenizer(
             "expert_names": list(tokenizer.expert_names),
             "parameter_counts": tokenizer.parameter_counts(),
             "domains": quality,
+            LEARNED_FROM: learned,
             "parameters": parameters.tokenizer.model_dump(mode="json")
             | parameters.model_dump(mode="json", exclude={"tokenizer"}),
             "log": [asdict(figures) for figures in tokenizer.log] if reuse is None else read_figures(reuse)["log"],
@@ -138,6 +152,28 @@ def _trained(folder: Path, parameters: StageParameters, sources: Sequence[str]) 
     if set(trained) != set(sources):
         raise ConfigError(f"{folder}: was trained on {', '.join(trained)}, not on {', '.join(sources)}")
     return tokenizer
+
+
+def _learned(folder: Path, domains: Mapping[str, EmbeddedDomain]) -> dict[str, str]:
+    """What a tokenizer says of the vectors that it learned from, once those of its domains here are found to be them.
+
+    One from before this was written down says nothing, and is believed.
+    """
+    said: dict[str, str] = read_figures(folder).get(LEARNED_FROM, {})
+    unsaid = [name for name in domains if name not in said]
+    if unsaid:
+        warnings.warn(
+            f"{folder}: does not say which embeddings of {', '.join(unsaid)} it learned from; they are taken for those "
+            "given here",
+            stacklevel=2,
+        )
+    other = [name for name, domain in domains.items() if name in said and said[name] != domain.digest()]
+    if other:
+        raise ConfigError(
+            f"{folder}: learned from other embeddings of {', '.join(other)} than are given here; give those (`unitok "
+            "embed` with the same --cache keeps the vectors of texts that it has seen), or train without --reuse"
+        )
+    return said
 
 
 def _served_beside(tokenizer: Tokenizer, domain: EmbeddedDomain, sources: Sequence[str]) -> str:
