@@ -112,7 +112,7 @@ class ConfigError(UnitokError):
 
 
 class UnknownGeneration(ConfigError):
-    """The ID generation is not there, or not served; the message says which are."""
+    """The ID generation is not there, or not served; the message says where to find those that are."""
 
 
 class GenerationIncomplete(ConfigError):

@@ -31,8 +31,8 @@ class Settings(BaseSettings):
     bundle: Path = Field(default=Path("models/sample"), description="Folder of the bundle to serve.")
     beside: Annotated[tuple[Path, ...], NoDecode] = Field(
         default=(),
-        description="Folders of further generations of the bundle, served beside it: as a JSON list of strings. "
-        "`unitok catalogue switch` makes one of all these current.",
+        description="Folders of further generations of the bundle to serve beside it, as a JSON list of strings. "
+        "`unitok catalogue switch` makes one of them current.",
     )
     store: SecretStr = Field(
         default=SecretStr("embedded:var/catalogue"),
@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     index_folder: Path | None = Field(
         default=None,
         description="Folder in which the index in memory is saved when the service stops, to be mapped at the next "
-        "start in place of reading the whole store; one folder a replica. Empty: nowhere.",
+        "start instead of reading the whole store; one folder a replica. Empty: nowhere.",
     )
     provider: Literal["cpu", "cuda"] = Field(
         default="cpu", description="Where the networks run; a provider that is not installed is an error at start."
@@ -60,8 +60,8 @@ class Settings(BaseSettings):
 
     api_keys: SecretStr | None = Field(
         default=None,
-        description="API keys, entries parted by `;`, each as `unitok keys new` prints it. None here and in the file: "
-        "the service is open.",
+        description="API keys, entries separated by `;`, each as `unitok keys new` prints it. Without keys here and "
+        "in the file, the service is open.",
     )
     api_keys_file: Path | None = Field(
         default=None, description="File with further API keys, an entry a line; a secret mounted by an orchestrator."
@@ -81,8 +81,8 @@ class Settings(BaseSettings):
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Origins (`https://shop.example`) whose pages may read answers in a browser, parted by commas; "
-        "none by default.",
+        description="Origins (`https://shop.example`) whose pages may read answers in a browser, separated by "
+        "commas; none by default.",
     )
 
     max_body_bytes: int = Field(
@@ -98,8 +98,9 @@ class Settings(BaseSettings):
         default=75,
         ge=1,
         le=3600,
-        description="How long an idle connection is kept open. Longer than a proxy keeps its connections to the "
-        "service, or its next request may meet one that is just being closed, and its caller a 502.",
+        description="How long an idle connection is kept open. It must be longer than a proxy keeps its connections "
+        "to the service; otherwise the proxy may reuse one that is just being closed, and its caller "
+        "gets a 502.",
     )
     max_items_per_request: int = Field(
         default=512, ge=1, le=limits.ITEMS, description="Most items of one tokenize request."
@@ -137,16 +138,16 @@ class Settings(BaseSettings):
         default=0.25,
         gt=0,
         le=3600,
-        description="Longest that a request may be expected to wait in a queue before it is answered 429 at once; less "
-        "where its own work is quick: 25 times as long as that takes, but 0.1 s. One whose work takes longer may wait "
-        "as long as that.",
+        description="Longest expected wait in a queue; a request that would wait longer is answered 429 at once. "
+        "The limit is 25 times the request's own processing time, at least 0.1 s and at most this "
+        "value; a request that itself takes longer may wait as long as it takes.",
     )
     overload_patience: float = Field(
         default=0.25,
         ge=0,
         le=1000,
-        description="How many times the time of its own work a request may be expected to wait while there is "
-        "overload and nearly all are refused; more, the more are let in.",
+        description="During overload, how many times its own processing time a request may be expected to wait when "
+        "nearly all requests are refused; the more are admitted, the longer it may wait.",
     )
 
     overload_refusals_per_second: float = Field(
@@ -172,8 +173,8 @@ class Settings(BaseSettings):
         default=60.0,
         gt=0,
         le=86_400,
-        description="How often this replica's fingerprints are compared with the store's; where they differ, the "
-        "catalogue is read anew.",
+        description="How often this replica's fingerprints are compared with the store's; if they differ, the whole "
+        "catalogue is read again.",
     )
     drain_seconds: float = Field(
         default=30.0, ge=0, le=3600, description="How long running requests may take to finish after SIGTERM."

@@ -28,9 +28,10 @@ SCHEMES = tuple(f"{scheme}{kind}" for kind in ("", "+cluster", "+sentinel") for 
 """With two s: TLS."""
 
 FORMS = (
-    "redis://[user:password@]HOST[:PORT][/DATABASE], redis+cluster://[user:password@]HOST[:PORT][,HOST[:PORT]...] or "
+    "redis://[user:password@]HOST[:PORT][/DATABASE] (with TLS rediss://..., here and below), "
+    "redis+cluster://[user:password@]HOST[:PORT][,HOST[:PORT]...] or "
     "redis+sentinel://[user:password@]HOST[:PORT][,HOST[:PORT]...]/NAME_OF_THE_PRIMARY[/DATABASE]"
-    "[?sentinel_password=...], rediss for TLS"
+    "[?sentinel_password=...]"
 )
 
 PORT, SENTINEL_PORT = 6379, 26379

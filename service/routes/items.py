@@ -64,7 +64,7 @@ async def put_item(
 ) -> ItemAnswer:
     """Register one item, as /tokenize does with `register`: 201 if it is new, 200 if it was there.
 
-    An item that was there keeps its semantic ID; its title is renewed.
+    An item that was there keeps its semantic ID; its title and content are replaced.
     """
     async with caller.charged(1):
         item = (await service.tokenizing.tokenize([body.item_input(domain, item_id)], register=True, fields=[""]))[0]
