@@ -17,6 +17,7 @@ from places import LAYOUT, everything, new, suffixes
 from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
+from service.bundle.files import Bundle, write_manifest
 from service.catalogue import sqlite_file
 from service.catalogue.checking import examine
 from service.catalogue.opening import open_store, stored_generations
@@ -198,10 +199,14 @@ def test_who_may_write_looks_as_before(folder: Path) -> None:
 
 def test_the_commands_that_only_look_need_no_right_to_write(folder: Path, tmp_path: Path) -> None:
     bundle = write_bundle(folder / "tiny")
-    for path in (folder / "tiny").rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    shutil.copytree(folder / "tiny", folder / "next")
+    write_manifest(folder / "next", bundle.manifest.model_copy(update={"generation": bundle.manifest.generation + 1}))
+    for part in ("tiny", "next"):
+        for path in (folder / part).rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
     url = f"embedded:{folder / 'store'}"
-    open_catalogue(url, bundle).close()
+    for part in ("tiny", "next"):
+        open_catalogue(url, Bundle.open(folder / part)).close()
     output = Path(tempfile.mkdtemp(dir=folder))
     output.chmod(0o777)
 
@@ -213,7 +218,7 @@ def test_the_commands_that_only_look_need_no_right_to_write(folder: Path, tmp_pa
     commands = (
         ["status"],
         ["verify", "--bundle", str(bundle.folder)],
-        ["compare", "--from", str(bundle.folder), "--bundle", str(bundle.folder)],
+        ["compare", "--from", str(bundle.folder), "--bundle", str(folder / "next")],
         ["export", str(output / "copy.parquet"), "--bundle", str(bundle.folder)],
     )
     expected = [said(*words) for words in commands]
