@@ -79,6 +79,11 @@ class Recommending:
         self._line = line
         self._metrics = metrics
 
+    def cost(self, query: RecommendQuery) -> int:
+        """Items that a request is charged as: its search, and each entry of its history that has to be encoded."""
+        keys = [key_of(item) for item in query.history if item.item_id is None or item.has_content]
+        return 1 + int((self._catalogue.ids(keys)[:, 0] == NO_ID).sum()) if keys else 1
+
     async def recommend(self, query: RecommendQuery, *, probe: bool = False) -> Recommendations:
         """At most k items, best first, each once, none excluded; fewer than k only if fewer qualify.
 

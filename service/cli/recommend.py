@@ -64,4 +64,4 @@ async def answer_recommend(service: Service, body: dict[str, Any]) -> dict[str, 
     from service.requests import RecommendRequest, read_body
     from service.routes.operations import answer_recommend as answer
 
-    return (await answer(read_body(RecommendRequest, body), service)).model_dump()
+    return (await answer(read_body(RecommendRequest, body).query(), service)).model_dump()

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from service.access import KeyScope
 from service.answers import RecommendResponse, TokenizedItemAnswer, TokenizeResponse
 from service.lifecycle import Service
+from service.queries import RecommendQuery
 from service.requests import RecommendRequest, TokenizeRequest
 from service.routes.dependencies import (
     BODY_PROBLEMS,
@@ -43,8 +44,9 @@ async def recommend(body: RecommendRequest, caller: Reader, service: OpenService
     Only items of the catalogue come out, each once, excluded ones never, and fewer than `k` only if fewer qualify.
     """
     service.recommending.check_size(len(body.history))
-    async with caller.charged(1 + sum(entry.item_id is None for entry in body.history)):
-        return await answer_recommend(body, service)
+    query = body.query()
+    async with caller.charged(service.recommending.cost(query)):
+        return await answer_recommend(query, service)
 
 
 async def answer_tokenize(body: TokenizeRequest, service: Service) -> TokenizeResponse:
@@ -54,7 +56,7 @@ async def answer_tokenize(body: TokenizeRequest, service: Service) -> TokenizeRe
     return TokenizeResponse(items=[TokenizedItemAnswer.of(item) for item in found], **generation_of(service))
 
 
-async def answer_recommend(body: RecommendRequest, service: Service) -> RecommendResponse:
+async def answer_recommend(query: RecommendQuery, service: Service) -> RecommendResponse:
     """What /recommend answers to a caller who may ask."""
-    found = await service.recommending.recommend(body.query())
+    found = await service.recommending.recommend(query)
     return RecommendResponse.of(service.manifest.name, service.manifest.generation, found)

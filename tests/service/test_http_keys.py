@@ -187,11 +187,16 @@ def test_the_rate_of_a_key_counts_items(tmp_path: Path) -> None:
         assert client.post("/recommend", json=long, headers=bearer(READER)).status_code == 422
         assert client.put("/items/films/a", json={"title": "A"}, headers=bearer(LOADER)).status_code == 201
         assert "RateLimit" not in client.get("/livez").headers
-        raw = {"history": [*HISTORY, {"domain": "films", "title": "raw"}]}
+        # An entry that has to be encoded counts, also under a name that nobody knows; one that is known does not.
+        raw = {"history": [*HISTORY, {"domain": "films", "item_id": "new", "title": "raw"}]}
         assert client.post("/recommend", json=raw, headers=bearer(READER)).headers["RateLimit"][7:].startswith(";r=2;")
+        known = {"history": [{**HISTORY[0], "title": "known"}]}
+        assert (
+            client.post("/recommend", json=known, headers=bearer(READER)).headers["RateLimit"][7:].startswith(";r=1;")
+        )
         metrics = client.get("/metrics").text
         assert 'unitok_rejected_total{reason="rate_limited"} 1.0' in metrics
-        assert 'unitok_key_items_total{key="shop"} 8.0' in metrics
+        assert 'unitok_key_items_total{key="shop"} 9.0' in metrics
 
 
 def test_a_bucket_holds_one_item_at_least(tmp_path: Path) -> None:
