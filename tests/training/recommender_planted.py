@@ -19,6 +19,8 @@ from training.tokenizer.ids import DomainIds, write_ids
 
 LAYOUT = TokenLayout(levels=2, codes=8, experts=3, experts_per_item=1, suffixes=4)
 TINY = T5Settings(d_model=32, d_ff=64, d_kv=8, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0)
+RINGS = ("ring", "other")
+"""Domains of the fixtures `dataset` and `tokenizer`."""
 
 
 def random_values(layout: TokenLayout, items: int, rng: np.random.Generator) -> IntArray:

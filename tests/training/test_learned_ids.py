@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from recommender_planted import tiny_parameters, write_ring_ids, write_rings
+from recommender_planted import RINGS, tiny_parameters, write_ring_ids, write_rings
 from tiny import TOKENIZER, TinyStages, tiny_stages, write_recommender
 
 from service.engine.sessions import Runtime
@@ -24,18 +24,7 @@ from training.stage import FIGURES, read_figures
 from training.tokenizer.ids import DomainIds, read_ids, write_ids
 from training.tokenizer.stage import train_tokenizer
 
-NAMES = ["ring", "other"]
 RUNTIME = Runtime(threads=1)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rings(tmp_path_factory.mktemp("dataset"), NAMES)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ring_ids(tmp_path_factory.mktemp("tokenizer"), NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +45,17 @@ def test_ids_of_another_tokenizer_are_not_measured(
     dataset: Path, tokenizer: Path, recommender: Path, tmp_path: Path
 ) -> None:
     """Of the same shape: a graph over them is proven like any other, and its lists are noise."""
-    own, others = read_ids(tokenizer), read_ids(write_ring_ids(tmp_path, NAMES, seed=9))
+    own, others = read_ids(tokenizer), read_ids(write_ring_ids(tmp_path, RINGS, seed=9))
     mixed = write_ids_of(tmp_path / "mixed", others["ring"], own["other"])
     with pytest.raises(ConfigError, match="learned other IDs of ring than this tokenizer gave; give the tokenizer"):
         trained_subject(mixed, recommender, dataset, tmp_path / "out", RUNTIME)
     assert not (tmp_path / "out").exists()
     fitting = write_ids_of(tmp_path / "fitting", own["ring"], others["other"])
-    assert set(trained_subject(fitting, recommender, dataset, tmp_path / "out", RUNTIME).ids) == set(NAMES)
+    assert set(trained_subject(fitting, recommender, dataset, tmp_path / "out", RUNTIME).ids) == set(RINGS)
 
 
 def test_other_histories_of_the_same_ids_are_measured(tokenizer: Path, recommender: Path, tmp_path: Path) -> None:
-    since = write_rings(tmp_path / "since", NAMES[::-1])
+    since = write_rings(tmp_path / "since", RINGS[::-1])
     assert trained_subject(tokenizer, recommender, since, tmp_path / "out", RUNTIME).parts[0].domains == ["ring"]
 
 
@@ -87,9 +76,9 @@ def test_folders_of_before_are_told_by_histories_and_ids_together(
     said: dict[str, Any] = {key: value for key, value in read_figures(older).items() if key != LEARNED_IDS}
     (older / FIGURES).write_text(json.dumps(said))
     assert trained_subject(tokenizer, older, dataset, tmp_path / "out", RUNTIME).parts[0].name == "older"
-    since, strange = write_rings(tmp_path / "since", NAMES[::-1]), tmp_path / "strange"
+    since, strange = write_rings(tmp_path / "since", RINGS[::-1]), tmp_path / "strange"
     strange.mkdir()
-    write_ring_ids(strange, NAMES, seed=9)
+    write_ring_ids(strange, RINGS, seed=9)
     for given in ((strange, dataset), (tokenizer, since)):
         with pytest.raises(ConfigError, match="learned other IDs or other histories of ring than are given here"):
             trained_subject(given[0], older, given[1], tmp_path / "out", RUNTIME)

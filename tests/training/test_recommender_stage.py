@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recommender_planted import TINY, random_values, tiny_parameters, write_ring_ids, write_rings
+from recommender_planted import RINGS, TINY, random_values, tiny_parameters
 
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import TokenLayout
@@ -26,18 +26,6 @@ from training.recommender.stage import load_corpus, train_recommender
 from training.recommender.trainer import Trainer
 from training.stage import FIGURES, LOG, read_figures
 from training.tokenizer.ids import DomainIds, write_ids
-
-NAMES = ("ring", "other")
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rings(tmp_path_factory.mktemp("dataset"), NAMES)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ring_ids(tmp_path_factory.mktemp("tokenizer"), NAMES)
 
 
 @pytest.mark.parametrize(("domain_token", "expert_first"), [(False, False), (True, False), (False, True)])
@@ -64,7 +52,7 @@ def test_where_there_is_no_expert_none_comes_first(dataset: Path, tmp_path: Path
         np.random.default_rng(1),
         {"levels": 2, "codes": 8, "experts": 1, "experts_per_item": 0, "suffixes": 4},
     )
-    values = {name: random_values(TokenLayout(**layout), 24, rng) for name in NAMES}
+    values = {name: random_values(TokenLayout(**layout), 24, rng) for name in RINGS}
     none = np.zeros((24, 0), dtype=np.int32)
     (tmp_path / "tokenizer").mkdir()
     write_ids(
@@ -91,7 +79,7 @@ def test_training_begins_from_content_only_where_it_is_given(dataset: Path, toke
     with pytest.raises(ConfigError, match="give --embeddings the folder"):
         train_recommender(dataset, tokenizer, tmp_path, parameters)
     rng = np.random.default_rng(0)
-    for name in NAMES:
+    for name in RINGS:
         np.save(tmp_path / f"{name}.npy", rng.normal(size=(24, 6)).astype(np.float32))
     losses = []
     for share in (0.0, 0.8):

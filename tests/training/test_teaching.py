@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from recommender_planted import TINY, ring_corpus, tiny_parameters, write_ring_ids, write_rings
+from recommender_planted import RINGS, TINY, ring_corpus, tiny_parameters, write_ring_ids, write_rings
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
@@ -37,23 +37,12 @@ from training.teaching.taught import Places, Taught, ask
 from training.teaching.teachers import Lesson, open_teachers
 from training.tokenizer.ids import read_ids, write_ids
 
-NAMES = ("ring", "other")
 JUDGES = TINY.model_dump() | {"history": "items", "item_head": 1.0}
 SASREC = {"width": 8, "epochs": 2, "threads": 1}
 
 
 def judging(**changes: object) -> RecommenderParameters:
     return tiny_parameters(**{"network": JUDGES, "epochs": 1, "threads": 1, **changes})
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_rings(tmp_path_factory.mktemp("dataset"), NAMES)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_ring_ids(tmp_path_factory.mktemp("tokenizer"), NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +105,7 @@ def test_the_loss_is_that_of_a_mixed_target() -> None:
 
 
 def test_the_mean_of_log_probabilities_is_kept_as_far_as_it_is_likely() -> None:
-    corpus = ring_corpus(domains=NAMES)
+    corpus = ring_corpus(domains=RINGS)
     first = Planted(("ring",), lambda before: (before + 1) % 24, corpus, sure=3.0)
     second = Planted(("ring", "other"), lambda before: (before + 2) % 24, corpus, sure=2.0)
     taught = ask(corpus, [first, second], 5)
@@ -141,7 +130,7 @@ def test_the_mean_of_log_probabilities_is_kept_as_far_as_it_is_likely() -> None:
 
 
 def test_what_is_taught_is_learned_in_place_of_what_was_seen(tmp_path: Path) -> None:
-    corpus = ring_corpus(domains=NAMES)
+    corpus = ring_corpus(domains=RINGS)
     parameters = judging(epochs=40, patience=40, batch_tokens=256, teaching=1.0)
     taught = ask(corpus, [Planted(("ring",), lambda before: (before + 5) % 24, corpus)], 5)
     trainer = Trainer(corpus, parameters, tmp_path, Accelerator(cpu=True), taught=taught)
@@ -158,7 +147,7 @@ def test_what_is_taught_is_learned_in_place_of_what_was_seen(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("new_windows", [0.0, 0.5])
 def test_a_training_is_another_by_its_teachers_and_by_their_share(tmp_path: Path, new_windows: float) -> None:
-    corpus, losses, marks = ring_corpus(domains=NAMES), [], []
+    corpus, losses, marks = ring_corpus(domains=RINGS), [], []
     taught = ask(corpus, [Planted(("ring",), lambda before: (before + 5) % 24, corpus)], 5)
     for number, (teaching, given) in enumerate([(0.5, None), (0.5, taught), (0.9, taught), (0.0, taught)]):
         parameters = judging(teaching=teaching, new_windows=new_windows)
@@ -173,8 +162,8 @@ def test_a_training_is_another_by_its_teachers_and_by_their_share(tmp_path: Path
 
 
 def test_every_target_is_judged_with_what_is_expected_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    corpus = ring_corpus(domains=NAMES)
-    taught = ask(corpus, [Planted(NAMES, lambda before: (before + 5) % 24, corpus)], 5)
+    corpus = ring_corpus(domains=RINGS)
+    taught = ask(corpus, [Planted(RINGS, lambda before: (before + 5) % 24, corpus)], 5)
     beginning = begin(corpus, judging(new_windows=0.5), None, taught)
     task = beginning.task
     assert isinstance(task, NextItems)
@@ -207,8 +196,8 @@ def test_fewer_expected_items_are_kept_where_that_is_asked_for(
 
 
 def test_teachers_are_told_apart_in_any_order() -> None:
-    corpus = ring_corpus(domains=NAMES)
-    first, second = (Planted(NAMES, lambda before: before, corpus, digest=name) for name in ("a", "b"))
+    corpus = ring_corpus(domains=RINGS)
+    first, second = (Planted(RINGS, lambda before: before, corpus, digest=name) for name in ("a", "b"))
     marks = [ask(corpus, given, 5).digest for given in ([first], [second], [first, second], [second, first])]
     assert len(set(marks)) == 3
     assert marks[2] == marks[3]
@@ -290,7 +279,7 @@ def test_what_cannot_teach_is_refused(
     dataset: Path, tokenizer: Path, recommender: Path, sasrec: Path, tmp_path: Path
 ) -> None:
     lesson = lesson_of(dataset, tokenizer)
-    other_ids = write_ring_ids(tmp_path, NAMES, seed=9)
+    other_ids = write_ring_ids(tmp_path, RINGS, seed=9)
     with pytest.raises(ConfigError, match="learned other IDs than this tokenizer gave"):
         open_teachers([recommender], lesson_of(dataset, other_ids))
     with pytest.raises(ConfigError, match="is popularity; what can teach"):
@@ -366,9 +355,9 @@ def test_a_refused_teacher_leaves_what_was_trained_before(
 
 
 def test_a_domain_of_too_short_histories_is_not_asked_about() -> None:
-    corpus = ring_corpus(domains=NAMES)
+    corpus = ring_corpus(domains=RINGS)
     of_one = replace(corpus, windows=corpus.windows.take(np.flatnonzero(corpus.windows.domain == 0)))
-    taught = ask(of_one, [Planted(NAMES, lambda before: before, corpus)], 5)
+    taught = ask(of_one, [Planted(RINGS, lambda before: before, corpus)], 5)
     assert (taught.shares[Places.of(of_one.windows).at.numpy(), 0] > 0.9).all()
 
 
