@@ -93,7 +93,7 @@ def reading(layout: TokenLayout, folder: Path, *, room: bool) -> Callable[..., N
     """Tokens and mask, int64 [B, S], to float32 [B, n], 1 where a history has an item."""
     graph, sequences = Graph("read"), [Tensor("history", "int64", ("B", "S")), Tensor("mask", "int64", ("B", "S"))]
     tokens, own = np.zeros((table_rows(layout), 2), np.float32), np.zeros((1, 2), np.float32)
-    tables = ItemTables(graph.constant(tokens), graph.constant(own), graph.constant(np.zeros(1, np.int32)), 0)
+    tables = ItemTables(graph.constant(tokens), graph.constant(own), graph.constant(np.zeros(1, np.int32)))
     given = (graph.input(each.name, each.dtype, each.shape) for each in sequences)
     result = Tensor("is_read", "float32", ("B", "n"))
     read = ItemGraph(graph, layout, room=room).read(tables, *given)

@@ -20,7 +20,7 @@ from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.networks.item_encoder import HEAD_SCALE, EncoderOfItems, last_state
-from training.networks.known_ids import KnownIds, hash_parts, rows_in
+from training.networks.known_ids import KnownIds, beginning_rows, hash_parts
 from training.networks.looking_ahead import SPREAD, expected_maximum
 from training.networks.semantic_state import known_sizes
 from training.networks.semantic_t5 import SemanticT5
@@ -45,6 +45,7 @@ EXPERT_FIRST = replace(WITH_DOMAINS, expert_first=True, codes=9)
 LAYOUTS = pytest.mark.parametrize(
     "layout", [LAYOUT, WITHOUT_EXPERTS, WITH_DOMAINS, EXPERT_FIRST], ids=["experts", "none", "domains", "expert first"]
 )
+FOUND_BY = ("encoder.item_slots", "encoder.item_moves", "encoder.item_keys")
 JUDGES = TINY.model_copy(update={"history": "items", "item_head": 0.6})
 
 
@@ -213,7 +214,7 @@ def test_a_beginning_that_came_later_promises_what_the_tokens_of_all_items_add(l
     corpus = ring_corpus(items=40, layout=layout)
     model, items = built(corpus), tokens_of(corpus)
     weights, state, unknown = torch.rand(40) + 0.5, torch.randn(1, TINY.d_model), torch.tensor([[1]])
-    assert not (rows_in(model.ahead_slots, unknown) > 0).any()
+    assert not (beginning_rows(model.ahead_slots, unknown) > 0).any()
     model.look_ahead(items, weights)
     share = weights[:, None] / weights.sum()
     with torch.inference_mode():
@@ -241,7 +242,7 @@ def test_what_is_taken_for_new_is_read_and_judged_as_an_item_that_came_later() -
     corpus = ring_corpus(items=40)
     model, later, items = built(corpus), built(corpus, known=slice(0, 20)), tokens_of(corpus)
     state = model.state_dict()
-    rest = {name: later.state_dict()[name] for name in ("encoder.item_slots", "item_ahead", "ahead_slots")}
+    rest = {name: later.state_dict()[name] for name in (*FOUND_BY, "item_ahead", "ahead_slots")}
     rest |= {name: state[name][: 20 + 1] for name in ("encoder.reader_own.weight", "item_own.weight")}
     later.load_state_dict({**state, **rest})
     examples = corpus.validation.take(np.arange(12))
@@ -264,25 +265,32 @@ def test_what_is_taken_for_new_is_read_and_judged_as_an_item_that_came_later() -
     torch.testing.assert_close(found.item_vectors, torch.stack([model.item_vectors(items), later.item_vectors(items)]))
 
 
-def test_weights_that_look_ahead_in_the_old_way_are_refused() -> None:
+def test_weights_that_find_ids_without_their_keys_are_refused() -> None:
     corpus = ring_corpus()
     state = dict(built(corpus).state_dict())
     assert known_sizes(state, corpus.layout) == KnownIds.of(corpus.layout, tokens_of(corpus)).sizes
-    slots = state["ahead_slots"]
-    state["ahead_slots"] = torch.where(slots > 0, slots - (corpus.layout.depth - 2), 0)
+    del state["encoder.item_keys"]
     with pytest.raises(ModelError, match="train it anew"):
         known_sizes(state, corpus.layout)
 
 
-def test_known_ids_have_rows_of_their_own() -> None:
+@pytest.mark.parametrize("count", [1, 2, 300, 10_000])
+def test_known_ids_have_rows_of_their_own_and_others_none(count: int) -> None:
     rng = np.random.default_rng(5)
     layout = TokenLayout(levels=4, codes=256, experts=10, experts_per_item=1, suffixes=64)
-    values = np.stack([rng.integers(0, size, 20_000) for size in layout.position_sizes], axis=1)
+    values = np.stack([rng.integers(0, size, 2 * count) for size in layout.position_sizes], axis=1)
     items = torch.from_numpy(layout.tokens(values.astype(np.int32)).astype(np.int64))
-    known, parts = KnownIds.of(layout, items[:10_000]), hash_parts(layout)
-    rows = rows_in(known.item_slots, parts[items].sum(dim=1))
-    assert len(torch.unique(rows[:10_000])) > 9_700
-    assert int((rows[10_000:] > 0).sum()) < 400
+    known, hashes = KnownIds.of(layout, items[:count]), hash_parts(layout)[items].sum(dim=1)
+    rows = known.items.rows(hashes)
+    torch.testing.assert_close(rows[:count], torch.arange(1, count + 1))
+    assert not rows[count:].any()
+
+
+def test_equal_ids_have_one_row() -> None:
+    items = torch.from_numpy(LAYOUT.tokens(np.zeros((3, LAYOUT.depth), np.int32)).astype(np.int64))
+    items[1, 0] += 1
+    rows = KnownIds.of(LAYOUT, items).items.rows(hash_parts(LAYOUT)[items].sum(dim=1))
+    assert rows.tolist() == [3, 2, 3]
 
 
 @LAYOUTS
@@ -439,7 +447,7 @@ def test_what_is_read_and_judged_can_begin_as_the_content(layout: TokenLayout) -
 
     rows, judged_rows = rows_of_items(layout, tokens), head_rows_of_items(layout, tokens)
     others = np.delete(np.arange(layout.depth), code_positions(layout))
-    own = model.encoder.reader_own(rows_in(model.encoder.item_slots, model.hash_parts[tokens].sum(dim=1)))
+    own = model.encoder.reader_own(model.encoder.known_rows(model.hash_parts[tokens].sum(dim=1)))
     judged = model.item_vectors(tokens) - head[judged_rows[:, others]].sum(dim=1)
     read = model.encoder.reader(rows).sum(dim=1) + own - reader[rows[:, others]].sum(dim=1)
     centred = embeddings - embeddings.mean(axis=0)

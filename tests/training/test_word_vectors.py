@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from service.errors import ConfigError
 from service.items import ItemContent
-from training.networks.known_ids import KnownIds, rows_in
+from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import WEIGHTS, T5Settings, build_t5, load_recommender
 from training.networks.word_vectors import WordsOfRows, plain_state, share_words
@@ -85,7 +85,7 @@ def test_what_is_written_is_one_table_that_says_the_same() -> None:
     corpus = ring_corpus()
     tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
     shared, plain = network(tokens), network(tokens)
-    rows = rows_in(shared.encoder.item_slots, shared.hash_parts[tokens].sum(dim=1))
+    rows = shared.encoder.known_rows(shared.hash_parts[tokens].sum(dim=1))
     titles = [" ".join(f"w{number}" for number in range(item % 5)) for item in range(len(tokens))]
     words = item_words([[ItemContent(title=title) for title in titles]], 1)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.t5.modeling_t5 import T5Stack
 
 from service.semantic_ids import TokenLayout
-from training.networks.known_ids import KnownSizes, hash_parts, rows_in
+from training.networks.known_ids import KnownItems, KnownSizes, hash_parts
 from training.networks.token_tables import rows_of_sequences, starts_item, table_rows
 
 HEAD_SCALE = 0.1
@@ -89,7 +89,19 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
         nn.init.normal_(self.reader.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
         nn.init.zeros_(self.reader_own.weight)
         self.register_buffer("item_slots", torch.zeros(known.item_slots, dtype=torch.int32))
+        self.register_buffer("item_moves", torch.zeros(known.item_buckets, dtype=torch.int64))
+        self.register_buffer("item_keys", torch.full((known.items + 1,), -1))
         self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
+
+    def known_rows(self, hashes: Tensor) -> Tensor:
+        """Rows of IDs by the sums of their hash parts: int64 of the same shape, 0 for what is not known."""
+        return KnownItems(self.item_slots, self.item_moves, self.item_keys).rows(hashes)
+
+    def know(self, items: KnownItems) -> None:
+        """Give each ID of training its row."""
+        self.item_slots.copy_(items.slots)
+        self.item_moves.copy_(items.moves)
+        self.item_keys.copy_(items.keys)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, read_as_known: Tensor | None = None, **_: Any
@@ -107,7 +119,7 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
         summed = summed.index_add(0, owners, read)
         hashes = torch.zeros(batch * items, device=mask.device, dtype=torch.long)
         hashes = hashes.index_add(0, owners, self.hash_parts[input_ids[there]])
-        rows = rows_in(self.item_slots, hashes)
+        rows = self.known_rows(hashes)
         if read_as_known is not None:
             rows = rows * read_as_known.flatten()
         vectors = (summed + self.reader_own(rows)) / HEAD_SCALE

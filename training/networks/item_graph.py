@@ -29,12 +29,14 @@ class ItemTables:
     own : float32 [I + 1, M], of known IDs, or float16 [depth + beginnings, 2 M], of what they begin with
     slots : int32 [slots], rows of `own`
     unknown : row of what has none
+    exact : of known IDs, int64 [buckets] and [I + 1], `moves` and `keys` of `known_ids.KnownItems`
     """
 
     tokens: Value
     own: Value
     slots: Value
-    unknown: int
+    unknown: int = 0
+    exact: tuple[Value, Value] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,15 @@ class ItemGraph:
         return self._graph.constant(hash_parts(self._layout).numpy(), "hash_parts").take(tokens)
 
     def rows_in(self, tables: ItemTables, hashes: Value) -> Value:
-        """As `known_ids.rows_in`."""
-        found = tables.slots.take(self._graph.op("Mod", hashes, tables.slots.size(0)))
-        return self._graph.op("Max", found, np.int32(tables.unknown)) if tables.unknown else found
+        """As `known_ids.KnownItems.rows`, or as `known_ids.beginning_rows`."""
+        graph = self._graph
+        if tables.exact is None:
+            found = tables.slots.take(graph.op("Mod", hashes, tables.slots.size(0)))
+            return graph.op("Max", found, np.int32(tables.unknown)) if tables.unknown else found
+        moves, keys = tables.exact
+        moved = hashes + moves.take(graph.op("Mod", hashes, moves.size(0)))
+        found = tables.slots.take(graph.op("Mod", moved, tables.slots.size(0)))
+        return graph.where(keys.take(found).differs(hashes), np.int32(0), found)
 
     def expected(self, tables: ItemTables, state: Value, hashes: Value) -> Value:
         """Products of states with the vectors of what is written.

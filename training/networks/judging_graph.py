@@ -23,6 +23,8 @@ from training.networks.semantic_state import (
     AHEAD_SLOTS,
     HEAD,
     HEAD_OWN,
+    ITEM_KEYS,
+    ITEM_MOVES,
     ITEM_SLOTS,
     LIKENESS,
     READER,
@@ -68,7 +70,7 @@ class JudgingGraph:
 
     def read(self, history: Value, history_mask: Value) -> ReadItems:
         """Items of histories int64 [B, S], as the encoder's input is made of them: vectors float32 [B, n, M]."""
-        read = self._items.read(self._tables(self._graph, READER, READER_OWN, ITEM_SLOTS), history, history_mask)
+        read = self._items.read(self._of_items(self._graph, READER, READER_OWN), history, history_mask)
         return replace(read, vectors=read.vectors * (1.0 / HEAD_SCALE))
 
     def judging_state(self, states: Value, history: Value, read: ReadItems) -> Value:
@@ -103,7 +105,7 @@ class JudgingGraph:
             judges = graph.op("ReduceSum", alike * alike, np.asarray([1])) > 0.0
             further = judges.cast("int32") * np.int32(len(self._state[AHEAD]) // 2)
         if position == self.layout.depth - 1:
-            tables = self._tables(products, HEAD, HEAD_OWN, ITEM_SLOTS)
+            tables = self._of_items(products, HEAD, HEAD_OWN)
             return graph.adopt(self._judged.expected(tables, products.adopt(by_head), hashes))
         tables = self._tables(products, HEAD, AHEAD, AHEAD_SLOTS, unknown=position)
         return graph.adopt(self._judged.expected_best(tables, products.adopt(asked), hashes, further))
@@ -112,6 +114,13 @@ class JudgingGraph:
         """What tokens add to a hash: int64 of the same shape."""
         return self._items.parts(tokens)
 
+    def _of_items(self, graph: Graph, tokens: str, own: str) -> ItemTables:
+        exact = self._constant(self._graph, ITEM_MOVES), self._constant(self._graph, ITEM_KEYS)
+        return replace(self._tables(graph, tokens, own, ITEM_SLOTS), exact=exact)
+
     def _tables(self, graph: Graph, *names: str, unknown: int = 0) -> ItemTables:
-        tokens, own, slots = (graph.constant(self._state[name].numpy(), name) for name in names)
+        tokens, own, slots = (self._constant(graph, name) for name in names)
         return ItemTables(tokens, own, slots, unknown)
+
+    def _constant(self, graph: Graph, name: str) -> Value:
+        return graph.constant(self._state[name].numpy(), name)

@@ -16,8 +16,10 @@ from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.networks.known_ids import KnownSizes
 
-READER, READER_OWN, ITEM_SLOTS = "encoder.reader.weight", "encoder.reader_own.weight", "encoder.item_slots"
-"""float32 [R, M], [I + 1, M], int32 [slots]."""
+READER, READER_OWN = "encoder.reader.weight", "encoder.reader_own.weight"
+"""float32 [R, M], [I + 1, M]."""
+ITEM_SLOTS, ITEM_MOVES, ITEM_KEYS = "encoder.item_slots", "encoder.item_moves", "encoder.item_keys"
+"""Where whole IDs are found (`known_ids.KnownItems`): int32 [slots], int64 [buckets], [I + 1]."""
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
 """float32 [H, M], [I + 1, M], float16 [beginnings + depth - 1, 2 M], int32 [slots]. With likeness, as many rows more of
 what lies behind beginnings, of that."""
@@ -30,13 +32,14 @@ def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes 
 
     Raises
     ------
-    ModelError : they look ahead in another way, that of the time when unknown beginnings had no rows
+    ModelError : they find IDs in another way, that of the time when these had no keys
     """
-    sizes = [len(state[name]) for name in (HEAD_OWN, ITEM_SLOTS, AHEAD, AHEAD_SLOTS) if name in state]
-    if len(sizes) < 4:
+    if HEAD_OWN not in state:
         return None
-    slots = state[AHEAD_SLOTS]
-    if bool(((slots > 0) & (slots < layout.depth - 1)).any()):
-        raise ModelError("the recommender looks ahead in a way that is no longer known; train it anew")
-    beginnings = sizes[2] // (2 if LIKENESS in state else 1)
-    return KnownSizes(sizes[0] - 1, sizes[1], beginnings - layout.depth + 1, sizes[3])
+    if ITEM_KEYS not in state:
+        raise ModelError("the recommender finds the IDs that it knows in a way that is no longer known; train it anew")
+    items, slots, buckets, beginning_slots = (
+        len(state[name]) for name in (ITEM_KEYS, ITEM_SLOTS, ITEM_MOVES, AHEAD_SLOTS)
+    )
+    beginnings = len(state[AHEAD]) // (2 if LIKENESS in state else 1)
+    return KnownSizes(items - 1, slots, buckets, beginnings - layout.depth + 1, beginning_slots)

@@ -51,7 +51,7 @@ from training.networks.item_encoder import (
     last_state,
     read_mask,
 )
-from training.networks.known_ids import KnownIds, hash_parts, no_suffix_token, rows_in
+from training.networks.known_ids import KnownIds, beginning_rows, hash_parts, no_suffix_token
 from training.networks.likeness import state_or_likeness
 from training.networks.looking_ahead import behind_beginnings
 from training.networks.semantic_state import AHEAD, AHEAD_SLOTS, LIKENESS
@@ -166,7 +166,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         return F.pad(vectors, (0, self.item_likeness.shape[1]))
 
     def _own_vectors(self, items: Tensor) -> Tensor:
-        found: Tensor = self.item_own(rows_in(self.encoder.item_slots, self.hash_parts[items].sum(dim=-1)))
+        found: Tensor = self.item_own(self.encoder.known_rows(self.hash_parts[items].sum(dim=-1)))
         return found
 
     def _vectors_known_or_not(self, items: Tensor, known: Tensor | None) -> Tensor:
@@ -179,7 +179,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
     @torch.no_grad()
     def know(self, known: KnownIds) -> None:
         """Give each ID of training, and each beginning of one, its row."""
-        self.encoder.item_slots.copy_(known.item_slots)
+        self.encoder.know(known.items)
         self.ahead_slots.copy_(known.beginning_slots)
 
     @torch.no_grad()
@@ -196,7 +196,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         behind = partial(
             behind_beginnings,
             tokens=head_rows_of_items(self.layout, items),
-            beginnings=rows_in(self.ahead_slots, self.hash_parts[items].cumsum(dim=1)[:, :-1]),
+            beginnings=beginning_rows(self.ahead_slots, self.hash_parts[items].cumsum(dim=1)[:, :-1]),
             weights=weights,
             count=self._beginnings(),
         )
@@ -249,9 +249,9 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         """
         by_head = state[:, : self.item_head.embedding_dim]
         if position == self.layout.depth - 1:
-            expected = self.item_own.weight[rows_in(self.encoder.item_slots, hashes)] @ by_head[:, :, None]
+            expected = self.item_own.weight[self.encoder.known_rows(hashes)] @ by_head[:, :, None]
         else:
-            rows = rows_in(self.ahead_slots, hashes, position)
+            rows = beginning_rows(self.ahead_slots, hashes, position)
             if state.shape[1] > by_head.shape[1]:
                 by_likeness = state[:, by_head.shape[1] :]
                 rows = rows + self._beginnings() * (by_likeness != 0).any(dim=1, keepdim=True)

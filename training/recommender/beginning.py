@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
-from training.networks.known_ids import KnownIds, rows_in
+from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import build_t5
 from training.networks.word_vectors import share_words
@@ -70,7 +70,7 @@ def begin(
     if embeddings is not None and isinstance(network, SemanticT5) and parameters.network.likeness:
         network.item_likeness.copy_(likeness_rows(corpus.layout, tokens, embeddings, network.model_dim))
     if words is not None and isinstance(network, SemanticT5):
-        rows = rows_in(network.encoder.item_slots, network.hash_parts[tokens].sum(dim=1))
+        rows = network.encoder.known_rows(network.hash_parts[tokens].sum(dim=1))
         for table in (network.encoder.reader_own, network.item_own):
             share_words(table, words.of_rows(rows, table.num_embeddings))
     return Beginning(network, task)

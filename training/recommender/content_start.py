@@ -19,7 +19,6 @@ from transformers import T5ForConditionalGeneration
 
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 from training.networks.item_encoder import HEAD_SCALE
-from training.networks.known_ids import rows_in
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.token_tables import code_positions, head_rows_of_items, rows_of_items, table_rows
 
@@ -82,7 +81,7 @@ def start_from_content(
         if isinstance(network, SemanticT5):
             # As drawn, the sum of an item's vectors has deviation HEAD_SCALE; what they leave out is the ID's own.
             encoder, read = network.encoder, rows[rows_of_items(layout, tokens)].sum(dim=1)
-            known = rows_in(encoder.item_slots, network.hash_parts[tokens].sum(dim=1))
+            known = encoder.known_rows(network.hash_parts[tokens].sum(dim=1))
             _mix(encoder.reader.weight, HEAD_SCALE * rows, share)
             encoder.reader_own.weight[known] = share * HEAD_SCALE * (content - read)
             judged = rows if layout.expert_first else vectors

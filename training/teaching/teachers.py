@@ -25,7 +25,6 @@ from training.baselines.sequence import build_network
 from training.configuration import checked
 from training.data.dataset import Dataset
 from training.data.split import padded
-from training.networks.known_ids import rows_in
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import WEIGHTS, load_recommender
 from training.recommender.batches import collate
@@ -150,7 +149,7 @@ def _recommender(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Te
         if name not in trained.trained_on:
             continue
         tokens = torch.from_numpy(plain.tokens(values[number]).astype(np.int64)).to(lesson.device)
-        if not bool((rows_in(model.encoder.item_slots, model.hash_parts[tokens].sum(dim=-1)) > 0).all()):
+        if not bool((model.encoder.known_rows(model.hash_parts[tokens].sum(dim=-1)) > 0).all()):
             raise strange
         # The same IDs may have been given to other histories, of which it would say what it cannot know.
         said = figures.get("learned_from", {}).get(name)
