@@ -15,7 +15,7 @@ from service.semantic_ids import IntArray, TokenLayout
 from training.export.reference import AllowedTokens, generate_lists
 from training.networks.item_encoder import last_state
 from training.networks.known_ids import KnownIds
-from training.networks.likeness import ALIKE, MET
+from training.networks.likeness import ALIKE
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import build_t5
 from training.networks.token_tables import code_positions, head_rows_of_items
@@ -30,8 +30,7 @@ def is_new(corpus: Corpus, known: int) -> NDArray[np.bool_]:
     found = []
     for start, stop in zip(corpus.validation.start, corpus.validation.stop, strict=True):
         history = corpus.history_items[start:stop]
-        lead = 1 if corpus.layout.domains else 0
-        found.append(history[-1] >= known and (history < known).sum() <= MET * (len(history) + lead))
+        found.append(bool((history >= known).all()))
     return np.asarray(found)
 
 

@@ -20,7 +20,7 @@ from service.errors import ModelError
 from service.semantic_ids import TokenLayout
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.networks.item_encoder import HEAD_SCALE, EncoderOfItems, last_state
-from training.networks.known_ids import KnownIds, beginning_rows, hash_parts
+from training.networks.known_ids import KnownIds, hash_parts, prefix_rows
 from training.networks.looking_ahead import SPREAD, expected_maximum
 from training.networks.semantic_state import known_sizes
 from training.networks.semantic_t5 import SemanticT5
@@ -197,24 +197,24 @@ def test_what_begins_an_id_has_mean_and_spread_of_what_follows(layout: TokenLayo
     with torch.inference_mode():
         vectors = model.item_vectors(items)
         for length in range(1, layout.depth):
-            for beginning in {tuple(row[:length].tolist()) for row in items}:
-                below = [row for row in range(40) if tuple(items[row, :length].tolist()) == beginning]
+            for prefix in {tuple(row[:length].tolist()) for row in items}:
+                below = [row for row in range(40) if tuple(items[row, :length].tolist()) == prefix]
                 left = vectors[below] - model.item_head(rows[below[0], :length]).sum(dim=0)
                 share = weights[below, None] / weights[below].sum()
                 mean = (share * left).sum(dim=0)
                 variance = state.square() @ (share * (left - mean).square()).sum(dim=0)
                 expected = state @ mean + SPREAD * best_of(len(below)) * variance.sqrt()
-                hashed = model.hash_parts[torch.tensor(beginning)].sum()[None, None]
+                hashed = model.hash_parts[torch.tensor(prefix)].sum()[None, None]
                 found = model.prospect(state, hashed, length - 1)
                 torch.testing.assert_close(found, 0.6 * expected[None], rtol=1e-2, atol=1e-2)
 
 
 @LAYOUTS
-def test_a_beginning_that_came_later_promises_what_the_tokens_of_all_items_add(layout: TokenLayout) -> None:
+def test_a_prefix_that_came_later_promises_what_the_tokens_of_all_items_add(layout: TokenLayout) -> None:
     corpus = ring_corpus(items=40, layout=layout)
     model, items = built(corpus), tokens_of(corpus)
     weights, state, unknown = torch.rand(40) + 0.5, torch.randn(1, TINY.d_model), torch.tensor([[1]])
-    assert not (beginning_rows(model.ahead_slots, unknown) > 0).any()
+    assert not (prefix_rows(model.ahead_slots, unknown) > 0).any()
     model.look_ahead(items, weights)
     share = weights[:, None] / weights.sum()
     with torch.inference_mode():

@@ -107,7 +107,7 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
         return own + self._added(written, torch.arange(vocabulary)).reshape(scores.shape)
 
     def by_level(self, items: torch.Tensor) -> torch.Tensor:
-        """What each token of items adds, or of their beginnings: int64 [B, W, l] -> float32 [B, W, l]."""
+        """What each token of items adds, or of their prefixes: int64 [B, W, l] -> float32 [B, W, l]."""
         levels = [
             self._added(items[..., :level], items[..., level : level + 1])[..., 0] for level in range(items.shape[-1])
         ]
@@ -210,8 +210,8 @@ def narrowest_choice(
         ).logits[:, -1]
         gained = torch.log_softmax(logits, dim=-1).numpy()[parent, children[:, -1]]
         if guide is not None:
-            beginnings = torch.from_numpy(children.astype(np.int64))
-            gained = guide.written_share * gained + guide.by_level(beginnings[None])[0, :, -1].numpy()
+            extended = torch.from_numpy(children.astype(np.int64))
+            gained = guide.written_share * gained + guide.by_level(extended[None])[0, :, -1].numpy()
         total = scores[parent] + gained
         order = np.argsort(-total, kind="stable")
         if len(order) > beams:

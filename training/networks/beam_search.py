@@ -3,7 +3,7 @@
 Every step gathers the children of each beam's node from the constraint index, adds their log-probabilities to the
 beam's score, takes the best, and reorders the decoder's cache. The index is an input, so that items come and go
 without a new export. Scores are sums of log-probabilities over the whole vocabulary, masked after the log-softmax,
-with no length penalty; a head over items adds what it thinks of each beginning of an ID, and in the end of the ID.
+with no length penalty; a head over items adds what it thinks of each prefix of an ID, and in the end of the ID.
 Knows nothing of how the index is built.
 
 Symbols: those of `beams`, and V vocabulary.

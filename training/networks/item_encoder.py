@@ -60,7 +60,7 @@ class Semantics:
     Attributes
     ----------
     item_share : of the head in the scores of a search; the rest is the decoder's
-    known : how many IDs of training have vectors of their own, and how many beginnings of IDs
+    known : how many IDs of training have vectors of their own, and how many prefixes of IDs
     read_dropout : share dropped while training throughout the encoder, in place of T5's
     likeness : whether a history that nobody has met is followed by what is like its last item
     """

@@ -15,7 +15,7 @@ import numpy as np
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 from training.networks.graph import Graph, Value
 from training.networks.known_ids import hash_parts
-from training.networks.likeness import ALIKE, MET
+from training.networks.likeness import ALIKE
 from training.networks.token_tables import expert_place, experts_at, first_tokens, other_rows_at
 
 
@@ -26,7 +26,7 @@ class ItemTables:
     Attributes
     ----------
     tokens : float32 [R or V, M], of tokens
-    own : float32 [I + 1, M], of known IDs, or float16 [depth + beginnings, 2 M], of what they begin with
+    own : float32 [I + 1, M], of known IDs, or float16 [depth + prefixes, 2 M], of what they begin with
     slots : int32 [slots], rows of `own`
     unknown : row of what has none
     exact : of known IDs, int64 [buckets] and [I + 1], `moves` and `keys` of `known_ids.KnownItems`
@@ -116,9 +116,7 @@ class ItemGraph:
         alike = graph.op("Squeeze", is_part @ likeness.take(rows), np.asarray([1]))
         length = graph.op("Sqrt", graph.op("ReduceSum", alike * alike, np.asarray([1])))
         is_known = (read.known > np.int32(0)).cast("float32") * read.is_read
-        met, counts = (graph.op("ReduceSum", each, np.asarray([1])) for each in (is_known, read.is_read))
-        last_is_new = is_known.take_along(last, axis=1) < 1.0
-        judges = last_is_new & (counts * MET >= met) & (length > 0.0)
+        judges = (graph.op("ReduceSum", is_known, np.asarray([1])) < 1.0) & (length > 0.0)
         alike = alike / graph.op("Max", length, float(np.finfo(np.float32).tiny)) * ALIKE
         return graph.concat([graph.where(judges, 0.0, state), graph.where(judges, alike, 0.0)], axis=1)
 
@@ -127,7 +125,7 @@ class ItemGraph:
         return self._graph.constant(hash_parts(self._layout).numpy(), "hash_parts").take(tokens)
 
     def rows_in(self, tables: ItemTables, hashes: Value) -> Value:
-        """As `known_ids.KnownItems.rows`, or as `known_ids.beginning_rows`."""
+        """As `known_ids.KnownItems.rows`, or as `known_ids.prefix_rows`."""
         graph = self._graph
         if tables.exact is None:
             found = tables.slots.take(graph.op("Mod", hashes, tables.slots.size(0)))

@@ -1,15 +1,15 @@
-"""Rows of IDs that training knew, and of what such IDs begin with, found by a hash of their tokens.
+"""Hash tables from IDs that training knew, and from their prefixes, to rows of tables of vectors.
 
-A hash is the sum of one number a token, so it grows as an ID is written, and all that is done with it is arithmetic
-that can be done inside a graph. A suffix of 0 adds nothing, since a history does not write it.
+The hash of tokens is the sum of one number per token, so a search can extend it token by token, and all lookups are
+arithmetic that works inside a graph. A suffix of 0 adds nothing, since histories do not contain it.
 
-*Whole IDs* are found exactly. Every known ID has a row of its own: its bucket, which its hash decides, says how far to
-move on from its hash, so that no two meet in a slot ("hash, displace and compress", Belazzougui et al. 2009). The slot
-says the row, and the row's key, which is the hash itself, whether the ID is known at all: row 0 is that of all others.
+*Whole IDs* are looked up exactly, by a perfect hash with a check. Each bucket of hashes has a displacement, chosen so
+that no two IDs fall into the same slot ("hash, displace and compress", Belazzougui et al. 2009). The slot holds the
+row; the row's key, the hash itself, tells whether the ID is known at all. Unknown IDs have row 0.
 
-*Beginnings* are found by their hash alone, in slots that are many times as many as they, because a search asks for
-thousands of them a step and takes what it finds for an estimate: some share a row, and some unknown ones have one. The
-others fall into an empty slot, and have the row of their length.
+*Prefixes* are looked up by their hash modulo the number of slots, without a check: a search looks up thousands of them
+per step, and only for an estimate. A few share a row, and a few unknown ones are taken for known ones; all others have
+the row of their length.
 
 Knows nothing of networks.
 
@@ -26,37 +26,37 @@ from torch import Tensor
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
 
 PRIME, ROOT = 2**61 - 1, 37
-"""A prime and a root of it: the root's powers are all numbers below the prime, in an order that looks like chance."""
+"""A prime and a primitive root: the root's powers run through all numbers below the prime in a scrambled order."""
 SPARE_BITS = 14
-"""Left out of each power, so that sums of 64 tokens are below 2^53: ONNX Runtime adds up integers as doubles."""
+"""Low bits dropped from each power: sums of 64 tokens stay below 2^53, since ONNX Runtime sums integers as doubles."""
 ITEM_SLOTS_A_ROW = 4
-"""At least so many, and less than twice as many: with fewer it takes long to find a move for each bucket."""
-BEGINNING_SLOTS_A_ROW = 32
-"""Likewise: one in so many unknown beginnings, or fewer, is taken for another."""
-LEAST_BEGINNING_SLOTS = 1 << 16
-"""Of small catalogues, which can afford more."""
+"""At least so many, less than twice as many; with fewer, finding a displacement for each bucket takes long."""
+PREFIX_SLOTS_A_ROW = 32
+"""Likewise; at most one in so many unknown prefixes is taken for a known one."""
+LEAST_PREFIX_SLOTS = 1 << 16
+"""Small catalogues can afford more."""
 
 
 @dataclass(frozen=True)
 class KnownSizes:
-    """Sizes of the tables: rows besides those of the unknown, slots, and buckets."""
+    """Sizes of the tables: rows (without those for unknown IDs and prefixes), slots and buckets."""
 
     items: int
     item_slots: int
     item_buckets: int
-    beginnings: int
-    beginning_slots: int
+    prefixes: int
+    prefix_slots: int
 
 
 @dataclass(frozen=True)
 class KnownItems:
-    """Where whole IDs are found.
+    """The table of whole IDs.
 
     Attributes
     ----------
-    slots : int32 [slots], the row of what falls there, 0 for nothing
-    moves : int64 [buckets], how far the hashes of a bucket are moved
-    keys : int64 [I + 1], the hash of each row's ID; -1 where a row has none
+    slots : int32 [slots], a row, or 0
+    moves : int64 [buckets], the displacement of each bucket
+    keys : int64 [I + 1], the hash of each row's ID; -1 for row 0
     """
 
     slots: Tensor
@@ -64,7 +64,7 @@ class KnownItems:
     keys: Tensor
 
     def rows(self, hashes: Tensor) -> Tensor:
-        """int64 of the same shape, 0 for what is not known."""
+        """Rows of hashes: int64 of the same shape, 0 for unknown IDs."""
         moved = hashes + self.moves[hashes % len(self.moves)]
         found = self.slots[moved % len(self.slots)].long()
         return torch.where(self.keys[found] == hashes, found, 0)
@@ -72,20 +72,20 @@ class KnownItems:
 
 @dataclass(frozen=True)
 class KnownIds:
-    """Tables of whole IDs and of beginnings: `beginning_slots` is int32 [slots], 0 for nothing."""
+    """The tables of whole IDs and of prefixes; `prefix_slots` is int32 [slots], a row, or 0."""
 
     items: KnownItems
-    beginning_slots: Tensor
+    prefix_slots: Tensor
     sizes: KnownSizes
 
     @classmethod
     def of(cls, layout: TokenLayout, items: Tensor) -> KnownIds:
-        """Rows for the IDs int64 [I, depth], in tokens, and for what they begin with; equal IDs have one row."""
+        """Tables for the IDs int64 [I, depth], in tokens; equal IDs have one row."""
         hashes = hash_parts(layout).to(items.device)[items].cumsum(dim=1)
-        beginnings = torch.unique(hashes[:, :-1])
-        by_item, by_beginning = _placed(hashes[:, -1]), _beginning_slots(beginnings, layout.depth - 1)
-        sizes = KnownSizes(len(items), len(by_item.slots), len(by_item.moves), len(beginnings), len(by_beginning))
-        return cls(by_item, by_beginning, sizes)
+        prefixes = torch.unique(hashes[:, :-1])
+        by_item, by_prefix = _placed(hashes[:, -1]), _prefix_slots(prefixes, layout.depth - 1)
+        sizes = KnownSizes(len(items), len(by_item.slots), len(by_item.moves), len(prefixes), len(by_prefix))
+        return cls(by_item, by_prefix, sizes)
 
 
 def _placed(hashes: Tensor) -> KnownItems:
@@ -94,15 +94,15 @@ def _placed(hashes: Tensor) -> KnownItems:
     distinct, which = torch.unique(hashes, return_inverse=True)
     rows = torch.zeros_like(distinct).scatter_reduce(0, which, torch.arange(1, len(keys), device=device), "amax")
     slots = torch.zeros(1 << (ITEM_SLOTS_A_ROW * len(hashes)).bit_length(), dtype=torch.int32, device=device)
-    # Two that share bucket and slot would stay together however far they are moved.
+    # Two hashes with the same bucket and slot would collide under any displacement.
     buckets = len(hashes) | 1
     while len(torch.unique(distinct % (buckets * len(slots)))) < len(distinct):
         buckets += 2
     moves, bucket = torch.zeros(buckets, dtype=torch.int64, device=device), distinct % buckets
     drawn, left = torch.Generator().manual_seed(0), torch.arange(len(distinct), device=device)
     while len(left):
-        # Every bucket that has no place yet draws a move, and keeps it if all of its own fall into slots that nobody
-        # has and nobody else has drawn.
+        # Every bucket without a place draws a displacement, and keeps it if all its hashes fall into slots that are
+        # free and that no other hash has drawn.
         move = torch.randint(len(slots), (buckets,), generator=drawn).to(device)
         place = (distinct[left] + move[bucket[left]]) % len(slots)
         fails = (slots[place] > 0) | (torch.bincount(place, minlength=len(slots))[place] > 1)
@@ -115,16 +115,16 @@ def _placed(hashes: Tensor) -> KnownItems:
     return KnownItems(slots, moves, keys)
 
 
-def _beginning_slots(hashes: Tensor, first: int) -> Tensor:
+def _prefix_slots(hashes: Tensor, first: int) -> Tensor:
     """Row i + first for hash i."""
-    count = max(LEAST_BEGINNING_SLOTS, 1 << (BEGINNING_SLOTS_A_ROW * len(hashes) - 1).bit_length())
+    count = max(LEAST_PREFIX_SLOTS, 1 << (PREFIX_SLOTS_A_ROW * len(hashes) - 1).bit_length())
     slots = torch.zeros(count, dtype=torch.int32, device=hashes.device)
     slots[hashes % len(slots)] = torch.arange(first, first + len(hashes), dtype=torch.int32, device=hashes.device)
     return slots
 
 
-def beginning_rows(slots: Tensor, hashes: Tensor, unknown: int = 0) -> Tensor:
-    """Rows of sums of hash parts, int64 of the same shape; for what has none `unknown`, which comes before all rows."""
+def prefix_rows(slots: Tensor, hashes: Tensor, unknown: int = 0) -> Tensor:
+    """Rows of prefixes by their hashes, int64 of the same shape; `unknown`, which precedes all rows, for the others."""
     return slots[hashes % len(slots)].long().clamp(min=unknown)
 
 
@@ -134,7 +134,7 @@ def no_suffix_token(layout: TokenLayout) -> int:
 
 
 def hash_parts(layout: TokenLayout) -> Tensor:
-    """What each token adds to a hash: int64 [V], 0 for what is no part of an ID, and for suffix 0."""
+    """What each token adds to a hash: int64 [V], 0 for tokens that are no part of an ID and for suffix 0."""
     parts = [pow(ROOT, token + 1, PRIME) >> SPARE_BITS for token in range(layout.vocabulary)]
     silent = [*range(SPECIAL_TOKENS), no_suffix_token(layout), *map(layout.domain_token, layout.domains)]
     for token in silent:

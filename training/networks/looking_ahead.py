@@ -1,8 +1,8 @@
-"""What lies behind beginnings of IDs, and what is expected of the best of it: see `semantic_t5`, which it is a part of.
+"""What the IDs under a prefix add to it, and what the best of them is expected to add. A part of `semantic_t5`.
 
 Knows nothing of networks.
 
-Symbols: I items, R beginnings, H rows of a table, M width of a vector; depth = L + N + 1.
+Symbols: I items, R prefixes, H rows of a table, M width of a vector; depth = L + N + 1.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 SPREAD = 2.0
-"""Weight c of the spread in what a beginning is expected to lead to; 1.3 to 2.5 lose least of the best items."""
+"""Weight c of the spread in a prefix's expected score; with 1.3 to 2.5 searches miss the fewest of the best items."""
 UNKNOWN_ITEMS = 2.0
-"""How many items a beginning that came after training is taken to lead to."""
+"""How many items are assumed under a prefix that came after training."""
 
 
-def behind_beginnings(
-    table: Tensor, own: Tensor, *, tokens: Tensor, beginnings: Tensor, weights: Tensor, count: int
+def behind_prefixes(
+    table: Tensor, own: Tensor, *, tokens: Tensor, prefixes: Tensor, weights: Tensor, count: int
 ) -> Tensor:
-    """Of every beginning, what its items' vectors have beyond it, by `means_and_spreads`.
+    """For every prefix what its items' vectors add to it, summed up by `means_and_spreads`.
 
-    The first depth - 1 rows are of beginnings that nobody knows, by their length: what the tokens of all items have.
+    The first depth - 1 rows are for unknown prefixes, by their length: what the tokens of all items add from there on.
 
     Parameters
     ----------
     table : float32 [H, M]
-    own : float32 [I, M], what items have beyond their tokens
+    own : float32 [I, M], the vectors of whole IDs
     tokens : int64 [I, depth], rows of the table
-    beginnings : int64 [I, depth - 1], numbers of an item's beginnings, the shortest first
+    prefixes : int64 [I, depth - 1], rows of an item's prefixes, the shortest first
     weights : float32 [I], above 0
     count : R
 
@@ -39,7 +39,7 @@ def behind_beginnings(
     left = table[tokens].sum(dim=1)
     sums = own.new_zeros(count, 2 * own.shape[1])
     counts, each = own.new_zeros(count, 2), torch.stack([weights, torch.ones_like(weights)], dim=1)
-    for length, known in enumerate(beginnings.T):
+    for length, known in enumerate(prefixes.T):
         left = left - table[tokens[:, length]]
         for rows, vectors in ((known, left + own), (torch.full_like(known, length), left)):
             sums.index_add_(0, rows, torch.cat([vectors, vectors.square()], dim=1) * weights[:, None])

@@ -19,10 +19,10 @@ from training.networks.known_ids import KnownSizes
 READER, READER_OWN = "encoder.reader.weight", "encoder.reader_own.weight"
 """float32 [R, M], [I + 1, M]."""
 ITEM_SLOTS, ITEM_MOVES, ITEM_KEYS = "encoder.item_slots", "encoder.item_moves", "encoder.item_keys"
-"""Where whole IDs are found (`known_ids.KnownItems`): int32 [slots], int64 [buckets], [I + 1]."""
+"""The table of whole IDs (`known_ids.KnownItems`): int32 [slots], int64 [buckets], [I + 1]."""
 HEAD, HEAD_OWN, AHEAD, AHEAD_SLOTS = "item_head.weight", "item_own.weight", "item_ahead", "ahead_slots"
-"""float32 [H, M], [I + 1, M], float16 [beginnings + depth - 1, 2 M], int32 [slots]. With likeness, as many rows more of
-what lies behind beginnings, of that."""
+"""float32 [H, M], [I + 1, M], float16 [prefixes + depth - 1, 2 M], int32 [slots]. With likeness, as many
+rows more, for it."""
 LIKENESS = "item_likeness"
 """Of a network that has it: float32 [H, M]; sums of items have a mean square length of 1."""
 
@@ -38,8 +38,8 @@ def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes 
         return None
     if ITEM_KEYS not in state:
         raise ModelError("the recommender finds the IDs that it knows in a way that is no longer known; train it anew")
-    items, slots, buckets, beginning_slots = (
+    items, slots, buckets, prefix_slots = (
         len(state[name]) for name in (ITEM_KEYS, ITEM_SLOTS, ITEM_MOVES, AHEAD_SLOTS)
     )
-    beginnings = len(state[AHEAD]) // (2 if LIKENESS in state else 1)
-    return KnownSizes(items - 1, slots, buckets, beginnings - layout.depth + 1, beginning_slots)
+    prefixes = len(state[AHEAD]) // (2 if LIKENESS in state else 1)
+    return KnownSizes(items - 1, slots, buckets, prefixes - layout.depth + 1, prefix_slots)

@@ -1,28 +1,27 @@
-"""A T5 that reads one position an item and judges whole items: what `history = "items"` of a recommender asks for.
+"""A T5 that reads one position per item and scores whole items: a recommender with `history = "items"`.
 
-*Reading items.* The encoder's input is the sum of the vectors of an item's tokens and one for its ID as a whole, so a
-history of 20 items is 20 positions and not 100. The tokens that come in are the same. The encoder is causal: its state
-at an item knows the history up to there, so one pass over a user's items learns from every one of them.
+*Reading items.* The encoder's input is the sum of the vectors of an item's tokens and of one for its whole ID, so a
+history of 20 items is 20 positions and not 100. The input is still tokens. The encoder is causal: its state at an item
+depends on the history up to there, so one pass over a user's items learns from every one of them.
 
-*Judging items.* A head learns by cross-entropy over items, as SASRec does. An item's vector is the sum of its tokens'
-vectors in a table of the head's own, and of one more for the whole ID; its score is the product with the encoder's
-state at the last item.
+*Scoring items.* A head learns by cross-entropy over items, as SASRec does. An item's vector is the sum of its tokens'
+vectors in a table of the head's own and of one more for the whole ID; its score is the product with the encoder's state
+at the last item.
 
-*Looking ahead.* The score guides every step of a beam search. What is written of an ID has a score too: that of its
-tokens, and what the rest of the IDs that begin so is likely to add at best. Their mean alone would lose a good item
-among poor ones, so their spread and number count as well: of n vectors with mean m and variance v, popular items
-counting more, a state s expects `s m + c e(n) sqrt(s^2 v)`, e(n) being the expected maximum of n normal numbers. Of a
-beginning that came after training it expects what the tokens of all items add from there on. A search thus keeps the
-beginnings behind which the head expects the best items, and ends with the head's own scores, mixed with the decoder's
-log-probabilities.
+*Looking ahead.* The score guides every step of a beam search. A prefix of an ID is scored by its tokens and by what the
+best of the IDs that begin so is expected to add. The mean over these IDs would lose a good item among poor ones, so
+their spread and number count as well: of n vectors with mean m and variance v, weighted by popularity, a state s
+expects `s m + c e(n) sqrt(s^2 v)`, where e(n) is the expected maximum of n standard normal numbers. For a prefix that
+came after training it expects what the tokens of all items add from there on. So a search keeps the prefixes under
+which the head expects the best items, and ends with the head's own scores, mixed with the decoder's log-probabilities.
 
-*What nobody has met is followed by its like.* Transitions say little of a history whose items came after training, such
-as one of a domain that is new. What judges is then not the encoder's state but what the tokens of the last item stand
-for, by tables of M numbers that are never trained: what each row of the head stands for, and what lies behind every
-beginning. So both kinds of state have 2 M numbers, of which one half is 0; a search multiplies by the other alone.
+*Scoring by likeness.* Learned transitions say little after a history of items that came after training, such as those
+of a new domain. Items are then scored by likeness to the last item instead of by the encoder's state: every row of the
+head's table, and every prefix, has a second vector of M numbers, made from the items' content and never trained. So
+both kinds of state have 2 M numbers, one half of them 0, and the products of a search need the other half alone.
 
-All are functions of semantic IDs alone, so they hold for an item that came after training. Knows nothing of data sets
-or of training.
+All of this depends on semantic IDs alone, so it works for items that came after training. Knows nothing of data sets or
+of training.
 
 Symbols: B batch, S sequence of tokens, n items of the longest history, M model width, H rows of the head's table, D
 decoder positions, A histories that the decoder goes on after, I items, C strings of tokens; depth = L + N + 1.
@@ -51,17 +50,17 @@ from training.networks.item_encoder import (
     last_state,
     read_mask,
 )
-from training.networks.known_ids import KnownIds, beginning_rows, hash_parts, no_suffix_token
+from training.networks.known_ids import KnownIds, hash_parts, no_suffix_token, prefix_rows
 from training.networks.likeness import state_or_likeness
-from training.networks.looking_ahead import behind_beginnings
+from training.networks.looking_ahead import behind_prefixes
 from training.networks.semantic_state import AHEAD, AHEAD_SLOTS, LIKENESS
 from training.networks.token_tables import head_rows, head_rows_of_items, head_rows_of_sequences
 
 
 @dataclass
 class SemanticOutput(Seq2SeqLMOutput):  # type: ignore[misc]
-    """What the network returns; `item_vectors` float32 [1 or 2, I, M] are the head's, of the items asked about: as they
-    are, and, where that is asked for, as they would be if some were new."""
+    """The network's output. `item_vectors`, float32 [1 or 2, I, M], are the head's vectors of the items asked for: as
+    they are and, on request, as they would be if some were new."""
 
     item_vectors: Tensor | None = None
 
@@ -73,7 +72,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
     ----------
     config : shape of the network
     layout : of its tokens
-    semantics : what it has beyond T5
+    semantics : settings of what it has beyond T5
     """
 
     encoder: EncoderOfItems
@@ -99,9 +98,9 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         nn.init.zeros_(self.item_own.weight)
         alike = width if semantics.likeness else 0
         self.register_buffer(LIKENESS, torch.zeros(head_rows(layout), alike), persistent=alike > 0)
-        rows = (layout.depth - 1 + known.beginnings) * (2 if semantics.likeness else 1)
+        rows = (layout.depth - 1 + known.prefixes) * (2 if semantics.likeness else 1)
         self.register_buffer(AHEAD, torch.zeros(rows, 2 * width, dtype=torch.float16))
-        self.register_buffer(AHEAD_SLOTS, torch.zeros(known.beginning_slots, dtype=torch.int32))
+        self.register_buffer(AHEAD_SLOTS, torch.zeros(known.prefix_slots, dtype=torch.int32))
         self.register_buffer("hash_parts", hash_parts(layout), persistent=False)
 
     def forward(  # noqa: PLR0917  as transformers' own
@@ -153,7 +152,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         return vectors
 
     def vectors_of_tokens(self, items: Tensor) -> Tensor:
-        """The same of items that came after training, which have no vector of their own."""
+        """The same for items that came after training, whose IDs have no vector as a whole."""
         vectors: Tensor = self._of_rows(head_rows_of_items(self.layout, items)).sum(dim=-2)
         return vectors
 
@@ -178,14 +177,14 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
     @torch.no_grad()
     def know(self, known: KnownIds) -> None:
-        """Give each ID of training, and each beginning of one, its row."""
+        """Give each ID of training, and each prefix of one, its row."""
         self.encoder.know(known.items)
-        self.ahead_slots.copy_(known.beginning_slots)
+        self.ahead_slots.copy_(known.prefix_slots)
 
     @torch.no_grad()
     def look_ahead(self, items: Tensor, weights: Tensor) -> None:
-        """Learn what lies behind every beginning of an ID: weighted mean of what its items' vectors have beyond it, and
-        their variance times the square of how many deviations above it the best of them is expected.
+        """Set the table of what prefixes promise: the weighted mean of what their items' vectors add to them, and the
+        variance times the square of how many deviations above the mean the best of them is expected.
 
         Parameters
         ----------
@@ -194,23 +193,23 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         """
         own = self._own_vectors(items)
         behind = partial(
-            behind_beginnings,
+            behind_prefixes,
             tokens=head_rows_of_items(self.layout, items),
-            beginnings=beginning_rows(self.ahead_slots, self.hash_parts[items].cumsum(dim=1)[:, :-1]),
+            prefixes=prefix_rows(self.ahead_slots, self.hash_parts[items].cumsum(dim=1)[:, :-1]),
             weights=weights,
-            count=self._beginnings(),
+            count=self._prefixes(),
         )
         tables = [behind(self.item_head.weight, own)]
         if self.item_likeness.shape[1]:
             tables.append(behind(self.item_likeness, torch.zeros_like(own)))
         self.item_ahead.copy_(torch.cat(tables))
 
-    def _beginnings(self) -> int:
-        """Rows of `item_ahead` by the head."""
+    def _prefixes(self) -> int:
+        """How many rows of `item_ahead` are of the head; those of likeness follow."""
         return len(self.item_ahead) // (2 if self.item_likeness.shape[1] else 1)
 
     def judging_state(self, encoded: EncodedItems, history: Tensor, mask: Tensor) -> Tensor:
-        """What items are judged by: the encoder's state at the last one, or likeness to it if the history is new.
+        """The vector that scores items: the encoder's state at the last one, or its content if no item is known.
 
         Parameters
         ----------
@@ -230,31 +229,31 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         return state_or_likeness(state, content.sum(dim=1), encoded.rows, encoded.mask)
 
     def guide(self, state: Tensor) -> Tensor:
-        """What a row adds to the score of what is written: states float32 [B, M or 2 M] -> [B, H]."""
+        """What each row of the head's table adds to a score: states float32 [B, M or 2 M] -> [B, H]."""
         bias: Tensor = self.item_share * (state @ torch.cat([self.item_head.weight, self.item_likeness], dim=1).T)
         return bias
 
     def prospect(self, state: Tensor, hashes: Tensor, position: int) -> Tensor:
-        """What the head expects beyond the tokens of what is written; for whole IDs, what they have beyond them.
+        """What the head expects the best ID of a prefix to add to its score; for whole IDs, what their own vector adds.
 
         Parameters
         ----------
-        state : float32 [B, M or 2 M], what items are judged by
-        hashes : int64 [B, C], sums of the hash parts of what is written
-        position : of the last token that is
+        state : float32 [B, M or 2 M], as `judging_state` gives it
+        hashes : int64 [B, C], sums of the hash parts of the tokens so far
+        position : of the last of these tokens
 
         Returns
         -------
-        float32 [B, C]; IDs that training did not see have nothing beyond their tokens
+        float32 [B, C]; 0 for whole IDs that training did not see
         """
         by_head = state[:, : self.item_head.embedding_dim]
         if position == self.layout.depth - 1:
             expected = self.item_own.weight[self.encoder.known_rows(hashes)] @ by_head[:, :, None]
         else:
-            rows = beginning_rows(self.ahead_slots, hashes, position)
+            rows = prefix_rows(self.ahead_slots, hashes, position)
             if state.shape[1] > by_head.shape[1]:
                 by_likeness = state[:, by_head.shape[1] :]
-                rows = rows + self._beginnings() * (by_likeness != 0).any(dim=1, keepdim=True)
+                rows = rows + self._prefixes() * (by_likeness != 0).any(dim=1, keepdim=True)
                 state = by_head + by_likeness
             vectors = self.item_ahead[rows].to(state.dtype)
             means, variances = vectors.chunk(2, dim=2)

@@ -59,7 +59,7 @@ def beam_search(
     """Leaves of the most probable paths, best first: int64 [B, W], -1 where there is none.
 
     Scores are log-probabilities over the whole vocabulary, summed, masked after the log-softmax; mixed with what a
-    head over items thinks of each beginning of an ID, and in the end of the ID.
+    head over items thinks of each prefix of an ID, and in the end of the ID.
 
     Parameters
     ----------

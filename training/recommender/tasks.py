@@ -181,7 +181,7 @@ class NextItems:
         return loss + self._parameters.teaching * self._taught.loss(states, vectors, answers, at, first)
 
     def settle(self) -> None:
-        """What lies behind the beginnings of IDs."""
+        """What lies behind the prefixes of IDs."""
         device = self._network.device
         self._network.look_ahead(self._tokens.to(device), self._popularity.to(device))
 
