@@ -20,6 +20,7 @@ from service.access import ApiKeys
 from service.browsers import InertAnswers, allow_origins
 from service.catalogue.live import LiveCatalogue
 from service.deadline import Deadline
+from service.documentation import add_documentation
 from service.door import Door, Doorkeeper
 from service.edge import QUIET_PATHS, BodyGuard, RequestContext
 from service.engine.engine import Engine
@@ -108,6 +109,8 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
         description=DESCRIPTION,
         version=str(service.manifest.generation),
         lifespan=life,
+        docs_url=None,  # Its page takes scripts from another host; ours stands in `service/documentation.py`.
+        redoc_url=None,
         # Or a path without its last part would be led to one that is empty.
         redirect_slashes=False,
         telemetry=http_spans(tracing),
@@ -116,6 +119,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     for router in (operations.router, items.router, explaining.router, generations.router, about.router):
         # Not `include_router`: FastAPI would look for the route of every request twice, in the router and in its copy.
         app.router.routes += router.routes
+    add_documentation(app)
     app.add_exception_handler(UnitokError, handle_error)
     app.add_exception_handler(RequestValidationError, handle_validation)
     app.add_exception_handler(HTTPException, handle_http)

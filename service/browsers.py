@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from starlette.applications import Starlette
-from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,14 +21,6 @@ INERT = {
 }
 INERT_RAW = tuple((name.lower().encode(), value.encode()) for name, value in INERT.items())
 """`INERT` as a message holds it."""
-DOCUMENTATION_POLICY = (
-    "default-src 'none'; connect-src 'self'; frame-ancestors 'none'; img-src 'self' data: "
-    "https://fastapi.tiangolo.com; "
-    "script-src 'unsafe-inline' https://cdn.jsdelivr.net; style-src 'unsafe-inline' https://cdn.jsdelivr.net; "
-    "worker-src blob:"
-)
-"""The interactive documentation is a page, with scripts and styles from where FastAPI takes them."""
-PAGES = frozenset({"/docs", "/redoc"})
 
 CORS_METHODS = ("GET", "POST", "PUT", "DELETE")
 CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-Request-ID", "X-Unitok-Generation")
@@ -37,7 +28,7 @@ CORS_ANSWER_HEADERS = ("X-Request-ID", "Retry-After", "RateLimit", "RateLimit-Po
 
 
 class InertAnswers:
-    """Adds the headers to every answer."""
+    """Adds the headers to every answer that does not bring its own, as the page of the documentation does."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -48,8 +39,6 @@ class InertAnswers:
                 given = {name for name, _ in message["headers"]}
                 missing = (header for header in INERT_RAW if header[0] not in given)
                 message["headers"] = [*message["headers"], *missing]
-                if scope["path"] in PAGES:
-                    MutableHeaders(scope=message)["Content-Security-Policy"] = DOCUMENTATION_POLICY
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

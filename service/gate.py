@@ -14,6 +14,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import documentation
 from service.access import ApiKey, ApiKeys, KeyScope
 from service.edge import answer_and_linger
 from service.errors import Overloaded, RateLimited, Unauthenticated
@@ -21,7 +22,7 @@ from service.metrics import Metrics
 from service.problems import error_response
 from service.rates import Allowance, Limit, Rates
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/docs", "/redoc", "/docs/oauth2-redirect", "/openapi.json"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"}) | documentation.PATHS
 """Asked for without a key: by probes, by Prometheus, and by people who read the documentation."""
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +49,49 @@ def test_every_answer_is_inert_in_a_browser(tmp_path: Path) -> None:
             assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
             assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
             assert "Server" not in answer.headers or answer.headers["Server"] == "uvicorn"
-        # The interactive documentation still finds its scripts.
-        page, policy = answers[-1].text, answers[-1].headers["Content-Security-Policy"]
-        assert "https://cdn.jsdelivr.net" in page
-        assert "https://cdn.jsdelivr.net" in policy
-        assert "jsdelivr" not in answers[0].headers["Content-Security-Policy"]
+        assert "script-src" not in answers[0].headers["Content-Security-Policy"]
+
+
+class Loads(HTMLParser):
+    """What a page loads, and whether it has a script or a style within it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.within = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.addresses += [address for name in ("src", "href") if (address := given.get(name)) is not None]
+        self.within |= tag == "style" or (tag == "script" and "src" not in given) or "style" in given
+
+
+def test_the_documentation_loads_nothing_of_another_host_and_asks_for_no_key(tmp_path: Path) -> None:
+    with serve(tmp_path, api_keys=KEY.entry) as client:
+        page = client.get("/docs")
+        assert page.status_code == 200
+        policy = dict(part.strip().split(" ", 1) for part in page.headers["Content-Security-Policy"].split(";"))
+        assert {source for sources in policy.values() for source in sources.split()} == {"'none'", "'self'", "data:"}
+        loads = Loads()
+        loads.feed(page.text)
+        assert len(loads.addresses) == 4
+        assert not loads.within
+        kinds = {".js": "text/javascript", ".css": "text/css", ".png": "image/png"}
+        found = {}
+        for address in loads.addresses:
+            answer = client.get(page.url.join(address))
+            assert (answer.url.host, answer.status_code) == (page.url.host, 200), address
+            assert answer.headers["Content-Type"].partition(";")[0] == kinds[Path(address).suffix]
+            found[Path(address).name] = answer
+        assert "SwaggerUIBundle" in found["swagger-ui-bundle.js"].text
+        assert found["favicon-32x32.png"].content.startswith(b"\x89PNG")
+        loaded_by_style = re.findall(r"@import[^;]*|url\([^)]*\)", found["swagger-ui.css"].text)
+        assert [source for source in loaded_by_style if not source.strip("url(\"'").startswith("data:")] == []
+        (document,) = re.findall(r'url: "([^"]+)"', found["start.js"].text)
+        assert client.get(page.url.join(document)).json()["info"]["title"] == "UniTok"
+        key = {"Authorization": f"Bearer {KEY.secret}"}
+        assert client.get("/redoc", headers=key).status_code == 404
+        assert client.get("/docs/none.js", headers=key).status_code == 404
 
 
 def preflight(client: httpx.Client, origin: str) -> httpx.Response:
