@@ -31,6 +31,7 @@ from service.lifecycle import Service
 from service.problems import CONTENT_TYPE as PROBLEM_TYPE
 from service.problems import handle_error, handle_http, handle_validation
 from service.rates import open_rates
+from service.room import Room
 from service.routes import about, explaining, generations, items, operations
 from service.settings import Settings
 from service.tracing import Tracing, open_tracing
@@ -127,7 +128,13 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     metrics = service.metrics
     app.add_middleware(OwnGeneration, generation=service.manifest.generation)
     app.add_middleware(Deadline, seconds=settings.max_request_seconds, metrics=metrics)
-    app.add_middleware(BodyGuard, max_bytes=settings.max_body_bytes, seconds=settings.max_body_seconds, metrics=metrics)
+    app.add_middleware(
+        BodyGuard,
+        max_bytes=settings.max_body_bytes,
+        room=Room(settings.max_concurrent_body_bytes),
+        seconds=settings.max_body_seconds,
+        metrics=metrics,
+    )
     app.add_middleware(
         Gate,
         keys=keys,

@@ -18,9 +18,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import Overloaded
 from service.logs import get_logger
 from service.metrics import Metrics
 from service.problems import TOO_LARGE, TOO_SLOW, WRONG_TYPE, error_response, problem_response
+from service.room import Room, Share
 
 REQUEST_ID = "X-Request-ID"
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -94,13 +96,14 @@ class RequestContext:
 class BodyGuard:
     """Reads the whole body, within limits and only if it is plain JSON, and stops work for a client that has left.
 
-    The limits are enforced while reading: nobody is waited for longer than `seconds`, and no more than `max_bytes` are
-    held.
+    The limits are enforced while reading: nobody is waited for longer than `seconds`, no more than `max_bytes` are held
+    of a body, and no more than there is room for of all of them.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, room: Room, seconds: float, metrics: Metrics) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._room = room
         self._seconds = seconds
         self._metrics = metrics
 
@@ -120,24 +123,37 @@ class BodyGuard:
         if length != "0" and not _is_json(headers.get("content-type")):
             await self._refuse_type(scope, receive, send, headers.get("content-type"))
             return
-        body = bytearray()
+        with self._room.share() as share:
+            await self._read_and_run(scope, share, receive, send)
+
+    async def _read_and_run(self, scope: Scope, share: Share, receive: Receive, send: Send) -> None:
+        read = bytearray()
         more = True
         try:
             async with asyncio.timeout(self._seconds):
-                while more and len(body) <= self._max_bytes:
+                while more and len(read) <= self._max_bytes:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return
-                    body += message.get("body", b"")
+                    share.hold(len(read) + len(message.get("body", b"")))
+                    read += message.get("body", b"")
                     more = message.get("more_body", False)
         except TimeoutError:
             await self._refuse_time(scope, receive, send)
             return
-        if len(body) > self._max_bytes:
-            body.clear()
+        except Overloaded as error:
+            read.clear()
+            share.hold(0)
+            await self._refuse_room(scope, receive, send, error, more)
+            return
+        if len(read) > self._max_bytes:
+            read.clear()
+            share.hold(0)
             await self._refuse_size(scope, receive, send, more)
-        else:
-            await self._run(scope, bytes(body), receive, send)
+            return
+        body = bytes(read)
+        read.clear()
+        await self._run(scope, body, receive, send)
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         """Run the app on a body, and cancel it if the client leaves before its answer is complete."""
@@ -182,6 +198,12 @@ class BodyGuard:
         self._metrics.rejected("body_too_large")
         detail = f"the body has more than {self._max_bytes} bytes; send fewer items a request"
         response = problem_response(scope, TOO_LARGE, detail, headers={"Connection": "close"})
+        await answer_and_linger(response, receive, send, more)
+
+    async def _refuse_room(self, scope: Scope, receive: Receive, send: Send, error: Overloaded, more: bool) -> None:
+        self._metrics.rejected("overloaded")
+        response = error_response(scope, error)
+        response.headers["Connection"] = "close"
         await answer_and_linger(response, receive, send, more)
 
     async def _refuse_time(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -88,6 +88,13 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=4 * 2**20, ge=1024, description="Largest request body; a larger one is refused while it is read."
     )
+    max_concurrent_body_bytes: int = Field(
+        default=256 * 2**20,
+        ge=1024,
+        description="Bytes of all request bodies that are held at once, from their arrival to their answers; a body "
+        "that finds no room is answered 429. The first 64 KiB of each do not count, so small requests are let in "
+        "whatever large ones hold.",
+    )
     max_body_seconds: float = Field(
         default=30.0, gt=0, le=3600, description="Longest time that a request body may take to arrive."
     )
@@ -235,6 +242,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"UNITOK_MAX_BEAM_WIDTH is {self.max_beam_width}, but must be at least UNITOK_MAX_K ({self.max_k}) and "
                 f"UNITOK_DEFAULT_BEAM_WIDTH ({self.default_beam_width})"
+            )
+        if self.max_concurrent_body_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"UNITOK_MAX_CONCURRENT_BODY_BYTES is {self.max_concurrent_body_bytes}, but must be at least "
+                f"UNITOK_MAX_BODY_BYTES ({self.max_body_bytes}), so that the largest allowed body can be taken"
             )
         largest = max(self.max_items_per_request, self.max_history + 1)
         if self.max_concurrent_items < largest:

@@ -9,6 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from service.edge import BodyGuard
 from service.metrics import Metrics
+from service.room import Room
 
 SCOPE: Scope = {
     "type": "http",
@@ -24,7 +25,7 @@ class Asked:
         self.working = asyncio.Event()
         self.ended = False
         self._unread = True
-        guard = BodyGuard(self._work, 100, 10, Metrics())
+        guard = BodyGuard(self._work, 100, Room(100), 10, Metrics())
         self.task = asyncio.create_task(guard(SCOPE, self._receive, self._send))
 
     async def _receive(self) -> Message:

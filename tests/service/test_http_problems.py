@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import select
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import pytest
 from dummy_engine import POISON, DummyEngine
 from http_server import Event, metric, running, until, wait_until_ready
 
-from service import errors
+from service import errors, room
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
@@ -38,16 +39,16 @@ class Served:
 
 @contextmanager
 def serve(folder: Path, log: list[Event] | None = None, **more: Any) -> Iterator[Served]:
-    settings = Settings(
-        max_body_bytes=MAX_BYTES,
-        max_items_per_request=8,
-        max_history=7,
-        max_text_characters=100,
-        max_references=6,
-        max_concurrent_items=8,
-        drain_seconds=5,
-        **more,
-    )
+    given: dict[str, Any] = {
+        "max_body_bytes": MAX_BYTES,
+        "max_items_per_request": 8,
+        "max_history": 7,
+        "max_text_characters": 100,
+        "max_references": 6,
+        "max_concurrent_items": 8,
+        "drain_seconds": 5,
+    }
+    settings = Settings(**given | more)
     engine = DummyEngine()
     store = EmbeddedStore(folder, "dummy", 3, engine.layout)
     store.finish_seed()
@@ -270,6 +271,44 @@ def test_a_body_that_does_not_arrive_is_408(tmp_path: Path) -> None:
             head = ["POST /tokenize HTTP/1.1", "Host: x", "Content-Type: application/json", "Content-Length: 10"]
             connection.sendall("\r\n".join([*head, "", "{"]).encode())
             assert connection.recv(12) == b"HTTP/1.1 408"
+
+
+def sent_head(client: httpx.Client, path: str, length: int) -> socket.socket:
+    """A connection on which the head of a request stands, and a body is to come."""
+    connection = socket.create_connection((client.base_url.host, client.base_url.port), timeout=20)
+    head = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {length}"]
+    connection.sendall("\r\n".join([*head, "", ""]).encode())
+    return connection
+
+
+def test_bodies_have_a_bound_together_and_small_ones_are_let_in_all_the_same(tmp_path: Path) -> None:
+    """Each of three large bodies may come; two at a time find room."""
+    body = json.dumps({"items": [ITEM]}).encode()
+    large = room.SMALL_BYTES + 100_000
+    with serve(tmp_path, max_body_bytes=250_000, max_concurrent_body_bytes=250_000) as served:
+        waiting = [sent_head(served.client, "/tokenize", large) for _ in range(3)]
+        for connection in waiting:
+            connection.sendall(b" " * (large - len(body)))
+        (refused,), _, _ = select.select(waiting, [], [], 20)
+        answer = refused.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 429")
+        assert b"\r\nretry-after: 1\r\n" in answer
+        assert b"\r\nconnection: close\r\n" in answer
+        assert b"urn:unitok:problem:overloaded" in answer
+        assert b"may hold together" in answer
+        waiting.remove(refused)
+        refused.close()
+        # What is small is let in, whatever the others hold.
+        assert served.client.post("/tokenize", json={"items": [ITEM]}).status_code == 200
+        assert metric(served.client, 'unitok_rejected_total{reason="overloaded"}') == 1
+        # Who leaves makes room, and so does who is answered.
+        waiting.pop().close()
+        for _ in range(3):
+            until(lambda: served.client.post("/tokenize", content=body.rjust(large), headers=JSON).status_code == 200)
+        (last,) = waiting
+        last.sendall(body)
+        assert last.recv(12) == b"HTTP/1.1 200"
+        last.close()
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ def test_the_environment_sets_and_options_win(monkeypatch: pytest.MonkeyPatch) -
         ("UNITOK_BESIDE", "models/x", r"UNITOK_BESIDE: 'models/x' is no JSON list of strings; one is \[\"models"),
         ("UNITOK_BESIDE", "7", r"UNITOK_BESIDE: "),
         ("UNITOK_MAX_K", "500", "UNITOK_MAX_BEAM_WIDTH is 200, but must be at least UNITOK_MAX_K"),
+        ("UNITOK_MAX_CONCURRENT_BODY_BYTES", "5000", "is 5000, but must be at least UNITOK_MAX_BODY_BYTES"),
         ("UNITOK_MAX_CONCURRENT_ITEMS", "10", "UNITOK_MAX_CONCURRENT_ITEMS is 10, but must be at least 1001"),
     ],
 )
