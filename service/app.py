@@ -25,7 +25,7 @@ from service.door import Door, Doorkeeper
 from service.edge import QUIET_PATHS, BodyGuard, RequestContext
 from service.engine.engine import Engine
 from service.errors import UnitokError
-from service.gate import Gate
+from service.gate import OPEN_PATHS, Gate
 from service.generations import OwnGeneration
 from service.lifecycle import Service
 from service.problems import CONTENT_TYPE as PROBLEM_TYPE
@@ -130,6 +130,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
     app.add_middleware(Deadline, seconds=settings.max_request_seconds, metrics=metrics)
     app.add_middleware(
         BodyGuard,
+        open_paths=OPEN_PATHS,
         max_bytes=settings.max_body_bytes,
         room=Room(settings.max_concurrent_body_bytes),
         seconds=settings.max_body_seconds,

@@ -10,6 +10,7 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Collection
 from email.message import Message as HeaderMessage
 from functools import lru_cache
 
@@ -22,7 +23,7 @@ from service.errors import Overloaded
 from service.logs import get_logger
 from service.metrics import Metrics
 from service.problems import TOO_LARGE, TOO_SLOW, WRONG_TYPE, error_response, problem_response
-from service.room import Room, Share
+from service.room import SMALL_BYTES, Room, Share
 
 REQUEST_ID = "X-Request-ID"
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -97,11 +98,22 @@ class BodyGuard:
     """Reads the whole body, within limits and only if it is plain JSON, and stops work for a client that has left.
 
     The limits are enforced while reading: nobody is waited for longer than `seconds`, no more than `max_bytes` are held
-    of a body, and no more than there is room for of all of them.
+    of a body, and no more than there is room for of all of them. On `open_paths`, which ask for no key, a body must be
+    small: strangers would take the room of those who have one.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, room: Room, seconds: float, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        open_paths: Collection[str],
+        max_bytes: int,
+        room: Room,
+        seconds: float,
+        metrics: Metrics,
+    ) -> None:
         self._app = app
+        self._open_paths = open_paths
         self._max_bytes = max_bytes
         self._room = room
         self._seconds = seconds
@@ -112,9 +124,10 @@ class BodyGuard:
         if "content-length" not in headers and "transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
+        most = min(self._max_bytes, SMALL_BYTES) if scope["path"] in self._open_paths else self._max_bytes
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_bytes:
-            await self._refuse_size(scope, receive, send)
+        if length.isdecimal() and int(length) > most:
+            await self._refuse_size(scope, receive, send, most)
             return
         encoding = headers.get("content-encoding", AS_IT_IS)
         if encoding.strip().lower() != AS_IT_IS:
@@ -124,14 +137,14 @@ class BodyGuard:
             await self._refuse_type(scope, receive, send, headers.get("content-type"))
             return
         with self._room.share() as share:
-            await self._read_and_run(scope, share, receive, send)
+            await self._read_and_run(scope, most, share, receive, send)
 
-    async def _read_and_run(self, scope: Scope, share: Share, receive: Receive, send: Send) -> None:
+    async def _read_and_run(self, scope: Scope, most: int, share: Share, receive: Receive, send: Send) -> None:
         read = bytearray()
         more = True
         try:
             async with asyncio.timeout(self._seconds):
-                while more and len(read) <= self._max_bytes:
+                while more and len(read) <= most:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return
@@ -146,10 +159,10 @@ class BodyGuard:
             share.hold(0)
             await self._refuse_room(scope, receive, send, error, more)
             return
-        if len(read) > self._max_bytes:
+        if len(read) > most:
             read.clear()
             share.hold(0)
-            await self._refuse_size(scope, receive, send, more)
+            await self._refuse_size(scope, receive, send, most, more)
             return
         body = bytes(read)
         read.clear()
@@ -194,9 +207,9 @@ class BodyGuard:
         finally:
             watcher.cancel()
 
-    async def _refuse_size(self, scope: Scope, receive: Receive, send: Send, more: bool = True) -> None:
+    async def _refuse_size(self, scope: Scope, receive: Receive, send: Send, most: int, more: bool = True) -> None:
         self._metrics.rejected("body_too_large")
-        detail = f"the body has more than {self._max_bytes} bytes; send fewer items a request"
+        detail = f"the body has more than {most} bytes; send fewer items a request"
         response = problem_response(scope, TOO_LARGE, detail, headers={"Connection": "close"})
         await answer_and_linger(response, receive, send, more)
 

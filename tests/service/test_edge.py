@@ -13,6 +13,7 @@ from service.room import Room
 
 SCOPE: Scope = {
     "type": "http",
+    "path": "/",
     "headers": [(b"content-length", b"2"), (b"content-type", b"application/json")],
 }
 
@@ -25,7 +26,7 @@ class Asked:
         self.working = asyncio.Event()
         self.ended = False
         self._unread = True
-        guard = BodyGuard(self._work, 100, Room(100), 10, Metrics())
+        guard = BodyGuard(self._work, open_paths=(), max_bytes=100, room=Room(100), seconds=10, metrics=Metrics())
         self.task = asyncio.create_task(guard(SCOPE, self._receive, self._send))
 
     async def _receive(self) -> Message:

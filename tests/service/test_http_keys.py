@@ -19,6 +19,7 @@ from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.gate import OPEN_PATHS
+from service.room import SMALL_BYTES
 from service.settings import Settings
 
 READER, LOADER = new_key("shop", [KeyScope.READ]), new_key("loader", [KeyScope.REGISTER])
@@ -106,6 +107,16 @@ def test_the_body_of_a_stranger_is_neither_parsed_nor_kept(locked: httpx.Client)
         check_refusal(response, 401, "unauthenticated")
         assert response.headers["Connection"] == "close"
     assert "Connection" not in locked.get("/domains").headers, "there is nothing to be left unread"
+
+
+@pytest.mark.parametrize("path", sorted(OPEN_PATHS))
+def test_where_no_key_is_asked_for_a_body_must_be_small(locked: httpx.Client, path: str) -> None:
+    """Or strangers would take the room of all bodies, and callers with a key would be refused."""
+    json = {"Content-Type": "application/json"}
+    for content in (b" " * (SMALL_BYTES + 1), iter([b" " * SMALL_BYTES] * 2)):
+        check_refusal(locked.post(path, content=content, headers=json), 413, "body-too-large", str(SMALL_BYTES))
+    check_refusal(locked.post(path, content=b" " * SMALL_BYTES, headers=json), 405, "method-not-allowed")
+    assert locked.post("/recommend", content=b" " * (SMALL_BYTES + 1), headers=json | bearer(READER)).status_code == 400
 
 
 def test_a_key_may_do_what_its_scopes_name(locked: httpx.Client) -> None:
