@@ -7,6 +7,7 @@ out.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -15,6 +16,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from service.access import ApiKeys
 from service.browsers import InertAnswers, allow_origins
@@ -121,6 +123,10 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
         # Not `include_router`: FastAPI would look for the route of every request twice, in the router and in its copy.
         app.router.routes += router.routes
     add_documentation(app)
+    for route in app.router.routes:
+        if isinstance(route, Route):
+            # `$` and `.` leave a line end out, and so an item would be found, or deleted, by a name that it has not.
+            route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
     app.add_exception_handler(UnitokError, handle_error)
     app.add_exception_handler(RequestValidationError, handle_validation)
     app.add_exception_handler(HTTPException, handle_http)

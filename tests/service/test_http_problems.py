@@ -323,6 +323,11 @@ def test_bodies_have_a_bound_together_and_small_ones_are_let_in_all_the_same(tmp
         ("GET", "/items/a%20b/none", 422, "invalid-input"),
         ("GET", "/items/films/a%00b", 422, "invalid-input"),
         ("GET", "/items/films/%ff", 422, "invalid-input"),
+        ("GET", "/items/films/1%0A", 422, "invalid-input"),
+        ("GET", "/items/films/1%0A1", 422, "invalid-input"),
+        ("DELETE", "/items/films/1%0A", 422, "invalid-input"),
+        ("GET", "/explain/films/1%0A", 422, "invalid-input"),
+        ("GET", "/livez%0A", 404, "not-found"),
         ("GET", "/items/films/" + "x" * 257, 422, "invalid-input"),
     ],
 )
