@@ -55,8 +55,9 @@ class Application(FastAPI):
         for path in document["paths"].values():
             for operation in path.values():
                 for response in operation["responses"].values():
-                    if PROBLEM_TYPE in response.get("content", {}):
-                        response["content"].pop("application/json", None)
+                    content = response.get("content", {})
+                    if PROBLEM_TYPE in content:
+                        response["content"] = {PROBLEM_TYPE: content[PROBLEM_TYPE]}
         return document
 
 

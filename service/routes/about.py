@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.answers import BundleResponse, DomainAnswer, DomainsResponse, Liveness, Readiness
@@ -12,6 +13,9 @@ from service.lifecycle import State
 from service.routes.dependencies import KEY_PROBLEMS, AnyService, Reader, generation_of, problems
 
 router = APIRouter()
+
+UNKNOWN = problems(HTTPStatus.NOT_FOUND)
+"""Of a request that names a generation which is not served; every path may answer it."""
 
 
 @router.get("/domains", tags=["catalogue"], responses=problems(*KEY_PROBLEMS))
@@ -43,7 +47,7 @@ async def bundle(caller: Reader, service: AnyService) -> BundleResponse:
     )
 
 
-@router.get("/livez", tags=["health"], responses={int(HTTPStatus.SERVICE_UNAVAILABLE): {"model": Liveness}})
+@router.get("/livez", tags=["health"], responses={int(HTTPStatus.SERVICE_UNAVAILABLE): {"model": Liveness}, **UNKNOWN})
 async def livez(service: AnyService, response: Response) -> Liveness:
     """Say whether the process does its work; restart it if not."""
     if service.alive:
@@ -52,7 +56,9 @@ async def livez(service: AnyService, response: Response) -> Liveness:
     return Liveness(status="a worker thread has ended")
 
 
-@router.get("/readyz", tags=["health"], responses={int(HTTPStatus.SERVICE_UNAVAILABLE): {"model": Readiness}})
+@router.get(
+    "/readyz", tags=["health"], responses={int(HTTPStatus.SERVICE_UNAVAILABLE): {"model": Readiness}, **UNKNOWN}
+)
 async def readyz(service: AnyService, response: Response) -> Readiness:
     """Say whether requests should be sent here: a real tokenize and a real recommend have succeeded."""
     if service.state is not State.READY:
@@ -60,7 +66,7 @@ async def readyz(service: AnyService, response: Response) -> Readiness:
     return Readiness(status=service.state, checks=service.checks)
 
 
-@router.get("/metrics", tags=["health"], response_class=Response)
+@router.get("/metrics", tags=["health"], response_class=PlainTextResponse, responses=UNKNOWN)
 async def metrics(service: AnyService) -> Response:
     """Metrics in Prometheus's text format."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)

@@ -106,8 +106,10 @@ KEY_PROBLEMS = (
     HTTPStatus.FORBIDDEN,
     HTTPStatus.NOT_FOUND,
     HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.SERVICE_UNAVAILABLE,
 )
-"""What may be answered before any endpoint is asked: to a key, its rate, or a generation that is not served."""
+"""What may be answered before any endpoint is asked: to a key, its rate, a generation that is not served, or when the
+time of a request is over, which a slow Redis may take to say what is left of a rate."""
 
 
 def problems(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -129,5 +131,4 @@ BODY_PROBLEMS = (
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
 )

@@ -22,14 +22,8 @@ from service.routes.dependencies import (
 
 router = APIRouter(tags=["catalogue"])
 
-PROBLEMS = (
-    *KEY_PROBLEMS,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.SERVICE_UNAVAILABLE,
-)
 
-
-@router.get("/explain/{domain}/{item_id:path}", responses=problems(*PROBLEMS))
+@router.get("/explain/{domain}/{item_id:path}", responses=problems(*KEY_PROBLEMS, HTTPStatus.UNPROCESSABLE_ENTITY))
 async def explain(
     domain: DomainPath,
     item_id: ItemIdPath,

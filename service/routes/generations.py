@@ -16,7 +16,7 @@ from service.routes.dependencies import BODY_PROBLEMS, Administrator, OpenServic
 router = APIRouter(route_class=StrictJsonRoute, prefix="/generations", tags=["administration"])
 
 
-@router.put("/current", responses=problems(*BODY_PROBLEMS, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+@router.put("/current", responses=problems(*BODY_PROBLEMS, HTTPStatus.CONFLICT))
 async def put_current(body: SwitchRequest, caller: Administrator, service: OpenService) -> SwitchResponse:
     """Make an ID generation of the bundle the current one, as `unitok catalogue switch` does; to go back, name the old.
 

@@ -82,7 +82,7 @@ async def put_item(
 @router.delete(
     ITEM,
     status_code=HTTPStatus.NO_CONTENT,
-    responses=problems(*KEY_PROBLEMS, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.SERVICE_UNAVAILABLE),
+    responses=problems(*KEY_PROBLEMS, HTTPStatus.UNPROCESSABLE_ENTITY),
 )
 async def delete_item(domain: DomainPath, item_id: ItemIdPath, caller: Registrar, service: OpenService) -> None:
     """Remove an item: it is not recommended any more. Its semantic ID is kept for it and never given to another."""

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from dummy_engine import DummyEngine
 from http_server import Event, running, wait_until_ready
+from proxy import Proxy
 from redis_server import RedisServer
 
 from service.access import KeyScope, NewKey, new_key
@@ -208,6 +209,18 @@ def test_the_rate_of_a_key_counts_items(tmp_path: Path) -> None:
         metrics = client.get("/metrics").text
         assert 'unitok_rejected_total{reason="rate_limited"} 1.0' in metrics
         assert 'unitok_key_items_total{key="shop"} 9.0' in metrics
+
+
+def test_a_rate_that_takes_too_long_to_look_up_is_documented(tmp_path: Path, redis_server: RedisServer) -> None:
+    with Proxy(redis_server.port) as proxy:
+        proxy.deaf = True
+        rates = {"store": proxy.url, "rate_items_per_second": 1000, "max_request_seconds": 0.001}
+        with serve(tmp_path, api_keys=KEYS, **rates) as client:
+            for path, operations in client.get("/openapi.json").json()["paths"].items():
+                if "get" in operations and path not in OPEN_PATHS:
+                    response = client.get(path.format(domain="films", item_id="a"), headers=bearer(READER))
+                    check_refusal(response, 503, "deadline-exceeded")
+                    assert "503" in operations["get"]["responses"]
 
 
 def test_a_bucket_holds_one_item_at_least(tmp_path: Path) -> None:

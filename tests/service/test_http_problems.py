@@ -22,6 +22,7 @@ from service import errors, room
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
+from service.generations import PIN
 from service.problems import TABLE, FieldProblem, kind_of
 from service.settings import Settings
 
@@ -335,6 +336,18 @@ def test_wrong_paths_are_problems_too(shared: Served, method: str, path: str, st
     response = shared.client.request(method, path)
     assert response.status_code == status
     assert response.json()["type"] == f"urn:unitok:problem:{kind}"
+
+
+def test_every_path_documents_that_a_generation_may_not_be_served(shared: Served) -> None:
+    paths = shared.client.get("/openapi.json").json()["paths"]
+    for path, operations in paths.items():
+        for method, operation in operations.items():
+            url = path.format(domain="films", item_id="1")
+            response = shared.client.request(method, url, headers={PIN: "99"})
+            check_problem(response, 404, "unknown-generation")
+            assert list(operation["responses"]["404"]["content"]) == ["application/problem+json"]
+    metrics = shared.client.get("/metrics").headers["Content-Type"]
+    assert list(paths["/metrics"]["get"]["responses"]["200"]["content"]) == [metrics.partition(";")[0]]
 
 
 def test_put_refuses_what_tokenize_refuses(shared: Served) -> None:
