@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Sized
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.browsers import INERT_RAW
@@ -39,6 +41,28 @@ MOST_STALLED_SECONDS = 30.0
 """For which a client may read nothing of an answer that waits for it; it then counts as gone."""
 
 
+MOST_WAITING = 512
+"""Requests of one connection that may wait for the answer to the one before them. They have come in one piece with it;
+a quarter of a megabyte can hold fourteen thousand, which take fifty times as much as they came in."""
+
+
+class PatientFlow(FlowControl):
+    """Reads nothing while requests wait for the answer to the one before them.
+
+    uvicorn stops reading when one has to wait, but reads on as soon as the application asks for the body of another,
+    which is there already. Each request that is answered would let in several, and their bodies.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Read on, unless requests wait."""
+        if not self._waiting:
+            super().resume_reading()
+
+
 class HeadsProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -57,6 +81,7 @@ class HeadsProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody has connected."""
         super().connection_made(transport)
+        self.flow = PatientFlow(transport, self.pipeline)
         self._head_timer = self.loop.call_later(MOST_HEAD_SECONDS, self._head_is_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -142,6 +167,8 @@ class HeadsProtocol(HttpToolsProtocol):
             detail = f"Path and query of a request may have {MAX_TARGET_BYTES} bytes; these have {len(self.url)}."
             self._wrong = (TARGET_TOO_LONG, detail)
             raise ValueError(detail)
+        if len(self.pipeline) == MOST_WAITING:
+            raise ValueError("too many requests wait")
         # What uvicorn asks of it as well, but too late: by then the request counts as one that is let in.
         httptools.parse_url(self.url).path.decode("ascii")
         self.head_complete()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,47 @@ def test_many_requests_in_one_piece_are_no_large_head(client: httpx.Client) -> N
         answers(connection, 300)
         connection.sendall(request[20:])
         answers(connection, 1)
+
+
+def test_while_requests_wait_for_the_one_before_them_nothing_more_is_read(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most, received = 0, heads.HeadsProtocol.data_received
+
+    def noted(protocol: heads.HeadsProtocol, data: bytes) -> None:
+        nonlocal most
+        received(protocol, data)
+        most = max(most, len(protocol.pipeline))
+
+    monkeypatch.setattr(heads.HeadsProtocol, "data_received", noted)
+    body = b" " * 60_000
+    request = b"GET /livez HTTP/1.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+    with connected(client) as connection:
+        sending = threading.Thread(target=connection.sendall, args=(request * 200,))
+        sending.start()
+        answers(connection, 200)
+        sending.join()
+    assert most < 10  # as many as a piece may hold, of which none has more than 256,000 bytes
+
+
+def test_whoever_asks_for_thousands_of_things_at_once_is_let_go(client: httpx.Client) -> None:
+    request = b"GET /livez HTTP/1.1\r\n\r\n"
+    asked, received = 14_000, b""
+    with connected(client) as connection:
+        sending = threading.Thread(target=send_all, args=(connection, request * asked))
+        sending.start()
+        with suppress(ConnectionError):
+            while piece := connection.recv(1 << 16):
+                received += piece
+        sending.join()
+    assert received.count(b"HTTP/1.1 200") < asked
+    assert client.get("/livez").status_code == 200
+
+
+def send_all(connection: socket.socket, data: bytes) -> None:
+    """Send as much as the other side takes."""
+    with suppress(ConnectionError):
+        connection.sendall(data)
 
 
 def test_heads_that_end_are_not_counted_with_the_next(client: httpx.Client) -> None:
