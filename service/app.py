@@ -47,13 +47,17 @@ for one of them in place of the current one. Errors are problem details (RFC 945
 
 
 class Application(FastAPI):
-    """FastAPI, documenting each problem under the one content type it is sent with."""
+    """FastAPI, documenting each problem under the one content type it is sent with, and whether a key is needed."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document; FastAPI would list problems under the content type of results as well."""
+        if self.openapi_schema is not None:
+            return self.openapi_schema
         document = super().openapi()
         for path in document["paths"].values():
             for operation in path.values():
+                if "security" in operation and not self.state.has_keys:
+                    operation["security"].append({})  # Nothing at all is one of the ways.
                 for response in operation["responses"].values():
                     content = response.get("content", {})
                     if PROBLEM_TYPE in content:
@@ -120,6 +124,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
         telemetry=http_spans(tracing),
     )
     app.state.service = service
+    app.state.has_keys = bool(keys)
     for router in (operations.router, items.router, explaining.router, generations.router, about.router):
         # Not `include_router`: FastAPI would look for the route of every request twice, in the router and in its copy.
         app.router.routes += router.routes

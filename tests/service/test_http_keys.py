@@ -147,6 +147,9 @@ def test_a_service_without_keys_is_open(tmp_path: Path) -> None:
     with serve(tmp_path) as client:
         assert client.put("/items/films/a", json={"title": "A"}).status_code == 201
         assert client.get("/domains", headers={"Authorization": "Bearer whatever"}).status_code == 200
+        for _ in range(2):
+            paths = client.get("/openapi.json").json()["paths"]
+            assert paths["/domains"]["get"]["security"] == [{"API key": ["read"]}, {}], "a key is optional"
 
 
 def test_keys_come_from_a_file_too(tmp_path: Path) -> None:
