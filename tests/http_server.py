@@ -16,6 +16,9 @@ import uvicorn
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
+from service.app import create_app
+from service.opening import Opened, opened
+from service.settings import Settings
 from service.shedding import SheddingProtocol
 
 PATIENCE_SECONDS = 60.0
@@ -58,6 +61,17 @@ def running(
             assert not thread.is_alive()
             if log is not None:
                 log += events
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[tuple[httpx.Client, Opened]]:
+    """Serve the bundle and the store of the settings; yields a client, once the service is ready, and its parts."""
+    with (
+        opened(settings) as parts,
+        running(create_app(settings, engine=parts.engine, catalogue=parts.catalogue)) as client,
+    ):
+        wait_until_ready(client)
+        yield client, parts
 
 
 def metric(client: httpx.Client, name: str) -> float:

@@ -13,10 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from http_server import running, wait_until_ready
+from http_server import serving
 
-from service.app import create_app
-from service.opening import opened
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,11 +31,8 @@ EXACT = frozenset({"item_id", "title", "codes", "experts", "suffix", "tokens", "
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store = f"embedded:{tmp_path_factory.mktemp('store')}"
     settings = Settings(bundle=ROOT / "models" / "sample", store=store, threads=1)
-    with opened(settings) as parts:
-        app = create_app(settings, engine=parts.engine, catalogue=parts.catalogue)
-        with running(app) as client:
-            wait_until_ready(client)
-            yield f"{client.base_url.host}:{client.base_url.port}"
+    with serving(settings) as (client, _):
+        yield f"{client.base_url.host}:{client.base_url.port}"
 
 
 def ask(command: str, address: str) -> httpx.Response:

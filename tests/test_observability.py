@@ -10,12 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from http_server import running, wait_until_ready
+from http_server import serving
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.access import KeyScope, new_key
-from service.app import create_app
-from service.opening import opened
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,11 +33,7 @@ def said(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     settings = Settings(
         bundle=tiny_bundle, store=f"embedded:{tmp_path_factory.mktemp('store')}", threads=1, api_keys=key.entry
     )
-    with (
-        opened(settings) as parts,
-        running(create_app(settings, engine=parts.engine, catalogue=parts.catalogue)) as client,
-    ):
-        wait_until_ready(client)
+    with serving(settings) as (client, _):
         assert client.get("/domains").status_code == 401
         client.headers["Authorization"] = f"Bearer {key.secret}"
         assert client.put("/items/books/new", json={"title": "the new novel"}).status_code == 201

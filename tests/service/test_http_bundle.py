@@ -20,10 +20,9 @@ import httpx
 import onnxruntime
 import polars as pl
 import pytest
-from http_server import running, until, wait_for, wait_until_ready
+from http_server import serving, until, wait_for, wait_until_ready
 from redis_server import RedisServer
 
-from service.app import create_app
 from service.errors import ConfigError, ProviderUnavailable
 from service.opening import opened
 from service.settings import Settings
@@ -38,11 +37,8 @@ def items(tiny_bundle: Path) -> list[dict[str, Any]]:
 @contextmanager
 def serve(bundle: Path, store: str) -> Iterator[httpx.Client]:
     settings = Settings(bundle=bundle, store=store, threads=1, refresh_seconds=0.05)
-    with opened(settings) as parts:
-        app = create_app(settings, engine=parts.engine, catalogue=parts.catalogue)
-        with running(app) as client:
-            wait_until_ready(client)
-            yield client
+    with serving(settings) as (client, _):
+        yield client
 
 
 @pytest.fixture(scope="module")

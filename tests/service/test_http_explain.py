@@ -11,13 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 from dummy_engine import DummyEngine
-from http_server import running, wait_until_ready
+from http_server import running, serving, wait_until_ready
 
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import ItemKey, NewItem
-from service.opening import opened
 from service.semantic_ids import TokenLayout
 from service.settings import Settings
 
@@ -27,9 +26,8 @@ CONTENT = {"title": "the red hammer", "brand": "winter", "categories": ["tools"]
 @pytest.fixture(scope="module")
 def client(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     settings = Settings(bundle=tiny_bundle, store=f"embedded:{tmp_path_factory.mktemp('store')}", threads=1)
-    with opened(settings) as parts, running(create_app(settings, engine=parts.engine, catalogue=parts.catalogue)) as it:
-        wait_until_ready(it)
-        yield it
+    with serving(settings) as (client, _):
+        yield client
 
 
 def explain(client: httpx.Client, item: str, **query: Any) -> dict[str, Any]:

@@ -12,14 +12,13 @@ import numpy as np
 import polars as pl
 import pytest
 from dummy_engine import DummyEngine
-from http_server import PATIENCE_SECONDS, running, wait_until_ready
+from http_server import PATIENCE_SECONDS, running, serving
 from prometheus_client.parser import text_string_to_metric_families
 from redis_server import RedisServer
 
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
-from service.opening import opened
 from service.settings import Settings
 from service.token_space import MOST_DOMAINS
 
@@ -38,11 +37,8 @@ def scrape(client: httpx.Client) -> Samples:
 @contextmanager
 def serve(bundle: Path, store: str) -> Iterator[httpx.Client]:
     settings = Settings(bundle=bundle, store=store, threads=1, refresh_seconds=0.02)
-    with opened(settings) as parts:
-        app = create_app(settings, engine=parts.engine, catalogue=parts.catalogue)
-        with running(app) as client:
-            wait_until_ready(client)
-            yield client
+    with serving(settings) as (client, _):
+        yield client
 
 
 def test_the_health_of_the_token_space_is_shown_a_domain(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
-from fastapi.testclient import TestClient
+from http_server import serving
 from structlog.testing import capture_logs
 
-from service.app import create_app
 from service.bundle.files import Bundle
 from service.bundle.sample import ProvenSample
 from service.catalogue.records import ItemKey
@@ -27,17 +27,14 @@ MEBIBYTE = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     store = f"embedded:{tmp_path_factory.mktemp('catalogue')}"
     settings = read_settings(bundle=SAMPLE, store=store)
-    with (
-        opened(settings) as parts,
-        TestClient(create_app(settings, engine=parts.engine, catalogue=parts.catalogue)) as client,
-    ):
+    with serving(settings) as (client, _):
         yield client
 
 
-def recommended(client: TestClient, body: dict[str, Any]) -> list[str]:
+def recommended(client: httpx.Client, body: dict[str, Any]) -> list[str]:
     response = client.post("/recommend", json=body)
     assert response.status_code == 200, response.text
     return [item["item_id"] for item in response.json()["items"]]
@@ -66,7 +63,7 @@ def test_it_holds_no_history_of_a_person() -> None:
         assert trace not in graphs
 
 
-def test_after_toy_story_come_films_that_fit(client: TestClient) -> None:
+def test_after_toy_story_come_films_that_fit(client: httpx.Client) -> None:
     found = recommended(client, {"history": [{"item_id": "toy-story-1995", "domain": "movies"}], "k": 20})
     family = {
         "a-bugs-life-1998",
@@ -88,7 +85,7 @@ def test_after_toy_story_come_films_that_fit(client: TestClient) -> None:
     assert len(family & set(found)) >= 3, found
 
 
-def test_a_domain_that_was_never_trained_on_answers(client: TestClient) -> None:
+def test_a_domain_that_was_never_trained_on_answers(client: httpx.Client) -> None:
     cakes = recommended(client, {"history": [{"title": "Chocolate cake", "domain": "dishes"}], "k": 10})
     noodles = recommended(client, {"history": [{"title": "Spaghetti with tomato sauce", "domain": "dishes"}], "k": 10})
     assert len(set(cakes)) == len(set(noodles)) == 10
@@ -96,7 +93,7 @@ def test_a_domain_that_was_never_trained_on_answers(client: TestClient) -> None:
     assert {"spaghetti-carbonara", "pesto-alla-genovese"} <= set(noodles[:5]), noodles
 
 
-def test_different_histories_give_different_lists(client: TestClient) -> None:
+def test_different_histories_give_different_lists(client: httpx.Client) -> None:
     lists = [
         recommended(client, {"history": [{"item_id": item, "domain": "movies"}], "k": 10})
         for item in ("toy-story-1995", "alien-1979", "the-godfather-1972", "titanic-1997")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
+from http_server import serving
 from tiny import NOUNS, TinyStages, evaluated_domains, tiny_stages, write_recommender
 
-from service.app import create_app
 from service.bundle.files import Bundle
 from service.errors import ConfigError
-from service.opening import Opened, opened
-from service.settings import read_settings
+from service.settings import Settings, read_settings
 from service.verifying import verify
 from training.export.bundle import export_bundle
 
@@ -33,15 +29,9 @@ def first(stages: TinyStages, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def served(bundle: Path, tmp_path: Path) -> Iterator[tuple[TestClient, Opened]]:
+def chosen(bundle: Path, tmp_path: Path) -> Settings:
     """A service over a store and a folder of saved indexes that later ones find again."""
-    settings = read_settings(bundle=bundle, store=f"embedded:{tmp_path / 'store'}", index_folder=tmp_path / "indexes")
-    with (
-        opened(settings) as parts,
-        TestClient(create_app(settings, engine=parts.engine, catalogue=parts.catalogue)) as client,
-    ):
-        yield client, parts
+    return read_settings(bundle=bundle, store=f"embedded:{tmp_path / 'store'}", index_folder=tmp_path / "indexes")
 
 
 def test_it_serves_like_any_other(stages: TinyStages, first: Path, tmp_path: Path) -> None:
@@ -49,7 +39,7 @@ def test_it_serves_like_any_other(stages: TinyStages, first: Path, tmp_path: Pat
     export_bundle(replace(stages.folders, recommenders=(first,)), bundle, stages.options)
     assert Bundle.open(bundle).manifest.layout.expert_first
     assert [check.name for check in verify(bundle, threads=1)][-1] == "constraint"
-    with served(bundle, tmp_path) as (client, _):
+    with serving(chosen(bundle, tmp_path)) as (client, _):
         item = {"item_id": "new", "domain": "books", "title": "the old new atlas of the harbour"}
         said = client.post("/tokenize", json={"items": [item], "register": True}).json()["items"][0]
         levels, expert = len(said["semantic_id"]["codes"]), said["semantic_id"]["experts"][0]
@@ -78,7 +68,7 @@ def test_a_saved_index_of_the_other_order_is_not_searched(stages: TinyStages, fi
     for name, recommender in (("plain", stages.folders.recommenders[0]), ("first", first)):
         export_bundle(replace(stages.folders, recommenders=(recommender,)), tmp_path / name, stages.options)
     for name in ("plain", "plain", "first", "first"):
-        with served(tmp_path / name, tmp_path) as (client, parts):
+        with serving(chosen(tmp_path / name, tmp_path)) as (client, parts):
             body = {"history": [{"item_id": "books-4", "domain": "books"}], "k": 5, "domains": ["books"]}
             items = client.post("/recommend", json=body).json()["items"]
             found.append((parts.catalogue.rebuilt, [one["item_id"] for one in items]))

@@ -8,18 +8,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from fastapi.testclient import TestClient
+from http_server import serving
 from numpy.typing import NDArray
 from tiny import NOUNS, TOKENIZER, TinyStages, tiny_stages
 
-from service.app import create_app
 from service.backfill.batches import Batch, BatchEncoder
 from service.backfill.rows import Row
 from service.bundle.files import Bundle
 from service.cli.catalogue import ids_of_bundle
 from service.errors import BundleError, ConfigError
 from service.items import ItemContent, compose_text
-from service.opening import opened
 from service.settings import read_settings
 from service.verifying import verify
 from training.evaluation.id_quality import first_experts
@@ -178,10 +176,7 @@ def test_every_way_into_the_service_gives_the_same_ids(stages: TinyStages, bundl
     assert [check.name for check in verify(bundle, threads=1)][-1] == "constraint"
     settings = read_settings(bundle=bundle, store=f"embedded:{tmp_path / 'store'}", threads=1)
     ids_of = ids_of_bundle(Bundle.open(bundle), settings)
-    with (
-        opened(settings) as parts,
-        TestClient(create_app(settings, engine=parts.engine, catalogue=parts.catalogue)) as client,
-    ):
+    with serving(settings) as (client, parts):
         for domain in (SEEN[0], NEW):
             codes, experts = nearest(stages, domain)
             table = pl.read_parquet(stages.folders.dataset / domain / "items.parquet")[:40]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fastapi.testclient import TestClient
+from http_server import serving
 from tiny import NOUNS, evaluated_domains, tiny_stages
 
-from service.app import create_app
 from service.bundle.files import Bundle
-from service.opening import opened
 from service.settings import read_settings
 from service.verifying import verify
 from training.export.bundle import export_bundle
@@ -25,10 +23,7 @@ def test_a_tokenizer_without_a_router_serves_like_any_other(tmp_path: Path) -> N
     assert (layout.levels, layout.experts, layout.experts_per_item) == (2, 1, 0)
     assert [check.name for check in verify(bundle, threads=1)][-1] == "constraint"
     settings = read_settings(bundle=bundle, store=f"embedded:{tmp_path / 'store'}")
-    with (
-        opened(settings) as parts,
-        TestClient(create_app(settings, engine=parts.engine, catalogue=parts.catalogue)) as client,
-    ):
+    with serving(settings) as (client, _):
         item = {"item_id": "new", "domain": "books", "title": "the old new atlas of the harbour"}
         said = client.post("/tokenize", json={"items": [item], "register": True}).json()["items"][0]
         assert said["semantic_id"]["experts"] == []
