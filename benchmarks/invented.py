@@ -15,7 +15,7 @@ SECOND = (
 WORDS = [*FIRST, *SECOND, *(f"{one}{other}" for one in FIRST for other in SECOND)]
 
 
-def titles(count: int, random: np.random.Generator, words: int = 7) -> list[str]:
-    """So many titles of so many words."""
-    drawn = random.integers(0, len(WORDS), (count, words)).tolist()
+def titles(count: int, random: np.random.Generator) -> list[str]:
+    """So many titles of seven words."""
+    drawn = random.integers(0, len(WORDS), (count, 7)).tolist()
     return [" ".join(WORDS[word] for word in row) for row in drawn]

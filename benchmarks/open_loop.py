@@ -133,7 +133,7 @@ def glancing(asking: Coroutine[Any, Any, list[Answer]]) -> list[Answer]:
         return runner.run(asking)
 
 
-async def offer(address: str, calls: Iterable[Call], rate: float, seed: int = 0) -> list[Answer]:
+async def offer(address: str, calls: Iterable[Call], rate: float) -> list[Answer]:
     """Make the calls at `rate` a second on average; all their answers, in the order in which they came.
 
     Raises
@@ -142,7 +142,7 @@ async def offer(address: str, calls: Iterable[Call], rate: float, seed: int = 0)
     """
     where = urlsplit(address)
     host, port = where.hostname or "", where.port or 80
-    gaps = random.Random(seed)
+    gaps = random.Random(0)
     idle: list[_Connection] = []
     answers: list[Answer] = []
     waiting: set[asyncio.Task[None]] = set()

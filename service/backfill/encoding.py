@@ -38,20 +38,12 @@ class RowEncoder:
     ----------
     domain : of all rows
     text_encoder, item_tokenizer : from a bundle
-    remembered : texts whose codes are kept
     """
 
-    def __init__(
-        self,
-        domain: str,
-        text_encoder: EncodesTexts,
-        item_tokenizer: TokenizesItems,
-        remembered: int = REMEMBERED_TEXTS,
-    ) -> None:
+    def __init__(self, domain: str, text_encoder: EncodesTexts, item_tokenizer: TokenizesItems) -> None:
         self._domain = domain
         self._text_encoder = text_encoder
         self._item_tokenizer = item_tokenizer
-        self._remembered = remembered
         self._known: OrderedDict[str, Encoded] = OrderedDict()
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
@@ -73,7 +65,7 @@ class RowEncoder:
         self._known.update(zip(fresh, by_text, strict=True))
         given = iter(by_vector)
         result = [next(given) if hashed is None else self._known[hashed] for hashed in hashes]
-        while len(self._known) > self._remembered:
+        while len(self._known) > REMEMBERED_TEXTS:
             self._known.popitem(last=False)
         return result
 

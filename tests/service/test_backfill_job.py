@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from redis_server import RedisServer
 
+from service.backfill import encoding
 from service.backfill.batches import encode_here
-from service.backfill.encoding import RowEncoder
 from service.backfill.filling import run_backfill
 from service.backfill.job import BackfillJob
 from service.backfill.reading import FileFormat, format_of
@@ -130,7 +130,7 @@ def test_embeddings_and_text_may_alternate(tmp_path: Path, url: str, engine: Par
 def test_equal_texts_are_encoded_once_while_they_are_remembered(
     tmp_path: Path, url: str, engine: Parts, monkeypatch: pytest.MonkeyPatch, remembered: int
 ) -> None:
-    monkeypatch.setattr(RowEncoder.__init__, "__defaults__", (remembered,))
+    monkeypatch.setattr(encoding, "REMEMBERED_TEXTS", remembered)
     path = tmp_path / "items.jsonl"
     vector = [0.1, 0.2, 0.3, 0.4]
     rows = [{"item_id": f"i{n}", "title": f"film {n % 5}"} for n in range(40)]

@@ -127,7 +127,7 @@ class Neighbourhood:
     asked: int
 
 
-def neighbourhood(embeddings: FloatArray, codes: IntArray, most: int = 2000, seed: int = 0) -> Neighbourhood:
+def neighbourhood(embeddings: FloatArray, codes: IntArray, most: int = 2000) -> Neighbourhood:
     """Compare the 10 nearest neighbours (all, of fewer items) in embeddings [n, D] by the first of codes [n, L].
 
     Of one item alone nothing is known: `asked` is 0.
@@ -140,7 +140,7 @@ def neighbourhood(embeddings: FloatArray, codes: IntArray, most: int = 2000, see
     first = codes[:, 0]
     shares = np.bincount(first) / count
     chance = float(np.square(shares).sum())
-    asked = np.random.default_rng(seed).permutation(count)[:most]
+    asked = np.random.default_rng(0).permutation(count)[:most]
     k = min(NEIGHBOURS, count - 1)
     if k < 1:
         return Neighbourhood(0.0, chance, 0)

@@ -45,14 +45,14 @@ def panels(
     return figure, axes[: len(titles)]
 
 
-def legend_below(figure: Figure, axes: Sequence[Axes], columns: int = 4) -> None:
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
     """One legend for all panels, each label once."""
     entries: dict[str, Artist] = {}
     for panel in axes:
         handles, labels = panel.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     if entries:
-        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns, frameon=False)
+        figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=4, frameon=False)
 
 
 def save(figure: Figure, path: Path) -> None:

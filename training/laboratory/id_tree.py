@@ -61,10 +61,8 @@ def words_of(content: ItemContent) -> frozenset[str]:
     return frozenset(WORD.findall(text)) - STOP_WORDS
 
 
-def telling_words(
-    members: Sequence[frozenset[str]], documents: Counter[str], total: int, most: int = 3
-) -> tuple[str, ...]:
-    """Words that are common among the members and rarer elsewhere: by share x log(share / share of all items)."""
+def telling_words(members: Sequence[frozenset[str]], documents: Counter[str], total: int) -> tuple[str, ...]:
+    """Three words at most, common among the members and rarer elsewhere: by share x log(share / share of all items)."""
     counts = Counter(word for each in members for word in each)
     size = len(members)
 
@@ -73,7 +71,7 @@ def telling_words(
         return float(share * np.log(share * total / documents[word]))
 
     ranked = sorted(counts, key=lambda word: (-round(weight(word), 9), word))
-    return tuple(word for word in ranked[:most] if weight(word) > 0)
+    return tuple(word for word in ranked[:3] if weight(word) > 0)
 
 
 class _Grower:

@@ -94,11 +94,11 @@ def repair_figures(repaired: Repaired, experts: NDArray[np.int32], texts: Sequen
     }
 
 
-def domain_hsic(embeddings: FloatArray, latents: FloatArray, seed: int = 0) -> float:
+def domain_hsic(embeddings: FloatArray, latents: FloatArray) -> float:
     """Eq. 9 on a random sample of one domain, bandwidths by the median heuristic; 0 for a domain too small to say."""
     if len(embeddings) < FEWEST_ITEMS:
         return 0.0
-    rows = np.random.default_rng(seed).permutation(len(embeddings))[:HSIC_SAMPLE]
+    rows = np.random.default_rng(0).permutation(len(embeddings))[:HSIC_SAMPLE]
     with torch.no_grad():
         return hsic(torch.from_numpy(embeddings[rows]), torch.from_numpy(latents[rows])).item()
 
