@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from recommender_planted import TINY, ring_domain
+from recommender_planted import TINY, ring_domain, write_dataset
 
 from service.cli.main import build
-from training.data.dataset import write_domain, write_index
 from training.laboratory.running import Workplace
 
 ITEMS, USERS = 36, 240
@@ -55,21 +55,9 @@ def planted(folder: Path) -> Workplace:
     """The dataset, its vectors and a place to work in, below `folder`."""
     rng = np.random.default_rng(0)
     domain = ring_domain("ring", ITEMS, USERS, rng)
-    items = pl.DataFrame(
-        {
-            "item_id": domain.item_ids,
-            "title": [f"{WORDS[row % len(WORDS)]} number {row}" for row in range(ITEMS)],
-        }
-    ).with_columns(pl.lit(None).alias(column) for column in ("brand", "categories", "description", "price"))
-    walks = [
-        (user_id, domain.item_ids[item], position)
-        for user_id, history in zip(domain.user_ids, domain.histories(), strict=True)
-        for position, item in enumerate(history.tolist())
-    ]
-    interactions = pl.DataFrame(walks, schema=["user_id", "item_id", "position"], orient="row")
-    interactions = interactions.with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
+    titles = pl.Series("title", [f"{WORDS[row % len(WORDS)]} number {row}" for row in range(ITEMS)])
     dataset, embeddings = folder / "dataset", folder / "embeddings"
-    write_index(dataset, [write_domain(dataset, "ring", items, interactions)])
+    write_dataset(dataset, replace(domain, items=domain.items.with_columns(titles)))
     embeddings.mkdir()
     vectors = rng.normal(size=(ITEMS, 12)).astype(np.float32)
     vectors[-TWINS:] = vectors[:TWINS]  # so that suffixes occur

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from service.semantic_ids import IntArray, TokenLayout
-from training.data.dataset import DomainData, write_domain, write_index
+from training.data.dataset import INTERACTION_SCHEMA, ITEM_SCHEMA, DomainData, write_domain, write_index
 from training.networks.t5 import T5Settings
 from training.recommender.corpus import Corpus, build_corpus
 from training.recommender.parameters import RecommenderParameters
@@ -58,22 +58,26 @@ def ring_corpus(
     return build_corpus(rings, {name: random_values(layout, items, rng) for name in domains}, layout, 20)
 
 
-def write_rings(folder: Path, names: Sequence[str]) -> Path:
-    """The dataset of some ring domains of 24 items, as `prepare` writes one."""
-    rng, summaries = np.random.default_rng(0), []
-    for name in names:
-        domain = ring_domain(name, 24, 60, rng)
-        absent = (pl.lit(None).alias(column) for column in ("title", "brand", "categories", "description", "price"))
-        interactions = [
-            (user_id, f"{name}-{item}", position)
-            for user_id, history in zip(domain.user_ids, domain.histories(), strict=True)
-            for position, item in enumerate(history.tolist())
+def write_dataset(folder: Path, *domains: DomainData) -> Path:
+    """The dataset of these domains, as `prepare` writes one; columns that their items lack are empty."""
+    summaries = []
+    for domain in domains:
+        absent = [pl.lit(None).alias(column) for column in ITEM_SCHEMA.names() if column not in domain.items.columns]
+        rows = [
+            (user_id, domain.item_ids[item], position, None, None)
+            for user, user_id in enumerate(domain.user_ids)
+            for position, item in enumerate(domain.history(user).tolist())
         ]
-        frame = pl.DataFrame(interactions, schema=["user_id", "item_id", "position"], orient="row")
-        frame = frame.with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
-        summaries.append(write_domain(folder, name, domain.items.with_columns(*absent), frame))
+        interactions = pl.DataFrame(rows, schema=INTERACTION_SCHEMA, orient="row")
+        summaries.append(write_domain(folder, domain.name, domain.items.with_columns(*absent), interactions))
     write_index(folder, summaries)
     return folder
+
+
+def write_rings(folder: Path, names: Sequence[str]) -> Path:
+    """The dataset of some ring domains of 24 items."""
+    rng = np.random.default_rng(0)
+    return write_dataset(folder, *(ring_domain(name, 24, 60, rng) for name in names))
 
 
 def write_ring_ids(folder: Path, names: Sequence[str], seed: int = 1) -> Path:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from baselines_planted import domain_of
+from recommender_planted import write_dataset
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
@@ -19,7 +19,7 @@ from training.baselines.corpus import Corpus
 from training.baselines.parameters import KINDS, read_baseline_parameters
 from training.baselines.stage import train_baseline
 from training.checkpoint import CHECKPOINT
-from training.data.dataset import ITEM_SCHEMA, DomainData, write_domain, write_index
+from training.data.dataset import DomainData
 from training.stage import FIGURES, LOG, read_figures
 
 CONFIGS = Path(__file__).parents[2] / "training" / "configs" / "baselines"
@@ -36,20 +36,6 @@ QUICK = {
 
 def ring(items: int, users: int) -> DomainData:
     return domain_of("ring", items, [[(user + step) % items for step in range(4 + user % 5)] for user in range(users)])
-
-
-def write_dataset(folder: Path, domain: DomainData) -> Path:
-    absent = [pl.lit(None).alias(column) for column in ITEM_SCHEMA.names() if column != "item_id"]
-    rows = [
-        (user_id, domain.item_ids[item], position)
-        for user_id, history in zip(domain.user_ids, domain.histories(), strict=True)
-        for position, item in enumerate(history.tolist())
-    ]
-    interactions = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
-    interactions = interactions.with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
-    summary = write_domain(folder, domain.name, domain.items.with_columns(*absent), interactions)
-    write_index(folder, [summary])
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ def test_a_written_domain_reads_back(tmp_path: Path) -> None:
     assert data.history_items.tolist() == [1, 0, 2, 2, 0]
     assert data.history_starts.dtype == np.int64
     assert data.history_starts.tolist() == [0, 2, 5]
-    assert [history.tolist() for history in data.histories()] == [[1, 0], [2, 2, 0]]
+    assert [data.history(user).tolist() for user in range(data.users)] == [[1, 0], [2, 2, 0]]
     assert data.contents() == [
         ItemContent("Alpha", None, ("x", "y"), None, 1.5),
         ItemContent(None, "Bee", (), None, None),

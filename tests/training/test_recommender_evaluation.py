@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 import torch
 import typer
-from recommender_planted import LAYOUT, TINY, random_values, ring_domain
+from recommender_planted import LAYOUT, TINY, random_values, ring_domain, write_dataset
 from typer.testing import CliRunner
 
 from service.bundle.files import hash_files, write_manifest
@@ -31,7 +31,7 @@ from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from service.semantic_ids import TokenLayout
 from training.commands.evaluate import evaluate as evaluate_command
-from training.data.dataset import DomainData, write_domain, write_index
+from training.data.dataset import DomainData
 from training.data.split import Examples, leave_one_out, training_stretches
 from training.evaluation.exhaustive import _places, judged_ranks
 from training.evaluation.protocol import batched_histories, judge, ranked_lists
@@ -114,21 +114,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> Path
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory, domain: DomainData) -> Path:
-    folder = tmp_path_factory.mktemp("dataset")
-    items = pl.DataFrame({"item_id": domain.item_ids}).with_columns(
-        *(pl.lit(None).alias(name) for name in ("title", "brand", "categories", "description", "price"))
-    )
-    users = [(user, item) for user in range(domain.users) for item in domain.history(user).tolist()]
-    lengths = np.diff(domain.history_starts)
-    interactions = pl.DataFrame(
-        {
-            "user_id": [f"user-{user}" for user, _ in users],
-            "item_id": [f"ring-{item}" for _, item in users],
-            "position": np.concatenate([np.arange(length) for length in lengths]),
-        }
-    ).with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
-    write_index(folder, [write_domain(folder, "ring", items, interactions)])
-    return folder
+    return write_dataset(tmp_path_factory.mktemp("dataset"), domain)
 
 
 @pytest.mark.usefixtures("searched_by")
@@ -352,17 +338,10 @@ def test_items_of_the_history_stay_out_without_suffixes() -> None:
 def test_a_domain_without_users_is_in_no_mean_and_no_row(
     bundle: Path, domain: DomainData, values: np.ndarray, tmp_path: Path
 ) -> None:
-    content = ("title", "brand", "categories", "description", "price")
-    items = domain.items.select("item_id").with_columns(pl.lit(None).alias(name) for name in content)
-    walks = [
-        (f"user-{user}", domain.item_ids[item], position)
-        for user in range(domain.users)
-        for position, item in enumerate(domain.history(user).tolist())
-    ]
-    log = pl.DataFrame(walks, schema=["user_id", "item_id", "position"], orient="row")
-    log = log.with_columns(pl.lit(None).alias("timestamp"), pl.lit(None).alias("rating"))
-    written = [write_domain(tmp_path, "ring", items, log), write_domain(tmp_path, "shop", items, log.clear())]
-    write_index(tmp_path, written)
+    nobody = replace(
+        domain, name="shop", user_ids=[], history_items=np.zeros(0, np.int32), history_starts=np.zeros(1, int)
+    )
+    write_dataset(tmp_path, domain, nobody)
     subject = bundle_subject(bundle, RUNTIME)
     subject = replace(subject, ids={"ring": subject.ids["ring"], "shop": replace(subject.ids["ring"], domain="shop")})
     figures = evaluate(subject, tmp_path, tmp_path / "out", EvaluationOptions())

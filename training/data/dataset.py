@@ -109,10 +109,6 @@ class DomainData:
         """Item rows of one user, oldest first: int32 [interactions of the user]."""
         return self.history_items[self.history_starts[user] : self.history_starts[user + 1]]
 
-    def histories(self) -> Iterator[NDArray[np.int32]]:
-        """Item rows of every user, one user after the other."""
-        return (self.history(user) for user in range(self.users))
-
     @cached_property
     def item_ids(self) -> list[str]:
         """Item ids by item row."""
