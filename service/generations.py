@@ -60,11 +60,6 @@ class Generations(Starlette):
         for service in services:
             service.metrics.watch("unitok_current_generation", "ID generation that is current.", lambda: self._current)
 
-    @property
-    def current(self) -> int:
-        """The generation that requests without a pin go to."""
-        return self._current
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lead a request to its generation."""
         if scope["type"] != "http":

@@ -28,8 +28,6 @@ POISON = "poison"
 
 
 class DummyTextEncoder:
-    width = WIDTH
-
     def __init__(self) -> None:
         self.go_on = threading.Event()
         self.go_on.set()

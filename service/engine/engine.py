@@ -28,8 +28,6 @@ from service.semantic_ids import IntArray, TokenLayout
 class EncodesTexts(Protocol):
     """What is asked of a text encoder; see `TextEncoder`."""
 
-    width: int
-
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]: ...

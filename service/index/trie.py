@@ -129,11 +129,6 @@ class CodeTrie:
         }
 
     @property
-    def depth(self) -> int:
-        """Tokens of an item."""
-        return self._depth
-
-    @property
     def state(self) -> TrieState:
         """The current state, which stays as it is for whoever keeps it."""
         return self._state
@@ -163,10 +158,6 @@ class CodeTrie:
         self._garbage.append((weakref.ref(state), Garbage()))
         self._show(np.concatenate([state.roots, self._new_roots(1)]))
         return len(self._state.arrays.roots) - 1
-
-    def find(self, root: int, tokens: Sequence[int] | IntArray) -> int:
-        """Leaf of a token tuple, `NO_LEAF` where there is none."""
-        return int(self._state.find(np.array([root], dtype=np.int32), self._one(tokens))[0])
 
     def blocked_edges(self, roots: IntArray, tokens: IntArray) -> IntArray:
         """`TrieState.blocked_edges` of the current state."""

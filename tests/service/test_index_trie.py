@@ -116,8 +116,6 @@ def test_equals_a_fresh_build_after_any_changes(
     assert len(everything) > FEW, "all of them are looked up together, and then a few at a time"
     for few in (everything[at : at + 9] for at in range(0, len(everything), 9)):
         assert trie.state.find(*columns(few)).tolist() == [items.get(path, NO_LEAF) for path in few]
-    for path in everything[::7]:
-        assert trie.find(path[0], path[1:]) == items.get(path, NO_LEAF)
     for state, before in kept:
         assert content(state) == before, "a state that somebody keeps has changed"
 
@@ -241,7 +239,7 @@ def test_tokens_too_wide_to_pack_are_sorted_all_the_same() -> None:
     wide = 2**31 - 1
     tokens = np.array([[wide, 0, wide], [0, wide, 0], [wide, wide, 5], [0, 0, wide]], dtype=np.int32)
     trie = CodeTrie.from_tokens(tokens, np.zeros(4, np.int32), np.arange(4, dtype=np.int32), 1)
-    assert [trie.find(0, row) for row in tokens] == [0, 1, 2, 3]
+    assert trie.state.find(np.zeros(4, np.int32), tokens).tolist() == [0, 1, 2, 3]
 
 
 def test_space_is_reused_under_churn() -> None:
@@ -278,7 +276,8 @@ def test_a_new_root_is_a_new_domain() -> None:
     root = trie.add_root()
     assert trie.leaf_count(root) == 0
     trie.insert(root, [1, 2, 3], 8)
-    assert (trie.find(root, [1, 2, 3]), trie.find(0, [1, 2, 3]), trie.leaf_count(root)) == (8, 7, 1)
+    assert trie.state.find(*columns([(root, 1, 2, 3), (0, 1, 2, 3)])).tolist() == [8, 7]
+    assert trie.leaf_count(root) == 1
 
 
 def test_a_state_before_a_new_root_keeps_its_space() -> None:

@@ -52,7 +52,7 @@ def built(items: Sequence[Item], shared: int = 0) -> CodeTrie:
 
 def toggled(trie: CodeTrie, items: Sequence[Item], first_leaf: int) -> None:
     """Take out those items that are there, and bring in the others."""
-    there = [trie.find(item[0], item[1:]) >= 0 for item in items]
+    there = trie.state.find(*columns(items)) >= 0
     gone = [item for item, is_there in zip(items, there, strict=True) if is_there]
     new = [item for item, is_there in zip(items, there, strict=True) if not is_there]
     trie.change(columns(gone), (*columns(new), np.arange(first_leaf, first_leaf + len(new))))
@@ -339,7 +339,7 @@ def test_searches_of_a_copy_are_those_of_the_index(engine: Engine, tiny_bundle: 
     before, _ = both(kept)
     for item in order[half : half + 60]:
         trie.insert(0, tokens[item], int(item))
-        if trie.find(0, tokens[order[item % half]]) >= 0:
+        if trie.state.find(np.zeros(1, dtype=np.int32), tokens[order[item % half]][None]) >= 0:
             trie.delete(0, tokens[order[item % half]])
         expected, found = both(trie.arrays())
         np.testing.assert_array_equal(found.tokens, expected.tokens)

@@ -89,7 +89,7 @@ class Trainer:
         words: ItemWords | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.corpus, self.parameters, self.folder, self.accelerator = corpus, parameters, folder, accelerator
+        self.parameters, self.folder, self.accelerator = parameters, folder, accelerator
         beginning = begin(corpus, parameters, embeddings, taught, words=words)
         network, self._task = beginning.network, beginning.task
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
