@@ -1,17 +1,18 @@
-"""Admission: how much work may be under way at once, decided before any of it starts.
+"""Admission control: refuses a request before any work on it starts, if there is too much to do already.
 
-Counted in items, not in requests, because a request of 500 items costs 500 times one of one; and in time, because what
-is admitted should also be answered soon. A burst may wait for a while, longer where answers take longer. Once something
-was refused, the service is overloaded; until that is over a request is admitted only if it waits for a part of the time
-that its own work takes, so that those who are let in are served nearly as fast as when it is idle.
+Two things are bounded: the number of admitted items (not of requests, because a request of 500 items costs 500 times as
+much as one of a single item), and the expected wait. While nothing is refused, a request may wait for many times as
+long as its own work takes. The first refusal begins a state of overload. During overload a request is admitted only if
+it would wait for no more than a fraction of its own work's time, so that admitted requests are answered nearly as fast
+as by an idle service.
 
-Short waits make small batches, and so fewer answers than could be given. Where most of what comes is let in all the
-same, too little would be had for that: patience grows with the share that is let in. So a service that is slightly
-overloaded does nearly all that it can, later, and one that was overloaded and is not any more finds out.
+Short queues make small batches, and small batches lower the throughput. The fraction therefore grows with the share of
+requests that are admitted: a slightly overloaded service still does nearly all that it can, only later, and a service
+whose overload has passed finds out.
 
-Overload is over when most requests are let in, and a second's work, and all that has come since, refused or not, could
-have been done in the time that has passed. So it lasts as long as more comes than can be done, and ends by itself when
-less does, although single requests are refused by chance up to the end.
+Overload ends when most requests are admitted, and the work that has arrived since it began, refused requests included,
+and one second's work more could have been done in the time since. So it lasts as long as more work arrives than can be
+done, and ends by itself when less does, although single requests are refused by chance up to the end.
 
 Knows nothing of what is done with the items. Belongs to one event loop and needs no lock.
 """
@@ -36,28 +37,28 @@ CALM_SECONDS = 1.0
 """Work that is counted as left over when a request is refused, and at most while there is overload."""
 
 CALM_SHARE = 0.9
-"""Share of those let in from which overload may end, as it may when nobody was refused for `CALM_SECONDS`."""
+"""Overload may end once this share of requests is admitted, or once none was refused for `CALM_SECONDS`."""
 
 LONGEST_SECONDS = 30.0
-"""After which it may end whatever that share is, since it may be others that are let in."""
+"""Overload may end after this time whatever that share is: it may be other requests that are admitted."""
 
 BURST = 25
-"""How many times the time of its own work a request may wait while nothing is refused."""
+"""While nothing is refused, a request may wait for so many times the time that its own work takes."""
 
 LEAST_BURST_SECONDS = 0.1
-"""Which it may wait in any case; pages ask for several things at once."""
+"""Wait that is allowed in any case while nothing is refused: a page sends several requests at once."""
 
 LEAST_WAIT_SECONDS = 0.001
-"""A wait that matters to nobody."""
+"""Wait that is always allowed; too short to matter."""
 
 LET_IN_SMOOTHING = 0.005
-"""Weight of the newest decision in the running share of those that are let in."""
+"""Weight of the newest decision in the running share of admitted requests."""
 
 GROWTH = 4
-"""Power of the share of those refused by which patience is divided."""
+"""Patience is divided by the share of refused requests to this power."""
 
 LEAST_REFUSED = 0.35
-"""Share of those refused below which patience grows no more."""
+"""Patience grows no more when the share of refused requests is below this."""
 
 NO_WAIT = Expected()
 
@@ -68,10 +69,10 @@ class Admission:
     Parameters
     ----------
     capacity : most items admitted at once
-    most_wait : most seconds that a request may be expected to wait, if they are no more than `BURST` times those of its
-        own work, or `LEAST_BURST_SECONDS`; and it may wait as long as its own work takes, if that is more
-    patience : while overloaded: how many times the time of its own work it may wait, divided by the fourth power of the
-        share of requests that are refused
+    most_wait : longest expected wait in seconds. A request may wait for `BURST` times as long as its own work takes, at
+        least `LEAST_BURST_SECONDS` and at most this; one whose own work takes longer may wait for as long as that takes
+    patience : during overload a request may wait for `patience` times as long as its own work takes, divided by the
+        fourth power of the share of refused requests
     refused : told of each request that is refused
     clock : seconds, monotonic
 

@@ -1,12 +1,12 @@
-"""Sends requests away before they are read, while the service has more to do than it can.
+"""Load shedding: refuses requests before they are read, while the service is overloaded.
 
-Such a request is neither routed nor parsed, its body is thrown away by the server as it arrives, its key is not looked
-at, and its connection stays open. The answer is the one that a request gets which is refused later. All are counted;
-the log says once a second how many there were.
+Such a request is neither routed nor parsed, its API key is not looked at, its body is discarded by the server as it
+arrives, and its connection stays open. The answer is the same as for a request that is refused later. All refusals are
+counted; the log says once a second how many there were.
 
-The doorkeeper is asked where HTTP is parsed (see `service/shedding.py`), and by the outermost layer of the application
-about the requests that were not, all of them under a server of another kind. Knows nothing of what the operations do,
-nor of when there is too much (see `service/line.py`).
+`Doorkeeper` decides. It is asked where HTTP is parsed (see `service/shedding.py`); `Door`, the outermost layer of the
+application, asks it about all other requests: those that `shedding.py` leaves to it, and every request under another
+server. Knows nothing of what the operations do, nor of when there is too much (see `service/line.py`).
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Doorkeeper:
 
 
 class Door:
-    """The outermost layer, in plain ASGI: asks the doorkeeper about those of whom nobody has asked yet."""
+    """The outermost layer, in plain ASGI: asks the doorkeeper about requests that it was not asked about before."""
 
     def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
         self._app = app

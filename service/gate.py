@@ -1,4 +1,4 @@
-"""Who comes in: the caller's API key is checked before the body is read, and the answer says what is left of its rate.
+"""Authentication and rates: the API key is checked before the body is read; the answer says what is left of the rate.
 
 A route says which scope it needs and how many items it works on (`Caller`). Knows nothing of what the routes do.
 """

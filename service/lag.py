@@ -1,7 +1,7 @@
-"""How far an event loop is behind, learned from how long it takes to come round.
+"""The lag of an event loop, measured by how long one iteration takes.
 
-What a socket holds waits until the loop has been through everything else that is ready, and nobody counts that wait: it
-is over when the loop first hears of a request. A flood makes these rounds long before any queue is. Knows nothing of
+A request waits in its socket until the loop has run everything else that is ready. Nothing counts that wait: it is over
+when the loop first hears of the request. Under a flood, iterations take long before any queue is. Knows nothing of
 requests.
 """
 
@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 
 UNNOTICED_SECONDS = 0.001
-"""A round that long is nothing to speak of."""
+"""An iteration of that length is not counted as lag."""
 
 
 class Lag:
-    """Measures rounds of the running event loop, while somebody asks. Belongs to one loop and needs no lock.
+    """Measures iterations of the running event loop, while it is asked. Belongs to one loop and needs no lock.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ class Lag:
         self._ended = 0.0
 
     def seconds(self) -> float:
-        """How long what is heard of now may have waited: the longer of the last round and the one under way.
+        """How long a request that is heard of now may have waited: the longer of the last iteration and this one.
 
-        A round counts for as long again as it took; what is older says nothing about now.
+        An iteration counts for as long again as it took; what is older says nothing about now.
         """
         now = self._clock()
         if self._began is None:

@@ -1,12 +1,12 @@
-"""The line of one operation's requests: who of them is sent away before they are read.
+"""Early load shedding for one operation: decides by the head of a request alone whether the request is read at all.
 
-Reading a request, checking it and finding its items costs the event loop a millisecond or so, before `Admission`
-decides. Under a flood that alone takes all of its time, and requests then wait where nobody counts: in HTTP. So HTTP
-asks the line about a request of which it knows the head alone, and the line asks `Admission` about one as large as
-those before it, behind all that are read but not decided yet, and as late as the event loop is. While the operation's
-requests are of one size, that is the very question they would be asked later; what is sent away would have been
-refused. Where they differ, the line is blind to their size, and `Admission` has the last word on each that it lets
-pass. How many of those may be declined in a second is bounded, too.
+To read a request, to check it and to look up its items takes the event loop about a millisecond, before `Admission`
+decides. Under a flood of requests this alone uses up the loop's time, and requests wait in sockets, where nothing
+counts them. So HTTP calls `Line.look` as soon as the head of a request is there. `Line` asks `Admission` whether it
+would admit a request of average size, behind all requests that are being read and not decided yet, after the current
+lag of the event loop. While all requests of the operation have one size, this is what `Admission` would decide later.
+Where sizes differ it is an estimate, and `Admission` still decides about every request that passes. It is also bounded
+how many requests a second may be read and then refused.
 
 Knows nothing of HTTP. Belongs to one event loop and needs no lock.
 """
@@ -27,10 +27,10 @@ SMOOTHING = 0.1
 
 
 class Reading:
-    """A request that the event loop works on until the block ends.
+    """A request that counts as being read until the block ends.
 
-    Tell it when the loop does not, and does again: a client that takes its time to send a body must keep nobody from
-    coming in.
+    Call `count` with False while its body is waited for, and with True once it is there: a client that sends its body
+    slowly must not keep others from being admitted.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class Line:
         self._declined_at = clock()
 
     def look(self) -> None:
-        """Send a request away of which nothing is known yet but that it comes.
+        """Refuse a request of which nothing is known yet, if there is no room for one of average size.
 
         Raises
         ------
@@ -129,5 +129,5 @@ class Line:
         self._admitted -= 1
 
     def _lately(self) -> float:
-        """How many were declined after they were read, less what the time since allows."""
+        """How many were refused after they were read, less what the time since then allows."""
         return max(0.0, self._declined - (self._clock() - self._declined_at) * self._most_declined)

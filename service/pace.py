@@ -1,4 +1,4 @@
-"""How fast a queue is worked through, learned from its batches, and so how long what comes next will wait.
+"""The throughput of a queue, learned from its batches, and the wait and the work that new entries may expect.
 
 One thread works through the queue; any thread may ask. Knows nothing of what waits, nor of how long it may.
 """

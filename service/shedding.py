@@ -1,7 +1,7 @@
-"""Sheds load where HTTP is parsed: a request that is turned away by its head costs no task and no message.
+"""Load shedding where HTTP is parsed: refusing a request by its head costs neither a task nor an ASGI message.
 
-One question more of a request whose head is complete (see `service/heads.py`). What is not plain goes the usual way,
-and is asked about there. Knows nothing of who is turned away, nor why (see `service/door.py`).
+A plain request is asked about as soon as its head is complete (see `service/heads.py`); any other goes on to the
+application, which asks then. Knows nothing of which requests are refused, nor why (see `service/door.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from service.heads import HeadsProtocol
 
 PARTICULAR = frozenset({b"expect", b"origin"})
-"""Headers whose answer is more than a refusal: whether to send a body, and whether a page may read it."""
+"""Headers that a plain refusal does not answer: whether to send a body, and whether a page may read the answer."""
 
 
 class Refusal(NamedTuple):

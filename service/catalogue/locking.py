@@ -1,6 +1,6 @@
-"""Keeps count of who reads, so that a change can wait until nobody reads what was before it.
+"""Counts readers, so that a deletion can wait until nobody reads a state from before it.
 
-Readers wait for nobody, and no thread need wait for them. Knows nothing of what is read.
+Readers never wait. A deletion may wait for them, or be told when they are done. Knows nothing of what is read.
 """
 
 from __future__ import annotations
