@@ -1,4 +1,4 @@
-"""The threads that keep a live catalogue in step with what other replicas change, and free of slack.
+"""The threads that keep a live catalogue in step with what other replicas change, and that compact it.
 
 Knows nothing of what changes.
 """

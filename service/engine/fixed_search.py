@@ -1,8 +1,8 @@
-"""One session of fixed sizes: the arrays that it reads and writes, which stay where they are, and what was captured.
+"""One session of fixed sizes: the arrays that it reads and writes, which keep their addresses, and its CUDA graphs.
 
-A request is padded; what pads it is not read. With each copy of an index a search is captured anew, and what was
-captured goes when nobody asks for that copy any more. Knows nothing of which sizes there are, nor of what is searched
-for.
+A request is padded; the results of the padding are not read. A search is captured once for each copy of an index, and
+the captured graph is given up when that copy is no longer in use. Knows nothing of which sizes there are, nor of what
+is searched for.
 
 Symbols: those of `recommender`.
 """
@@ -31,7 +31,7 @@ INDEX = ("node_start", "node_count", "edge_token", "edge_child")
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """Inputs and outputs of one size and one copy of an index; `graph` numbers what was captured with them."""
+    """Inputs and outputs of one size and one copy of an index; `graph` is the number of the CUDA graph captured."""
 
     owner: weakref.ref[Any]
     index: tuple[onnxruntime.OrtValue, ...]
@@ -39,7 +39,7 @@ class _Bound:
     graph: int
 
     def is_left(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> bool:
-        """Whether nobody asks for this copy any more: its owner has gone, or has `index` in its place."""
+        """Whether this copy is no longer in use: its owner has gone, or has `index` in its place."""
         mine = self.owner()
         return mine is None or (mine is owner and not _same(self.index, index))
 

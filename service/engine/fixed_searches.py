@@ -1,11 +1,11 @@
-"""Searches of fixed sizes, each by a session of its own: a GPU then replays the whole search with one launch.
+"""Searches of fixed sizes, each by a session of its own, so that a GPU replays the whole search as one CUDA graph.
 
-A request is padded to the next sizes that there is a session for; what pads it is not read. The arrays that it is put
-into stay where they are, and so do those that results are written to, since a replay reads and writes where the first
-run did. That holds for the constraint index too: a copy that is patched keeps its place, and one that is sent again
-makes the next search be captured anew. Sizes are opened beside the searches, when they are met for the second time.
-Until then, and from the first time on that the runtime refuses or fails them, `run` has no answer and the caller
-searches with open sizes: whatever goes wrong here, nobody's request fails of it. Knows nothing of what is searched for.
+A request is padded to the next sizes that there is a session for; the results of the padding are not read. A replay
+reads and writes the memory of the first run, so the arrays for inputs and results keep their addresses. That holds for
+the constraint index too: a copy that is patched keeps its place; when a copy is sent again, the next search is captured
+again. Sessions for new sizes are opened in the background, when sizes are met for the second time. Until then, and once
+the runtime has refused or failed a size, `run` returns None and the caller searches with open sizes: no failure here
+fails a request. Knows nothing of what is searched for.
 
 Symbols: those of `recommender`.
 """

@@ -1,8 +1,7 @@
-"""Who may use a device while a search is captured: nobody else.
+"""A shared lock around a device: everything may use it at a time, but the capture of a CUDA graph has it alone.
 
-ONNX Runtime captures in CUDA's global mode, in which an allocation by any other thread fails, and takes the capture
-with it. So all that touches the device does so together with others, and a capture alone. Where nothing is captured,
-as on a CPU, nobody waits. Knows nothing of what is done.
+ONNX Runtime captures in CUDA's global mode: an allocation by any other thread fails, and makes the capture fail too.
+Where nothing is captured, as on a CPU, nobody waits. Knows nothing of what is done on the device.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ _AT_ONCE = nullcontext()
 
 
 class Turns:
-    """Many together, or one alone; whoever waits to be alone goes before those that come later. Neither may be taken
-    within the other.
+    """A lock that many share (`together`) or one holds alone; who waits to be alone goes before those that come later.
+    Neither may be taken within the other.
 
     Parameters
     ----------
-    captures : whether anybody is ever alone; if not, the others pay nothing
+    captures : whether the lock is ever held alone; if not, sharing it costs nothing
     """
 
     def __init__(self, captures: bool) -> None:
@@ -29,12 +28,12 @@ class Turns:
         self._together, self._long, self._alone = 0, 0, False
 
     def together(self, long: bool = False) -> AbstractContextManager[None]:
-        """While nobody is alone; `long` says that it takes longer than others could wait for one who waits for it."""
+        """Share the lock; `long` says that it is held too long for a capture, and all behind it, to wait for."""
         return self._shared(long) if self._captures else _AT_ONCE
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """After all others have ended: true. Where one of them takes long: false, at once, and the device is theirs."""
+        """Hold the lock alone, once all others have left: True. False at once where one of them holds it for long."""
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
             self._alone = granted = not self._long

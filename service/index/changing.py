@@ -1,8 +1,8 @@
-"""Brings many items into the constraint index and takes others out, level by level, all at once.
+"""Adds many items to the constraint index and removes others, level by level, all in one step.
 
-Every node on the way to a changed item is written anew, in fresh slots, so that whoever reads the state before sees
-none of it. Where few items change, these are a few nodes a level. Knows nothing of who reads, nor when freed slots may
-be used again.
+Copy-on-write: every node on the path to a changed item is copied into fresh slots, so that readers of the state before
+see nothing of the change. Where few items change, these are a few nodes a level. Knows nothing of who reads, nor when
+freed slots may be used again.
 
 Symbols: m rows, f nodes of a level that are written anew, E their edges as they were, g edges that change.
 """

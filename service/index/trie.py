@@ -4,9 +4,10 @@ Symbols: n items, depth = L + N + 1 tokens an item. A *root* is where one domain
 node is `TrieArrays.roots[root]`. The children of a node are the edges `edge_*[start : start + count]`, sorted by token;
 an edge leads to a node, or at the last level to a leaf, which is any number that the caller chose.
 
-A change writes every node on its way anew and then shows the new state as a whole. Readers keep the state that they
-took for as long as they like, and neither side waits for the other. Slots of an old state are used again once nobody
-keeps a state that old. One thread at a time may change a trie. Knows nothing of items, stores or graphs.
+Changes are copy-on-write: a change copies every node on the path to the changed items and then publishes the new state
+in one assignment. Readers keep the state that they took for as long as they like, and neither side waits for the other.
+Slots of an old state are used again once nobody holds a state that old. One thread at a time may change a trie. Knows
+nothing of items, stores or graphs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What is added to the score of an item because the history holds it already: three numbers a domain.
+"""A bonus on the scores of items that the history holds already: three numbers a domain.
 
-What judges items cannot say it. Where all users rate an item once, the last item is yet the one most like itself; where
-some come back, it is one of many that are like it. So an item of the history gains what `LearnedRepeats` says: a bonus,
-which may be below zero, and, where any target of validation comes again, more for what was met lately or often. What
-has the best NDCG@10 of validation is taken; of several that are equally good the least recency, then the least
-frequency, then the bonus next to zero.
+The network's scores cannot tell whether items come again: where all users rate an item once, the last item of a history
+still is the one most similar to itself. So the score of an item of the history gains what `LearnedRepeats` says: a
+bonus, which may be below zero, and, where any target of validation comes again, more for items that occurred lately or
+often. The numbers with the best NDCG@10 of validation are taken; of equally good ones the least recency, then the least
+frequency, then the bonus closest to zero.
 
 Symbols: n users, m items of their histories, each of a user once.
 """

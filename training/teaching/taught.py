@@ -1,9 +1,9 @@
-"""What teachers expect at every target of training, and what a head over items makes of it.
+"""Knowledge distillation (Hinton, Vinyals and Dean, 2015): what teachers expect at every target of training, and the
+loss that a head over items has by it.
 
-After a history many items may come, of which training has seen one. Those that learned from the same histories before,
-each in another way, say together what else could have come, and a network that learns from that too ends where all of
-them end together (knowledge distillation: Hinton, Vinyals and Dean, 2015). They are asked once, before training, and of
-what they expect the likeliest items are kept.
+Many items could follow a history; training has seen one of them. Networks that learned from the same histories before,
+each in another way, together say which others could have followed, and a network that also learns from this ranks as
+their ensemble does. Teachers are asked once, before training; the items that they expect most are kept.
 
 Knows nothing of what kinds of teachers there are.
 
