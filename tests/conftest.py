@@ -58,11 +58,15 @@ def url(tmp_path: Path) -> str:
     return f"embedded:{tmp_path}"
 
 
+@pytest.fixture
+def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a store in Redis reads every bucket; a few are enough for a few items."""
+    monkeypatch.setattr(redis_store, "BUCKETS", 64)
+
+
 @pytest.fixture(params=["embedded", "redis"])
-def both_urls(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def both_urls(request: pytest.FixtureRequest, tmp_path: Path, few_buckets: None) -> str:
     """A store of each kind; names in it must be the test's own."""
-    # Loading reads every bucket; a few are enough for a few items.
-    monkeypatch.setattr(redis_store, "BUCKETS", 128)
     if request.param == "embedded":
         return f"embedded:{tmp_path}"
     server: RedisServer = request.getfixturevalue("redis_server")

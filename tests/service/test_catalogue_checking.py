@@ -23,13 +23,9 @@ from service.errors import StoreUnavailable
 from service.items import ItemContent
 from service.semantic_ids import TokenLayout
 
+pytestmark = pytest.mark.usefixtures("few_buckets")
 LAYOUT = TokenLayout(levels=2, codes=200, experts=5, experts_per_item=1, suffixes=30)
 names = (f"checked-{number}" for number in itertools.count())
-
-
-@pytest.fixture(autouse=True)
-def _few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "BUCKETS", 16)
 
 
 @pytest.fixture

@@ -9,20 +9,16 @@ import pytest
 from places import LAYOUT, Place, everything, new, suffixes
 from redis_groups import RedisCluster, SentinelGroup, until
 
-from service.catalogue import redis_clients, redis_store
+from service.catalogue import redis_clients
 from service.catalogue.checking import examine
 from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.records import ItemKey
 from service.catalogue.store import CatalogueStore
 from service.errors import ConfigError, StoreUnavailable
 
+pytestmark = pytest.mark.usefixtures("few_buckets")
 PASSWORD = "se,cr@t"
 QUOTED = "se%2Ccr%40t"
-
-
-@pytest.fixture(autouse=True)
-def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "BUCKETS", 64)
 
 
 @pytest.fixture(scope="module")

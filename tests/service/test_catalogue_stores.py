@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from places import Place, everything, fill_domains, new, suffixes
 
-from service.catalogue import embedded, redis_life, redis_store
+from service.catalogue import embedded, redis_life
 from service.catalogue.checking import examine
 from service.catalogue.fingerprint import item_part
 from service.catalogue.live import LiveCatalogue
@@ -387,12 +387,6 @@ operations = st.lists(
     ),
     max_size=12,
 )
-
-
-@pytest.fixture
-def few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading every bucket is what takes the time where a few items are scanned often."""
-    monkeypatch.setattr(redis_store, "BUCKETS", 128)
 
 
 @pytest.mark.usefixtures("few_buckets")

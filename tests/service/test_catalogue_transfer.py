@@ -18,7 +18,7 @@ from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
 from service.bundle.files import Bundle, write_manifest
-from service.catalogue import embedded_reading, redis_store, transfer
+from service.catalogue import embedded_reading, transfer
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.opening import open_store
@@ -30,14 +30,10 @@ from service.cli.main import build
 from service.errors import ConfigError, GenerationIncomplete, InvalidInput, StoreUnavailable, UnknownGeneration
 from service.semantic_ids import TokenLayout
 
+pytestmark = pytest.mark.usefixtures("few_buckets")
 LAYOUT = TokenLayout(levels=7, codes=256, experts=4, experts_per_item=1, suffixes=64)  # 64 bits: the sign bit is used
 SOURCE = Source("b", 3)
 names = (f"carried-{number}" for number in itertools.count())
-
-
-@pytest.fixture(autouse=True)
-def _few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "BUCKETS", 64)
 
 
 @pytest.fixture

@@ -83,12 +83,17 @@ def asking(  # noqa: PLR0917  in the order of `search`
     return history, mask, index, roots, edges, beams
 
 
+def sessions(recommender: Recommender) -> FixedSearches:
+    """Its sessions of fixed sizes."""
+    assert recommender._fixed is not None
+    return recommender._fixed
+
+
 def settled(recommender: Recommender, *arguments: Any) -> BeamResult:
     """A search by a session of fixed sizes: it is opened for what comes again, and an index stays that is met twice."""
-    assert recommender._fixed is not None
     for _ in range(4):
         recommender.search(*arguments)
-    recommender._fixed.settle()
+    sessions(recommender).settle()
     before = used(recommender)
     found = recommender.search(*arguments)
     assert used(recommender) == before + 1
@@ -97,8 +102,7 @@ def settled(recommender: Recommender, *arguments: Any) -> BeamResult:
 
 def used(recommender: Recommender) -> int:
     """How many searches ran with fixed sizes."""
-    assert recommender._fixed is not None
-    return recommender._fixed.answered
+    return sessions(recommender).answered
 
 
 def same(found: BeamResult, expected: BeamResult) -> None:
@@ -155,8 +159,7 @@ def test_an_index_that_is_sent_again_is_read_where_it_lies_then(
         trie.delete(0, fixed.search(*asking(trie, 2)).tokens[0, 0])
         arguments = asking(trie, 2, seed=seed)
         same(fixed.search(*arguments), plain.search(*arguments))
-    assert fixed._fixed is not None
-    searches = [each.result() for each in fixed._fixed._searches.values() if each.done()]
+    searches = [each.result() for each in sessions(fixed)._searches.values() if each.done()]
     assert sum(len(each._bound) for each in searches if each is not None) == 1
 
 
@@ -199,8 +202,7 @@ def test_no_session_is_opened_of_a_file_that_was_replaced(path: Path, tmp_path: 
     arguments = asking(trie_of(items(40)), 2)
     for _ in range(4):
         same(fixed.search(*arguments), plain.search(*arguments))
-        assert fixed._fixed is not None
-        fixed._fixed.settle()
+        sessions(fixed).settle()
     assert used(fixed) == 0
 
 
@@ -234,9 +236,8 @@ def test_what_is_met_once_or_sent_along_has_open_sizes(pair: tuple[Recommender, 
     _, fixed = pair
     trie = trie_of(items(40))
     fixed.search(*asking(trie, 2))
-    assert fixed._fixed is not None
-    fixed._fixed.settle()
-    assert not fixed._fixed._searches
+    sessions(fixed).settle()
+    assert not sessions(fixed)._searches
     for _ in range(5):
         fixed.search(*asking(trie_of(items(40)), 2))
     assert used(fixed) == 0
@@ -260,8 +261,7 @@ def test_sizes_that_were_not_met_for_long_make_room(
     for beams in (1, 2, 3, 1):
         arguments = asking(trie, 2, beams=beams)
         same(settled(fixed, *arguments), plain.search(*arguments))
-        assert fixed._fixed is not None
-        assert len(fixed._fixed._searches) <= 2
+        assert len(sessions(fixed)._searches) <= 2
 
 
 def test_more_sizes_than_are_kept_do_not_take_turns_at_once(
@@ -272,13 +272,12 @@ def test_more_sizes_than_are_kept_do_not_take_turns_at_once(
     trie = trie_of(items(40))
     for beams in (1, 2):
         settled(fixed, *asking(trie, 2, beams=beams))
-    assert fixed._fixed is not None
-    there = list(fixed._fixed._searches)
+    there = list(sessions(fixed)._searches)
     for beams in (3, 4, 5) * 4:
         arguments = asking(trie, 2, beams=beams)
         same(fixed.search(*arguments), plain.search(*arguments))
-    fixed._fixed.settle()
-    assert list(fixed._fixed._searches) == there
+    sessions(fixed).settle()
+    assert list(sessions(fixed)._searches) == there
 
 
 def test_after_a_few_refused_sizes_no_more_are_tried(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -294,8 +293,7 @@ def test_after_a_few_refused_sizes_no_more_are_tried(path: Path, caplog: pytest.
     for beams in range(1, 8):
         for _ in range(4):
             fixed.search(*asking(trie, 2, beams=beams))
-        assert fixed._fixed is not None
-        fixed._fixed.settle()
+        sessions(fixed).settle()
     assert len(tried) == fixed_searches.VAIN
     assert "all others stay with open sizes" in caplog.text
 
@@ -309,8 +307,7 @@ def test_refused_sizes_stay_open(path: Path, caplog: pytest.LogCaptureFixture) -
     arguments = asking(trie_of(items(40)), 2)
     for _ in range(4):
         same(fixed.search(*arguments), plain.search(*arguments))
-    assert fixed._fixed is not None
-    fixed._fixed.settle()
+    sessions(fixed).settle()
     same(fixed.search(*arguments), plain.search(*arguments))
     assert used(fixed) == 0
     assert caplog.text.count("cannot be captured") == 1
@@ -391,8 +388,7 @@ def test_a_capture_or_a_replay_that_fails_is_nobodys_error(
     asked = failing(fixed, monkeypatch)
     for _ in range(6):
         same(fixed.search(*arguments), plain.search(*arguments))
-        assert fixed._fixed is not None
-        fixed._fixed.settle()
+        sessions(fixed).settle()
     assert asked == [not replayed]
     assert caplog.text.count("CUDA failure 900") == 1
     monkeypatch.undo()
@@ -438,8 +434,7 @@ def test_a_capture_does_not_wait_for_a_session_that_opens(
     arguments = asking(trie_of(items(40)), 2)
     for _ in range(4):
         fixed.search(*arguments)
-    assert fixed._fixed is not None
-    fixed._fixed.settle()
+    sessions(fixed).settle()
     with device.together(long=True):
         before = used(fixed)
         same(fixed.search(*arguments), plain.search(*arguments))

@@ -33,7 +33,6 @@ from typer.testing import CliRunner
 from service import generations
 from service.app import create_app
 from service.bundle.files import Bundle, read_manifest, write_manifest
-from service.catalogue import redis_store
 from service.catalogue.carrying import Carried, carry, moves
 from service.catalogue.current import TURN, current_of, make_current, turn
 from service.catalogue.live import LiveCatalogue
@@ -48,13 +47,9 @@ from service.generations import PIN, Generations
 from service.opening import opened, warn_unless_current
 from service.settings import Settings, read_settings
 
+pytestmark = pytest.mark.usefixtures("few_buckets")
 ITEMS = [{"item_id": f"i{number}", "domain": "films", "title": f"film {number}"} for number in range(10)]
 BODY = {"history": [{"domain": "films", "title": "raw"}], "k": 3}
-
-
-@pytest.fixture(autouse=True)
-def _few_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_store, "BUCKETS", 16)
 
 
 def engine_of(generation: int, name: str = "dummy") -> DummyEngine:

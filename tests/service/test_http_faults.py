@@ -22,7 +22,7 @@ from redis_server import RedisServer
 
 from service.admission import Admission
 from service.app import create_app
-from service.catalogue import redis_clients, redis_store
+from service.catalogue import redis_clients
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
@@ -40,9 +40,8 @@ HISTORY = [{"item_id": "film-1", "domain": "films"}, {"domain": "films", "title"
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _impatient(monkeypatch: pytest.MonkeyPatch, few_buckets: None) -> None:
     monkeypatch.setattr(redis_clients, "SERVING_SECONDS", 0.5)
-    monkeypatch.setattr(redis_store, "BUCKETS", 32)
 
 
 class Served:
