@@ -17,7 +17,8 @@ from transformers import T5ForConditionalGeneration
 
 from benchmarks.catalogues import LAYOUT
 from benchmarks.recommenders import Histories
-from service.engine.sessions import Runtime, Tensor, open_session
+from service.engine.sessions import Runtime, open_session
+from service.engine.signature import Tensor
 from training.networks.graph import Graph, Value
 from training.networks.t5_graph import T5Graph
 

@@ -20,7 +20,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.engine.sessions import Array, Feed, Runtime, Session, Tensor
+from service.engine.sessions import Array, Feed, Runtime, Session
+from service.engine.signature import Tensor
 
 INDEXES = 4
 """Copies of indexes that are captured at once in one size."""

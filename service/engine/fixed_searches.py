@@ -24,7 +24,8 @@ import numpy as np
 import onnxruntime
 
 from service.engine.fixed_search import INDEX, FixedSearch
-from service.engine.sessions import Array, Feed, Runtime, Session, Tensor
+from service.engine.sessions import Array, Feed, Runtime, Session
+from service.engine.signature import Tensor
 
 LOG = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from service.bundle.manifest import ItemTokenizerPart
 from service.engine.alignment import Alignments
-from service.engine.sessions import Runtime, Session, Tensor, open_session
+from service.engine.sessions import Runtime, Session, open_session
+from service.engine.signature import Tensor
 from service.errors import BundleError, InvalidInput, ModelError
 
 INPUTS = (Tensor("embedding", "float32", ("B", "D")),)

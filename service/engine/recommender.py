@@ -19,7 +19,8 @@ from service.bundle.manifest import RecommenderPart
 from service.engine.fixed_searches import FixedSearches
 from service.engine.history_tokens import history_tokens, require_room
 from service.engine.resident import ResidentIndexes, sent_along
-from service.engine.sessions import Feed, Runtime, Session, Tensor, open_session
+from service.engine.sessions import Feed, Runtime, Session, open_session
+from service.engine.signature import Tensor
 from service.errors import BundleError, GraphFailed, InvalidInput, ModelError
 from service.index.trie import CodeTrie, TrieArrays
 from service.semantic_ids import IntArray, TokenLayout

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions: the requested provider or an error, thread counts, and a signature that is checked at once.
+"""ONNX Runtime sessions: the requested provider or an error, thread counts, and a signature that is checked on opening.
 
 Knows nothing of what the graphs compute, of HTTP or of stores.
 """
@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.engine.signature import Tensor, check_signature
 from service.engine.turns import TURNS, Turns
 from service.errors import BundleError, ConfigError, GraphFailed, ProviderUnavailable
 
@@ -57,23 +58,6 @@ class Runtime:
     def turns(self) -> Turns:
         """Who may use the device."""
         return TURNS[self.provider]
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """An expected input or output of a graph.
-
-    Attributes
-    ----------
-    name : as in the file
-    dtype : NumPy's name of the element type, such as `float32`
-    shape : one entry a dimension: a number that must match, or a symbol; a symbol that the file fixes to a number
-        must be fixed to the same number wherever it stands
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +218,8 @@ def open_session(
             f"{runtime.device}?); ONNX Runtime fell back to {session.get_providers()}"
         )
     sizes: dict[str, int] = {}
-    _check(path, "input", session.get_inputs(), inputs, sizes)
-    _check(path, "output", session.get_outputs(), outputs, sizes)
+    check_signature(path, "input", session.get_inputs(), inputs, sizes)
+    check_signature(path, "output", session.get_outputs(), outputs, sizes)
     return Session(path, sizes, tuple(tensor.name for tensor in outputs), session, runtime.turns)
 
 
@@ -265,36 +249,3 @@ def _available(provider: str) -> str:
         # CUDA and cuDNN come as wheels beside onnxruntime-gpu and are not on the loader's path.
         onnxruntime.preload_dlls()
     return _PROVIDERS[provider]
-
-
-def _check(path: Path, kind: str, found: Sequence[Any], expected: Sequence[Tensor], sizes: dict[str, int]) -> None:
-    """Compare one side of a signature with the file, and note in `sizes` what the file fixes."""
-    by_name = {tensor.name: tensor for tensor in found}
-    wanted = {tensor.name for tensor in expected}
-    if by_name.keys() != wanted:
-        raise BundleError(f"{path}: its {kind}s are {sorted(by_name)}, but must be {sorted(wanted)}")
-    for tensor in expected:
-        dtype = _numpy_name(by_name[tensor.name].type)
-        if dtype != tensor.dtype:
-            raise BundleError(f"{path}: {kind} {tensor.name!r} is {dtype}, but must be {tensor.dtype}")
-        shape = by_name[tensor.name].shape
-        if len(shape) != len(tensor.shape):
-            raise BundleError(
-                f"{path}: {kind} {tensor.name!r} has shape {list(shape)}, but must have {len(tensor.shape)} "
-                f"dimensions {list(tensor.shape)}"
-            )
-        for axis, (size, want) in enumerate(zip(shape, tensor.shape, strict=True)):
-            if not isinstance(size, int):
-                continue
-            must_be = sizes.setdefault(want, size) if isinstance(want, str) else want
-            if size != must_be:
-                raise BundleError(
-                    f"{path}: {kind} {tensor.name!r} has size {size} in dimension {axis} ({want}), "
-                    f"but must have {must_be}"
-                )
-
-
-def _numpy_name(onnx_type: str) -> str:
-    """`tensor(int64)` -> `int64`; `tensor(float)` -> `float32`."""
-    name = onnx_type.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(name, name)

@@ -16,7 +16,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from service.engine.sessions import Feed, Runtime, Tensor, open_session
+from service.engine.sessions import Feed, Runtime, open_session
+from service.engine.signature import Tensor
 
 NAME = Path("slot_writer.onnx")
 IR_VERSION, OPSET = 8, 18

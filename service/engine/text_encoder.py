@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from service.engine.sessions import Runtime, Session, Tensor, open_session
+from service.engine.sessions import Runtime, Session, open_session
+from service.engine.signature import Tensor
 from service.errors import BundleError, InvalidInput, ModelError
 
 INPUTS = (Tensor("input_ids", "int64", ("B", "S")), Tensor("attention_mask", "int64", ("B", "S")))

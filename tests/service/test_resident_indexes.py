@@ -24,7 +24,8 @@ from service.engine import resident, slot_writer
 from service.engine.engine import Engine
 from service.engine.recommender import BeamResult, Recommender
 from service.engine.resident import ResidentIndexes, sent_along
-from service.engine.sessions import Runtime, Tensor
+from service.engine.sessions import Runtime
+from service.engine.signature import Tensor
 from service.engine.slot_writer import SlotWriter
 from service.errors import ModelError
 from service.index import journal

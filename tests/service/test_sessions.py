@@ -11,7 +11,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from service.engine.sessions import Runtime, Tensor, open_session
+from service.engine.sessions import Runtime, open_session
+from service.engine.signature import Tensor
 from service.engine.turns import TURNS, Turns
 from service.errors import BundleError, ConfigError, ModelError, ProviderUnavailable
 

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import pytest
 
-from service.engine.sessions import Runtime, Tensor, open_session
+from service.engine.sessions import Runtime, open_session
+from service.engine.signature import Tensor
 from training.networks.graph import LARGE_BYTES, Graph, Value
 
 X = np.asarray([[4.0, 1.0, 3.0], [2.0, 6.0, 5.0]], dtype=np.float32)

@@ -20,7 +20,8 @@ from service.engine.engine import Engine
 from service.engine.history_tokens import history_tokens, require_room
 from service.engine.recommender import Recommender
 from service.engine.resident import ResidentIndexes
-from service.engine.sessions import Runtime, Tensor, open_session
+from service.engine.sessions import Runtime, open_session
+from service.engine.signature import Tensor
 from service.errors import InvalidInput
 from service.index.trie import CodeTrie
 from service.ranked_lists import compare_lists

@@ -21,7 +21,8 @@ from service.bundle.files import hash_files, read_manifest, write_manifest
 from service.bundle.manifest import RecommenderPart
 from service.bundle.sample import SAMPLE, ProvenSample
 from service.engine.recommender import BeamResult, Recommender
-from service.engine.sessions import Runtime, Tensor, open_session
+from service.engine.sessions import Runtime, open_session
+from service.engine.signature import Tensor
 from service.errors import ModelError
 from service.ranked_lists import compare_best
 from service.semantic_ids import TokenLayout
