@@ -10,22 +10,18 @@ part that fails says so and takes none of the others with it.
 
 from __future__ import annotations
 
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import torch
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.catalogues import LAYOUT, one_root, random_items
 from benchmarks.gpu_index import Changing
 from benchmarks.gpu_placement import placement, placement_rows
-from benchmarks.gpu_setting import Limits, Network, Setting, guarded, say
+from benchmarks.gpu_setting import Limits, Network, Setting, guarded, has_provider, say_rows
 from benchmarks.gpu_twin import twin_rows_of
 from benchmarks.recommenders import (
     PART,
@@ -35,7 +31,6 @@ from benchmarks.recommenders import (
     random_model_of_items,
     searching,
 )
-from benchmarks.registry import given
 from benchmarks.rows import Row
 from benchmarks.unconstrained import export_unconstrained, unconstrained
 from service.catalogue.live_state import shared_levels
@@ -83,8 +78,7 @@ def run(
     repeats, seconds : of a measurement, whichever is reached first
     threads : of an operator on the CPU
     """
-    if provider == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        print("search-gpu: skipped, since this ONNX Runtime has no CUDA provider", file=sys.stderr, flush=True)
+    if not has_provider(provider, "search-gpu"):
         return
     random, runtime = np.random.default_rng(0), Runtime(provider, threads)
     with tempfile.TemporaryDirectory() as name:
@@ -225,8 +219,4 @@ def _residence(setting: Setting, recommender: Recommender) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    say(onnxruntime=onnxruntime.__version__, torch=torch.__version__, numpy=np.__version__, gpu=gpu)
-    begun = time.perf_counter()
-    for each in run(**given(sys.argv[1:])):
-        say(**asdict(each), ratio=each.ratio, met=each.met, since=round(time.perf_counter() - begun, 1))
+    say_rows(run)

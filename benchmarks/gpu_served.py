@@ -11,21 +11,18 @@ takes none of the others with it.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import torch
 from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.catalogues import LAYOUT, one_root, random_items
-from benchmarks.gpu_setting import Limits, guarded, say
+from benchmarks.gpu_setting import Limits, guarded, has_provider, say_rows
 from benchmarks.recommenders import (
     PART,
     Histories,
@@ -34,7 +31,6 @@ from benchmarks.recommenders import (
     random_model_of_items,
     searching,
 )
-from benchmarks.registry import given
 from benchmarks.rows import Row
 from service.catalogue.live_state import shared_levels
 from service.engine.fixed_searches import STEPS
@@ -121,8 +117,7 @@ def run(
     loop_seconds : at each rate
     threads : of an operator on the CPU
     """
-    if provider == "cuda" and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        print("serve-gpu: skipped, since this ONNX Runtime has no CUDA provider", file=sys.stderr, flush=True)
+    if not has_provider(provider, "serve-gpu"):
         return
     random, runtime = np.random.default_rng(0), Runtime(provider, threads)
     with tempfile.TemporaryDirectory() as name:
@@ -238,8 +233,4 @@ def _precision(half: bool) -> str:
 
 
 if __name__ == "__main__":
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    say(onnxruntime=onnxruntime.__version__, torch=torch.__version__, gpu=gpu)
-    begun = time.perf_counter()
-    for each in run(**given(sys.argv[1:])):
-        say(**asdict(each), ratio=each.ratio, met=each.met, since=round(time.perf_counter() - begun, 1))
+    say_rows(run)

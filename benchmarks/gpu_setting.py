@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
+import torch
 from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
 from benchmarks.recommenders import Histories
+from benchmarks.registry import given
 from benchmarks.rows import Row
 from service.engine.recommender import Recommender
 from service.engine.resident import ResidentIndexes
-from service.engine.sessions import Runtime
+from service.engine.sessions import Provider, Runtime
 from service.index.trie import CodeTrie
 
 WARM = 3
@@ -100,6 +104,23 @@ def guarded(part: str, rows: Iterator[Row]) -> Iterator[Row]:
         yield from rows
     except Exception:
         say(part=part, failed=traceback.format_exc())
+
+
+def has_provider(provider: Provider, benchmark: str) -> bool:
+    """Whether ONNX Runtime has a provider; says so where a benchmark is skipped because it has not."""
+    has = provider != "cuda" or "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if not has:
+        print(f"{benchmark}: skipped, since this ONNX Runtime has no CUDA provider", file=sys.stderr, flush=True)
+    return has
+
+
+def say_rows(run: Callable[..., Iterator[Row]]) -> None:
+    """Run a benchmark with the arguments of the command line, and print its rows as lines of JSON, each at once."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    say(onnxruntime=onnxruntime.__version__, torch=torch.__version__, numpy=np.__version__, gpu=gpu)
+    begun = time.perf_counter()
+    for each in run(**given(sys.argv[1:])):
+        say(**asdict(each), ratio=each.ratio, met=each.met, since=round(time.perf_counter() - begun, 1))
 
 
 def say(**fields: Any) -> None:

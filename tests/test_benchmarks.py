@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from benchmarks import gpu, gpu_served, rows, tables
@@ -150,7 +151,7 @@ def test_the_benchmark_of_what_a_gpu_serves_comes_to_its_end_on_a_cpu(capsys: py
 def test_without_a_gpu_its_benchmark_says_so(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     assert list(gpu.run()) == []
     assert "search-gpu: skipped" in capsys.readouterr().err
 
