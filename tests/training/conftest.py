@@ -1,4 +1,4 @@
-"""What several files train recommenders on: two planted domains and IDs of their items."""
+"""What several files begin with: two planted domains and IDs of their items, and all stages before an export."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from recommender_planted import RINGS, write_ring_ids, write_rings
+from tiny import TinyStages, tiny_stages
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +17,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_ring_ids(tmp_path_factory.mktemp("tokenizer"), RINGS)
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> TinyStages:
+    return tiny_stages(tmp_path_factory.mktemp("stages"))

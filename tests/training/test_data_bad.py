@@ -60,7 +60,6 @@ def skipped(domain: dict[str, Any], folder: Path) -> dict[str, Any]:
     return shop
 
 
-LOG_HEAD, LOG_BODY = GOOD_LOG.split("\n", 1)
 Case = tuple[dict[str, str | bytes], Kind, str, int | None, str | None, str]
 CASES: dict[str, Case] = {
     "duplicate item": (

@@ -7,18 +7,13 @@ from pathlib import Path
 
 import pytest
 from http_server import serving
-from tiny import NOUNS, TinyStages, evaluated_domains, tiny_stages, write_recommender
+from tiny import NOUNS, TinyStages, evaluated_domains, write_recommender
 
 from service.bundle.files import Bundle
 from service.errors import ConfigError
 from service.settings import Settings, read_settings
 from service.verifying import verify
 from training.export.bundle import export_bundle
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> TinyStages:
-    return tiny_stages(tmp_path_factory.mktemp("stages"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import onnx
 import polars as pl
 import pytest
 import torch
-from tiny import NOUNS, TinyStages, tiny_stages, write_recommender
+from tiny import NOUNS, TinyStages, write_recommender
 from transformers import T5ForConditionalGeneration
 
 from service.bundle.files import Bundle
@@ -26,11 +26,6 @@ from training.export.recommender import export_recommender
 from training.networks.t5 import load_recommender
 from training.stage import read_figures
 from training.tokenizer.ids import read_ids
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> TinyStages:
-    return tiny_stages(tmp_path_factory.mktemp("stages"))
 
 
 @pytest.fixture(scope="module")

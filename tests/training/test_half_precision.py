@@ -14,7 +14,7 @@ import pytest
 import torch
 from beam_twin import LAYOUT, SMALL, random_items, random_model, whole_histories
 from numpy.typing import NDArray
-from tiny import TinyStages, tiny_stages
+from tiny import TinyStages
 from transformers import T5ForConditionalGeneration
 
 from service.bundle.files import hash_files, read_manifest, write_manifest
@@ -98,9 +98,8 @@ def test_a_twin_rounds_every_result(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> TinyStages:
-    made = tiny_stages(tmp_path_factory.mktemp("stages"))
-    return replace(made, options=replace(made.options, half=True))
+def stages(stages: TinyStages) -> TinyStages:
+    return replace(stages, options=replace(stages.options, half=True))
 
 
 @pytest.fixture(scope="module")

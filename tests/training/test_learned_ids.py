@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from recommender_planted import RINGS, tiny_parameters, write_ring_ids, write_rings
-from tiny import TOKENIZER, TinyStages, tiny_stages, write_recommender
+from tiny import TOKENIZER, TinyStages, write_recommender
 
 from service.engine.sessions import Runtime
 from service.errors import ConfigError
@@ -98,11 +98,6 @@ def test_an_unfinished_training_is_not_measured(
     (unfinished / RECORD).unlink()
     with pytest.raises(ConfigError, match="has not finished"):
         trained_subject(tokenizer, unfinished, dataset, tmp_path / "out", RUNTIME)
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> TinyStages:
-    return tiny_stages(tmp_path_factory.mktemp("stages"))
 
 
 def test_ids_of_another_tokenizer_are_not_exported(stages: TinyStages, tmp_path: Path) -> None:
