@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+SHOWN_CHARACTERS = 40
+"""Of a bad value in a message."""
+
 
 class UnitokError(Exception):
     """Root of the tree; anything else that escapes is a bug."""
@@ -26,6 +29,12 @@ class InvalidInput(UnitokError):
         super().__init__(message if field is None else f"{field}: {message}")
         self.field = field
         self.reason = message
+
+
+def shown(value: object) -> str:
+    """A bad value as messages show it: its `repr`, cut."""
+    text = repr(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
 def below(field: str, name: str) -> str:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.backfill.reading import Record
 from service.catalogue.store_rules import MAX_NAME_BYTES
-from service.errors import ConfigError
+from service.errors import ConfigError, shown
 from service.items import ItemContent, compose_text, distinct_categories, is_rounded
 from service.limits import ITEM_ID_PATTERN, LEAST_PRICE, MOST_MAGNITUDE, NO_DIRECTION, has_direction
 
@@ -28,9 +28,6 @@ FIELDS = ("item_id", *TEXT_FIELDS, "price", "embedding")
 
 CATEGORY_SEPARATOR = "|"
 """Between categories that are one string, as in CSV."""
-
-SHOWN = 40
-"""Characters of a bad value that a message shows."""
 
 
 class Kind(StrEnum):
@@ -144,18 +141,13 @@ def read_mapping(pairs: Sequence[str]) -> dict[str, str]:
     return {name: columns.get(name, name) for name in FIELDS}
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else text[: SHOWN - 3] + "..."
-
-
 def _text(value: Any) -> str | None:
     """Text of a string, a number or a list of such; None for nothing at all."""
     if isinstance(value, str):
         try:
             value.encode("utf-8")
         except UnicodeEncodeError as error:
-            where = f"character {error.start + 1} of {_shown(value)}"
+            where = f"character {error.start + 1} of {shown(value)}"
             raise _BadField(Kind.BROKEN_ENCODING, f"{where} is not UTF-8; save the file as UTF-8") from None
         return value
     if value is None or value != value:  # noqa: PLR0124 - NaN, which other tools write for nothing
@@ -164,14 +156,14 @@ def _text(value: Any) -> str | None:
         return str(value)
     if isinstance(value, list):
         return " ".join(filter(None, map(_text, value)))
-    raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is of type {type(value).__name__}; text is expected")
+    raise _BadField(Kind.BAD_VALUE, f"{shown(value)} is of type {type(value).__name__}; text is expected")
 
 
 def _item_id(value: Any) -> str:
     if is_rounded(value):
         raise _BadField(
             Kind.BAD_ITEM_ID,
-            f"{_shown(value)} is an id that was rounded to a float; write ids of so many digits as text",
+            f"{shown(value)} is an id that was rounded to a float; write ids of so many digits as text",
         )
     text = _text(value)
     if not text:
@@ -179,13 +171,13 @@ def _item_id(value: Any) -> str:
     if not re.fullmatch(ITEM_ID_PATTERN, text):
         raise _BadField(
             Kind.BAD_ITEM_ID,
-            f"{_shown(text)} has {len(text)} characters, some of them perhaps control characters; at most 256 others "
+            f"{shown(text)} has {len(text)} characters, some of them perhaps control characters; at most 256 others "
             "are allowed",
         )
     size = len(text.encode("utf-8"))
     if size > MAX_NAME_BYTES:
         raise _BadField(
-            Kind.BAD_ITEM_ID, f"{_shown(text)} has {size} bytes in UTF-8, but at most {MAX_NAME_BYTES} are allowed"
+            Kind.BAD_ITEM_ID, f"{shown(text)} has {size} bytes in UTF-8, but at most {MAX_NAME_BYTES} are allowed"
         )
     return text
 
@@ -210,13 +202,13 @@ def _price(value: Any) -> float | None:
         price = math.inf
     # Python reads True as 1 and 1_000 as 1000; nobody who writes that into a file means it.
     if price is None or isinstance(value, bool) or (isinstance(value, str) and "_" in value):
-        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is no number")
+        raise _BadField(Kind.BAD_VALUE, f"{shown(value)} is no number")
     if math.isnan(price):  # which other tools write for nothing
         return None
     if price < LEAST_PRICE:
-        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is no price; the least is {LEAST_PRICE:g}")
+        raise _BadField(Kind.BAD_VALUE, f"{shown(value)} is no price; the least is {LEAST_PRICE:g}")
     if price == math.inf:
-        raise _BadField(Kind.BAD_VALUE, f"{_shown(value)} is larger than a 64-bit float can be")
+        raise _BadField(Kind.BAD_VALUE, f"{shown(value)} is larger than a 64-bit float can be")
     return price
 
 
@@ -228,9 +220,9 @@ def _embedding(value: Any, width: int) -> NDArray[np.float32] | None:
         numbers = json.loads(value) if isinstance(value, str) else value
         vector = np.asarray(numbers, dtype=np.float64)
     except (TypeError, ValueError):
-        raise _BadField(Kind.BAD_EMBEDDING, f"{_shown(value)} is no list of numbers") from None
+        raise _BadField(Kind.BAD_EMBEDDING, f"{shown(value)} is no list of numbers") from None
     except OverflowError:
-        raise _BadField(Kind.BAD_EMBEDDING, f"{_shown(value)} has a number larger than a 64-bit float can be") from None
+        raise _BadField(Kind.BAD_EMBEDDING, f"{shown(value)} has a number larger than a 64-bit float can be") from None
     if vector.shape != (width,):
         raise _BadField(
             Kind.BAD_EMBEDDING, f"has shape {list(vector.shape)}, but the bundle's embeddings have [{width}]"

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import orjson
 
+from service.errors import shown
 from training.data.lines import Line, OnBytes, broken_byte, read_lines
 from training.data.report import Kind, Problem
 from training.data.tables import Collector
-from training.data.values import shown
 
 Record = tuple[int, dict[str, object]]
 """Line number and what stands there."""

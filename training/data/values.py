@@ -10,12 +10,11 @@ import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 
+from service.errors import shown
 from service.items import distinct_categories, is_rounded
 from training.data.report import Kind
 
 _PRICE = re.compile(r"[$€£]?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)")
-_SHOWN = 40
-"""Characters of a bad value that a message shows."""
 
 MILLISECONDS = {"s": 1000.0, "ms": 1.0}
 """Milliseconds in a unit of time."""
@@ -39,12 +38,6 @@ class BadValue(ValueError):
         self.kind = kind
         self.reason = reason
         self.notice = notice
-
-
-def shown(value: object) -> str:
-    """A value as messages show it: its `repr`, cut."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def as_text(value: object) -> str | None:
