@@ -18,9 +18,10 @@ from benchmarks.rows import Row, medians
 from benchmarks.text_bundle import MAX_TOKENS, text_bundle
 from service.bundle.files import Bundle
 from service.engine.engine import Engine
-from service.engine.item_tokenizer import ItemTokenizer, TokenizedItems
+from service.engine.item_tokenizer import ItemTokenizer
 from service.engine.sessions import Runtime
 from service.engine.text_encoder import TOKEN_BUDGET, TextEncoder
+from service.engine.tokenized_items import TokenizedItems
 from service.errors import ModelError
 from service.items import compose_texts
 from training.export.item_tokenizer import prove_tie

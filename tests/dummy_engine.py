@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from service.bundle.files import Bundle
 from service.bundle.manifest import SCHEMA_VERSION, Manifest, RecommenderPart
 from service.engine.engine import Engine
-from service.engine.item_tokenizer import TokenizedItems
 from service.engine.recommender import BeamResult
+from service.engine.tokenized_items import TokenizedItems
 from service.errors import ModelError
 from service.index.trie import TrieArrays
 from service.semantic_ids import TokenLayout

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from service.bundle.files import Bundle
 from service.bundle.manifest import MANIFEST, RecommenderPart
-from service.engine.item_tokenizer import ItemTokenizer, TokenizedItems
+from service.engine.item_tokenizer import ItemTokenizer
 from service.engine.recommender import BeamResult, Recommender
 from service.engine.resident import ResidentIndexes
 from service.engine.sessions import Provider, Runtime
 from service.engine.text_encoder import TextEncoder
+from service.engine.tokenized_items import TokenizedItems
 from service.errors import BundleError
 from service.index.trie import TrieArrays
 from service.items import TEXT_RECIPE

@@ -7,7 +7,6 @@ items and of suffixes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from service.bundle.manifest import ItemTokenizerPart
 from service.engine.alignment import Alignments
 from service.engine.sessions import Runtime, Session, open_session
 from service.engine.signature import Tensor
+from service.engine.tokenized_items import TokenizedItems
 from service.errors import BundleError, InvalidInput, ModelError
 
 INPUTS = (Tensor("embedding", "float32", ("B", "D")),)
@@ -33,28 +33,7 @@ OUTPUTS = (
 CHUNK = 1024
 """Rows of one run: beyond it, a batch gets no faster and only holds more memory."""
 
-IntArray = NDArray[np.int32]
 FloatArray = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedItems:
-    """What the tokenizer says of B items.
-
-    Attributes
-    ----------
-    codes : int32 [B, L], of the first expert
-    experts : int32 [B, N], by falling gate
-    gate : float32 [B, K], how the router weighs all experts
-    quantization_error : float32 [B], squared distance between the latent and the sum of the emitted codes
-    latent : float32 [B, d]
-    """
-
-    codes: IntArray
-    experts: IntArray
-    gate: FloatArray
-    quantization_error: FloatArray
-    latent: FloatArray
 
 
 class ItemTokenizer:

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from service.engine.tokenized_items import TokenizedItems
 from training.evaluation.id_quality import id_quality
 from training.networks.unitok import UniTokNetwork
 from training.tokenizer.ids import contents_of
-from training.tokenizer.interface import EncodedItems
 from training.tokenizer.repair import Repaired, repair, repair_encoded
 
 Array = np.ndarray[Any, Any]
@@ -179,7 +179,7 @@ def test_what_a_network_encoded_goes_to_its_nearest_free_code(expert: int) -> No
     latents = np.array([[23.05], [23.4], [22.9], [10.0]], dtype=np.float32) + expert
     codes = np.array([[2, 3], [2, 3], [2, 3], [1, 0]], dtype=np.int32)
     experts, nothing = np.full((4, 1), expert, dtype=np.int32), np.zeros(4, dtype=np.float32)
-    encoded = EncodedItems(codes, experts, np.ones((4, 2), dtype=np.float32), nothing, latents)
+    encoded = TokenizedItems(codes, experts, np.ones((4, 2), dtype=np.float32), nothing, latents)
     repaired = repair_encoded(planted_network(experts=2), encoded, ["a", "b", "c", "d"])
     assert repaired.codes.tolist() == [[2, 3], [2, 4], [2, 2], [1, 0]]
     assert repaired.moved.tolist() == [False, True, True, False]

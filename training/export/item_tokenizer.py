@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from service.bundle.manifest import ItemTokenizerPart
-from service.engine.item_tokenizer import INPUTS, OUTPUTS, ItemTokenizer, TokenizedItems
+from service.engine.item_tokenizer import INPUTS, OUTPUTS, ItemTokenizer
+from service.engine.tokenized_items import TokenizedItems
 from service.errors import ModelError
 from training.encoders.graphs import OPSET, quiet_exporter, write_graph
 from training.networks.tokenized import TokenizerNetwork
-from training.tokenizer.interface import EncodedItems, Tokenizer
+from training.tokenizer.interface import Tokenizer
 
 TOLERANCE = 1e-4
 """Greatest difference of a float output, and of two scores that count as a tie, relative to the numbers' size."""
@@ -115,9 +116,7 @@ def _compare(name: str, expected: NDArray[np.float32], found: NDArray[np.float32
         )
 
 
-def prove_tie(
-    network: TokenizerNetwork, expected: EncodedItems | TokenizedItems, found: TokenizedItems, row: int
-) -> None:
+def prove_tie(network: TokenizerNetwork, expected: TokenizedItems, found: TokenizedItems, row: int) -> None:
     """Pass if the first choice in which the two differ was between candidates of equal score, in float64.
 
     Raises

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from service.bundle.sample import ProvenSample
 from service.engine.engine import Engine
-from service.engine.item_tokenizer import TokenizedItems
+from service.engine.tokenized_items import TokenizedItems
 from service.errors import ModelError
 from service.items import compose_texts
 from service.progress import progress
@@ -26,7 +26,6 @@ from training.export.half import open_twin, prove_half_lists
 from training.export.item_tokenizer import prove_item_tokenizer
 from training.export.lists import CodedDomain, ProvenLists, draw_histories, prove_lists
 from training.export.sources import ExportedDomain, Sources
-from training.tokenizer.interface import EncodedItems
 from training.tokenizer.repair import repair_encoded
 
 VECTOR_TOLERANCE = 1e-3
@@ -167,12 +166,12 @@ def _prove_ids(
     return _ProvenIds(int((by_graph != nearest).any(axis=1).sum()), int((expected != nearest).any(axis=1).sum()))
 
 
-def _repaired(sources: Sources, encoded: EncodedItems, nearest: IntArray) -> IntArray:
+def _repaired(sources: Sources, encoded: TokenizedItems, nearest: IntArray) -> IntArray:
     """Codes and experts after the repair, domain by domain, int32 [n, L + N]."""
     repaired, start = np.array(nearest), 0
     for domain in sources.domains:
         rows = slice(start, start + len(domain.values))
-        own = EncodedItems(**{name: values[rows] for name, values in vars(encoded).items()})
+        own = TokenizedItems(**{name: getattr(encoded, name)[rows] for name in TokenizedItems.__slots__})
         texts = compose_texts(domain.data.contents())
         repaired[rows, : own.codes.shape[1]] = repair_encoded(sources.tokenizer.network, own, texts).codes
         start = rows.stop

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from service.engine.tokenized_items import TokenizedItems
 from training.evaluation.code_vectors import code_error
 from training.evaluation.id_quality import first_experts, id_quality, neighbourhood, relative_error, share_of_spread
 from training.networks.hsic import FEWEST_ITEMS, hsic
 from training.tokenizer.holding_out import BoolArray, held_out_sharing
-from training.tokenizer.interface import EncodedItems, Tokenizer
+from training.tokenizer.interface import Tokenizer
 from training.tokenizer.repair import Repaired
 
 FloatArray = NDArray[np.float32]
@@ -30,7 +31,7 @@ every domain that has so many."""
 def domain_figures(
     tokenizer: Tokenizer,
     embeddings: FloatArray,
-    encoded: EncodedItems,
+    encoded: TokenizedItems,
     texts: Sequence[str],
     learned: BoolArray | None = None,
 ) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -22,9 +21,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from service.engine.tokenized_items import TokenizedItems
 from service.errors import ConfigError, InvalidInput, ModelError
 from service.progress import Advance
-from service.semantic_ids import IntArray
 from training.checkpoint import Checkpoint
 from training.configuration import checked
 from training.networks.tokenized import Shape, TokenizerNetwork
@@ -35,26 +34,6 @@ from training.tokenizer.items import Extras, FloatArray, TrainingItems, checked_
 from training.tokenizer.parameters import TokenizerParameters
 
 CHUNK = 1024
-
-
-@dataclass(frozen=True)
-class EncodedItems:
-    """What a tokenizer makes of embeddings.
-
-    Attributes
-    ----------
-    codes : int32 [n, L], of the first expert
-    experts : int32 [n, N], by falling gate; N is 0 without a router
-    gate : float32 [n, K]
-    quantization_error : float32 [n], squared distance between the latent and what the emitted codes stand for
-    latent : float32 [n, d]
-    """
-
-    codes: IntArray
-    experts: IntArray
-    gate: FloatArray
-    quantization_error: FloatArray
-    latent: FloatArray
 
 
 class Tokenizer(ABC):
@@ -163,7 +142,7 @@ class Tokenizer(ABC):
                 raise InvalidInput(f"{items} embeddings but {len(values)} {name}; there must be one an item")
         return extras
 
-    def encode(self, embeddings: NDArray[Any]) -> EncodedItems:
+    def encode(self, embeddings: NDArray[Any]) -> TokenizedItems:
         """Codes and experts of embeddings float [n, D], of trained domains or any other.
 
         Raises
@@ -175,11 +154,8 @@ class Tokenizer(ABC):
         x = torch.from_numpy(checked_embeddings(embeddings, description.embedding_width))
         with torch.no_grad():
             parts = [network(chunk) for chunk in torch.split(x, CHUNK)]
-        joined = {
-            name: torch.cat([getattr(part, name) for part in parts]).numpy()
-            for name in EncodedItems.__dataclass_fields__
-        }
-        return EncodedItems(**joined)
+        joined = {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in TokenizedItems.__slots__}
+        return TokenizedItems(**joined)
 
     def reconstruct(self, embeddings: NDArray[Any]) -> FloatArray:
         """What the codes keep of embeddings float [n, D]: float32 [n, D].

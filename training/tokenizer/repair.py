@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from service.engine.tokenized_items import TokenizedItems
 from service.semantic_ids import IntArray
 from training.evaluation.id_quality import first_experts
 from training.networks.tokenized import TokenizerNetwork
 from training.tokenizer.counts import groups_of
 from training.tokenizer.ids import contents_of
-from training.tokenizer.interface import EncodedItems
 
 IntVector = NDArray[np.int64]
 
@@ -69,7 +69,7 @@ def repair(codes: IntArray, experts: IntArray, texts: Sequence[str], distances: 
     return Repaired(repaired, repaired[:, -1] != codes[:, -1])
 
 
-def repair_encoded(network: TokenizerNetwork, encoded: EncodedItems, texts: Sequence[str]) -> Repaired:
+def repair_encoded(network: TokenizerNetwork, encoded: TokenizedItems, texts: Sequence[str]) -> Repaired:
     """Repair what a tokenizer's network made of the items of one domain, by the distances of its own last level."""
     candidates = range(network.shape.codes)
     experts = first_experts(encoded.experts)
