@@ -181,7 +181,7 @@ def windows(stretches: Stretches, max_history: int = MAX_HISTORY) -> Stretches:
     """
     counts = -(-(stretches.stops - stretches.starts - 1) // max_history)
     owner = np.repeat(np.arange(len(counts)), counts)
-    back = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    back = positions(np.zeros_like(counts), counts)
     stops = stretches.stops[owner] - back * max_history
     starts = np.maximum(stretches.starts[owner], stops - max_history - 1)
     return Stretches(stretches.users[owner], starts, stops)

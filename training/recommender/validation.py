@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
+from training.data.split import positions
 from training.evaluation.ranking import discounted, item_ranks
 from training.evaluation.users import even_shares
 from training.networks.semantic_t5 import SemanticT5
@@ -122,9 +123,8 @@ class Validator:
     def _held(self, lists: IntVector) -> NDArray[np.bool_]:
         """Which items of the lists, int64 [n, W], are of the user's history."""
         examples, items = self._examples, self._corpus.history_items
-        lengths = examples.stop - examples.start
-        user = np.repeat(np.arange(len(examples)), lengths)
-        places = np.arange(len(user)) + np.repeat(examples.start - (lengths.cumsum() - lengths), lengths)
+        user = np.repeat(np.arange(len(examples)), examples.stop - examples.start)
+        places = positions(examples.start, examples.stop)
         # A number of its own for each item of each user.
         of_each = int(self._corpus.item_starts[-1]) + 1
         held: NDArray[np.bool_] = np.isin(
