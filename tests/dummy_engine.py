@@ -34,6 +34,11 @@ class DummyTextEncoder:
         self.entered = threading.Event()
         self.batches: list[list[str]] = []
 
+    def hold(self) -> None:
+        """Whoever encodes from now on waits until `go_on` is set; `entered` is set once somebody does."""
+        self.entered.clear()
+        self.go_on.clear()
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) + 2 for text in texts]
 

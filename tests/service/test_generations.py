@@ -67,7 +67,7 @@ class Replica:
     ) -> None:
         self.engines = {generation: engine_of(generation, place.name) for generation in (1, 2)}
         if held:
-            self.engines[2].text_encoder.go_on.clear()
+            self.engines[2].text_encoder.hold()
         chosen = Settings(refresh_seconds=refresh_seconds, drain_seconds=5, store=SecretStr(place.url))
         self.stores = {
             number: open_store(place.url, place.name, number, engine.layout) for number, engine in self.engines.items()

@@ -71,7 +71,7 @@ def full(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[httpx.Clien
 
 def hold(engine: DummyEngine, client: httpx.Client, pool: ThreadPoolExecutor) -> Future[httpx.Response]:
     """A request that takes every place until the encoder may go on."""
-    engine.text_encoder.go_on.clear()
+    engine.text_encoder.hold()
     items = [{"domain": "d", "title": str(number)} for number in range(PLACES)]
     held = pool.submit(client.post, "/tokenize", json={"items": items})
     until(lambda: metric(client, "unitok_admitted_items") == PLACES)

@@ -245,8 +245,7 @@ def test_what_finds_no_room_costs_nothing(tmp_path: Path, redis_server: RedisSer
         serve(tmp_path, engine=engine, api_keys=key.entry, max_concurrent_items=8, **settings, **more) as client,
         ThreadPoolExecutor(1) as pool,
     ):
-        engine.text_encoder.go_on.clear()
-        engine.text_encoder.entered.clear()
+        engine.text_encoder.hold()
         body = {"items": [{"domain": "d", "title": str(number)} for number in range(6)]}
         held = pool.submit(client.post, "/tokenize", json=body, headers=bearer(key))
         assert engine.text_encoder.entered.wait(20)

@@ -220,8 +220,7 @@ def test_an_item_of_the_history_that_is_registered_meanwhile_is_excluded_too(
     stocked: httpx.Client, engine: DummyEngine, catalogue: LiveCatalogue
 ) -> None:
     history = [film(0), film(77), {"domain": "films", "item_id": "late", "title": "late"}]
-    engine.text_encoder.entered.clear()
-    engine.text_encoder.go_on.clear()
+    engine.text_encoder.hold()
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(stocked.post, "/recommend", json={"history": history, "k": 40, "domains": ["films"]})
         assert engine.text_encoder.entered.wait(20)
@@ -383,7 +382,7 @@ def test_domains_and_bundle_say_what_is_served(stocked: httpx.Client) -> None:
 def test_readiness_comes_from_a_real_tokenize_and_recommend(engine: DummyEngine, tmp_path: Path) -> None:
     store = EmbeddedStore(tmp_path, "dummy", 3, engine.layout)
     store.finish_seed()
-    engine.text_encoder.go_on.clear()
+    engine.text_encoder.hold()
     app = create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))
     with running(app) as client:
         assert client.get("/livez").json() == {"status": "alive"}

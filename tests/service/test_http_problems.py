@@ -399,8 +399,7 @@ def test_the_input_is_never_repeated(shared: Served) -> None:
 
 def test_overload_is_429_in_items_before_any_work(served: Served) -> None:
     encoder = served.engine.text_encoder
-    encoder.go_on.clear()
-    encoder.entered.clear()
+    encoder.hold()
     client = served.client
     with ThreadPoolExecutor(2) as pool:
         # Two requests hold 6 of 8 places.
@@ -436,8 +435,7 @@ def served_items(client: httpx.Client) -> float:
 
 def test_a_poisonous_request_fails_alone(served: Served) -> None:
     encoder = served.engine.text_encoder
-    encoder.go_on.clear()
-    encoder.entered.clear()
+    encoder.hold()
     texts = ["fine 1", POISON, "fine 2"]
     with ThreadPoolExecutor(4) as pool:
         plug = pool.submit(served.client.post, "/tokenize", json={"items": [ITEM]})
@@ -456,8 +454,7 @@ def test_a_poisonous_request_fails_alone(served: Served) -> None:
 
 def test_the_work_of_a_client_that_left_is_dropped(served: Served) -> None:
     encoder = served.engine.text_encoder
-    encoder.go_on.clear()
-    encoder.entered.clear()
+    encoder.hold()
     with ThreadPoolExecutor(1) as pool:
         plug = pool.submit(served.client.post, "/tokenize", json={"items": [ITEM]})
         assert encoder.entered.wait(20)
@@ -497,8 +494,7 @@ def test_a_wrong_method_is_told_every_right_one(shared: Served) -> None:
 def test_a_request_that_takes_too_long_is_given_up_and_withdrawn(tmp_path: Path) -> None:
     with serve(tmp_path, max_request_seconds=0.3) as served:
         encoder = served.engine.text_encoder
-        encoder.go_on.clear()
-        encoder.entered.clear()
+        encoder.hold()
         with ThreadPoolExecutor(2) as pool:
             plug = pool.submit(served.client.post, "/tokenize", json={"items": [ITEM]})
             assert encoder.entered.wait(20)

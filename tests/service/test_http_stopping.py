@@ -40,7 +40,7 @@ def test_draining_waits_for_what_runs_and_refuses_what_is_new(tmp_path: Path) ->
     async def main(service: Service, engine: DummyEngine) -> None:
         await service.warm_up()
         assert service.state is State.READY
-        engine.text_encoder.go_on.clear()
+        engine.text_encoder.hold()
         running = asyncio.create_task(service.tokenizing.tokenize([ITEM]))
         while service.admission.requests == 0:
             await asyncio.sleep(0)
@@ -63,7 +63,7 @@ def test_draining_waits_for_what_runs_and_refuses_what_is_new(tmp_path: Path) ->
 
 def test_draining_ends_when_its_time_is_over(tmp_path: Path) -> None:
     async def main(service: Service, engine: DummyEngine) -> None:
-        engine.text_encoder.go_on.clear()
+        engine.text_encoder.hold()
         running = asyncio.create_task(service.tokenizing.tokenize([ITEM]))
         while service.admission.requests == 0:
             await asyncio.sleep(0)
@@ -106,7 +106,7 @@ store.finish_seed()
 
 def obey():
     for line in sys.stdin:
-        {"hold\\n": engine.text_encoder.go_on.clear, "go on\\n": engine.text_encoder.go_on.set}[line]()
+        {"hold\\n": engine.text_encoder.hold, "go on\\n": engine.text_encoder.go_on.set}[line]()
         print("done", flush=True)
 
 threading.Thread(target=obey, daemon=True).start()

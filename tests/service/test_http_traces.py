@@ -85,8 +85,7 @@ def test_a_batch_of_several_requests_is_in_each_trace_and_linked(tmp_path: Path)
     traces = [f"{number:032x}" for number in range(1, 4)]
     with collecting() as collector:
         with serve(tmp_path, collector.url) as (client, engine):
-            engine.text_encoder.go_on.clear()
-            engine.text_encoder.entered.clear()
+            engine.text_encoder.hold()
 
             def ask(trace: str) -> int:
                 body = {"items": [{"domain": "d", "title": trace}]}
