@@ -69,7 +69,6 @@ class FixedSearch:
                 [dimensions[size] if isinstance(size, str) else size for size in each.shape],
                 np.dtype(each.dtype).type,
                 runtime.provider,
-                runtime.device,
             )
             for each in outputs
         }
@@ -126,7 +125,7 @@ class FixedSearch:
 
     def _there(self, array: NDArray[Any]) -> onnxruntime.OrtValue:
         """A copy on the device."""
-        return onnxruntime.OrtValue.ortvalue_from_numpy(array.copy(), self._runtime.provider, self._runtime.device)
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array.copy(), self._runtime.provider)
 
 
 def _same(one: tuple[onnxruntime.OrtValue, ...], other: tuple[onnxruntime.OrtValue, ...]) -> bool:

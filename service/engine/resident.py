@@ -120,7 +120,7 @@ class _Copy:
         padded = np.zeros(LEAST_ROOM + int(ROOM * len(array)), dtype=np.int32)
         padded[: len(array)] = array
         with self._runtime.turns.together():
-            return onnxruntime.OrtValue.ortvalue_from_numpy(padded, self._runtime.provider, self._runtime.device)
+            return onnxruntime.OrtValue.ortvalue_from_numpy(padded, self._runtime.provider)
 
 
 def _fits(index: TrieArrays, written: Written, shown: _Shown) -> bool:

@@ -36,21 +36,17 @@ class Runtime:
     ----------
     provider : where the graphs run
     threads : threads of one operator; 0 lets ONNX Runtime take every core
-    device : number of the GPU; the CPU ignores it
     spin_microseconds : how long a thread that waits for the next operator of a running graph keeps its core before it
         sleeps; 0 lets it sleep at once. Between two runs threads always sleep.
     """
 
     provider: Provider = "cpu"
     threads: int = 0
-    device: int = 0
     spin_microseconds: int = 0
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ConfigError(f"threads is {self.threads}, but must be 0 (every core) or more")
-        if self.device < 0:
-            raise ConfigError(f"device is {self.device}, but must be the number of a GPU, from 0")
         if self.spin_microseconds < 0:
             raise ConfigError(f"spin_microseconds is {self.spin_microseconds}, but must be 0 (sleep at once) or more")
 
@@ -203,7 +199,7 @@ def open_session(
     for symbol, size in (fixed or {}).items():
         options.add_free_dimension_override_by_name(symbol, size)
     # By default a GPU cuts the factors of matrix products to 10 bits, and lists would not be those that were proven.
-    settings = {"device_id": str(runtime.device), "use_tf32": "0"} if runtime.provider == "cuda" else {}
+    settings = {"use_tf32": "0"} if runtime.provider == "cuda" else {}
     if settings and fixed:
         settings["enable_cuda_graph"] = "1"
     try:
@@ -214,8 +210,8 @@ def open_session(
     if provider not in session.get_providers():
         # ONNX Runtime only logs it when the provider's libraries or its device are missing, and goes on without.
         raise ProviderUnavailable(
-            f"provider {runtime.provider!r} is installed but does not start (missing CUDA libraries or no GPU "
-            f"{runtime.device}?); ONNX Runtime fell back to {session.get_providers()}"
+            f"provider {runtime.provider!r} is installed but does not start (missing CUDA libraries or no GPU?); "
+            f"ONNX Runtime fell back to {session.get_providers()}"
         )
     sizes: dict[str, int] = {}
     check_signature(path, "input", session.get_inputs(), inputs, sizes)

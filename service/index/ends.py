@@ -40,20 +40,13 @@ class SharedEnds:
     ----------
     depth : tokens of an item
     nodes, edges : where nodes and edges are made
-    known : keys int64 and nodes int32 of each level, to go on from
     """
 
-    def __init__(
-        self,
-        depth: int,
-        nodes: NodeTable,
-        edges: EdgeBlocks,
-        known: list[tuple[IndexArray, IntArray]] | None = None,
-    ) -> None:
+    def __init__(self, depth: int, nodes: NodeTable, edges: EdgeBlocks) -> None:
         self._nodes = nodes
         self._edges = edges
         # By level: sorted keys (token and child in one number), and the node that has this one edge.
-        self.known = known or [(np.zeros(0, np.int64), np.zeros(0, np.int32)) for _ in range(depth)]
+        self.known = [(np.zeros(0, np.int64), np.zeros(0, np.int32)) for _ in range(depth)]
 
     def nodes_of(self, roots: NDArray[np.integer], tokens: IntArray) -> IntArray:
         """First nodes of the ends with these tokens, made where they are missing.
