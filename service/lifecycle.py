@@ -65,7 +65,7 @@ class Service:
     Attributes
     ----------
     tokenizing, recommending, explaining, writing : the operations
-    tokenize_line, recommend_line : those who come for the first two, before they are read
+    tokenize_line, recommend_line : decide whether requests to the first two are read at all
     state, checks : how far it is, and what each readiness check said
     """
 

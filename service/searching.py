@@ -62,15 +62,15 @@ class SearchJob:
         """What jobs of one batch have in common; a job with an allow list has an index of its own."""
         if self.allowed is not None:
             return id(self)
-        return self.recommender.part.name, self.beams, self._out.bit_length() // 4
+        return self.recommender.part.name, self.beams, self._excluded_count.bit_length() // 4
 
     @property
     def size(self) -> int:
         """What it costs, in beams."""
-        return self.beams + self._out // EXCLUDED_OF_A_BEAM
+        return self.beams + self._excluded_count // EXCLUDED_OF_A_BEAM
 
     @property
-    def _out(self) -> int:
+    def _excluded_count(self) -> int:
         return len(self.excluded) + (0 if self.excluded_ids is None else len(self.excluded_ids.domains))
 
 
