@@ -6,17 +6,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
 import structlog
 import uvicorn
+from dummy_engine import DummyEngine
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
 from service.app import create_app
+from service.catalogue.embedded import EmbeddedStore
+from service.catalogue.live import LiveCatalogue
 from service.opening import Opened, opened
 from service.settings import Settings
 from service.shedding import SheddingProtocol
@@ -72,6 +76,26 @@ def serving(settings: Settings) -> Iterator[tuple[httpx.Client, Opened]]:
     ):
         wait_until_ready(client)
         yield client, parts
+
+
+@contextmanager
+def serving_dummy(
+    folder: Path,
+    settings: Settings | None = None,
+    engine: DummyEngine | None = None,
+    log: list[Event] | None = None,
+    *,
+    shed: bool = True,
+    idle_seconds: int = 5,
+) -> Iterator[httpx.Client]:
+    """Serve an engine without networks over a new store; yields a client, once the service is ready. See `running`."""
+    engine = engine or DummyEngine()
+    with closing(EmbeddedStore(folder, "dummy", 3, engine.layout)) as store:
+        store.finish_seed()
+        app = create_app(settings or Settings(), engine=engine, catalogue=LiveCatalogue(store))
+        with running(app, log, shed, idle_seconds) as client:
+            wait_until_ready(client)
+            yield client
 
 
 def metric(client: httpx.Client, name: str) -> float:

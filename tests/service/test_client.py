@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from dummy_engine import DummyEngine
-from http_server import running, wait_until_ready
+from http_server import serving_dummy
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_server import Prepared, scripted
@@ -85,15 +85,9 @@ def run(request: pytest.FixtureRequest) -> Run:
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server over an engine without networks."""
-    engine = DummyEngine()
     folder = tmp_path_factory.mktemp("store")
-    store = EmbeddedStore(folder, "dummy", 3, engine.layout)
-    store.finish_seed()
-    settings = Settings(store=f"embedded:{folder}")
-    with running(create_app(settings, engine=engine, catalogue=LiveCatalogue(store))) as client:
-        wait_until_ready(client)
+    with serving_dummy(folder, Settings(store=f"embedded:{folder}")) as client:
         yield str(client.base_url)
-    store.close()
 
 
 def problem(status: int, detail: str = "no room") -> str:

@@ -11,13 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
-from dummy_engine import POISON, DummyEngine
-from http_server import running, wait_until_ready
+from dummy_engine import POISON
+from http_server import serving_dummy
 
 from service.access import KeyScope, new_key
-from service.app import create_app
-from service.catalogue.embedded import EmbeddedStore
-from service.catalogue.live import LiveCatalogue
 from service.errors import ConfigError
 from service.settings import PREFIX, Settings, read_settings
 
@@ -27,13 +24,8 @@ KEY = new_key("shop", [KeyScope.READ])
 
 @contextmanager
 def serve(folder: Path, **more: Any) -> Iterator[httpx.Client]:
-    engine = DummyEngine()
-    store = EmbeddedStore(folder, "dummy", 3, engine.layout)
-    store.finish_seed()
-    with running(create_app(Settings(**more), engine=engine, catalogue=LiveCatalogue(store))) as client:
-        wait_until_ready(client)
+    with serving_dummy(folder, Settings(**more)) as client:
         yield client
-    store.close()
 
 
 def test_every_answer_is_inert_in_a_browser(tmp_path: Path) -> None:

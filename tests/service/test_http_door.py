@@ -17,13 +17,10 @@ from typing import Any
 import httpx
 import pytest
 from dummy_engine import DummyEngine
-from http_server import Event, metric, running, until, wait_until_ready
+from http_server import Event, metric, serving_dummy, until
 
 from service import door, heads
 from service.access import KeyScope, new_key
-from service.app import create_app
-from service.catalogue.embedded import EmbeddedStore
-from service.catalogue.live import LiveCatalogue
 from service.settings import Settings
 
 PLACES = 8
@@ -42,16 +39,11 @@ def serve(
     settings = Settings(
         max_items_per_request=PLACES, max_history=PLACES - 1, max_body_bytes=64 * 1024, drain_seconds=5, **more
     )
-    store = EmbeddedStore(folder, "dummy", 3, engine.layout)
-    store.finish_seed()
-    app = create_app(settings, engine=engine, catalogue=LiveCatalogue(store))
-    with running(app, log, shed, IDLE_SECONDS) as client:
+    with serving_dummy(folder, settings, engine, log, shed=shed, idle_seconds=IDLE_SECONDS) as client:
         client.headers["Authorization"] = f"Bearer {KEY.secret}"
-        wait_until_ready(client)
         assert client.post("/tokenize", json={"items": ITEMS, "register": True}).status_code == 200
         yield client
         engine.text_encoder.go_on.set()
-    store.close()
 
 
 @pytest.fixture(params=[True, False], ids=["shed where parsed", "refused by the application"])

@@ -10,10 +10,8 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-from dummy_engine import DummyEngine
-from http_server import running, serving, wait_until_ready
+from http_server import serving, serving_dummy
 
-from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import ItemKey, NewItem
@@ -103,11 +101,7 @@ def test_an_item_that_came_as_an_embedding_has_nothing_to_compute_from(client: h
 
 
 def test_what_cannot_be_explained_is_a_problem(tmp_path: Path) -> None:
-    engine = DummyEngine()
-    store = EmbeddedStore(tmp_path, "dummy", 3, engine.layout)
-    store.finish_seed()
-    with running(create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))) as client:
-        wait_until_ready(client)
+    with serving_dummy(tmp_path) as client:
         assert client.put("/items/films/a", json={"title": "A"}).status_code == 201
         assert client.get("/explain/films/none").json()["type"] == "urn:unitok:problem:item-not-found"
         assert client.get("/explain/nowhere/a").status_code == 404
@@ -115,4 +109,3 @@ def test_what_cannot_be_explained_is_a_problem(tmp_path: Path) -> None:
             assert client.get("/explain/films/a", params={"count": count}).status_code == 422
         assert client.delete("/items/films/a").status_code == 204
         assert client.get("/explain/films/a").status_code == 404
-    store.close()

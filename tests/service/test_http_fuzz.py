@@ -7,14 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
-from dummy_engine import DummyEngine
-from http_server import running, wait_until_ready
+from http_server import serving_dummy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.app import create_app
-from service.catalogue.embedded import EmbeddedStore
-from service.catalogue.live import LiveCatalogue
 from service.settings import Settings
 
 KEYS = [
@@ -62,17 +58,12 @@ recommend = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    engine = DummyEngine()
-    store = EmbeddedStore(tmp_path_factory.mktemp("fuzz"), "dummy", 3, engine.layout)
-    store.finish_seed()
     # Overload has tests of its own; here a processor that other programs hold must not look like it.
     patient = Settings(max_wait_seconds=600, overload_patience=1000)
-    with running(create_app(patient, engine=engine, catalogue=LiveCatalogue(store))) as client:
-        wait_until_ready(client)
+    with serving_dummy(tmp_path_factory.mktemp("fuzz"), patient) as client:
         for path in ("films/a", "films/b", "games/a"):
             client.put(f"/items/{path}", json={"title": path})
         yield client
-    store.close()
 
 
 @given(body=anything | tokenize)

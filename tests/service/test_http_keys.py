@@ -11,14 +11,11 @@ from typing import Any
 import httpx
 import pytest
 from dummy_engine import DummyEngine
-from http_server import Event, running, wait_until_ready
+from http_server import Event, serving_dummy
 from proxy import Proxy
 from redis_server import RedisServer
 
 from service.access import KeyScope, NewKey, new_key
-from service.app import create_app
-from service.catalogue.embedded import EmbeddedStore
-from service.catalogue.live import LiveCatalogue
 from service.gate import OPEN_PATHS
 from service.room import SMALL_BYTES
 from service.settings import Settings
@@ -34,13 +31,8 @@ HISTORY = [{"domain": "films", "item_id": "a"}]
 def serve(
     folder: Path, log: list[Event] | None = None, engine: DummyEngine | None = None, **more: Any
 ) -> Iterator[httpx.Client]:
-    engine = engine or DummyEngine()
-    opened = EmbeddedStore(folder, "dummy", 3, engine.layout)
-    opened.finish_seed()
-    with running(create_app(Settings(**more), engine=engine, catalogue=LiveCatalogue(opened)), log) as client:
-        wait_until_ready(client)
+    with serving_dummy(folder, Settings(**more), engine, log) as client:
         yield client
-    opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,10 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-from dummy_engine import DummyEngine
-from http_server import PATIENCE_SECONDS, running, serving
+from http_server import PATIENCE_SECONDS, serving, serving_dummy
 from prometheus_client.parser import text_string_to_metric_families
 from redis_server import RedisServer
 
-from service.app import create_app
-from service.catalogue.embedded import EmbeddedStore
-from service.catalogue.live import LiveCatalogue
 from service.settings import Settings
 from service.token_space import MOST_DOMAINS
 
@@ -112,11 +108,7 @@ def test_the_metrics_tell_when_the_store_is_away_and_when_it_is_back(tiny_bundle
 
 
 def test_callers_cannot_make_the_metrics_grow(tmp_path: Path) -> None:
-    engine = DummyEngine()
-    store = EmbeddedStore(tmp_path, "dummy", 3, engine.layout)
-    store.finish_seed()
-    app = create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))
-    with running(app) as client:
+    with serving_dummy(tmp_path) as client:
         items = [
             {"item_id": "a", "domain": f"domain-{number}", "title": str(number)} for number in range(MOST_DOMAINS + 20)
         ]
@@ -130,4 +122,3 @@ def test_callers_cannot_make_the_metrics_grow(tmp_path: Path) -> None:
         counts = {name[1]: value for name, value in found.items() if name[0] == "unitok_quantization_error_count"}
         assert set(counts) == shown | {"other domains"}
         assert sum(counts.values()) >= 2 * len(items)
-    store.close()

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from dummy_engine import DummyEngine, DummyRecommender
-from http_server import running, until, wait_until_ready
+from http_server import running, serving_dummy, until, wait_until_ready
 
 from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
@@ -317,9 +317,7 @@ def test_the_recommender_and_its_domain_token_follow_the_domains(tmp_path: Path)
         ]
     )
     films_only, both = engine.recommenders
-    store = EmbeddedStore(tmp_path, "dummy", 3, engine.layout)
-    store.finish_seed()
-    with running(create_app(Settings(), engine=engine, catalogue=LiveCatalogue(store))) as client:
+    with serving_dummy(tmp_path, engine=engine) as client:
         for domain in ("films", "games"):
             client.put(f"/items/{domain}/a", json={"title": "A"})
 
@@ -339,7 +337,6 @@ def test_the_recommender_and_its_domain_token_follow_the_domains(tmp_path: Path)
         client.put("/items/new/a", json={"title": "A"})
         assert leading_token(both, "elsewhere", "games") == both.layout.domain_token("games")
         assert leading_token(both, "new", "games", "new") == UNKNOWN_DOMAIN_TOKEN
-    store.close()
 
 
 def test_items_can_be_put_read_and_deleted(stocked: httpx.Client) -> None:

@@ -11,11 +11,8 @@ from typing import Any
 import httpx
 import pytest
 from dummy_engine import ONE_FOR_ALL, DummyEngine
-from http_server import running, wait_until_ready
+from http_server import serving_dummy
 
-from service.app import create_app
-from service.catalogue.embedded import EmbeddedStore
-from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import ItemKey
 from service.repeats import apart
 from service.settings import Settings
@@ -31,14 +28,10 @@ BOTH = {"films": -30.0, "games": 30.0}
 def serving(folder: Path, repeats: Mapping[str, Any], **settings: int) -> Iterator[httpx.Client]:
     """A service that knows all of NAMES, by a recommender that has learned this."""
     engine = DummyEngine([part | {"repeats": repeats} for part in ONE_FOR_ALL])
-    store = EmbeddedStore(folder, "dummy", 3, engine.layout)
-    store.finish_seed()
-    with running(create_app(Settings(**settings), engine=engine, catalogue=LiveCatalogue(store))) as client:
-        wait_until_ready(client)
+    with serving_dummy(folder, Settings(**settings), engine) as client:
         items = [reference(name) | {"title": name} for name in NAMES]
         assert client.post("/tokenize", json={"items": items, "register": True}).status_code == 200
         yield client
-    store.close()
 
 
 @pytest.fixture(scope="module")

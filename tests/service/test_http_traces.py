@@ -13,12 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from dummy_engine import POISON, DummyEngine
-from http_server import Event, metric, running, until, wait_until_ready
+from http_server import Event, metric, serving_dummy, until
 from trace_collector import Collector, ReceivedSpan, collecting
 
-from service.app import create_app
-from service.catalogue.embedded import EmbeddedStore
-from service.catalogue.live import LiveCatalogue
 from service.settings import Settings
 from service.tracing import NOTHING, OFF, Tracing, open_tracing
 
@@ -34,14 +31,9 @@ def serve(
     folder: Path, endpoint: str | None, log: list[Event] | None = None, **more: Any
 ) -> Iterator[tuple[httpx.Client, DummyEngine]]:
     engine = DummyEngine()
-    store = EmbeddedStore(folder, "dummy", 3, engine.layout)
-    store.finish_seed()
-    settings = Settings(trace_endpoint=endpoint, **more)
-    with running(create_app(settings, engine=engine, catalogue=LiveCatalogue(store)), log) as client:
-        wait_until_ready(client)
+    with serving_dummy(folder, Settings(trace_endpoint=endpoint, **more), engine, log) as client:
         yield client, engine
         engine.text_encoder.go_on.set()
-    store.close()
 
 
 def of_trace(collector: Collector, trace: str = CALLER_TRACE) -> dict[str, ReceivedSpan]:
