@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +15,6 @@ from service.catalogue.view import CatalogueView
 from service.semantic_ids import TokenLayout
 
 LAYOUT = TokenLayout(levels=2, codes=4, experts=3, experts_per_item=1, suffixes=4)
-WAIT = 20
 names = (f"live-{number}" for number in itertools.count())
 
 
@@ -55,16 +53,6 @@ def reachable(view: CatalogueView, domains: Sequence[str], skip: Sequence[int] =
     ways = np.array([way for _, way in met], dtype=np.int32).reshape(-1, LAYOUT.depth)
     entries = view.items(np.array([child for child, _ in met], dtype=np.int32), ways)
     return {ItemKey(entry.domain, entry.item_id): way for entry, (_, way) in zip(entries, met, strict=True)}
-
-
-def until(condition: object) -> None:
-    """Wait for another thread to get somewhere; fails instead of hanging."""
-    event = threading.Event()
-    for _ in range(WAIT * 1000):
-        if condition():  # type: ignore[operator]
-            return
-        event.wait(0.001)
-    raise AssertionError("the other thread did not get there")
 
 
 def held(live: LiveCatalogue) -> dict[ItemKey, tuple[int, ...]]:

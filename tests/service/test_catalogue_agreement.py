@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from live_catalogues import LAYOUT, held, key, names, new, opened, until
+from http_server import until
+from live_catalogues import LAYOUT, held, key, names, new, opened
 from redis_server import RedisServer
 
 from service.catalogue import putting_back

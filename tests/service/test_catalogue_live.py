@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from http_server import PATIENCE_SECONDS, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from live_catalogues import LAYOUT, WAIT, key, names, new, opened, reachable, until
+from live_catalogues import LAYOUT, key, names, new, opened, reachable
 
 from service.catalogue import embedded
 from service.catalogue import live as live_module
@@ -280,7 +281,7 @@ def test_a_deletion_waits_for_the_searches_before_it_alone(url: str) -> None:
             assert set(reachable(later, ["films"])) == {key("b"), key("c"), key("d")}
             assert set(reachable(later.restricted([key("a"), key("c")]), ["films"])) == {key("c")}
         assert not deleted.is_set()
-    writer.join(WAIT)
+    writer.join(PATIENCE_SECONDS)
     assert deleted.is_set()
 
 
@@ -328,11 +329,11 @@ def test_searches_that_overlap_do_not_starve_changes(url: str) -> None:
 
     writer = threading.Thread(target=change)
     writer.start()
-    writer.join(WAIT)
+    writer.join(PATIENCE_SECONDS)
     finished = not writer.is_alive()
     stop.set()
     for thread in searchers:
-        thread.join(WAIT)
+        thread.join(PATIENCE_SECONDS)
     assert finished
     assert live.domains() == {"films": 4}
 

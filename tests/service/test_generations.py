@@ -21,8 +21,7 @@ import numpy as np
 import pytest
 import redis
 from dummy_engine import DummyEngine
-from http_server import running, wait_until_ready
-from live_catalogues import until
+from http_server import running, until, wait_until_ready
 from places import LAYOUT, Place, new
 from pydantic import SecretStr
 from redis_server import RedisServer
