@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import polars as pl
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -30,6 +31,11 @@ def write_text_encoder(folder: Path) -> None:
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.save(str(folder / "tokenizer.json"))
     table = np.random.default_rng(0).normal(size=(len(WORDS) + 1, WIDTH)).astype(np.float32)
+    write_table_encoder(folder / "text_encoder.onnx", table)
+
+
+def write_table_encoder(path: Path, table: NDArray[np.float32]) -> None:
+    """Sum of the rows of a table, float32 [tokens, D], over a text's unmasked tokens, divided by its norm."""
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
         helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
@@ -40,8 +46,8 @@ def write_text_encoder(folder: Path) -> None:
     ]
     constants = {"table": table, "last": np.array([2]), "one": np.array([1])}
     inputs = [helper.make_tensor_value_info(n, TensorProto.INT64, ["B", "S"]) for n in ("input_ids", "attention_mask")]
-    outputs = [helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["B", WIDTH])]
-    _save(folder / "text_encoder.onnx", nodes, inputs, outputs, constants)
+    outputs = [helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["B", table.shape[1]])]
+    _save(path, nodes, inputs, outputs, constants)
 
 
 def write_item_tokenizer(folder: Path) -> None:

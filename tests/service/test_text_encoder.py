@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from tiny_graphs import write_table_encoder
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -34,24 +33,7 @@ def write_model(path: Path, width: int = 6, poison: int | None = None) -> Path:
     table = np.random.default_rng(1).normal(size=(len(WORDS) + 3, width)).astype(np.float32)
     if poison is not None:
         table[poison] = np.nan
-    nodes = [
-        helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
-        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
-        helper.make_node("Unsqueeze", ["mask", "last"], ["weights"]),
-        helper.make_node("Mul", ["rows", "weights"], ["kept"]),
-        helper.make_node("ReduceSum", ["kept", "one"], ["summed"], keepdims=0),
-        helper.make_node("LpNormalization", ["summed"], ["sentence_embedding"], axis=-1, p=2),
-    ]
-    constants = [
-        numpy_helper.from_array(table, "table"),
-        numpy_helper.from_array(np.array([2]), "last"),
-        numpy_helper.from_array(np.array([1]), "one"),
-    ]
-    names = ("input_ids", "attention_mask")
-    values = [helper.make_tensor_value_info(name, TensorProto.INT64, ["B", "S"]) for name in names]
-    result = helper.make_tensor_value_info("sentence_embedding", TensorProto.FLOAT, ["B", width])
-    graph = helper.make_graph(nodes, "table", values, [result], constants)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    write_table_encoder(path, table)
     return path
 
 
