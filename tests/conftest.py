@@ -7,10 +7,15 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from places import Place
 from redis_server import RedisServer
 
 from service.catalogue import redis_store
+
+# By default an example that takes 0.2 s is a failure; how fast the machine is must not decide.
+settings.register_profile("any speed", deadline=None)
+settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")

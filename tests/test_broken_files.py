@@ -27,7 +27,6 @@ fuzzing = settings(
     max_examples=EXAMPLES,
     # A finding is not made smaller: it is at most six changes already, and each try at one that hangs takes a minute.
     phases=[Phase.generate],
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     database=None,
 )

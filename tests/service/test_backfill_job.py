@@ -234,7 +234,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     return path, content(store)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=4))
 def test_a_run_that_breaks_anywhere_resumes_to_the_same_end(
     tmp_path: Path, straight: tuple[Path, dict[str, StoredItem]], breaks: list[tuple[int, bool]]

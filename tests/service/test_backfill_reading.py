@@ -30,7 +30,7 @@ def fields(records: list[Record]) -> list[dict[str, Any]]:
     return [record.fields for record in records]
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(texts.filter(bool), texts), max_size=12), st.integers(0, 12), st.booleans())
 def test_every_format_gives_the_same_records_from_any_place(
     tmp_path: Path, rows: list[tuple[str, str]], skip: int, packed: bool

@@ -84,7 +84,7 @@ jobs_strategy = st.lists(
 
 
 @given(jobs_strategy, st.integers(1, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_job_gets_its_own_result_within_budget_and_group(submissions: list[list[Job]], budget: int) -> None:
     recorder = Recorder()
 
@@ -268,7 +268,7 @@ def test_an_idle_batcher_holds_nothing_of_its_last_batch() -> None:
 
 
 @given(st.sets(st.integers(0, 9)), st.integers(1, 12))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_poison_fails_alone(poison: set[int], budget: int) -> None:
     recorder = Recorder()
     recorder.poison = poison

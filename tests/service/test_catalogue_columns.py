@@ -77,7 +77,7 @@ def test_a_table_that_outgrows_its_slots_finds_every_live_item(reopened: bool) -
     assert table.counts() == {"films": len(live)}
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(items, st.data())
 def test_a_store_gives_the_same_items_at_once_and_one_by_one(
     both_urls: str, given_items: list[StoredItem], data: st.DataObject

@@ -201,7 +201,7 @@ def _any_size_is_tidied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes)
 def test_replicas_converge_on_the_store_after_any_changes(
     both_urls: str, tmp_path: Path, history: list[tuple[str, int, list[tuple[str, str, int, str | None]]]]

@@ -390,7 +390,7 @@ operations = st.lists(
 
 
 @pytest.mark.usefixtures("few_buckets")
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations)
 def test_any_history_equals_plain_dictionaries(
     place: Place, history: list[tuple[bool, list[tuple[str, str, int, int]]]]

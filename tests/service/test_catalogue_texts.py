@@ -30,7 +30,7 @@ def require(texts: Texts, places: Places, pairs: list[Pair]) -> None:
     assert sum(map(texts.size, places.tolist())) <= texts.used
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(PAIRS, PAIRS, PAIRS, st.randoms(use_true_random=False))
 def test_texts_of_any_length_stay_where_they_are_and_are_copied_whole(
     kept: list[Pair], more: list[Pair], last: list[Pair], random: Random

@@ -17,7 +17,7 @@ HASHES = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(HASHES, max_size=40), max_size=6), st.booleans())
 def test_every_row_is_found_by_its_hash(added: list[list[int]], goes_on: bool) -> None:
     slots, hashes = HashSlots(), list[int]()

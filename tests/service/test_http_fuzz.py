@@ -67,7 +67,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 @given(body=anything | tokenize)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_tokenize_never_fails(client: httpx.Client, body: Any) -> None:
     response = client.post("/tokenize", json=body)
     assert response.status_code in {200, 409, 422}
@@ -78,7 +78,7 @@ def test_tokenize_never_fails(client: httpx.Client, body: Any) -> None:
 
 
 @given(body=anything | recommend)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_recommend_never_fails_and_keeps_its_promises(client: httpx.Client, body: Any) -> None:
     response = client.post("/recommend", json=body)
     assert response.status_code in {200, 422}

@@ -80,7 +80,7 @@ def widths(items: dict[Path, int]) -> tuple[int, ...]:
     return tuple(levels)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.dictionaries(paths, st.integers(0, 999), max_size=40),
     st.lists(st.dictionaries(paths, st.one_of(st.none(), st.integers(0, 999)), max_size=12), max_size=12),
@@ -186,7 +186,7 @@ def blocked(trie: CodeTrie, cut: list[Path]) -> NDArray[np.int32]:
     return trie.blocked_edges(np.array([path[0] for path in cut], dtype=np.int32), tokens)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sets(paths, max_size=40),
     st.lists(paths, max_size=40),

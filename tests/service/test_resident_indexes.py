@@ -103,7 +103,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return lengths
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(some_items, st.lists(st.tuples(some_items, st.booleans()), max_size=14), st.integers(0, DEPTH))
 def test_a_copy_holds_every_state_that_is_kept(
     start: set[Item], steps: list[tuple[set[Item], bool]], shared: int

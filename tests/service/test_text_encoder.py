@@ -78,7 +78,7 @@ texts_of_all_lengths = st.lists(st.lists(st.sampled_from(WORDS), max_size=20).ma
 
 
 @given(texts=texts_of_all_lengths)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_batch_gives_what_its_singles_give_within_the_budget(
     spied: tuple[TextEncoder, Spy], texts: list[str]
 ) -> None:

@@ -86,7 +86,7 @@ def test_what_is_masked_is_not_seen_and_all_else_is() -> None:
 
 
 @given(st.integers(1, 40), st.integers(2, 30), st.integers(1, 300), st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_sliced_cross_entropy_equals_plain_autograd(rows: int, items: int, logits: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     hidden = torch.randn(rows, 5, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -146,7 +146,7 @@ def test_next_item_questions_by_hand() -> None:
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 0.99), st.floats(0, 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_cloze_questions_hide_present_items_alone(seed: int, mask_share: float, last_share: float) -> None:
     rng = np.random.default_rng(seed)
     rows = side_by_side(some_histories(rng, 12))

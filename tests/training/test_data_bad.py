@@ -375,7 +375,7 @@ lines_strategy = st.lists(
 items_strategy = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["Title", "", "n/a"])), max_size=8)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(items_strategy, lines_strategy, st.integers(0, 3))
 def test_every_row_read_is_kept_or_counted(
     tmp_path: Path, items: list[tuple[str, str]], log: list[tuple[str, str, str]], k_core: int

@@ -213,7 +213,7 @@ def test_requests_of_one_batch_keep_their_own_roots_and_limits(recommender: Reco
     assert (found.leaf[2] >= 0).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_blocked_items_never_come_out_and_the_others_do(recommender: Recommender, data: st.DataObject) -> None:
     sizes = data.draw(st.tuples(st.integers(1, 60), st.integers(0, 20)))

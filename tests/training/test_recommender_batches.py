@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from recommender_planted import LAYOUT, random_values, ring_corpus, ring_domain
 
@@ -68,7 +68,6 @@ def test_collate_equals_one_example_at_a_time() -> None:
         np.testing.assert_array_equal(batch.targets[number], corpus.layout.tokens(target[None])[0])
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 40), min_size=1, max_size=80), st.integers(1, 3), st.integers(20, 200), st.integers(0, 9)
 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engine.tokenized_items import TokenizedItems
@@ -43,7 +43,6 @@ def contents_by_id(codes: Array, experts: Array, texts: list[str]) -> dict[tuple
     return found
 
 
-@settings(deadline=None)
 @given(catalogue=catalogues())
 def test_no_content_shares_an_id_and_no_more_contents_move_than_must(
     catalogue: tuple[Array, Array, list[str], Array],

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, SuffixExhausted
@@ -36,7 +36,6 @@ def tuples(codes: Array, experts: Array) -> list[tuple[int, ...]]:
     return [tuple(map(int, (*code, *expert))) for code, expert in zip(codes, experts, strict=True)]
 
 
-@settings(deadline=None)
 @given(catalogue=catalogues())
 def test_suffixes_count_equal_items_in_row_order(catalogue: tuple[Array, Array, list[str]]) -> None:
     codes, experts, _ = catalogue
@@ -94,7 +93,6 @@ def test_ids_are_read_as_they_were_written(tmp_path: Path) -> None:
             read_ids(tmp_path)
 
 
-@settings(deadline=None)
 @given(catalogue=catalogues())
 def test_id_quality_equals_its_twin(catalogue: tuple[Array, Array, list[str]]) -> None:
     codes, experts, texts = catalogue

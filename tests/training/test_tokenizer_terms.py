@@ -120,7 +120,7 @@ def test_diversity_draws_a_code_to_another_of_its_cluster() -> None:
     assert net.moe.experts.codebooks.grad is not None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(codes=st.integers(2, 6), times=st.integers(3, 8), seed=st.integers(0, 999))
 def test_balanced_codes_use_every_code_evenly(codes: int, times: int, seed: int) -> None:
     distances = torch.from_numpy(np.random.default_rng(seed).random((codes * times, codes)))

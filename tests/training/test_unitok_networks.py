@@ -61,7 +61,7 @@ def random_moe(rng: np.random.Generator, shape: dict[str, int], count: int) -> T
     return moe
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shape=shapes, count=st.integers(1, 2))
 def test_token_moe_equals_its_twin(shape: dict[str, int], count: int) -> None:
     rng = np.random.default_rng(shape["seed"])
@@ -88,7 +88,7 @@ def test_token_moe_equals_its_twin(shape: dict[str, int], count: int) -> None:
         assert loss[row].item() == pytest.approx(1.25 * expected_loss, rel=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), sizes=st.lists(st.integers(4, 12), min_size=1, max_size=3))
 def test_calibration_equals_its_twin(seed: int, sizes: list[int]) -> None:
     rng = np.random.default_rng(seed)

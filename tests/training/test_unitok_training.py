@@ -117,7 +117,7 @@ def test_start_uses_each_domains_own_items() -> None:
 # --- epochs
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5),
     balance=st.sampled_from([0.0, 0.5, 1.0]),
