@@ -26,7 +26,8 @@ class SqliteFile:
     """One connection that writes and one that reads, each for one thread at a time.
 
     A file that was deleted or replaced meanwhile is still open here, but nobody would find again what is written to it;
-    so every block makes sure that the path leads to the file that was opened.
+    so every block makes sure that the path leads to the file that was opened. The same goes for its write-ahead log,
+    which holds what was committed last, and which stays the same file for as long as a connection is open.
 
     Parameters
     ----------
@@ -124,20 +125,26 @@ class SqliteFile:
         return connection
 
     def _identity(self) -> tuple[int, ...] | None:
-        """Which file the path leads to, None where it leads to none; where nobody may write to it, since when, too."""
+        """Which file the path leads to, and which log beside it; where nobody may write to it, since when.
+
+        None where something is missing.
+        """
         try:
             said = self._path.stat()
+            log = None if self._read_only else log_of(self._path).stat()
         except OSError:
             return None
-        return (said.st_dev, said.st_ino, *((said.st_mtime_ns,) if self._immutable else ()))
+        since = (said.st_mtime_ns,) if self._immutable else ()
+        return (said.st_dev, said.st_ino, *since, *(() if log is None else (log.st_dev, log.st_ino)))
 
     def _require_same(self) -> None:
         if self._identity() != self._opened:
             if self._immutable:
                 raise StoreUnavailable(f"embedded store {self._path}: was changed while it was read; look again")
             raise StoreUnavailable(
-                f"embedded store {self._path}: the file was deleted or replaced while it was in use, so nothing is "
-                "written any more; move it back, or stop, restore a copy or import an export, and start again"
+                f"embedded store {self._path}: the file, or its {log_of(self._path).name}, was deleted or replaced "
+                "while it was in use, so nothing is written any more; move it back, or stop, restore a copy or import "
+                "an export, and start again"
             )
 
     @contextmanager

@@ -232,6 +232,26 @@ class TestEmbeddedOnly:
         assert set(everything(store)) == {ItemKey("films", "a"), ItemKey("films", "b")}
         store.close()
 
+    def test_a_log_that_is_no_longer_there_takes_no_change(self, tmp_path: Path) -> None:
+        """What was committed to the open log was acknowledged, and gone after SIGKILL with all that it held before."""
+        store = EmbeddedStore(tmp_path, "b", 1, LAYOUT)
+        store.finish_seed()
+        store.register([new("a")])
+        path = tmp_path / "b@1.sqlite3-wal"
+        log = path.read_bytes()
+        path.unlink()
+        for replaced in (False, True):
+            if replaced:
+                path.write_bytes(log)
+            with pytest.raises(StoreUnavailable, match="b@1.sqlite3-wal, was deleted or replaced while it was in use"):
+                store.register([new("b")])
+        path.unlink()
+        store.close()
+        store = EmbeddedStore(tmp_path, "b", 1, LAYOUT)
+        assert store.seeded()
+        assert set(everything(store)) == {ItemKey("films", "a")}, "closing writes into the file what the log held"
+        store.close()
+
     def test_files_that_hold_no_generation_are_passed_over(self, tmp_path: Path) -> None:
         open_store(f"embedded:{tmp_path}", "b", 1, LAYOUT).close()
         (tmp_path / "b@2.sqlite3").touch()  # Creation was killed before anything was written,
