@@ -11,7 +11,7 @@ import polars as pl
 
 from service.bundle.files import Bundle
 from service.catalogue.opening import open_bundle_store
-from service.catalogue.records import ItemKey, StoredItem
+from service.catalogue.records import ItemKey, Outcome, StoredItem
 from service.catalogue.store import CatalogueStore
 from service.errors import BundleError, ConfigError, InvalidInput
 from service.id_columns import from_lists
@@ -65,6 +65,25 @@ def seed_from(bundle: Bundle, store: CatalogueStore) -> None:
             store.save_checkpoint(checkpoint, str(done))
             advance(len(batch))
     store.finish_seed()
+
+
+def complete_from(bundle: Bundle, store: CatalogueStore) -> int:
+    """Add what a bundle's catalogue has besides the items put back; returns how many could not be added.
+
+    An export of the bundle after they were published may have other IDs for some, or have given theirs to items of its
+    own. What was published stays, and the latter items are not added. Opens the store for registrations.
+
+    Raises
+    ------
+    BundleError : as `seed_from`
+    """
+    left_out = 0
+    # Within a group IDs must rise.
+    for batch in read_bundle_catalogue(bundle, store.layout).sort("packed").iter_slices(SEED_ROWS):
+        outcomes = store.restore([StoredItem(*row) for row in batch.iter_rows()])
+        left_out += outcomes.count(Outcome.ID_GIVEN)
+    store.finish_seed()
+    return left_out
 
 
 def _require_same_ids(bundle: Bundle, store: CatalogueStore) -> None:

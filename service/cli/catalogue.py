@@ -206,19 +206,21 @@ def import_items(
 
     For an emptied store, or a new one; what a store knows already it keeps, so repeating an import changes nothing. A
     row that contradicts the store stops it before anything is stored, naming row and field. Afterwards an empty store
-    is completed with the bundle's own catalogue. Prints one line of JSON.
+    is completed with the bundle's own catalogue; `left_out` counts items of it whose IDs the file gives to others.
+    Prints one line of JSON.
 
     For example: `unitok catalogue import backup.parquet --store redis://...`
     """
-    from service.catalogue.seeding import seed_from
+    from dataclasses import asdict
+
+    from service.catalogue.seeding import complete_from
     from service.catalogue.transfer import import_catalogue
     from service.progress import progress
 
     with opened(bundle, store, new=True) as on, progress("import", None) as advance:
         done = import_catalogue(on.catalogue, on.source, file, advance)
-        if not on.catalogue.seeded():
-            seed_from(on.bundle, on.catalogue)
-    print_json({"rows": done.rows, "added": done.added, "already_there": done.already_there}, indent=None)
+        left_out = 0 if on.catalogue.seeded() else complete_from(on.bundle, on.catalogue)
+    print_json({**asdict(done), "left_out": left_out}, indent=None)
 
 
 def ids_of_bundle(bundle: Bundle, settings: Settings) -> IdsOf:

@@ -243,7 +243,9 @@ class TestEmbeddedOnly:
         for replaced in (False, True):
             if replaced:
                 path.write_bytes(log)
-            with pytest.raises(StoreUnavailable, match="b@1.sqlite3-wal, was deleted or replaced while it was in use"):
+            with pytest.raises(
+                StoreUnavailable, match=r"b@1\.sqlite3-wal, was deleted or replaced while it was in use"
+            ):
                 store.register([new("b")])
         path.unlink()
         store.close()

@@ -17,7 +17,7 @@ from redis_server import RedisServer
 from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
-from service.bundle.files import Bundle, write_manifest
+from service.bundle.files import Bundle, hash_files, write_manifest
 from service.catalogue import embedded_reading, transfer
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
@@ -338,7 +338,7 @@ def test_the_commands_copy_prove_and_mend(bundle: Bundle, tmp_path: Path) -> Non
 
     file = str(tmp_path / "copy.parquet")
     assert one("export", file)["items"] == items + 1
-    assert two("import", file) == {"rows": items + 1, "added": items + 1, "already_there": 0}
+    assert two("import", file) == {"rows": items + 1, "added": items + 1, "already_there": 0, "left_out": 0}
     assert two("import", file)["added"] == 0
     (copied,) = two("status", bundle=False)
     assert (copied["domains"], copied["complete"]) == (said["domains"], True), (
@@ -353,6 +353,43 @@ def test_the_commands_copy_prove_and_mend(bundle: Bundle, tmp_path: Path) -> Non
     assert [finding["what"] for finding in one("repair")] == [finding["what"] for finding in findings]
     assert one("verify")["findings"] == []
     store.close()
+
+
+@pytest.mark.parametrize("kind", ["embedded", "redis"])
+@pytest.mark.parametrize("added", [("x", 3), ("y", 2)])
+def test_a_copy_comes_back_beside_a_bundle_that_was_exported_again(
+    bundle: Bundle, redis_server: RedisServer, tmp_path: Path, kind: str, added: tuple[str, int]
+) -> None:
+    """The new export has an item of the copy under another ID, or an ID of the copy under another item."""
+    item_id, suffix = added
+    one = Shell(bundle, f"embedded:{tmp_path / 'one'}")
+    two = Shell(bundle, f"embedded:{tmp_path / 'two'}" if kind == "embedded" else f"{redis_server.url}/{50 + suffix}")
+    store = open_catalogue(one.url, bundle)
+    assert suffix_of(store, "x") == 2, "behind the bundle's own"
+    held = content(store)
+    store.close()
+    copy = str(tmp_path / "copy.parquet")
+    one("export", copy)
+
+    path = bundle.path(bundle.manifest.catalogue.path)
+    own = pl.read_parquet(path)
+    row = own.head(1).with_columns(item_id=pl.lit(item_id), suffix=pl.lit(suffix, own.schema["suffix"]))
+    pl.concat([own, row]).write_parquet(path)
+    files, entry = hash_files(bundle.folder), bundle.manifest.catalogue.model_copy(update={"items": len(own) + 1})
+    write_manifest(bundle.folder, bundle.manifest.model_copy(update={"files": files, "catalogue": entry}))
+
+    said = two("import", copy)
+    assert (said["added"], said["left_out"]) == (len(held), int(item_id == "y"))
+    restored = open_catalogue(two.url, Bundle.open(bundle.folder))
+    assert content(restored) == held
+    assert not examine(restored).findings
+    restored.close()
+
+
+def suffix_of(store: CatalogueStore, item_id: str) -> int:
+    """Suffix of an item that is registered with the codes of the bundle's own items."""
+    codes, experts = (1,) * store.layout.levels, (0,) * store.layout.experts_per_item
+    return int(store.register([NewItem("films", item_id, codes, experts)]).values[0, -1])
 
 
 @pytest.mark.parametrize("words", [["export", "copy.parquet"], ["verify"], ["repair"], ["compare", "--from", "next"]])
