@@ -59,7 +59,7 @@ class RedisLife:
         common = _lua("common")
         self._scripts = {name: self.client.register_script(common + _lua(name)) for name in SCRIPTS}
         self._life = b""
-        # The latest change that the server is known to have had: its number and field.
+        # The latest change that the server is known to have had: its number and mark.
         self._told: tuple[int, bytes] | None = None
         try:
             self._require_no_eviction()
@@ -99,13 +99,13 @@ class RedisLife:
             if life != self._life:
                 self._begin()
                 return Changes((), head, gap=True, lost=True)
-            if head < max(told[0], after) or any(fields[b"k"] != told[1] for _, fields in told_now):
+            if head < max(told[0], after) or any(_mark(fields) != told[1] for _, fields in told_now):
                 # What was remembered of the state that it had is void.
                 self.keys.forget()
                 self._told = None
                 return Changes((), head, gap=True, lost=True)
             for entry_id, fields in latest:
-                self._told = int(entry_id.split(b"-")[0]), fields[b"k"]
+                self._told = int(entry_id.split(b"-")[0]), _mark(fields)
             sequences = [int(entry_id.split(b"-")[0]) for entry_id, _ in entries]
             if not is_whole(after, head, sequences, limit):
                 return Changes((), head, gap=True)
@@ -176,6 +176,11 @@ class RedisLife:
         self.keys.forget()
         self._told = None
         self._life = life
+
+
+def _mark(fields: Mapping[bytes, bytes]) -> bytes:
+    """What tells a change from another one of the same item that got its number after the server was set back."""
+    return fields[b"k"] + fields.get(b"c", fields.get(b"u", b""))
 
 
 def _lua(name: str) -> str:

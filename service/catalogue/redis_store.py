@@ -12,8 +12,9 @@ of a Redis Cluster:
                               :items:N      bucket N of hashes: field -> 8 bytes of ID, state, title
                               :groups:N     domain number and ID with suffix 0 -> suffixes given away
                               :contents:N   field -> content
-                              :log          stream of changed fields, each with the name of the call that made or
-                                            deleted the item, if one did; the entry's ID is the sequence number
+                              :log          stream of changed fields, each with the name of the call that changed it:
+                                            `c` if it made or deleted the item, else `u`; the entry's ID is the
+                                            sequence number
                               :checkpoints  name -> text
 
 A *field* is the domain's number and the item_id. The state is `L` (live, without a title), `T` (live, a title follows)

@@ -253,6 +253,29 @@ def test_a_server_set_back_is_found_out_however_far_others_have_brought_it_since
         each.store.close()
 
 
+@pytest.mark.parametrize("seen", [True, False], ids=["seen in the log", "only acknowledged"])
+def test_another_change_of_the_same_item_is_another_change(own_server: RedisServer, seen: bool) -> None:
+    """Where one item is renewed again and again, it may get the number that its change had before the loss."""
+    live, other = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))
+    live.register([new("often", title="0")])
+    other.refresh()
+    with set_back(own_server):
+        live.register([new("a", (2, 2)), new("often", title="1")])
+        if seen:
+            live.refresh()
+    other.register([new("m", (3, 3)), new("often", title="2")])
+    with pytest.raises(StoreUnavailable, match="set back"):
+        live.register([new("b")])
+    reasons: list[Reread] = []
+    live.refresh(reasons.append)
+    other.refresh()
+    assert reasons == [Reread.LOST]
+    assert held(live).keys() == held(other).keys() == {key("often"), key("a"), key("m")}
+    assert live.compare() is Agreement.SAME
+    for each in (live, other):
+        each.store.close()
+
+
 def test_a_replica_that_only_followed_finds_out_too(own_server: RedisServer) -> None:
     """It has changed nothing itself; what it saw in the log is what it knows the server by."""
     live, other = (LiveCatalogue(opened(own_server.url, "b")) for _ in range(2))

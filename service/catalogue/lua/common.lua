@@ -1,9 +1,9 @@
 -- Put before every script that changes items: what they share.
 --
 -- KEYS  1 meta, 2 change log, 3 counts by domain, 4 fingerprints by domain, 5 numbers of domains; the script's own follow
--- ARGV  1 the life of the store that the caller knows, 2 changes to keep, 3 and 4 number and field of the latest change
---       that it knows of, 5 numbers of domains that it has used, by name, as JSON; the script's own follow
--- Answers a list: what the script has to say and, if it has recorded anything, number and field of the last change.
+-- ARGV  1 the life of the store that the caller knows, 2 changes to keep, 3 and 4 number and mark of the latest change
+--       that it knows of (its field, and the name of the call that made it), 5 numbers of domains that it has used, by name, as JSON; the script's own follow
+-- Answers a list: what the script has to say and, if it has recorded anything, number and mark of the last change.
 --
 -- Lives: a server that was emptied begins a new one. What a caller remembers of an earlier life, the numbers of domains
 -- above all, is void, so nothing is changed for it. The same goes for a server that was set back to an older state, as by
@@ -17,7 +17,7 @@ local other_life = redis.call('HGET', meta, 'life') ~= ARGV[1] or redis.call('HE
 
 local set_back = tonumber(redis.call('HGET', meta, 'sequence') or 0) < tonumber(ARGV[3])
 for _, entry in ipairs(redis.call('XRANGE', log, ARGV[3] .. '-0', ARGV[3] .. '-0')) do
-  set_back = set_back or entry[2][2] ~= ARGV[4]
+  set_back = set_back or entry[2][2] .. (entry[2][4] or '') ~= ARGV[4]
 end
 for name, number in pairs(cjson.decode(ARGV[5])) do
   set_back = set_back or redis.call('HGET', KEYS[5], name) ~= number
@@ -32,12 +32,12 @@ end
 
 local recorded = {}
 
--- Puts a field into the change log under the next sequence number, with the name of the call if that made or deleted
--- the item.
-local function record(field, call)
+-- Puts a field into the change log under the next sequence number, with the name of the call, if it has one: under "c"
+-- if it made or deleted the item, else under "u".
+local function record(field, call, made)
   local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
-  recorded = { sequence, field }
-  local named = call and { 'c', call } or {}
+  recorded = { sequence, field .. (call or '') }
+  local named = call and { made and 'c' or 'u', call } or {}
   redis.call('XADD', log, 'MAXLEN', '~', kept, string.format('%.0f-0', sequence), 'k', field, unpack(named))
 end
 
@@ -47,7 +47,7 @@ end
 local function done_before(call, rows)
   local fields = {}
   for _, entry in ipairs(redis.call('XREVRANGE', log, '+', ARGV[3] .. '-0', 'COUNT', rows + 1000)) do
-    if entry[2][4] == call then
+    if entry[2][3] == 'c' and entry[2][4] == call then
       fields[entry[2][2]] = true
     end
   end

@@ -15,6 +15,6 @@ end
 redis.call('HSET', KEYS[6], field, value:sub(1, 8) .. 'D')
 redis.call('HDEL', KEYS[7], field)
 count(field, value:sub(1, 8), -1)
-record(field, call)
+record(field, call, true)
 settle()
 return answer(1)

@@ -47,7 +47,7 @@ for row = 1, rows do
       else
         redis.call('HSET', contents, field, content)
       end
-      record(field, created and call)
+      record(field, call, created)
     end
     if created then
       count(field, id, 1)
