@@ -59,6 +59,8 @@ class SavedState:
                 reason=str(error),
             )
             return False
+        except SavedIndexError as error:
+            raise ConfigError(f"index folder {error}; name another, which is empty or not there yet") from error
         return True
 
     def load(self) -> tuple[LiveState, int] | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import re
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -28,6 +29,8 @@ from service.errors import SavedIndexError
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+OURS = re.compile(r"[0-9a-f]{16}|manifest\.json(\.[0-9a-f]{8})?")
+"""Names that a folder of saved arrays holds; the last is left behind by a process that was killed."""
 CHUNK_BYTES = 1 << 22
 MADV_POPULATE_READ = 22
 """Of Linux; Python's `mmap` has no name for it."""
@@ -36,13 +39,17 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
-    """Write arrays, and what they are of as JSON values, in place of what the folder held.
+    """Write arrays, and what they are of as JSON values, in place of what was saved in the folder.
 
     Raises
     ------
     OSError : the disk is full, or the folder may not be written to; it holds what it held, or the new arrays, whole
+    SavedIndexError : the folder holds other files too, such as a bundle's; nothing is written
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted(entry.name for entry in folder.iterdir()):
+        if not OURS.fullmatch(name):
+            raise SavedIndexError(f"{folder}: holds {name}, which no saved index does, so nothing is saved here")
     token = secrets.token_hex(8)
     inside = folder / token
     inside.mkdir()
@@ -60,7 +67,7 @@ def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
         if other.is_dir() and other.name != token:
             shutil.rmtree(other, ignore_errors=True)
         elif other.name.startswith(f"{MANIFEST}."):
-            other.unlink(missing_ok=True)  # Of a process that was killed.
+            other.unlink(missing_ok=True)
 
 
 def load_arrays(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

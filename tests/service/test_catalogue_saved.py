@@ -216,6 +216,17 @@ def test_saving_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
         load_arrays(tmp_path / "x", {})
 
 
+def test_a_folder_with_files_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "shop-1"
+    for name in ("manifest.json", "texts/encoder.onnx"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"index folder .*shop-1: holds texts, .* name another"):
+        LiveCatalogue(opened(tmp_path), folder)
+    assert sorted(path.name for path in folder.rglob("*")) == ["encoder.onnx", "manifest.json", "texts"]
+    assert (folder / "manifest.json").read_text() == "{}"
+
+
 def test_tidying_goes_on_beside_changes_and_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes that come while the new state is built are in it, and it holds no slack of theirs."""
     monkeypatch.setattr(live_module, "LEAST_TIDIED_BYTES", 0)
