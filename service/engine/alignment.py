@@ -1,7 +1,8 @@
-"""Alignment of domains that a tokenizer was not trained on: their embeddings are moved to where its codes are.
+"""Alignment: maps embeddings of domains that the tokenizer was not trained on into the region of its codes.
 
-An affine map a domain, fitted once from its catalogue (`training/tokenizer/alignment.py`) and kept as long as its
-semantic IDs, so that an item's ID depends on its content alone. Plain arrays, no pickle. Knows nothing of graphs.
+There is one affine map per domain. It is fitted once from the domain's catalogue (`training/tokenizer/alignment.py`)
+and kept as long as its semantic IDs, so an item's ID depends on its content alone. Stored as plain arrays, no pickle.
+Independent of graphs.
 
 Symbols: B batch, D embedding width, m domains.
 """
@@ -25,7 +26,7 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """x -> x `matrix` + `offset`, float32 [D, D] and [D], brought to unit length."""
+    """x -> x `matrix` + `offset`, float32 [D, D] and [D], normalised to unit length."""
 
     matrix: FloatArray
     offset: FloatArray
@@ -56,7 +57,7 @@ class Alignments:
         return aligned
 
     def save(self, path: Path) -> None:
-        """Write them, at least one, to a file."""
+        """Write the alignments to a file; there must be at least one."""
         alignments = self.by_domain.values()
         with path.open("wb") as file:
             np.savez(
@@ -72,7 +73,7 @@ class Alignments:
 
         Raises
         ------
-        BundleError : the file is missing, unreadable, or holds other arrays than finite ones of this width
+        BundleError : the file is missing or unreadable, or its arrays are not finite or not of this width
         """
         try:
             with np.load(path, allow_pickle=False) as file:

@@ -1,6 +1,6 @@
 """The parts of one bundle, opened together: text encoder, item tokenizer, recommenders.
 
-Knows nothing of HTTP and of the catalogue.
+Independent of HTTP and of the catalogue.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from service.semantic_ids import IntArray, TokenLayout
 
 
 class EncodesTexts(Protocol):
-    """What is asked of a text encoder; see `TextEncoder`."""
+    """Interface of a text encoder; see `TextEncoder`."""
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
 
@@ -35,7 +35,7 @@ class EncodesTexts(Protocol):
 
 
 class TokenizesItems(Protocol):
-    """What is asked of an item tokenizer; see `ItemTokenizer`."""
+    """Interface of an item tokenizer; see `ItemTokenizer`."""
 
     width: int
 
@@ -43,7 +43,7 @@ class TokenizesItems(Protocol):
 
 
 class SearchesItems(Protocol):
-    """What is asked of a recommender; see `Recommender`."""
+    """Interface of a recommender; see `Recommender`."""
 
     @property
     def part(self) -> RecommenderPart: ...
@@ -64,7 +64,7 @@ class SearchesItems(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ItemParts:
-    """What of a bundle gives items their codes; opened without the recommenders, which take long."""
+    """The parts that compute the codes of items; opened without the recommenders, which take long to open."""
 
     text_encoder: TextEncoder
     item_tokenizer: ItemTokenizer
@@ -75,8 +75,8 @@ class ItemParts:
 
         Raises
         ------
-        BundleError : a graph has another signature than its part of the manifest says, the two do not fit each other,
-            or the texts are meant to be composed by another recipe than ours
+        BundleError : a graph's signature differs from its part of the manifest, the two graphs do not fit each other,
+            or the manifest names another text recipe than this version's
         ProviderUnavailable : the provider is not in this installation
         """
         text, tokenizer = bundle.manifest.text_encoder, bundle.manifest.item_tokenizer
@@ -97,16 +97,16 @@ class ItemParts:
 
 
 class Engine:
-    """Everything of a bundle that computes.
+    """The graphs of one bundle.
 
     Parameters
     ----------
-    bundle : where the parts come from
+    bundle : the bundle of the parts
     text_encoder, item_tokenizer, recommenders : the parts; recommenders in the order of the manifest
 
     Attributes
     ----------
-    layout : shape of the bundle's semantic IDs; domain tokens are a matter of each recommender's own layout
+    layout : shape of the bundle's semantic IDs; domain tokens are in each recommender's own layout
     """
 
     def __init__(
@@ -128,14 +128,14 @@ class Engine:
 
         Parameters
         ----------
-        bundle : opened, so its hashes are known to be right
-        provider : where the graphs run; one that is missing is an error
+        bundle : an opened bundle, so its hashes have been checked
+        provider : where the graphs run; a missing provider is an error
         threads : threads of one operator, 0 for every core
         spin_microseconds : see `Runtime`
 
         Raises
         ------
-        BundleError : a graph has another signature than its part of the manifest says, or see `ItemParts.open`
+        BundleError : a graph's signature differs from its part of the manifest; also see `ItemParts.open`
         ProviderUnavailable : the provider is not in this installation
         """
         runtime = Runtime(provider, threads, spin_microseconds=spin_microseconds)
@@ -164,10 +164,10 @@ class Engine:
         return cls(bundle, parts.text_encoder, item_tokenizer, recommenders)
 
     def recommender_for(self, domains: Sequence[str]) -> Recommender:
-        """The recommender for a request over some domains.
+        """Choose the recommender for a request over some domains.
 
-        The one trained on all of them, on as few others as possible; if there is none, one for every domain; else the
-        one trained on most of them. The first in the manifest wins among equals.
+        First choice: a recommender trained on all of them, with the fewest other domains. Second: one trained on every
+        domain. Third: the one trained on most of them. Ties go to the first in the manifest.
         """
         asked = frozenset(domains)
 

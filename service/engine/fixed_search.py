@@ -1,8 +1,8 @@
-"""One session of fixed sizes: the arrays that it reads and writes, which keep their addresses, and its CUDA graphs.
+"""One session of fixed sizes: its input and output arrays, which keep their addresses, and its CUDA graphs.
 
-A request is padded; the results of the padding are not read. A search is captured once for each copy of an index, and
-the captured graph is given up when that copy is no longer in use. Knows nothing of which sizes there are, nor of what
-is searched for.
+A batch is padded to the fixed sizes, and the results of the padding are ignored. A search is captured once for each
+copy of an index. The captured graph is released when that copy is no longer in use. Independent of the set of sizes
+and of what is searched for.
 
 Symbols: those of `recommender`.
 """
@@ -24,7 +24,7 @@ from service.engine.sessions import Array, Feed, Runtime, Session
 from service.engine.signature import Tensor
 
 INDEXES = 4
-"""Copies of indexes that are captured at once in one size."""
+"""Most index copies for which one session keeps a captured graph at the same time."""
 
 PADDING: dict[str, int] = {"history": 0, "history_mask": 0, "roots": -1, "blocked": -1}
 INDEX = ("node_start", "node_count", "edge_token", "edge_child")
@@ -32,7 +32,7 @@ INDEX = ("node_start", "node_count", "edge_token", "edge_child")
 
 @dataclass(frozen=True, slots=True)
 class _Bound:
-    """Inputs and outputs of one size and one copy of an index; `graph` is the number of the CUDA graph captured."""
+    """Inputs and outputs bound for one index copy; `graph` is the number of the CUDA graph captured with them."""
 
     owner: weakref.ref[Any]
     index: tuple[onnxruntime.OrtValue, ...]
@@ -40,7 +40,7 @@ class _Bound:
     graph: int
 
     def is_left(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> bool:
-        """Whether this copy is no longer in use: its owner has gone, or has `index` in its place."""
+        """Whether this copy is no longer in use: its owner was freed, or now uses `index` instead."""
         mine = self.owner()
         return mine is None or (mine is owner and not _same(self.index, index))
 
@@ -57,7 +57,7 @@ class FixedSearch:
             name: np.full([sizes[symbol] for symbol in shape], PADDING[name], types[name])
             for name, shape in shapes.items()
         }
-        # Requests that pad a batch read one token, for attention over nothing is undefined, and begin nowhere.
+        # Padding requests read one token, since attention over zero positions is undefined, and have no root (-1).
         self._padding["history_mask"][:, 0] = 1
         slots = {"beam_slots": beams, **{f"child_slots_{name[1:]}": n for name, n in sizes.items() if name[0] == "C"}}
         self._slots = {name: self._there(np.arange(n, dtype=np.int32)) for name, n in slots.items()}
@@ -78,7 +78,7 @@ class FixedSearch:
     def run(
         self, feeds: Mapping[str, Feed], owner: object, index: tuple[onnxruntime.OrtValue, ...]
     ) -> dict[str, Array] | None:
-        """Outputs for as many requests as there are. None: not this time."""
+        """Outputs of the real requests, without the padding. None: the search did not run this time."""
         requests = len(feeds["history"])
         for name, padding in self._padding.items():
             padded, given = padding.copy(), feeds[name]
@@ -92,20 +92,20 @@ class FixedSearch:
             return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
 
     def _send(self, name: str, padded: NDArray[Any]) -> None:
-        """Put an input where it is read, unless it lies there already: a copy takes a hundredth of a search."""
+        """Copy an input to the device unless it is unchanged: a copy takes a hundredth of a search's time."""
         if name in self._sent and np.array_equal(padded, self._sent[name]):
             return
-        # Until a copy is done, nobody knows what lies there: others may search here even if it fails.
+        # If the copy fails, the contents are undefined, and later searches use the same array.
         self._sent.pop(name, None)
         with self._runtime.turns.together():
             self._inputs[name].update_inplace(padded)
         self._sent[name] = padded
 
     def _bound_to(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> _Bound:
-        """All that a run reads and writes, with this copy of an index."""
+        """The binding of all inputs and outputs for this copy of an index; made if it is new."""
         places = tuple(array.data_ptr() for array in index)
         found = self._bound.get(places)
-        # Another copy may have come to lie where one did that was given up.
+        # A new copy may have the address of one that was freed.
         if found is None or not _same(found.index, index):
             inputs = {**self._inputs, **self._slots, **dict(zip(INDEX, index, strict=True))}
             binding = self._session.bound(inputs, self._results)
@@ -116,7 +116,7 @@ class FixedSearch:
         return found
 
     def give_up(self, owner: object, index: tuple[onnxruntime.OrtValue, ...]) -> None:
-        """Let go of copies whose owner has gone, and of this owner's but `index`."""
+        """Release the bindings of copies whose owner was freed, and of this owner's copies other than `index`."""
         left = [places for places, bound in self._bound.items() if bound.is_left(owner, index)]
         if left:
             with self._runtime.turns.together():

@@ -1,11 +1,11 @@
-"""Searches of fixed sizes, each by a session of its own, so that a GPU replays the whole search as one CUDA graph.
+"""Searches of fixed sizes: one session per set of sizes, so that a GPU replays the whole search as one CUDA graph.
 
-A request is padded to the next sizes that there is a session for; the results of the padding are not read. A replay
-reads and writes the memory of the first run, so the arrays for inputs and results keep their addresses. That holds for
-the constraint index too: a copy that is patched keeps its place; when a copy is sent again, the next search is captured
-again. Sessions for new sizes are opened in the background, when sizes are met for the second time. Until then, and once
-the runtime has refused or failed a size, `run` returns None and the caller searches with open sizes: no failure here
-fails a request. Knows nothing of what is searched for.
+A batch is padded to the next larger sizes, and the results of the padding are ignored. A replay reads and writes the
+memory of the first run, so input and output arrays keep their addresses. The same holds for the constraint index: a
+patched copy keeps its address; when a copy is sent again, the next search is captured again. A session is opened in the
+background when its sizes occur for the second time. Until then, and after the runtime has refused or failed a set of
+sizes, `run` returns None and the caller searches with open sizes. So no failure here fails a request. Independent of
+what is searched for.
 
 Symbols: those of `recommender`.
 """
@@ -30,23 +30,23 @@ from service.engine.signature import Tensor
 LOG = logging.getLogger(__name__)
 
 Sizes: TypeAlias = tuple[tuple[str, int], ...]
-"""By symbol."""
+"""Pairs of symbol and size."""
 
 STEPS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
-"""Numbers of requests that there are sessions for; of more there are none."""
+"""Batch sizes to which a batch is padded; larger batches have no session."""
 HISTORY_STEP = 8
 KEPT = 24
-"""Sizes that are open at once; each holds the weights and room for what it computes."""
+"""Most sessions open at the same time; each holds the weights and its own working memory."""
 MET = 2
-"""How often sizes are met before they are worth a session."""
+"""A session is opened when its sizes have occurred this many times."""
 PAUSE = 60.0
-"""Seconds from one opening to the next while all that are kept are open: each makes all searches wait for a capture."""
+"""Least seconds between two openings when `KEPT` sessions are open: each makes all searches wait for a capture."""
 VAIN = 3
-"""Sizes refused one after the other, with no answer between them, after which no more are tried."""
+"""After this many refused sizes in a row, with no successful search between them, no more are tried."""
 
 
 class FixedSearches:
-    """Sessions by size. Every method may be called from any thread.
+    """Sessions by their sizes. Every method may be called from any thread.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class FixedSearches:
 
     Attributes
     ----------
-    answered : searches that had an answer here
+    answered : number of searches that were answered here
     """
 
     def __init__(self, runtime: Runtime, outputs: list[Tensor], opened: Callable[[Mapping[str, int]], Session]) -> None:
@@ -67,16 +67,16 @@ class FixedSearches:
         self._searches: OrderedDict[Sizes, Future[FixedSearch | None]] = OrderedDict()
         self._began, self._vain = 0.0, 0
         self._opener = ThreadPoolExecutor(1, "fixed-sizes")
-        # A provider may keep what it captured by thread, and a device does one search after the other anyway.
+        # One thread: a provider may keep captured graphs per thread, and a device runs searches one at a time anyway.
         self._runner = ThreadPoolExecutor(1, "fixed-searches")
 
     def run(self, feeds: Mapping[str, Feed], owner: object) -> dict[str, Array] | None:
-        """Outputs by name, as a run with open sizes has them; None: search with open sizes this time.
+        """Outputs by name, as from a run with open sizes; None: the caller must search with open sizes.
 
         Parameters
         ----------
         feeds : inputs by name
-        owner : what the index's arrays are a copy of; it is not kept, and when it goes, the copy goes too
+        owner : the object that the index's arrays are a copy of, held by weak reference; the copy is released with it
         """
         sizes = _sizes(feeds)
         search = None if sizes is None else self._search(sizes)
@@ -85,7 +85,7 @@ class FixedSearches:
         try:
             found = self._runner.submit(self._run, search, feeds, owner).result()
         except Exception as error:
-            # ONNX Runtime raises a dozen unrelated classes here. What is wrong with the inputs, open sizes tell.
+            # ONNX Runtime raises a dozen unrelated classes here. The open-size run reports faults of the inputs.
             self._refuse(sizes, search, error)
             return None
         if found is not None:
@@ -94,14 +94,14 @@ class FixedSearches:
         return found
 
     def settle(self) -> None:
-        """Wait until all that is to be opened has been."""
+        """Wait until all sessions that were submitted for opening have been opened or refused."""
         with self._lock:
             waiting = list(self._searches.values())
         for each in waiting:
             each.result()
 
     def _run(self, search: FixedSearch, feeds: Mapping[str, Feed], owner: object) -> dict[str, Array] | None:
-        """By the runner: a search, before which all sizes give up the copies that nobody asks for any more."""
+        """Run a search, on the runner's thread, after every session has released the index copies no longer in use."""
         with self._lock:
             opened = [each.result() for each in self._searches.values() if each.done()]
         index: tuple[Any, ...] = tuple(feeds[name] for name in INDEX)
@@ -126,19 +126,19 @@ class FixedSearches:
         return found.result() if found.done() else None
 
     def _begin(self, sizes: Sizes) -> None:
-        """Have the session opened; where there is no thread to be had for it, later."""
+        """Open the session in the background; if no thread can be started, log it and try again later."""
         try:
             self._searches[sizes] = self._opener.submit(self._open, sizes)
         except RuntimeError as error:
             LOG.warning("no session of sizes %s can be opened now: %s", dict(sizes), error)
 
     def _may_open(self) -> bool:
-        """Whether another session is worth its price."""
+        """Whether another session may be opened now (see `VAIN`, `KEPT`, `PAUSE`)."""
         full = len(self._searches) >= KEPT
         return self._vain < VAIN and not (full and time.monotonic() - self._began < PAUSE)
 
     def _open(self, sizes: Sizes) -> FixedSearch | None:
-        """The session of these sizes; None: the runtime refuses them."""
+        """Open the session of these sizes; None: the runtime refuses them."""
         self._make_room()
         if self._vain >= VAIN:
             return None
@@ -151,7 +151,7 @@ class FixedSearches:
             return None
 
     def _make_room(self) -> None:
-        """Close what was not met for longest; that gives memory back, which may not happen beside a capture."""
+        """Close the least recently used sessions; this frees memory, which must not happen during a capture."""
         while True:
             with self._lock:
                 if len(self._searches) <= KEPT:
@@ -162,7 +162,7 @@ class FixedSearches:
                 del closed
 
     def _refuse(self, sizes: Sizes, search: FixedSearch, error: Exception) -> None:
-        """Search with open sizes from now on; of several that fail at once the first says so."""
+        """Use open sizes for these sizes from now on; if several searches fail at once, only the first logs it."""
         refused: Future[FixedSearch | None] = Future()
         refused.set_result(None)
         with self._lock:
@@ -182,7 +182,7 @@ class FixedSearches:
 
 
 def _sizes(feeds: Mapping[str, Feed]) -> Sizes | None:
-    """The next sizes that there may be a session for; None: for these there is none."""
+    """The sizes after padding; None: no session can serve these inputs."""
     if not all(isinstance(feeds[name], onnxruntime.OrtValue) for name in INDEX):
         return None
     batch, history = np.shape(feeds["history"])
@@ -202,5 +202,5 @@ def _sizes(feeds: Mapping[str, Feed]) -> Sizes | None:
 
 
 def _power(number: int) -> int:
-    """The next power of two."""
+    """The least power of two that is not below the number."""
     return 1 << max(0, number - 1).bit_length()

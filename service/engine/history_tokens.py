@@ -1,8 +1,8 @@
-"""Histories of items -> token sequences, the one way for training and serving.
+"""Converts histories of items to token sequences, in the same way for training and serving.
 
-An item is its L code tokens and N expert tokens, in the layout's order, and its suffix token only where that is not 0.
-Sequences are chronological, right-padded, and hold the latest `max_history` items; a domain token may lead.
-Knows nothing of networks or of where the items come from.
+An item is its L code tokens and N expert tokens, in the layout's order, and a suffix token only if the suffix is not 0.
+Sequences are chronological, right-padded, and hold the latest `max_history` items. A domain token may come first.
+Independent of networks and of the source of the items.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from service.semantic_ids import PAD_TOKEN, IntArray, TokenLayout
 
 @dataclass(frozen=True)
 class HistoryTokens:
-    """Token sequences of a batch: `tokens` and `mask` int64 [B, S], the mask 1 where a token is to be read."""
+    """Token sequences of a batch: `tokens` and `mask` int64 [B, S]; the mask is 1 for tokens to be read, else 0."""
 
     tokens: NDArray[np.int64]
     mask: NDArray[np.int64]
 
 
 def item_token_counts(values: IntArray) -> NDArray[np.int64]:
-    """Tokens that each item takes in a history: values int32 [M, L + N + 1] -> int64 [M]."""
+    """Number of tokens of each item in a history: values int32 [M, L + N + 1] -> int64 [M]."""
     counts: NDArray[np.int64] = np.where(values[:, -1] != 0, values.shape[1], values.shape[1] - 1)
     return counts
 
 
 def require_room(layout: TokenLayout, tokens: NDArray[np.int64], mask: NDArray[np.int64]) -> None:
-    """Refuse sequences of more items than so many tokens are if each item has all of its own.
+    """Refuse sequences that begin more items than S tokens can hold when every item is complete.
 
-    A graph that is laid out for a GPU has room for no more, and would not read the last of them. What leads a sequence,
-    or is left of an item there, is one too.
+    A graph laid out for a GPU has room for no more items and would not read the last of them. Whatever comes first in
+    a sequence (a domain token, or the rest of a cut item) counts as one item.
 
     Parameters
     ----------
@@ -68,17 +68,17 @@ def history_tokens(
     max_history: int,
     domain_tokens: NDArray[np.int64] | None = None,
 ) -> HistoryTokens:
-    """Lay the items of B histories out as token sequences.
+    """Write B histories as token sequences.
 
     Parameters
     ----------
     values : int32 [M, L + N + 1], the semantic IDs of all items of all histories, oldest first
     row_splits : int64 [B + 1]; history b is `values[row_splits[b] : row_splits[b + 1]]`
-    max_history : items kept of each history, the latest
-    domain_tokens : int64 [B], the token that leads each sequence, or None where the model reads none
+    max_history : number of items kept of each history, the latest ones
+    domain_tokens : int64 [B], the first token of each sequence, or None if the model reads no domain token
 
-    An empty history without a domain token is one padding token that *is* read, since attention over nothing is
-    undefined.
+    An empty history without a domain token is one padding token with mask 1, since attention over zero
+    positions is undefined.
     """
     splits = row_splits.tolist()
     if not splits or splits[0] != 0 or splits[-1] != len(values) or splits != sorted(splits):
@@ -94,14 +94,14 @@ def history_tokens(
 
     written = np.ones(values.shape, dtype=np.bool_)
     written[:, -1] = values[:, -1] != 0
-    # Tokens up to each item, and so up to each history.
+    # Number of tokens before each item, and from it the length of each history.
     before = np.concatenate([[0], written.sum(axis=1)]).cumsum()
     lengths = np.diff(before[np.concatenate([[0], items]).cumsum()])
 
     lead = 0 if domain_tokens is None else 1
     width = max(1, int(lengths.max(initial=0)) + lead)
     tokens = np.full((len(items), width), PAD_TOKEN, dtype=np.int64)
-    # Row by row, as the tokens come.
+    # Boolean indexing fills row by row, which is the order of the tokens.
     tokens[:, lead:][np.arange(width - lead) < lengths[:, None]] = layout.tokens(values)[written]
     if domain_tokens is not None:
         tokens[:, 0] = domain_tokens
@@ -110,7 +110,7 @@ def history_tokens(
 
 
 def _laid_out_alone(layout: TokenLayout, values: IntArray, domain_tokens: NDArray[np.int64] | None) -> HistoryTokens:
-    """`history_tokens` of one history, which nothing has to be padded for: lists take less time than many arrays."""
+    """`history_tokens` of one history, which needs no padding: lists are faster here than many small arrays."""
     rows = zip(layout.tokens(values).tolist(), values[:, -1].tolist(), strict=True)
     sequence: list[int] = [] if domain_tokens is None else domain_tokens.tolist()
     sequence += chain.from_iterable(row if suffix else row[:-1] for row, suffix in rows)

@@ -1,7 +1,7 @@
-"""Embeddings to codes and experts: check, align, batch, run.
+"""Converts embeddings to codes and experts: check, align, batch, run.
 
-Symbols: B batch, D embedding width, L levels, K experts, N experts chosen, d latent width. Knows nothing of text, of
-items and of suffixes.
+Symbols: B batch, D embedding width, L levels, K experts, N experts chosen, d latent width. Independent of text, items
+and suffixes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ OUTPUTS = (
     Tensor("quantization_error", "float32", ("B",)),
     Tensor("latent", "float32", ("B", "d")),
 )
-"""The signature that every item tokenizer has."""
+"""The signature of every item tokenizer."""
 
 CHUNK = 1024
-"""Rows of one run: beyond it, a batch gets no faster and only holds more memory."""
+"""Most rows of one run: a larger batch is no faster and only uses more memory."""
 
 FloatArray = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ class ItemTokenizer:
     Parameters
     ----------
     session : a graph with the signature `INPUTS` -> `OUTPUTS`
-    alignments : of domains that it was not trained on
+    alignments : the alignments of domains that the tokenizer was not trained on
 
     Attributes
     ----------
@@ -60,12 +60,12 @@ class ItemTokenizer:
 
     @classmethod
     def open(cls, path: Path, part: ItemTokenizerPart, runtime: Runtime | None = None) -> ItemTokenizer:
-        """Open `item_tokenizer.onnx`, and beside it the alignments that the manifest names.
+        """Open `item_tokenizer.onnx`, and the alignments file beside it if the manifest names one.
 
         Raises
         ------
-        BundleError : a file is missing, unreadable, has another signature or is not what the manifest says
-        ProviderUnavailable : the runtime asks for a provider that is not there
+        BundleError : a file is missing or unreadable, has another signature, or differs from the manifest
+        ProviderUnavailable : the runtime's provider is not available
         """
         session = open_session(path, runtime or Runtime(), INPUTS, OUTPUTS)
         said = {"D": part.embedding_width, "d": part.latent_width, "K": len(part.expert_names)}
@@ -78,16 +78,16 @@ class ItemTokenizer:
         )
 
     def tokenize(self, embeddings: NDArray[Any], domains: Sequence[str] = ()) -> TokenizedItems:
-        """Codes and experts of items; an item's do not depend on the others.
+        """Compute codes and experts of items; an item's result does not depend on the other items of the batch.
 
         Parameters
         ----------
         embeddings : float [B, D]
-        domains : of every item; without them embeddings are taken as they are, aligned already
+        domains : the domain of each item; if empty, the embeddings are used unchanged, as already aligned
 
         Raises
         ------
-        InvalidInput : another width, another type, or a value that is not finite; names the row
+        InvalidInput : wrong width, wrong type, or a value that is not finite (the message names the row)
         ModelError : the graph returned a value that is not finite, a code below 0 or an expert out of range
         """
         rows = self._alignments(self._checked(embeddings), domains)

@@ -1,7 +1,7 @@
-"""Histories and a constraint index -> ranked leaves, by one graph.
+"""Runs the recommender graph: histories and a constraint index -> ranked leaves.
 
-Hides how the graph is told sizes (beam width, children to look at) and the corner cases of an index without any item.
-Knows nothing of items, of the catalogue and of HTTP: a leaf is a number.
+Hides how sizes (beam width, children to look at) are passed to the graph, and the corner cases of an empty index.
+Independent of items, the catalogue and HTTP: a leaf is a number.
 
 Symbols: B batch, S sequence, W beams, R roots, X blocked edges, C children looked at; depth = L + N + 1.
 """
@@ -27,14 +27,14 @@ from service.semantic_ids import IntArray, TokenLayout
 
 
 def child_slots_name(level: int) -> str:
-    """Name of the input whose length is the number of children looked at, at a level."""
+    """Name of the input whose length is the number of children looked at on one level."""
     return f"child_slots_{level}"
 
 
 def recommender_inputs(depth: int) -> list[Tensor]:
-    """Inputs of `recommender.onnx`, in the order in which the exporter passes them.
+    """Inputs of `recommender.onnx`, in the exporter's order.
 
-    `beam_slots` and `child_slots_*` are 0, 1, 2, ...: their lengths tell the graph W and C.
+    `beam_slots` and `child_slots_*` hold 0, 1, 2, ...: the graph reads W and C from their lengths.
     """
     return [
         Tensor("history", "int64", ("B", "S")),
@@ -62,7 +62,7 @@ def recommender_outputs(depth: int) -> list[Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class BeamResult:
-    """Ranked results of B requests, best first; where there are fewer than W, the rest is marked.
+    """Ranked results of B requests, best first; if there are fewer than W, the rest holds the values named below.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Recommender:
     ----------
     part : its entry in the manifest: name, domains, longest history
     layout : the tokens it reads and writes
-    for_gpu : whether it is laid out for a GPU, and so reads histories of whole items alone
+    for_gpu : whether the graph is laid out for a GPU, and so accepts only histories of complete items
     """
 
     part: RecommenderPart
@@ -108,17 +108,17 @@ class Recommender:
         captured: bool = False,
         for_gpu: bool = False,
     ) -> Recommender:
-        """Open the graph, check its signature, and that it has every token of the layout.
+        """Open the graph; check its signature and that its vocabulary has every token of the layout.
 
         Parameters
         ----------
         path : the file
         part, layout : see the class
         runtime : how it runs
-        resident : what the indexes that it searches are kept in, which several recommenders may share; None: they are
-            read where they lie, in the host's memory
-        captured : whether searches of sizes that come again get sessions of fixed sizes, which a GPU replays
-        for_gpu : see the class; which networks read items no file says, so all of such a bundle are taken for one
+        resident : device copies of the indexes, which several recommenders may share; None: indexes are passed from the
+            host's memory
+        captured : whether recurring sizes get sessions of fixed sizes, which a GPU replays
+        for_gpu : see the class; no file says which networks read items, so it is set for all networks of such a bundle
 
         Raises
         ------
@@ -127,14 +127,14 @@ class Recommender:
         inputs, outputs = recommender_inputs(layout.depth), recommender_outputs(layout.depth)
         file = _identity(path)
         session = open_session(path, runtime, inputs, outputs)
-        # Its index is met once, so it is sent along.
+        # The index of this check is used once, so it is sent with the call and needs no device copy.
         cls(part, layout, session, None)._require_tokens()
         if not captured:
             return cls(part, layout, session, resident, for_gpu=for_gpu)
 
         def opened(fixed: Mapping[str, int]) -> Session:
             session = open_session(path, runtime, inputs, outputs, fixed=fixed)
-            # These open while others are served: a bundle that was replaced meanwhile is another recommender.
+            # Opened while requests are served: if the file was replaced meanwhile, it is another recommender.
             if _identity(path) != file:
                 raise BundleError(f"{path}: is no longer the file that was opened")
             return session
@@ -155,17 +155,17 @@ class Recommender:
         Parameters
         ----------
         history, history_mask : int64 [B, S] tokens, right-padded, and 1 where a token is
-        index : the trie; read only between its nodes' start and start + count, and kept until the call returns
+        index : the trie; only edges from a node's start to start + count are read; must stay alive during the call
         roots : int32 [B, R], nodes at which a request's beams start, padded with -1
-        blocked : int32 [B, X], positions of edges under which no leaf may come out, padded with -1; X may be 0
+        blocked : int32 [B, X], positions of edges whose leaves are excluded, padded with -1; X may be 0
         beams : W
 
-        A result that is not blocked is never lost to one that is: with W >= k, k results come out whenever k exist.
+        Blocked leaves take no beam from others: with W >= k, the search returns k results whenever k exist.
 
         Raises
         ------
-        InvalidInput : an array is of the wrong shape, a token outside the vocabulary, a root or edge outside the index,
-            or items are not whole where the layout has no room for others
+        InvalidInput : an array has the wrong shape, a token is outside the vocabulary, a root or edge is outside the
+            index, or items are incomplete and a graph laid out for a GPU has no room for them
         ModelError : the network returned NaN, or could not run
         """
         if beams < 1:
@@ -192,13 +192,13 @@ class Recommender:
         return BeamResult(found["semantic_id"], found["log_prob"], found["leaf"], found["log_prob_by_level"])
 
     def _require_tokens(self) -> None:
-        """Refuse a network whose vocabulary is smaller than the layout's, before an item needs the tokens it lacks.
+        """Refuse a network whose vocabulary is smaller than the layout's, before an item needs a missing token.
 
-        The graph does not tell how many it has, so it reads and writes the last of each position.
+        The graph does not state its vocabulary size, so this runs a search with the last token of each position.
 
         Raises
         ------
-        BundleError : it fails on them
+        BundleError : the search fails on these tokens
         """
         last = np.asarray([self.layout.position_sizes], dtype=np.int32) - 1
         nothing, tokens = np.zeros(1, dtype=np.int32), self.layout.tokens(last)
@@ -213,12 +213,12 @@ class Recommender:
                 f"manifest's layout and domain_tokens say it has: {error}"
             ) from error
         except ModelError:
-            # It has the tokens. Of weights that are NaN every search says so itself.
+            # The graph ran, so it has the tokens. NaN weights are reported by every search.
             return
 
     def has_further_tokens(self) -> bool:
-        """Whether the network has tokens beyond the layout's; to be asked on a processor, as a GPU reads beyond the end
-        of a table without a word."""
+        """Whether the network has tokens beyond the layout's. Call it on a CPU: a GPU reads beyond the end of a table
+        without an error."""
         further = replace(self.layout, domains=(*self.layout.domains, ""))
         try:
             replace(self, layout=further, _session=replace(self._session, quiet=True))._require_tokens()
@@ -227,7 +227,7 @@ class Recommender:
         return True
 
     def _check_history(self, history: NDArray[np.int64], history_mask: NDArray[np.int64]) -> None:
-        """Refuse tokens that the network does not have, and items that it would not read."""
+        """Refuse tokens outside the vocabulary, and more items than the graph reads."""
         if history.ndim != 2 or 0 in history.shape or history.shape != history_mask.shape:
             raise InvalidInput(
                 f"history {list(history.shape)} and history_mask {list(history_mask.shape)} must both be [B, S] "
@@ -239,7 +239,7 @@ class Recommender:
             require_room(self.layout, history, history_mask)
 
     def _check_index(self, batch: int, index: TrieArrays, roots: IntArray, blocked: IntArray) -> None:
-        """Refuse what would read outside the index."""
+        """Refuse arguments that would make the graph read outside the index."""
         for name, array, limit in (("roots", roots, len(index.node_start)), ("blocked", blocked, 2**31 - 1)):
             if array.ndim != 2 or len(array) != batch:
                 raise InvalidInput(f"{name} has shape {list(array.shape)}, but must be [{batch}, any]")
@@ -254,7 +254,7 @@ class Recommender:
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:
-    """What tells a file from another that took its place; None: there is none."""
+    """Values that change if the file is replaced by another; None: there is no file."""
     try:
         found = path.stat()
     except OSError:

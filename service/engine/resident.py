@@ -1,11 +1,11 @@
-"""Constraint indexes on the device that searches them: sent once, patched from then on.
+"""Device copies of constraint indexes: sent once, then patched in place.
 
-A search names the state that it wants, and the copy is brought up to it first: what changes wrote since is written into
-the same places of the copy. That harms no search that runs meanwhile, for the index itself never writes to a slot that
-a state somebody keeps can see, and a search keeps its state until it has ended. So a copy serves the newest state that
-was asked for and every older one that is still kept. Knows nothing of graphs that read it, nor of what changes mean.
+A search names a state of the index, and the copy is first brought up to it: slots that changes wrote since then are
+written to the same positions of the copy. This does not disturb concurrent searches: the index never writes to a slot
+that a referenced state can see, and a search keeps a reference to its state until it ends. So a copy serves the newest
+requested state and every older state that is still referenced. Independent of the graphs and of what changes mean.
 
-Symbols: n room in an array, k slots written.
+Symbols: n capacity of an array, k slots written.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from service.index.journal import Journal, Written
 from service.index.trie import TrieArrays
 
 COLUMNS = {"nodes": ("node_start", "node_count"), "edges": ("edge_token", "edge_child")}
-"""The arrays that graphs read, by what a place in them is the number of."""
+"""The arrays that graphs read, grouped by what they are indexed with."""
 
 ROOM = 1.25
-"""Length of a copy's arrays over what they hold; when that is used up, the index is sent again."""
+"""Capacity of a copy's arrays relative to their contents; when it is used up, the index is sent again."""
 LEAST_ROOM = 1024
 PATCHED_SHARE = 0.25
-"""Share of all slots above which sending everything is quicker than patching."""
+"""Share of changed slots above which sending the whole index is faster than patching."""
 
 
 def sent_along(index: TrieArrays) -> dict[str, Feed]:
-    """The arrays themselves, to be read where they lie or to be sent with a call: int32 [nodes] and [edges]."""
+    """The host's arrays, to be read in place or sent with a call: int32 [nodes] and [edges]."""
     return {name: _gatherable(array) for name, array in _arrays(index).items()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shown:
-    """What a copy holds: at least the state of this version; int32 [n] arrays by name."""
+    """Contents of a copy: at least the state of this version; int32 [n] arrays by name."""
 
     version: int
     arrays: Mapping[str, onnxruntime.OrtValue]
 
 
 class ResidentIndexes:
-    """The indexes that are searched on one device; every method may be called from any thread.
+    """Copies of the indexes that are searched on one device; every method may be called from any thread.
 
-    An index that is met for the first time is sent with the call, for it may never be met again: each list of allowed
-    items has an index of its own. What is met again stays on the device for as long as the index exists.
+    An index used for the first time is sent with the call, since it may never be used again: each list of allowed items
+    has its own index. From the second use on, a copy stays on the device for as long as the index exists.
 
     Parameters
     ----------
-    runtime : says which device
+    runtime : gives the device
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -65,11 +65,11 @@ class ResidentIndexes:
         self._lock = threading.Lock()
 
     def feeds(self, index: TrieArrays) -> Mapping[str, Feed]:
-        """The arrays of a state, as inputs of a graph; `index` has to be kept until the graph has run.
+        """The arrays of a state, as inputs of a graph; the caller must keep `index` until the graph has run.
 
         Raises
         ------
-        ModelError : the device refuses
+        ModelError : the device reports a failure
         """
         journal = index.journal
         if journal is None or not len(index.node_start):
@@ -84,7 +84,7 @@ class ResidentIndexes:
 
 
 class _Copy:
-    """The copy of one index."""
+    """The device copy of one index."""
 
     def __init__(self, runtime: Runtime, writer: SlotWriter) -> None:
         self._runtime = runtime
@@ -93,7 +93,7 @@ class _Copy:
         self._shown: _Shown | None = None
 
     def of(self, index: TrieArrays, journal: Journal) -> Mapping[str, onnxruntime.OrtValue]:
-        """Arrays that hold the state; a search of an older state does not wait for a newer one to come."""
+        """Arrays that hold the state; a search of an older state does not wait for an update to a newer one."""
         shown = self._shown
         if shown is None or shown.version < index.version:
             with self._lock:
@@ -106,7 +106,7 @@ class _Copy:
         written = None if shown is None else journal.between(shown.version, index.version)
         if shown is None or written is None or not _fits(index, written, shown):
             return _Shown(index.version, {name: self._sent(array) for name, array in _arrays(index).items()})
-        # Slot 0 in place of none: it may be written as long as it is given what the index has there.
+        # If a group has no changed slots, slot 0 is written with the value it has in the index.
         nothing = np.zeros(1, dtype=np.int64)
         places = {"nodes": written.nodes, "edges": written.edges()}
         places = {group: slots if len(slots) else nothing for group, slots in places.items()}
@@ -116,7 +116,7 @@ class _Copy:
         return replace(shown, version=index.version)
 
     def _sent(self, array: NDArray[np.int32]) -> onnxruntime.OrtValue:
-        """A copy on the device with room to grow."""
+        """A copy on the device with spare capacity."""
         padded = np.zeros(LEAST_ROOM + int(ROOM * len(array)), dtype=np.int32)
         padded[: len(array)] = array
         with self._runtime.turns.together():
@@ -124,7 +124,7 @@ class _Copy:
 
 
 def _fits(index: TrieArrays, written: Written, shown: _Shown) -> bool:
-    """Whether a copy has room for a state, and is quicker patched than sent again."""
+    """Whether the copy has room for a state, and patching is faster than sending it again."""
     arrays = _arrays(index)
     room = all(len(array) <= shown.arrays[name].shape()[0] for name, array in arrays.items())
     return room and written.slots() <= LEAST_ROOM + PATCHED_SHARE * (len(index.node_start) + len(index.edge_token))
@@ -140,5 +140,5 @@ def _arrays(index: TrieArrays) -> dict[str, NDArray[np.int32]]:
 
 
 def _gatherable(array: NDArray[np.int32]) -> NDArray[np.int32]:
-    """A graph cannot gather from nothing: an empty array becomes one zero, to which no request leads."""
+    """The array, or one unreachable zero if it is empty: a graph cannot gather from an empty array."""
     return array if len(array) else np.zeros(1, dtype=np.int32)

@@ -1,6 +1,6 @@
-"""ONNX Runtime sessions: the requested provider or an error, thread counts, and a signature that is checked on opening.
+"""ONNX Runtime sessions: providers without fallback, thread counts, and a signature check on opening.
 
-Knows nothing of what the graphs compute, of HTTP or of stores.
+Independent of what the graphs compute, of HTTP and of stores.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from service.errors import BundleError, ConfigError, GraphFailed, ProviderUnavai
 Provider = Literal["cpu", "cuda"]
 Array = NDArray[Any]
 Feed: TypeAlias = Array | onnxruntime.OrtValue
-"""An input: in the host's memory, or where an `OrtValue` is."""
+"""An input: a NumPy array in the host's memory, or an `OrtValue` on any device."""
 
 _PROVIDERS: dict[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _ERRORS_ONLY = 3
@@ -35,9 +35,9 @@ class Runtime:
     Attributes
     ----------
     provider : where the graphs run
-    threads : threads of one operator; 0 lets ONNX Runtime take every core
-    spin_microseconds : how long a thread that waits for the next operator of a running graph keeps its core before it
-        sleeps; 0 lets it sleep at once. Between two runs threads always sleep.
+    threads : number of threads per operator; 0 lets ONNX Runtime use every core
+    spin_microseconds : how long a thread busy-waits for the next operator of a running graph before it sleeps; 0: it
+        sleeps at once. Between two runs threads always sleep.
     """
 
     provider: Provider = "cpu"
@@ -52,7 +52,7 @@ class Runtime:
 
     @property
     def turns(self) -> Turns:
-        """Who may use the device."""
+        """The lock of this device; see `Turns`."""
         return TURNS[self.provider]
 
 
@@ -64,7 +64,7 @@ class Session:
     ----------
     path : the file
     sizes : symbols of the signature that the file fixes, such as the embedding width D
-    quiet : whether a run that fails says so by the error alone, where one is to be expected, and logs nothing
+    quiet : whether a failing run only raises its error and logs nothing, for runs that are expected to fail
     """
 
     path: Path
@@ -75,7 +75,7 @@ class Session:
     quiet: bool = False
 
     def size(self, symbol: str) -> int:
-        """The number to which the file fixes a symbol of the signature.
+        """The size that the file gives to a symbol of the signature.
 
         Raises
         ------
@@ -88,7 +88,7 @@ class Session:
     def run(self, feeds: Mapping[str, Feed]) -> dict[str, Array]:
         """Run the graph once; inputs and outputs by name. Safe to call from several threads.
 
-        What is not yet on the session's device is copied there for the call; outputs come back to the host.
+        Inputs that are not on the session's device are copied there for the call; outputs are copied to the host.
 
         Raises
         ------
@@ -99,12 +99,12 @@ class Session:
             with self._turns.together():
                 values = self._session.run(list(self.outputs), dict(feeds), *options)
         except Exception as error:
-            # ONNX Runtime raises a dozen unrelated classes here; all of them mean that the graph could not run.
+            # ONNX Runtime raises a dozen unrelated classes here; each means that the graph could not run.
             raise self._failure(feeds, error) from error
         return dict(zip(self.outputs, values, strict=True))
 
     def run_into(self, feeds: Mapping[str, Feed], results: Mapping[str, onnxruntime.OrtValue]) -> None:
-        """Run the graph once and let it write each output where the caller says; done when the call returns.
+        """Run the graph once and write each output into the caller's `OrtValue`; complete when the call returns.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class Session:
         """
         try:
             with self._turns.together():
-                # To bind what lies in the host's memory is to send it.
+                # Binding an input from the host's memory sends it to the device, so it is done under the lock.
                 binding = self._session.io_binding()
                 for name, value in feeds.items():
                     if isinstance(value, onnxruntime.OrtValue):
@@ -126,7 +126,7 @@ class Session:
             raise self._failure(feeds, error) from error
 
     def bound(self, feeds: Mapping[str, onnxruntime.OrtValue], results: Mapping[str, onnxruntime.OrtValue]) -> Any:
-        """All inputs and outputs, for `run_bound`."""
+        """Bind all inputs and outputs, for `run_bound`."""
         binding = self._session.io_binding()
         for name, value in feeds.items():
             binding.bind_ortvalue_input(name, value)
@@ -135,12 +135,13 @@ class Session:
         return binding
 
     def run_bound(self, binding: Any, graph: int, first: bool) -> bool:
-        """Run the graph once, or replay it where it was opened to be captured: `graph` says what was captured with
-        this binding, and the first run does so. Done when the call returns.
+        """Run the graph once; a session opened for capture captures it on the first run and then replays it.
+
+        `graph` is the number of the CUDA graph of this binding. Complete when the call returns.
 
         Returns
         -------
-        False : it did not run, since a session is being opened on the device, which a capture would have to wait for
+        False : it did not run, because a capture would have to wait for a session that is being opened on the device
         """
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))
@@ -171,12 +172,12 @@ def open_session(
 
     Parameters
     ----------
-    path : the file; where `graph` is given, what to call it in messages
+    path : the file; if `graph` is given, only a name for messages
     runtime : how it runs
     inputs, outputs : its signature
-    graph : the content, of what is not in a file
-    fixed : sizes of symbols that never change, by which shapes are computed beforehand; a GPU captures what it is told
-        to do in a run and replays it, so inputs and outputs have to stay where they are
+    graph : the serialised graph, if it is not in a file
+    fixed : fixed sizes of symbols, so that shapes are computed in advance; a GPU then captures a run as a CUDA graph
+        and replays it, so inputs and outputs must keep their addresses
 
     Raises
     ------
@@ -190,15 +191,15 @@ def open_session(
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.intra_op_num_threads = runtime.threads
     options.log_severity_level = _ERRORS_ONLY
-    # A bundle's graphs share the cores, and a pool that spins while it waits slows down the others: it may only while
-    # its own graph runs, and no longer than it was told to.
+    # A bundle's graphs share the cores, and a thread pool that spins slows down the others. So a pool spins only while
+    # its own graph runs, and at most for `spin_microseconds`.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if runtime.spin_microseconds else "0")
     if runtime.spin_microseconds:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(runtime.spin_microseconds))
         options.add_session_config_entry("session.force_spinning_stop", "1")
     for symbol, size in (fixed or {}).items():
         options.add_free_dimension_override_by_name(symbol, size)
-    # By default a GPU cuts the factors of matrix products to 10 bits, and lists would not be those that were proven.
+    # By default a GPU rounds factors of matrix products to 10 bits (TF32); lists would differ from the proven ones.
     settings = {"use_tf32": "0"} if runtime.provider == "cuda" else {}
     if settings and fixed:
         settings["enable_cuda_graph"] = "1"
@@ -208,7 +209,7 @@ def open_session(
     except Exception as error:
         raise BundleError(f"{path}: ONNX Runtime cannot open it: {error}") from error
     if provider not in session.get_providers():
-        # ONNX Runtime only logs it when the provider's libraries or its device are missing, and goes on without.
+        # If the provider's libraries or device are missing, ONNX Runtime only logs it and continues without them.
         raise ProviderUnavailable(
             f"provider {runtime.provider!r} is installed but does not start (missing CUDA libraries or no GPU?); "
             f"ONNX Runtime fell back to {session.get_providers()}"
@@ -231,7 +232,7 @@ def _shape(value: Feed) -> list[int]:
 
 
 def _available(provider: str) -> str:
-    """ONNX Runtime's name of a provider that this installation has."""
+    """ONNX Runtime's name of the provider, which must be in this installation."""
     if provider not in _PROVIDERS:
         raise ConfigError(f"provider {provider!r} is unknown; known are {sorted(_PROVIDERS)}")
     there = onnxruntime.get_available_providers()
@@ -242,6 +243,6 @@ def _available(provider: str) -> str:
             f"available: {known} (for CUDA install the extra 'gpu' in place of 'cpu', never both)"
         )
     if provider == "cuda":
-        # CUDA and cuDNN come as wheels beside onnxruntime-gpu and are not on the loader's path.
+        # CUDA and cuDNN are installed as wheels beside onnxruntime-gpu and are not on the loader's path.
         onnxruntime.preload_dlls()
     return _PROVIDERS[provider]

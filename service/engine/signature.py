@@ -1,6 +1,6 @@
-"""The signature of a graph: which inputs and outputs are expected, compared with those of the file.
+"""Signature check: compares the expected inputs and outputs of a graph with those of its file.
 
-Knows nothing of how graphs run.
+Independent of how graphs run.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Tensor:
     ----------
     name : as in the file
     dtype : NumPy's name of the element type, such as `float32`
-    shape : one entry a dimension: a number that must match, or a symbol; a symbol that the file fixes to a number
-        must be fixed to the same number wherever it stands
+    shape : one entry per dimension: a number that must match, or a symbol; if the file fixes a symbol to a number, it
+        must fix it to the same number everywhere
     """
 
     name: str
@@ -37,14 +37,14 @@ def check_signature(
     expected: Sequence[Tensor],
     sizes: dict[str, int],
 ) -> None:
-    """Compare one side of a signature with the file, and note in `sizes` what the file fixes.
+    """Compare the inputs or the outputs with the file, and add sizes that the file fixes to `sizes`.
 
     Parameters
     ----------
     path : the file, for messages
     found : tensors as ONNX Runtime describes them
     expected : the signature
-    sizes : symbols that the file fixed so far; added to
+    sizes : sizes of the symbols that the file fixed so far; updated in place
 
     Raises
     ------

@@ -1,10 +1,10 @@
-"""Writes single numbers into arrays that lie on a device, where they lie.
+"""Writes single numbers in place into arrays on a device.
 
-ONNX Runtime's Python has no call for that, but a graph whose input and output are one and the same array does it: its
-operator copies only where the two differ. Such a graph is so small that its file is put together here, byte by byte,
-since the service has ONNX Runtime and not `onnx`. Knows nothing of what the arrays are.
+ONNX Runtime's Python API has no call for that, but a graph with the same array as input and output does it: ScatterND
+copies its input only if the two differ. The graph is small, so its protobuf is assembled here byte by byte: the service
+has ONNX Runtime but not `onnx`. Independent of what the arrays mean.
 
-Symbols: n numbers of an array, k of them written.
+Symbols: n length of an array, k numbers written.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class SlotWriter:
 
     Parameters
     ----------
-    runtime : which device
-    groups : by the name of a list of places, the arrays that are written at these places
+    runtime : gives the device
+    groups : name of a list of positions -> the arrays that are written at these positions
     """
 
     def __init__(self, runtime: Runtime, groups: Mapping[str, tuple[str, ...]]) -> None:
@@ -52,17 +52,17 @@ class SlotWriter:
         places: Mapping[str, NDArray[np.int64]],
         values: Mapping[str, NDArray[np.int32]],
     ) -> None:
-        """Write and wait until it is done.
+        """Write the values; complete when the call returns.
 
         Parameters
         ----------
         arrays : int32 [n], by name
-        places : int64 [k], by the name of the group
-        values : int32 [k], by name of the array; where a place is named twice, they must be equal
+        places : int64 [k] positions, by name of the group
+        values : int32 [k], by name of the array; values for the same position must be equal
 
         Raises
         ------
-        ModelError : some places may have been written
+        ModelError : the write failed; some positions may have been written
         """
         feeds: dict[str, Feed] = dict(arrays)
         for group, names in self._groups.items():
@@ -72,7 +72,7 @@ class SlotWriter:
 
 
 def _graph(groups: Mapping[str, tuple[str, ...]], inputs: list[Tensor], outputs: list[Tensor]) -> bytes:
-    """A ModelProto with one ScatterND an array; the numbers are those of the fields in onnx.proto."""
+    """A ModelProto with one ScatterND per array; the numbers are field numbers of onnx.proto."""
     nodes = b""
     for group, arrays in groups.items():
         for name in arrays:
@@ -93,13 +93,13 @@ def _declared(tensor: Tensor) -> bytes:
 
 
 def _field(number: int, value: int | bytes) -> bytes:
-    """A field of protobuf: a number, or bytes behind their length."""
+    """A protobuf field: a varint, or bytes prefixed with their length."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(value)
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the top bit says that more follow."""
+    """A protobuf varint: 7 bits per byte, lowest first; the top bit is set if more bytes follow."""
     low, rest = number & 0x7F, number >> 7
     return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])

@@ -1,6 +1,6 @@
-"""Texts to unit vectors: tokenise, sort by length, batch by padded tokens, run, restore the order.
+"""Converts texts to unit vectors: tokenise, sort by length, batch by padded tokens, run, restore the order.
 
-Knows nothing of items: what text an item gives is decided in `service/items.py`.
+Independent of items: `service/items.py` composes an item's text.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from service.errors import BundleError, InvalidInput, ModelError
 
 INPUTS = (Tensor("input_ids", "int64", ("B", "S")), Tensor("attention_mask", "int64", ("B", "S")))
 OUTPUTS = (Tensor("sentence_embedding", "float32", ("B", "D")),)
-"""The signature that every text encoder has, whatever is inside."""
+"""The signature of every text encoder, whatever its network."""
 
 TOKEN_BUDGET = 512
-"""Padded tokens of one batch on a CPU: enough to fill the matrix products, and few enough that its texts are of about
-one length, so that little of it is padding."""
+"""Most padded tokens of one batch on a CPU: enough for efficient matrix products, and few enough that the texts of a
+batch have similar lengths, so that there is little padding."""
 
 FloatArray = NDArray[np.float32]
 
@@ -34,8 +34,8 @@ class TextEncoder:
     ----------
     session : a graph with the signature `INPUTS` -> `OUTPUTS`
     tokenizer : its tokenizer; padding and truncation stored in its file are overridden
-    max_tokens : longer texts are cut to so many tokens, special tokens included
-    token_budget : most padded tokens (rows x longest row) of one batch
+    max_tokens : longer texts are truncated to this length, special tokens included
+    token_budget : maximum padded tokens (rows x longest row) of one batch
 
     Attributes
     ----------
@@ -67,7 +67,7 @@ class TextEncoder:
         Raises
         ------
         BundleError : a file is missing, unreadable or has another signature
-        ProviderUnavailable : the runtime asks for a provider that is not there
+        ProviderUnavailable : the runtime's provider is not available
         """
         if not tokenizer.is_file():
             raise BundleError(f"{tokenizer}: no such file")
@@ -84,7 +84,7 @@ class TextEncoder:
         Parameters
         ----------
         texts : B texts
-        advance : told after each batch how many texts it held
+        advance : called after each batch with the number of its texts
 
         Returns
         -------
@@ -92,7 +92,7 @@ class TextEncoder:
 
         Raises
         ------
-        InvalidInput : a text cannot be written as UTF-8 (a lone surrogate), or gives no token
+        InvalidInput : a text cannot be encoded as UTF-8 (a lone surrogate), or has no token
         ModelError : the graph returned NaN or infinity
         """
         tokens = self._tokens(texts)
@@ -107,11 +107,11 @@ class TextEncoder:
         return vectors
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as the encoder sees it, cut and with special tokens: what it will cost."""
+        """Number of tokens of each text, after truncation and with special tokens: its cost."""
         return [len(row) for row in self._tokens(texts)]
 
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token numbers of each text, cut to `max_tokens`."""
+        """Token ids of each text, truncated to `max_tokens`."""
         try:
             encodings = self._tokenizer.encode_batch_fast(list(texts))
         except TypeError:
@@ -154,7 +154,7 @@ class TextEncoder:
 
 
 def _unusable(texts: Sequence[str]) -> str:
-    """Say which text the tokenizer could not take; its own message does not."""
+    """Error message that names the text the tokenizer refused; its own message does not."""
     for row, text in enumerate(texts):
         try:
             text.encode("utf-8")

@@ -1,4 +1,4 @@
-"""What an item tokenizer makes of embeddings, in training and serving alike. Knows nothing of networks.
+"""The output of an item tokenizer, in training and serving alike. Independent of networks.
 
 Symbols: B items, L levels, K experts, N experts chosen, d latent width.
 """
@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class TokenizedItems:
-    """Codes and experts of B items, and what led to them.
+    """Codes and experts of B items, with the gate, quantization error and latent of each.
 
     Attributes
     ----------
-    codes : int32 [B, L], of the first expert
-    experts : int32 [B, N], by falling gate; N is 0 without a router
-    gate : float32 [B, K], how the router weighs all experts
+    codes : int32 [B, L], codes of the first expert
+    experts : int32 [B, N], in descending order of gate weight; N is 0 without a router
+    gate : float32 [B, K], the router's weights of all experts
     quantization_error : float32 [B], squared distance between the latent and the sum of the emitted codes
     latent : float32 [B, d]
     """

@@ -1,7 +1,7 @@
-"""A shared lock around a device: everything may use it at a time, but the capture of a CUDA graph has it alone.
+"""A readers-writer lock for a device: normal use is shared, the capture of a CUDA graph is exclusive.
 
 ONNX Runtime captures in CUDA's global mode: an allocation by any other thread fails, and makes the capture fail too.
-Where nothing is captured, as on a CPU, nobody waits. Knows nothing of what is done on the device.
+On a CPU nothing is captured, and the lock costs nothing. Independent of what is done on the device.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _AT_ONCE = nullcontext()
 
 
 class Turns:
-    """A lock that many share (`together`) or one holds alone; who waits to be alone goes before those that come later.
-    Neither may be taken within the other.
+    """A lock that is shared (`together`) or exclusive (`alone`). A waiting exclusive request goes before later shared
+    ones. Neither may be taken while the same thread holds the other.
 
     Parameters
     ----------
-    captures : whether the lock is ever held alone; if not, sharing it costs nothing
+    captures : whether the lock is ever exclusive; if not, sharing it costs nothing
     """
 
     def __init__(self, captures: bool) -> None:
@@ -28,12 +28,12 @@ class Turns:
         self._together, self._long, self._alone = 0, 0, False
 
     def together(self, long: bool = False) -> AbstractContextManager[None]:
-        """Share the lock; `long` says that it is held too long for a capture, and all behind it, to wait for."""
+        """Share the lock; `long`: it is held too long for a capture, and the requests behind it, to wait for."""
         return self._shared(long) if self._captures else _AT_ONCE
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Hold the lock alone, once all others have left: True. False at once where one of them holds it for long."""
+        """Hold the lock exclusively after all others released it: True. False at once if a holder said `long`."""
         with self._changed:
             self._changed.wait_for(lambda: not self._alone)
             self._alone = granted = not self._long
@@ -62,4 +62,4 @@ class Turns:
 
 
 TURNS = {"cpu": Turns(captures=False), "cuda": Turns(captures=True)}
-"""Of this process's devices, by provider."""
+"""The locks of this process's devices, by provider."""
