@@ -1,6 +1,6 @@
-"""A bundle on disk: its files are there, whole, and unaltered, or it does not open.
+"""Opens a bundle on disk, and refuses it if a file is missing or altered.
 
-Also the one place that writes a manifest, so that reading and writing cannot drift apart. Knows nothing of ONNX.
+Also the only place that writes a manifest, so that reading and writing stay consistent. Independent of ONNX.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Bundle:
 
         Raises
         ------
-        BundleError : no manifest, a key or a value the schema does not know, a file missing or altered
+        BundleError : no manifest, a key or value that the schema does not allow, a file missing or altered
         """
         manifest = read_manifest(folder)
         for name, expected in manifest.files.items():
@@ -54,11 +54,11 @@ class Bundle:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read a bundle's manifest alone, for who wants to know which bundle it is.
+    """Read only the manifest, without checking the other files: enough to identify a bundle.
 
     Raises
     ------
-    BundleError : no manifest, a key or a value the schema does not know
+    BundleError : no manifest, a key or value that the schema does not allow
     """
     path = folder / MANIFEST
     try:

@@ -1,6 +1,6 @@
 """The manifest of a bundle: a strict, versioned schema.
 
-Knows nothing of ONNX: what a file must look like inside is checked where it is loaded.
+Independent of ONNX: the contents of a file are checked where it is loaded.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from service.semantic_ids import TokenLayout
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION: Final = 2
-"""Raised with every change of what a file of the bundle must hold; models/README.md says what changed."""
+"""Increased when the required contents of a bundle's files change; models/README.md lists the changes."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -134,10 +134,10 @@ class Manifest(Strict):
 
     @property
     def for_gpu(self) -> bool:
-        """Whether its recommenders are laid out for a GPU; bundles of before there was a choice do not say it."""
+        """Whether its recommenders are laid out for a GPU; False for older bundles, which lack the figure."""
         return bool(self.figures.get("laid_out_for") == "gpu")
 
     def token_layout(self, recommender: RecommenderPart | None = None) -> TokenLayout:
-        """Layout of the tokens that one recommender reads and writes; None: of those alone that stand for IDs."""
+        """Layout of the tokens that a recommender reads and writes; None: only the tokens of semantic IDs."""
         domains = () if recommender is None else tuple(recommender.domain_tokens)
         return TokenLayout(**self.layout.model_dump(), domains=domains)

@@ -1,6 +1,6 @@
-"""What a recommender has learned of items that come again: what their scores gain, by when and how often they were met.
+"""Learned score bonus of repeated items: items of the history get a bonus by recency and frequency.
 
-Part of the manifest, and the one rule for training, evaluation and the service. Knows nothing of searches.
+Part of the manifest; training, evaluation and the service share this rule. Independent of searches.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 class LearnedRepeats(BaseModel):
-    """Of one domain, what an item of the history gains: bonus - recency ln(ago) + frequency ln(times).
+    """Score bonus of a history item in one domain: bonus - recency ln(ago) + frequency ln(times).
 
-    A plain number is a bonus alone.
+    A plain number is accepted too and means `bonus` alone.
 
     Attributes
     ----------
-    bonus : what every item of the history gains; below zero where items do not come again
-    recency : how much less the longer ago it was met
-    frequency : how much more the oftener it was met
+    bonus : added for every item of the history; below zero where items are not repeated
+    recency : decrease per unit of ln(ago), `ago` being the position from the newest item, which is 1
+    frequency : increase per unit of ln(times), `times` being the number of occurrences
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -40,19 +40,19 @@ class LearnedRepeats(BaseModel):
         return {"bonus": value} if isinstance(value, (int, float)) else value
 
     def gains(self, ago: ArrayLike, times: ArrayLike) -> NDArray[np.float64]:
-        """What items gain that were met so long ago (1: the newest) and so often: two of [m] -> float64 [m]."""
+        """Bonuses of m items: `ago` (1: the newest) and `times`, both [m] -> float64 [m]."""
         found: NDArray[np.float64] = self.bonus - self.recency * np.log(ago) + self.frequency * np.log(times)
         return found
 
     def scaled(self, factor: float) -> LearnedRepeats:
-        """The same in other units of scores."""
+        """The same rule with all coefficients multiplied, for scores in other units."""
         return LearnedRepeats(
             bonus=self.bonus * factor, recency=self.recency * factor, frequency=self.frequency * factor
         )
 
 
 def met(history: Sequence[Item]) -> dict[Item, tuple[int, int]]:
-    """Of each item of a history, oldest first: how long ago it was met last, 1 for the newest, and how often."""
+    """Item -> (position of its last occurrence, 1 for the newest; number of occurrences); history oldest first."""
     found: dict[Item, tuple[int, int]] = {}
     for ago, item in enumerate(reversed(history), start=1):
         latest, times = found.get(item, (ago, 0))

@@ -1,7 +1,6 @@
-"""`verification.npz`: inputs with the answers that were proven when the bundle was exported.
+"""`verification.npz`: sample inputs with the outputs that were proven at export.
 
-With it `unitok verify` repeats the proof without the networks that the bundle was made from. Plain arrays, no pickle.
-Knows nothing of ONNX.
+`unitok verify` uses it to repeat the proof without the original networks. Plain arrays, no pickle. Independent of ONNX.
 
 Symbols: H stored searches, S longest history, W beams, depth = L + N + 1, n stored items, m stored texts.
 """
@@ -23,7 +22,7 @@ from service.semantic_ids import IntArray
 
 SAMPLE = "verification.npz"
 TOLERANCE = "tolerance"
-"""The array that bundles from before half precision lack: all their lists are exact."""
+"""This array is missing in bundles from before half precision, whose lists are all exact."""
 
 ARRAYS: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
     "text_row": (np.int64, ("m",)),
@@ -39,7 +38,7 @@ ARRAYS: dict[str, tuple[type[np.generic], tuple[str, ...]]] = {
     "log_prob": (np.float32, ("H", "W")),
     "tolerance": (np.float32, ("H",)),
 }
-"""Type and shape of each; a symbol is one size wherever it stands, N may be 0, and no other."""
+"""Type and shape of each array; a symbol has the same size everywhere, and only N may be 0."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,15 @@ class ProvenSample:
 
     Attributes
     ----------
-    text_row : int64 [m], rows of the bundle's catalogue; their text here is the title, or the item id without one
+    text_row : int64 [m], rows of the bundle's catalogue; the text of a row is its title, or its item id if it has none
     text_vector : float32 [m, D]
     embedding : float32 [n, D]
     codes, experts : int32 [n, L], [n, N]
-    recommender, domain : str [H], which recommender answered, over which domain's whole catalogue
+    recommender, domain : str [H], the recommender that answered, and the domain whose whole catalogue it searched
     history, history_mask : int64 [H, S]
     tokens : int32 [H, W, depth]
     log_prob : float32 [H, W], -inf where fewer than W items exist
-    tolerance : float32 [H], how far a score may lie from a list's whose graph computes in half precision; 0 where the
+    tolerance : float32 [H], largest allowed difference of a score if the graph computes in half precision; 0 if the
         list is exact
     """
 
@@ -84,11 +83,11 @@ class ProvenSample:
 
         Parameters
         ----------
-        sizes : what is known of a bundle's, by the symbols of `ARRAYS`
+        sizes : known sizes of the bundle, by the symbols of `ARRAYS`
 
         Raises
         ------
-        BundleError : it is not such a file, or an array is missing, or of another type or shape; names it
+        BundleError : not such a file, or an array is missing or has another type or shape; the message names it
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
@@ -97,14 +96,14 @@ class ProvenSample:
             found.setdefault(TOLERANCE, np.zeros(found["recommender"].shape, dtype=np.float32))
             sample = cls(**found)
         except (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-            # An archive can be broken in each of its layers: zip, deflate, and the head of an array.
+            # Each layer of an archive can be broken: zip, deflate, and the header of an array.
             raise BundleError(f"{path}: not a file of proven samples: {error}") from error
         _require_shapes(path, sample, dict(sizes or {}))
         return sample
 
 
 def _require_shapes(path: Path, sample: ProvenSample, sizes: dict[str, int]) -> None:
-    """Compare every array with `ARRAYS`; a size that is not known is that of the first array that has it."""
+    """Compare every array with `ARRAYS`; an unknown size is taken from the first array that has its symbol."""
     for name, (dtype, symbols) in ARRAYS.items():
         array = getattr(sample, name)
         if not np.issubdtype(array.dtype, dtype) or array.ndim != len(symbols):
