@@ -1,6 +1,6 @@
 """The blocking client.
 
-Knows nothing of what the calls say.
+Independent of the contents of the calls.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class UnitokClient:
     ----------
     base_url : address of the service, `https://unitok.example.org`
     api_key : sent as `Authorization: Bearer ...`, if the service asks for one
-    generation : ID generation to ask in place of the current one; `NotFound` where it is not served
+    generation : ID generation to use instead of the current one; `NotFound` if it is not served
     timeout_seconds : for the connection, and for each read
     retry : when a request is sent again
     """
@@ -55,11 +55,11 @@ class UnitokClient:
         self._retry = retry or RetryPolicy()
 
     def tokenize(self, request: TokenizeRequest) -> TokenizeResponse:
-        """Give items their semantic IDs, and with `register` store them."""
+        """Compute semantic IDs of items; with `register`, also store them."""
         return self._run(calls.tokenize(request))
 
     def recommend(self, request: RecommendRequest) -> RecommendResponse:
-        """Recommend what is most likely to follow a history."""
+        """Recommend the items most likely to follow a history."""
         return self._run(calls.recommend(request))
 
     def get_item(self, domain: str, item_id: str) -> ItemAnswer:
@@ -72,7 +72,7 @@ class UnitokClient:
         return self._run(calls.get_item(domain, item_id))
 
     def put_item(self, domain: str, item_id: str, content: Content) -> ItemAnswer:
-        """Register one item; one that was there keeps its semantic ID."""
+        """Register one item; an existing item keeps its semantic ID."""
         return self._run(calls.put_item(domain, item_id, content))
 
     def delete_item(self, domain: str, item_id: str) -> None:
@@ -85,7 +85,7 @@ class UnitokClient:
         self._run(calls.delete_item(domain, item_id))
 
     def explain(self, domain: str, item_id: str, count: int = 10) -> ExplainResponse:
-        """Why an item has the semantic ID it has, and the `count` items of its domain with the IDs most alike.
+        """Explain an item's semantic ID, and list the `count` items of its domain with the most similar IDs.
 
         Raises
         ------
@@ -94,11 +94,11 @@ class UnitokClient:
         return self._run(calls.explain(domain, item_id, count))
 
     def domains(self) -> DomainsResponse:
-        """Every domain that holds items, with how many."""
+        """Every domain that holds items, with the number of items."""
         return self._run(calls.domains())
 
     def bundle(self) -> BundleResponse:
-        """What is being served."""
+        """Description of the bundle being served."""
         return self._run(calls.bundle())
 
     def switch_generation(self, generation: int) -> SwitchResponse:
@@ -111,11 +111,11 @@ class UnitokClient:
         return self._run(calls.switch_generation(generation))
 
     def livez(self) -> Liveness:
-        """Whether the process does its work; also returned when it does not."""
+        """Whether the process is live; a negative result is returned, not raised."""
         return self._run(calls.livez())
 
     def readyz(self) -> Readiness:
-        """Whether requests should be sent here; also returned when they should not."""
+        """Whether the service is ready for requests; a negative result is returned, not raised."""
         return self._run(calls.readyz())
 
     def metrics(self) -> str:
@@ -123,7 +123,7 @@ class UnitokClient:
         return self._run(calls.metrics())
 
     def close(self) -> None:
-        """Give the connections up."""
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> UnitokClient:

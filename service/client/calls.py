@@ -1,6 +1,6 @@
-"""Every call that the service takes: what is sent, and how its answer is read.
+"""Defines every call of the service: method, path, body, and how its response is parsed.
 
-The bodies are the server's own models, so nothing is written twice. Knows nothing of sockets and retries.
+Bodies are the server's own models, so nothing is defined twice. Independent of sockets and retries.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Call(Generic[T]):
 
     Attributes
     ----------
-    template : path as the OpenAPI document has it
-    answer : class of the answer: a model, `str` for text, `NoneType` for nothing
-    parameters : fill the template
-    query : go behind it
-    body : sent as JSON, without the fields that were not given
-    also_answers : error statuses that bring an `answer` too
-    repeatable : sending it twice does what sending it once does, so it may be sent again when the connection broke
+    template : path template as in the OpenAPI document
+    answer : class of the response: a model, `str` for text, `NoneType` for an ignored body
+    parameters : values for the template
+    query : query parameters
+    body : sent as JSON, without unset fields
+    also_answers : error statuses whose body is an `answer` too
+    repeatable : whether the call may be sent again after a broken connection, because two calls have the effect of one
     """
 
     method: Method
@@ -60,24 +60,24 @@ class Call(Generic[T]):
 
     @property
     def path(self) -> str:
-        """Path with its parameters; a slash in an item's name is part of the name."""
+        """Path and query string; a slash in an item's name is percent-encoded as part of the name."""
         path = self.template.format(**{name: _quoted(value) for name, value in self.parameters})
         return f"{path}?{urlencode(self.query)}" if self.query else path
 
     @property
     def content(self) -> bytes | None:
-        """The body to send."""
+        """The serialised body; None if there is none."""
         if self.body is None:
             return None
         return self.body.model_dump_json(by_alias=True, exclude_unset=True).encode()
 
     def read(self, status: int, reason: str, headers: Mapping[str, str], text: str) -> T:
-        """Read an answer.
+        """Parse a response.
 
         Raises
         ------
-        RequestFailed : it is an error
-        Unreachable : it is none that this service gives
+        RequestFailed : the response is an error
+        Unreachable : the body is not one that this service sends
         """
         if not 200 <= status < 300 and status not in self.also_answers:
             raise failure(status, reason, text, self.path, read_retry_after(headers.get("Retry-After")))
@@ -87,7 +87,7 @@ class Call(Generic[T]):
 
 
 def _quoted(name: str) -> str:
-    """A name as one segment of a path; `.` and `..` would otherwise lead elsewhere (RFC 3986, 5.2.4)."""
+    """A name as one path segment; `.` and `..` would otherwise be removed as dot segments (RFC 3986, 5.2.4)."""
     return name.replace(".", "%2E") if name in {".", ".."} else quote(name, safe="")
 
 
@@ -124,12 +124,12 @@ def put_item(domain: str, item_id: str, content: Content) -> Call[ItemAnswer]:
 
 
 def delete_item(domain: str, item_id: str) -> Call[None]:
-    """DELETE an item; a repetition would find it gone and report that as an error."""
+    """DELETE an item; not repeatable, since a second call would report that the item does not exist."""
     return Call("DELETE", ITEM, type(None), _item(domain, item_id), repeatable=False)
 
 
 def explain(domain: str, item_id: str, count: int = 10) -> Call[ExplainResponse]:
-    """GET what explains an item's semantic ID."""
+    """GET the explanation of an item's semantic ID."""
     query = (("count", str(count)),)
     return Call("GET", "/explain/{domain}/{item_id}", ExplainResponse, _item(domain, item_id), query)
 

@@ -1,6 +1,6 @@
-"""What a client raises: the service's problem details as exceptions, and the lack of any answer.
+"""Exceptions of the clients: the service's problem details, and missing or unreadable responses.
 
-Knows nothing of how requests are sent.
+Independent of how requests are sent.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from service.errors import UnitokError
 from service.problems import Problem
 
 SHOWN_CHARACTERS = 200
-"""How much of an answer that is no problem detail, of a proxy say, is repeated."""
+"""Length of the excerpt of a response that is not a problem detail, such as one from a proxy."""
 
 
 class Unreachable(UnitokError):
-    """No answer came, or none that could be read; whether a request that was sent has been carried out is unknown."""
+    """No readable response arrived; it is unknown whether the service carried the request out."""
 
 
 class RequestFailed(UnitokError):
-    """The answer was an error.
+    """The response was an error.
 
     Parameters
     ----------
-    problem : what the service said; for an answer that is not the service's, its status and the head of its text
-    retry_after : seconds that the answer asked to wait, None if it did not
+    problem : the service's problem details; for a response from elsewhere, its status and the start of its text
+    retry_after : seconds to wait according to the response, None if it names none
     """
 
     def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
@@ -38,7 +38,7 @@ class RequestFailed(UnitokError):
 
 
 class NotFound(RequestFailed):
-    """404: the item is not in the catalogue, or there is no such path."""
+    """404: the item is not in the catalogue, or the path does not exist."""
 
 
 class Denied(RequestFailed):
@@ -56,11 +56,11 @@ CLASSES: dict[int, type[RequestFailed]] = {
     HTTPStatus.TOO_MANY_REQUESTS: Busy,
     HTTPStatus.SERVICE_UNAVAILABLE: Busy,
 }
-"""Every other status is a plain `RequestFailed`."""
+"""Exception class by status; every other status is a plain `RequestFailed`."""
 
 
 def failure(status: int, reason: str, text: str, path: str, retry_after: float | None) -> RequestFailed:
-    """The exception for an answer that is an error."""
+    """The exception for an error response."""
     try:
         problem = Problem.model_validate_json(text)
     except ValidationError:

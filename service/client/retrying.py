@@ -1,6 +1,6 @@
-"""When a request is sent again, and after how long.
+"""Retry policy: whether a request is sent again, and after which pause.
 
-Knows nothing of what is asked, nor of sockets.
+Independent of the requests' contents and of sockets.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from email.utils import parsedate_to_datetime
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How patient a client is.
+    """Limits of the retries of one request.
 
     Attributes
     ----------
-    attempts : most times that one request is sent
-    budget_seconds : longest time that one request waits between its attempts, in all; a wait that does not fit is not
-        begun, and the failure is reported at once
-    pause_seconds : first pause where the answer names none; it doubles with each attempt
-    longest_pause_seconds : to which it grows
+    attempts : maximum number of times that one request is sent
+    budget_seconds : maximum sum of the pauses of one request; if the next pause does not fit, the failure is reported
+        at once
+    pause_seconds : first pause if the response names none; it doubles with each attempt
+    longest_pause_seconds : upper limit of that doubling pause
     """
 
     attempts: int = 5
@@ -36,7 +36,7 @@ class RetryPolicy:
 
 
 class Patience:
-    """What is left of a policy for one request."""
+    """Remaining attempts and time budget of one request."""
 
     def __init__(self, policy: RetryPolicy) -> None:
         self._policy = policy
@@ -46,8 +46,8 @@ class Patience:
     def next_pause(self, retry_after: float | None) -> float | None:
         """Seconds to wait before the request is sent again, None to give up.
 
-        Never less than the answer asked for, and up to a half more, so that clients that were refused together do not
-        come back together.
+        At least the time the response asked for. Random jitter adds up to half of it, so that clients refused at the
+        same time do not retry at the same time.
         """
         self._sent += 1
         if self._sent >= self._policy.attempts:
@@ -62,7 +62,7 @@ class Patience:
 
 
 def read_retry_after(value: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, a number or a date; None where it asks for nothing that counts."""
+    """Seconds of a `Retry-After` header, given as a number or a date; None if it is missing or invalid."""
     if value is None:
         return None
     try:

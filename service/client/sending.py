@@ -1,6 +1,6 @@
-"""What both clients do with one call: how it is put into HTTP, and whether it is sent again.
+"""Shared by both clients: converts a call into an HTTP request and decides whether it is sent again.
 
-Knows nothing of waiting, which one client does by blocking and the other by yielding.
+Independent of waiting: the blocking client sleeps, the asynchronous one awaits.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ T = TypeVar("T")
 
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 BROKEN = (httpx.NetworkError, httpx.RemoteProtocolError)
-"""The connection ended before the answer did; a time-out is not among them, since the caller's patience ended there."""
+"""The connection ended before the response did. A time-out is not included: the caller's time limit has passed."""
 
 TIMEOUT_SECONDS = 30.0
 
 
 def connection(base_url: str, api_key: str | None, generation: int | None, timeout_seconds: float) -> dict[str, Any]:
-    """Arguments of httpx's clients.
+    """Arguments for the constructors of httpx's clients.
 
     Raises
     ------
-    ValueError : the address is not one of HTTP
-    ConfigError : the key can be in no header
+    ValueError : the address is not an HTTP URL
+    ConfigError : the key is not a valid header value
     """
     try:
         right = base_url.startswith(("http://", "https://")) and bool(httpx.URL(base_url).host)
@@ -47,19 +47,19 @@ def connection(base_url: str, api_key: str | None, generation: int | None, timeo
 
 
 class Sending(Generic[T]):
-    """One call on its way, over all its attempts."""
+    """One call with all its attempts."""
 
     def __init__(self, call: Call[T], policy: RetryPolicy) -> None:
         self._call = call
         self._patience = Patience(policy)
-        # 429 comes before any work; a 503 may come when a deadline passed in the midst of it.
+        # 429 is sent before any work starts; 503 may be sent after a deadline passed during the work.
         self._retried = {HTTPStatus.TOO_MANY_REQUESTS} - call.also_answers
         if call.repeatable:
             self._retried |= {HTTPStatus.SERVICE_UNAVAILABLE} - call.also_answers
 
     @property
     def request(self) -> dict[str, Any]:
-        """Arguments of httpx's `request`."""
+        """Arguments for httpx's `request`."""
         headers = {} if self._call.body is None else {"Content-Type": "application/json"}
         return {
             "method": self._call.method,
@@ -69,18 +69,18 @@ class Sending(Generic[T]):
         }
 
     def pause_after_answer(self, response: httpx.Response) -> float | None:
-        """Seconds until it is sent again, None where the answer is to be read."""
+        """Seconds until the call is sent again; None if the response is final."""
         status = response.status_code
         if status not in self._retried:
             return None
         return self._patience.next_pause(read_retry_after(response.headers.get("Retry-After")))
 
     def pause_after_break(self, error: httpx.RequestError) -> float:
-        """Seconds until it is sent again.
+        """Seconds until the call is sent again after a failed connection.
 
         Raises
         ------
-        Unreachable : it is not, because that might do it twice, or because the patience is at its end
+        Unreachable : it is not sent again, because it might be carried out twice, or the retry policy allows no more
         """
         again = isinstance(error, NEVER_SENT) or (isinstance(error, BROKEN) and self._call.repeatable)
         pause = self._patience.next_pause(None) if again else None
@@ -90,5 +90,5 @@ class Sending(Generic[T]):
         return pause
 
     def read(self, response: httpx.Response) -> T:
-        """The answer."""
+        """Parse the final response."""
         return self._call.read(response.status_code, response.reason_phrase, response.headers, response.text)
