@@ -1,6 +1,6 @@
-"""What `unitok tokenize` and `unitok recommend` share: ask a running server, or do the work in this process.
+"""Shared by `unitok tokenize` and `unitok recommend`: ask a running server, or compute in this process.
 
-Both ways send the same body and print the same JSON. Knows nothing of what is asked.
+Both ways take the same body and print the same JSON. Independent of the contents of the body.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def ask_server(url: str, path: str, body: dict[str, Any], key: SecretStr | None 
 
     Raises
     ------
-    InvalidInput : the URL is not one of HTTP
-    ConfigError : the key can be in no header
-    UnitokError : the server does not answer, or says what is wrong
+    InvalidInput : the URL is not an HTTP URL
+    ConfigError : the key is not a valid header value
+    UnitokError : the server does not answer, answers with an error, or its answer is not a JSON object
     """
     if not _is_address(url):
         raise InvalidInput(f"server URL {url!r} must be http://HOST[:PORT] or https://HOST[:PORT]")
@@ -65,7 +65,7 @@ def ask_server(url: str, path: str, body: dict[str, Any], key: SecretStr | None 
 
 
 def _is_address(url: str) -> bool:
-    """Whether urllib can ask it; what it says of others names none of their parts."""
+    """Whether urllib accepts the URL; checked here because urllib's own errors do not name the faulty part."""
     try:
         parts = urlsplit(url)
         named = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -75,7 +75,7 @@ def _is_address(url: str) -> bool:
 
 
 def _detail(error: urllib.error.HTTPError) -> str:
-    """What the problem details of an answer say, or the reason beside its status where it has none."""
+    """The `detail` of a response's problem details, or its HTTP reason phrase if it has none."""
     try:
         answer = json.load(error)
     except (ValueError, HTTPException, OSError):
@@ -84,7 +84,7 @@ def _detail(error: urllib.error.HTTPError) -> str:
 
 
 def ask_here(settings: Settings, ask: Callable[[Service], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    """Open the bundle and the store in this process and put the question to them."""
+    """Open the bundle and the store in this process and run `ask` on a service over them."""
 
     configure_logs("warning", "console")
 

@@ -1,4 +1,4 @@
-"""`unitok backfill`: a file of items into the catalogue."""
+"""`unitok backfill`: registers the items of a file in the catalogue."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def backfill(
 def _encoding(
     engine: str, job: BackfillJob, bundle: Bundle, settings: Settings, workers: int | None
 ) -> Iterator[Encoding]:
-    """What reads and encodes the file, by the name of its engine."""
+    """The encoding of the file by the named engine, `local` or Ray."""
     from service.engine.sessions import Runtime
     from service.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""`unitok catalogue`: look at what a store holds, prove it, mend it, take it out and put it back."""
+"""`unitok catalogue`: show, verify, repair, export and import the contents of a store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ StoreOption = Annotated[
 
 @dataclass(frozen=True)
 class Opened:
-    """A bundle, and what a store holds of its generation."""
+    """A bundle, and the catalogue of its generation in a store."""
 
     settings: Settings
     bundle: Bundle
@@ -42,7 +42,7 @@ class Opened:
 
     @property
     def source(self) -> Source:
-        """What an export says that it is of."""
+        """Name and generation of the bundle, as an export records them."""
         from service.catalogue.transfer import Source
 
         return Source(self.bundle.manifest.name, self.bundle.manifest.generation)
@@ -50,7 +50,7 @@ class Opened:
 
 @contextmanager
 def opened(bundle: Path | None, store: str | None, *, new: bool = False) -> Iterator[Opened]:
-    """Open what the options and the settings name, a `new` store only where that is meant; close it at the end."""
+    """Open the bundle and store of options and settings; close the store at the end. `new`: it may not exist yet."""
     from contextlib import closing
 
     from service.bundle.files import Bundle
@@ -224,7 +224,7 @@ def import_items(
 
 
 def ids_of_bundle(bundle: Bundle, settings: Settings) -> IdsOf:
-    """What contents give by the bundle's networks."""
+    """A function from contents to codes and experts, computed with the bundle's networks."""
     import numpy as np
 
     from service.engine.engine import ItemParts
@@ -241,7 +241,7 @@ def ids_of_bundle(bundle: Bundle, settings: Settings) -> IdsOf:
 
 
 def print_json(report: Any, indent: int | None = 2) -> None:
-    """Print a result."""
+    """Print a result as JSON."""
     import json
 
     typer.echo(json.dumps(report, indent=indent, ensure_ascii=False))

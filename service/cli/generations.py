@@ -1,4 +1,4 @@
-"""`unitok catalogue switch | carry | compare | drop`: from one ID generation to the next."""
+"""`unitok catalogue switch | carry | compare | drop`: moves a catalogue from one ID generation to the next."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _check_same(old: Manifest, new: Manifest) -> None:
 
 
 def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
-    """Ask two bundles the same requests; one that a generation refuses is counted for it, and passed over."""
+    """Send the same requests to two bundles; a refused request is counted as unanswerable and skipped."""
     from service.bundle.files import read_manifest
     from service.cli.asking import ask_here
     from service.cli.recommend import answer_recommend
@@ -189,7 +189,7 @@ def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
 
 
 def _read_requests(path: Path) -> list[dict[str, Any]]:
-    """The bodies that a file holds."""
+    """The request bodies of a file of JSON lines, each checked."""
     from service.errors import InvalidInput
     from service.requests import RecommendRequest, read_body
 

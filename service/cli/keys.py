@@ -1,4 +1,4 @@
-"""`unitok keys`: API keys of the service. Knows nothing of where an operator keeps them."""
+"""`unitok keys`: API keys of the service. Independent of where an operator keeps them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The command line `unitok`: one subcommand a stage.
+"""The command line `unitok`: one subcommand per stage.
 
-The online subcommands live here; the offline ones are found through the entry point group `unitok.commands`, so that
-the service never names `training`. Knows nothing of what they do.
+The online subcommands are in this package; the offline ones are found through the entry point group `unitok.commands`,
+so the service never names `training`. Independent of what the subcommands do.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OURS = ("service", "training")
 
 
 def build() -> typer.Typer:
-    """Assemble the command line; offline subcommands come first, in the order in which they are run."""
+    """Assemble the command line; offline subcommands come first, in the order of the pipeline."""
     app = typer.Typer(
         name="unitok",
         help="Semantic IDs for recommenders: train one tokenizer for every domain, export it, serve it.",
@@ -54,7 +54,7 @@ def build() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line on standard error and exit status 1."""
+    """Run the command line; an expected error prints one line on standard error and exits with status 1."""
     try:
         build()()
     except UnitokError as error:

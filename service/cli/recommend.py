@@ -1,4 +1,4 @@
-"""`unitok recommend`: what to recommend after a few items, without writing a request by hand."""
+"""`unitok recommend`: recommendations for a short history, without writing a request by hand."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def recommend(
 
 
 def history_entry(text: str) -> dict[str, str]:
-    """`movies/42` -> a known item, `movies:Toy Story` -> raw content; the first of the two signs decides."""
+    """`movies/42` -> a known item, `movies:Toy Story` -> raw content; the first `/` or `:` decides."""
     at = next((position for position, sign in enumerate(text) if sign in "/:"), None)
     if not at or at + 1 == len(text):
         raise typer.BadParameter(f"{text!r} must be DOMAIN/ITEM_ID or DOMAIN:TITLE")
@@ -60,7 +60,7 @@ def history_entry(text: str) -> dict[str, str]:
 
 
 async def answer_recommend(service: Service, body: dict[str, Any]) -> dict[str, Any]:
-    """What POST /recommend answers."""
+    """The response body of POST /recommend, computed in this process."""
     from service.requests import RecommendRequest, read_body
     from service.routes.operations import answer_recommend as answer
 

@@ -66,7 +66,7 @@ def serve(
 
 
 def greeting(address: str, bundle: Bundle) -> str:
-    """The address, and two curl lines that work with this bundle."""
+    """Text with the address and two example curl commands for this bundle."""
     import json
 
     item = first_item(bundle)
@@ -81,7 +81,7 @@ def greeting(address: str, bundle: Bundle) -> str:
 
 
 def first_item(bundle: Bundle) -> dict[str, str | None]:
-    """An item of the bundle to show: a film that everybody knows if it is there, else the first with a title."""
+    """An example item of the bundle: a well-known film if present, else the first item with a title, else the first."""
     import polars as pl
 
     path = bundle.path(bundle.manifest.catalogue.path)

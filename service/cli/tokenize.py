@@ -51,7 +51,7 @@ def tokenize(
 
 
 async def answer_tokenize(service: Service, body: dict[str, Any]) -> dict[str, Any]:
-    """What POST /tokenize answers."""
+    """The response body of POST /tokenize, computed in this process."""
     from service.requests import TokenizeRequest, read_body
     from service.routes.operations import answer_tokenize as answer
 

@@ -22,7 +22,7 @@ def verify(
     vectors, semantic IDs and ranked lists must come out as stored, and every recommended item must exist. Prints one
     line a check and ends with status 1 at the first that fails, naming the tensor.
     """
-    # Imported here so that `unitok --help` stays quick.
+    # Imported here so that `unitok --help` stays fast.
     from service.verifying import verify as checks
 
     for check in checks(bundle, provider, threads):
