@@ -3,7 +3,7 @@
 Every step gathers the children of each beam's node from the constraint index, adds their log-probabilities to the
 beam's score, takes the best, and reorders the decoder's cache. The index is an input, so that items come and go
 without a new export. Scores are sums of log-probabilities over the whole vocabulary, masked after the log-softmax,
-with no length penalty; a head over items adds what it thinks of each prefix of an ID, and in the end of the ID.
+with no length penalty; a head over items adds its score of each prefix of an ID, and finally of the whole ID.
 Knows nothing of how the index is built.
 
 Symbols: those of `beams`, and V vocabulary.
@@ -88,10 +88,10 @@ class BeamSearch:
         return Paths([token.unsqueeze(2) for token in tokens[::-1]], [score.unsqueeze(2) for score in scores[::-1]])
 
     def _health(self, log_prob: Value, batch: Value) -> Value:
-        """float32 [B, 1]: NaN if the network returned NaN to any beam of a request.
+        """float32 [B, 1]: NaN if the network returned NaN for any beam of a request.
 
-        Such beams compare false with everything, so the search would drop them and look merely empty. One NaN fills its
-        row, behind a log-softmax as behind a product with a state, so one column tells.
+        NaN compares false with everything, so the search would silently drop such beams and return an empty list. A NaN
+        fills its whole row, after a log-softmax as after a product with a state, so checking one column is enough.
         """
         first = log_prob.take(self._graph.constant(np.asarray([0])), axis=1).reshape(batch, -1)
         return self._graph.op("ReduceSum", first, np.asarray([1]), keepdims=1)
@@ -109,7 +109,7 @@ class BeamSearch:
         here = graph.where(alive, node, ZERO)
         start, count = inputs.node_start.take(here), graph.where(alive, inputs.node_count.take(here), ZERO)
         exists = slots < count.unsqueeze(2)
-        # Never read outside the arrays, nor in their slack: what does not exist reads edge 0 and scores nothing.
+        # Never read outside the arrays or in their slack: slots without a child read edge 0 and get no score.
         edge = graph.where(exists, start.unsqueeze(2) + slots, ZERO)
         tokens, shape = inputs.edge_token.take(edge), graph.op("Shape", edge)
         gained = graph.constant(0.0)
@@ -137,7 +137,7 @@ class BeamSearch:
             written = replace(written, hashes=hashes, prospect=prospect)
             if judging.layout.expert_first:
                 shift = shift_after(judging.layout, level, token, written.shift.take_along(parent, axis=1))
-                # What a beam that does not exist reads is not used, but has to be there: nothing lies before row 0.
+                # Rows of beams that do not exist are not used, but must be valid, so none may be negative.
                 written = replace(written, shift=graph.op("Max", shift, ZERO))
         return Beams(
             score=kept,
@@ -148,10 +148,10 @@ class BeamSearch:
         )
 
     def _unblocked(self, total: Value, start: Value, count: Value, slots: Value) -> Value:
-        """Scores of candidates, float32 [B, P * C + W] of which the last is no candidate, less those of blocked edges.
+        """Scores of candidates, float32 [B, P * C + W] (the last is padding), with blocked edges masked out.
 
-        A blocked edge is looked for among the nodes, whose children `start` and `count` int32 [B, P] tell, and not
-        among the candidates: X * P comparisons, however many children there are.
+        A blocked edge is located by the range of child edges of each node, `start` and `count` int32 [B, P], and not
+        searched for among the candidates: X * P comparisons, however many children there are.
         """
         graph, blocked = self._graph, self._inputs.blocked.unsqueeze(2)
         beam = graph.op("Range", 0, graph.op("Squeeze", start.size(1)), 1)

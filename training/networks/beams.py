@@ -1,6 +1,6 @@
-"""What the search in a graph is asked, what its steps hand to each other, and what comes out: tensors, by name.
+"""Inputs of the search in a graph, the state between its steps, and its results: named tensors.
 
-Knows nothing of how they come about.
+Knows nothing of how they are computed.
 
 Symbols: B batch, W beams asked for, R roots, X blocked edges, C children looked at (at least the index's largest
 fan-out at that level), P beams a request has at a step (R at the first, which share a decoder state, W after it), H
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from training.networks.graph import Value
 
 NOTHING = -1e30
-"""Score of a beam that does not exist, below any that does. Inside the graph it is not -inf: the CUDA provider's TopK
-fills its blocks up with the lowest finite number, which would be taken for a beam in its place."""
+"""Score of a beam that does not exist, below that of any real one. Inside the graph it is not -inf: the CUDA provider's
+TopK pads its blocks with the lowest finite number, which would then win over such a beam."""
 NO_SCORE = float("-inf")
-"""What comes out for such a beam."""
+"""Score of such a beam in the results."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class SearchInputs:
 
 @dataclass(frozen=True)
 class Found:
-    """What comes out.
+    """Results of a search.
 
     Attributes
     ----------
@@ -66,15 +66,15 @@ class Found:
 
 @dataclass(frozen=True)
 class Written:
-    """What beams have written, as a head over items sees it.
+    """The prefixes that beams have written, as the head over items scores them.
 
     Attributes
     ----------
     hashes : int64 [B, P]
-    prospect : float32 [B, P], what the head expects beyond the tokens
-    shift : int32 [B, P], where the rows of the codes to come begin, by the expert that was written
-    guide : float32 [B, H], what it adds for each row of its table
-    state : float32 [B, M or 2 M], what it judges by
+    prospect : float32 [B, P], what the head expects the rest of the ID to add
+    shift : int32 [B, P], offset of the head's rows for the codes to come, by the expert that was written
+    guide : float32 [B, H], score of each row of the head's table
+    state : float32 [B, M or 2 M], the vector that scores items
     """
 
     hashes: Value
@@ -94,7 +94,7 @@ class Beams:
     token : int32 [B, W], the newest token; `PAD_TOKEN` where there is no beam
     node : int32 [B, W], where in the index it stands (after the last step: its leaf); -1 where there is no beam
     parent : int64 [B, W], the beam before this step that it comes from
-    written : what it has written, as a head over items sees it; None without one
+    written : their prefixes, as the head over items scores them; None without a head
     """
 
     score: Value

@@ -1,8 +1,8 @@
-"""What a decoder remembers of the states before the newest, while beams part and end: two ways that compute the same.
+"""The decoder's self-attention cache under beam search, in two layouts that compute the same.
 
-On a processor each beam has keys and values of its own, copied from the beam that it continues. On a GPU, where every
-copy is launched and attention to hundreds of states takes no longer than to six, all beams of a request share one row
-of states, and a mask says which of them a beam descends from. Knows nothing of what the states mean.
+On a CPU each beam has its own keys and values, copied from the beam that it continues. On a GPU, where every copy is a
+kernel launch and attention to hundreds of states takes no longer than to six, all beams of a request share one row of
+states, and a mask tells which of them each beam descends from. Knows nothing of what the states mean.
 
 Symbols: B batch, P beams a request has at this step, H heads, d width of a head, t positions decoded before this one, s
 states that a request's beams share.
@@ -20,7 +20,7 @@ KeysValues = tuple[Value, Value]
 """Keys and values of attention."""
 
 ALIGNED = 8
-"""Shared states come in multiples of this: what attends quickly on a GPU reads as many halves at once."""
+"""The number of shared states is padded to a multiple of this: fast attention kernels read eight halves at once."""
 
 
 class DecodedStates(Protocol):
@@ -34,7 +34,7 @@ class DecodedStates(Protocol):
 
 
 class OwnStates:
-    """Each beam has its own.
+    """A cache for each beam.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class OwnStates:
 
 
 class SharedStates:
-    """The beams of a request share them.
+    """One cache for all beams of a request.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class SharedStates:
     past : by layer, keys and values [B, s, H * d]; none at the first step
     descends : float32 [B, P, s], 0 where a beam descends from a state and `MASKED` where not; None at the first step,
         where a request has one beam
-    sizes : by position, int64 [1], how many of the states are of it
+    sizes : by position, int64 [1], how many of the states belong to it
     """
 
     def __init__(  # noqa: PLR0917  those of `OwnStates`, and what tells the states of a beam from another's
@@ -97,7 +97,7 @@ class SharedStates:
         beams = graph.shape(1) if descends is None else descends.size(1)
         added = (beams + (ALIGNED - 1)) // ALIGNED * ALIGNED
         self._filling, self._sizes = added - beams, [*sizes, added]
-        # Of the newest states a beam descends from its own.
+        # Among the newest states a beam may attend to its own alone.
         places = [graph.op("Range", 0, graph.op("Squeeze", size), 1) for size in (added, beams)]
         others = places[0].differs(places[1].unsqueeze(1)).cast(graph.real) * MASKED
         newest = graph.op("Expand", others, graph.concat([batch, beams, added], axis=0))
@@ -128,6 +128,6 @@ class SharedStates:
         return SharedStates(self._graph, self._bias, self._heads, self._batch, self._present, descends, self._sizes)
 
     def _bias_by_state(self) -> Value:
-        """float32 [1, H, 1, s + what is added]: what the distance of each state adds."""
+        """float32 [1, H, 1, s + added]: the position bias of each state."""
         positions = [self._graph.op("Expand", position, size) for position, size in enumerate(self._sizes)]
         return self._bias.decoder(len(positions) - 1).take(self._graph.concat(positions, axis=0), axis=3)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 SLICE = {"cpu": 1 << 19, "cuda": 1 << 27}
-"""Logits of a slice."""
+"""Number of logits in a slice, by device."""
 
 
 class _FullSoftmax(torch.autograd.Function):

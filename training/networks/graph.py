@@ -193,7 +193,7 @@ class Graph:
     def row_of_each(self, rows: Value, places: Value) -> Value:
         """One row of each request: [B, n, m] and int64 [B, 1] -> [B, 1, m].
 
-        In place of ONNX's GatherND, which sends sizes to a GPU with every run: what is replayed would not.
+        Used instead of ONNX's GatherND, which copies sizes to the GPU at every run and so cannot be replayed.
         """
         return rows.take_along(self.op("Expand", places.unsqueeze(2), self.shape(1, 1, rows.size(2))), axis=1)
 
@@ -202,7 +202,7 @@ class Graph:
         return self._add("TopK", (values, count), 2, {"axis": -1})  # type: ignore[return-value]
 
     def attention(self, q: Value, k: Value, v: Value, bias: Value, heads: int) -> Value:
-        """Attention whose scores are not scaled, as one operator that parts the heads and joins them again.
+        """Attention without scaling of its scores, as one operator that also splits and joins the heads.
 
         Parameters
         ----------
@@ -241,7 +241,7 @@ class Graph:
         """
         large = {name: array for name, array in self._arrays.items() if array.nbytes > LARGE_BYTES}
         small = [numpy_helper.from_array(array, name) for name, array in self._arrays.items() if name not in large]
-        # Of large ones the type and shape are all that the checks look at, and each check copies what it is given.
+        # The checks need only type and shape of large tensors, and each check copies what it is given.
         described = [
             helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
             for name, array in large.items()

@@ -63,7 +63,7 @@ class Calibration:
 
     Attributes
     ----------
-    loss : scalar, Eq. 10; 0 where no domain had items enough
+    loss : scalar, Eq. 10; 0 where no domain had enough items
     domains : int64 [m], the domains that took part
     values : [m], their HSIC
     """
@@ -74,7 +74,7 @@ class Calibration:
 
 
 def no_calibration(z: Tensor) -> Calibration:
-    """Of a batch of which nothing is asked, or in which no domain has items enough; z [B, d] says where it lies."""
+    """The result where calibration is off or no domain has enough items; z [B, d] gives device and dtype alone."""
     return Calibration(z.new_zeros((), dtype=torch.float64), z.new_zeros(0, dtype=torch.int64), z.new_zeros(0))
 
 

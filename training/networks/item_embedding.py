@@ -1,6 +1,6 @@
-"""Embeddings of a catalogue's items, read at the input and, tied, compared with at the output.
+"""Embeddings of a catalogue's items, shared (tied) by the input and the output of a network.
 
-Knows nothing of what lies between.
+Knows nothing of its layers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from training.data.split import PADDING
 
 MASKED = PADDING - 1
-"""Stands for an item that is to be guessed."""
+"""The mask token of BERT4Rec: an item to be predicted."""
 
 
 class ItemEmbedding(nn.Module):
@@ -30,7 +30,7 @@ class ItemEmbedding(nn.Module):
         self.mask = nn.Parameter(torch.randn(width) * 0.02) if masked else None
 
     def forward(self, items: Tensor) -> Tensor:
-        """int64 [B, S] -> float32 [B, S, width]; what stands at `PADDING` must not be looked at."""
+        """int64 [B, S] -> float32 [B, S, width]; rows at `PADDING` are meaningless."""
         rows: Tensor = nn.functional.embedding(items.clamp(min=0), self.table)
         if self.mask is not None:
             rows = torch.where((items == MASKED)[..., None], self.mask, rows)

@@ -27,8 +27,8 @@ moves small numbers as fast as large ones."""
 
 @dataclass
 class EncodedItems(BaseModelOutput):  # type: ignore[misc]
-    """What the encoder returns; `mask` is int64 [B, n], 1 where the output is to be read; `rows`, of the same shape, of
-    items that it knows, 0 for others."""
+    """The encoder's output. `mask` is int64 [B, n], 1 at items, 0 at padding; `rows`, of the same shape, the rows of
+    known items, 0 for others."""
 
     mask: Tensor | None = None
     rows: Tensor | None = None
@@ -46,7 +46,7 @@ def item_places(layout: TokenLayout, tokens: Tensor, mask: Tensor) -> tuple[Tens
     int64 [B, S], from 0 (padding: the last item); int64 [B, n], 1 where a history has an item
     """
     begins = starts_item(layout, tokens) & (mask == 1)
-    begins[:, 0] = True  # also of a history of nothing, which is one padding token
+    begins[:, 0] = True  # also in an empty history, which is one padding token
     places = begins.long().cumsum(dim=1) - 1
     counts = places[:, -1:] + 1
     items = torch.arange(int(counts.max()), device=tokens.device)
@@ -59,10 +59,10 @@ class Semantics:
 
     Attributes
     ----------
-    item_share : of the head in the scores of a search; the rest is the decoder's
+    item_share : weight of the head in the scores of a search; the decoder has the rest
     known : how many IDs of training have vectors of their own, and how many prefixes of IDs
     read_dropout : share dropped while training throughout the encoder, in place of T5's
-    likeness : whether a history that nobody has met is followed by what is like its last item
+    likeness : whether items are scored by likeness to the last one where no item of a history is known
     """
 
     item_share: float
@@ -124,7 +124,7 @@ class EncoderOfItems(T5Stack):  # type: ignore[misc]
             rows = rows * read_as_known.flatten()
         vectors = (summed + self.reader_own(rows)) / HEAD_SCALE
         lowest = torch.finfo(vectors.dtype).min
-        # Padding stands behind every item, so what may not look ahead does not see it either.
+        # Padding follows the items, so a causal mask hides it as well.
         later = torch.full((items, items), lowest, device=mask.device, dtype=vectors.dtype).triu(1)
         encoded = super().forward(
             inputs_embeds=vectors.reshape(batch, items, -1), attention_mask=later.expand(batch, 1, items, items)

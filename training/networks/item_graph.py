@@ -26,9 +26,9 @@ class ItemTables:
     Attributes
     ----------
     tokens : float32 [R or V, M], of tokens
-    own : float32 [I + 1, M], of known IDs, or float16 [depth + prefixes, 2 M], of what they begin with
+    own : float32 [I + 1, M], of known IDs, or float16 [depth + prefixes, 2 M], of prefixes
     slots : int32 [slots], rows of `own`
-    unknown : row of what has none
+    unknown : row of unknown prefixes
     exact : of known IDs, int64 [buckets] and [I + 1], `moves` and `keys` of `known_ids.KnownItems`
     """
 
@@ -150,9 +150,9 @@ class ItemGraph:
         return self._graph.op("Squeeze", self._vectors(tables, hashes, None) @ state.unsqueeze(2), np.asarray([2]))
 
     def expected_best(self, tables: ItemTables, state: Value, hashes: Value, further: Value | None) -> Value:
-        """As `expected`, of vectors [..., 2 M] that hold means and scaled variances: the mean and the deviation.
+        """As `expected`, for vectors [..., 2 M] of means and scaled variances: expected mean plus deviation.
 
-        `further`, int32 [B, 1], says by how many rows the vectors of a request lie further on; None: by none.
+        `further`, int32 [B, 1], is an offset of the rows, one per request; None: no offset.
         """
         graph = self._graph
         # One product gives both, as its two columns.
@@ -173,7 +173,7 @@ class ItemGraph:
         """int64 [], n; `places` int64 [B, S], which item of its history a token is of."""
         graph = self._graph
         if self._room:
-            # What leads a history, or is left of an item, is at its beginning and counts as an item.
+            # A leading domain token or the rest of a truncated item stands at the beginning and counts as an item.
             return (graph.op("Squeeze", history.size(1)) - 1) // (self._layout.depth - 1) + 1
         last, _ = graph.top_k(places.reshape(-1), graph.constant(np.asarray([1])))
         return graph.op("Squeeze", last) + 1

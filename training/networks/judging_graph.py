@@ -1,6 +1,6 @@
-"""What `semantic_t5` has beyond T5, as graph operations: items read, and items judged, by the tensors of a network.
+"""What `semantic_t5` has beyond T5, as graph operations: reading items and scoring them.
 
-`item_graph` does the arithmetic; here is which tensor goes where. Knows nothing of attention and of searching.
+Binds the tensors of a network to the operations of `item_graph`. Knows nothing of attention or searching.
 
 Symbols: B batch, S sequence of tokens, n items of the longest history, or that S tokens have room for, M model width, H
 rows of the head's table, C strings of tokens.
@@ -41,7 +41,7 @@ class JudgingGraph:
     state : the network's tensors, by the names of `semantic_state`
     layout : of its tokens
     item_share : of the head in the scores of a search; the rest is the decoder's
-    half : whether states meet vectors in half precision
+    half : whether the products of states and vectors are computed in half precision
     room : as of `ItemGraph`
 
     Attributes
@@ -100,7 +100,7 @@ class JudgingGraph:
                 graph.op("Slice", asked, np.asarray([at]), np.asarray([at + width]), np.asarray([1]))
                 for at in (0, width)
             )
-            # One of the two is nothing.
+            # One of the two is zero.
             asked = by_head + alike
             judges = graph.op("ReduceSum", alike * alike, np.asarray([1])) > 0.0
             further = judges.cast("int32") * np.int32(len(self._state[AHEAD]) // 2)

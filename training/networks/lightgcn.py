@@ -1,4 +1,4 @@
-"""LightGCN: embeddings of users and items, smoothed over the graph of who had what.
+"""LightGCN: embeddings of users and items, smoothed over the user-item interaction graph.
 
 Layer k+1 of a user is the sum over the user's items of their layer k, weighed by 1 / sqrt(degree * degree), and the
 other way round; the result is the mean over the layers (He et al. 2020, Eq. 3 and 4). Knows nothing of losses.

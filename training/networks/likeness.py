@@ -1,4 +1,4 @@
-"""What scores items after a history of new items alone: their likeness to its last one. A part of `semantic_t5`.
+"""The vector that scores items by likeness after a history without known items. A part of `semantic_t5`.
 
 Knows nothing of networks.
 

@@ -49,7 +49,7 @@ def behind_prefixes(
 
 
 def means_and_spreads(sums: Tensor, counts: Tensor) -> Tensor:
-    """Weighted means, and variances times the square of how many deviations above its mean the best is expected.
+    """Weighted means, and variances times the squared number of deviations by which the best is expected to exceed it.
 
     Parameters
     ----------
@@ -67,8 +67,10 @@ def means_and_spreads(sums: Tensor, counts: Tensor) -> Tensor:
 
 
 def expected_maximum(counts: Tensor) -> Tensor:
-    """The greatest of so many standard normal numbers, on average, by Blom's formula: 0 for one, about 2.5 for a
-    hundred; float32 of the same shape, counts below one as one."""
+    """Expected maximum of `counts` standard normal numbers, by Blom's formula: 0 for one, about 2.5 for a hundred.
+
+    float32 of the same shape; counts below one are taken as one.
+    """
     counts = counts.clamp(min=1)
     maximum: Tensor = torch.special.ndtri((counts - 0.375) / (counts + 0.25))
     return maximum

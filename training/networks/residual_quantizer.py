@@ -54,7 +54,7 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Balance:
-    """That the last level uses its codes evenly while it learns; see `training.networks.sinkhorn`."""
+    """Settings of even code use in the last level during training; see `training.networks.sinkhorn`."""
 
     epsilon: float
     iterations: int

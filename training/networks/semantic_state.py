@@ -1,6 +1,6 @@
-"""Tensors that `semantic_t5` has and T5 has not: their names in a state dict, and what their sizes say.
+"""Names, in a state dict, of the tensors that `semantic_t5` adds to T5, and the sizes that follow from them.
 
-Knows nothing of what they are for.
+Knows nothing of their use.
 
 Symbols: M model width, R rows of the reader's table (`token_tables.table_rows`), H of the head's
 (`token_tables.head_rows`), I items known; depth = L + N + 1.
@@ -28,11 +28,11 @@ LIKENESS = "item_likeness"
 
 
 def known_sizes(state: Mapping[str, Tensor], layout: TokenLayout) -> KnownSizes | None:
-    """How many IDs the network knows whose weights these are; None: they are of one that does not read items.
+    """Sizes of the tables of IDs in a network's weights; None if the network does not read items.
 
     Raises
     ------
-    ModelError : they find IDs in another way, that of the time when these had no keys
+    ModelError : the weights are of an earlier version, whose table of IDs had no keys
     """
     if HEAD_OWN not in state:
         return None

@@ -89,7 +89,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         self.encoder = encoder
         width, known = config.d_model, semantics.known
         self.layout = layout
-        # A suffix of 0 says nothing: it is the row after those of codes and experts.
+        # Suffix 0 has a zero vector; its row follows those of codes and experts.
         no_suffix = head_rows(layout) - (layout.vocabulary - no_suffix_token(layout))
         self.item_head = nn.Embedding(head_rows(layout), width, padding_idx=no_suffix)
         nn.init.normal_(self.item_head.weight, std=HEAD_SCALE * (layout.depth - 1) ** -0.5)
@@ -121,8 +121,8 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         """As T5's own: histories int64 [B, S], or what the encoder made of them, and tokens int64 [B, D].
 
         With `rows` and `seen`, int64 [A], the tokens [A, D] go on after the first `seen` positions of history `rows`.
-        `items`, int64 [I, depth] tokens, are those whose vectors are asked for; with `known`, bool [I], also as if
-        those where it says no had come after training. `read_as_known`: as the encoder takes it.
+        `items`, int64 [I, depth] tokens, asks for the head's vectors of items; with `known`, bool [I], also for vectors
+        as if the items marked False had come after training. `read_as_known`: see the encoder.
         """
         encoded = encoder_outputs
         if encoded is None:
@@ -169,7 +169,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         return found
 
     def _vectors_known_or_not(self, items: Tensor, known: Tensor | None) -> Tensor:
-        """int64 [I, depth], bool [I] -> float32 [1 or 2, I, M]: likeness is nothing to learn."""
+        """int64 [I, depth], bool [I] -> float32 [1 or 2, I, M]; without likeness, which is not trained."""
         shared, own = self.item_head(head_rows_of_items(self.layout, items)).sum(dim=-2), self._own_vectors(items)
         if known is None:
             return torch.stack([shared + own])

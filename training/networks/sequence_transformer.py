@@ -43,9 +43,9 @@ class Block(nn.Module):
 class SequenceTransformer(nn.Module):
     """Item and position embeddings, blocks, a last norm.
 
-    Padding stands at the end, so that a causal network never sees it; the other is told where it is. Positions count
-    from the oldest item in a causal network, which knows of nothing later, and from the newest in the other, so that
-    the item after a history always stands at the same one.
+    Padding stands at the end: a causal network never sees it, a bidirectional one masks it. Positions are counted from
+    the oldest item in a causal network and from the newest in a bidirectional one, where the item to be predicted thus
+    always has the same position.
 
     Parameters
     ----------

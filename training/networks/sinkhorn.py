@@ -1,4 +1,4 @@
-"""Uniform semantic mapping (LC-Rec, Zheng et al. 2024): codes of a batch that are near and, taken together, even.
+"""Uniform semantic mapping (LC-Rec, Zheng et al. 2024): codes that are near to the rows of a batch and evenly used.
 
 Symbols: B rows, T codes. Knows nothing of codebooks.
 """
@@ -26,6 +26,6 @@ def balanced_codes(distances: Tensor, epsilon: float, iterations: int) -> Tensor
         scaled = (distances.double() - (low + high) / 2) / ((high - low) / 2 + 1e-12)
         plan = -scaled / epsilon
         for _ in range(iterations):
-            plan = plan - plan.logsumexp(dim=0, keepdim=True)  # every code as much as any other
-            plan = plan - plan.logsumexp(dim=1, keepdim=True)  # every row once
+            plan = plan - plan.logsumexp(dim=0, keepdim=True)  # columns: equal shares of the codes
+            plan = plan - plan.logsumexp(dim=1, keepdim=True)  # rows: each assigned once
         return plan.argmax(dim=1)

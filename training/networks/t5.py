@@ -48,10 +48,10 @@ class T5Settings(Strict):
         each, so the greatest that is told apart must lie beyond them
     history : what a position of the encoder is: a token, or an item (see `training.networks.semantic_t5`)
     item_head : share of the head over items in the scores of a search, which comes with reading items; the rest is the
-        decoder's. With 1 it learns like any other, for what the encoder makes of its errors, but has no word in the
-        search, which then does without it
+        decoder's. With 1 the decoder still learns, since its gradients train the encoder, but the search runs without
+        it
     read_dropout : share dropped while training in an encoder of items; `dropout` is then the decoder's alone
-    likeness : whether a network that reads items finds what is like the last item where a history came after training
+    likeness : whether a network that reads items scores by likeness to the last item where no item is known
     """
 
     d_model: Count = 128
@@ -137,7 +137,7 @@ class RecommenderRecord(Strict):
     t5, layout : shape of the network and of its vocabulary
     max_history : items of a history that the network reads, the latest
     trained_on : domains of its training examples
-    repeats : by domain, what items of the history gain (see `training.recommender.repeats`)
+    repeats : by domain, the bonus of items of the history (see `training.recommender.repeats`)
     """
 
     t5: T5Settings
@@ -160,7 +160,7 @@ class TrainedRecommender:
 
 
 def build_t5(layout: TokenLayout, settings: T5Settings, known: KnownSizes | None = None) -> T5ForConditionalGeneration:
-    """A freshly initialised network; one that reads items needs to hear how many IDs it will know.
+    """A freshly initialised network; one that reads items needs `known`, the sizes of its tables of IDs.
 
     Input and output embeddings are one tensor [V, d_model]; the decoder's output is therefore scaled by
     d_model^-0.5 before it meets them, which an export has to repeat. Attention is the plain ("eager") one: with a

@@ -1,8 +1,8 @@
 """T5 as graph operations: an encoder, and a decoder that takes one step for many beams at a time.
 
 The same network as transformers' `T5ForConditionalGeneration` and built from its state dict, but with every size left
-open, and with a request's cross-attention keys and values shared by all its beams. Where its encoder reads items,
-`judging_graph` says what of; knows nothing of semantic IDs itself, nor of tries or searching.
+open, and with a request's cross-attention keys and values shared by all its beams. An encoder of items gets its input
+from `judging_graph`. Knows nothing of semantic IDs, tries or searching.
 
 Symbols: B batch, S sequence, V vocabulary, M model width (d_model), H heads, d width of a head, n positions that the
 encoder reads (S tokens, or the items of the longest history), P beams a request has at this step.
@@ -47,7 +47,7 @@ class EncodedHistory:
     keys_values : by decoder layer, two float32 [B, n, H * d]
     mask : float32 [B, 1, 1, n], 0 where a position is read and `MASKED` where padding is
     batch : int64 [1], B
-    state : float32 [B, M or 2 M], what items are judged by, where the encoder reads items
+    state : float32 [B, M or 2 M], the vector that scores items, where the encoder reads items
     """
 
     keys_values: list[KeysValues]
@@ -65,13 +65,13 @@ class T5Graph:
     shape : the network's configuration
     state : its tensors, by the names of transformers' state dict
     judging : where the network reads and judges items; None: its encoder reads tokens
-    half : in half precision, up to the states that items are judged by, and to the logits
+    half : half precision, up to the states that score items and up to the logits
     shared : the beams of a request share the states decoded before, as suits a GPU
 
     Attributes
     ----------
     judging : as given
-    writes : whether the decoder has a word in the search; without one it is not there
+    writes : whether the decoder takes part in the search; if not, the graph has none
 
     Raises
     ------

@@ -22,7 +22,7 @@ class TreeNetwork(TokenizerNetwork):
 
     Parameters
     ----------
-    nodes : of the tree, the root aside; the children of a node lie behind each other
+    nodes : of the tree, without the root; the children of a node are consecutive
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ def table_rows(layout: TokenLayout) -> int:
 
 
 def other_rows_at(layout: TokenLayout) -> int:
-    """What is added to a token that is no code: the rows of all experts but one lie before it."""
+    """Offset of the rows of tokens that are no codes: the rows of all experts but the first precede them."""
     return (layout.experts - 1) * layout.levels * layout.codes if layout.experts_per_item else 0
 
 
@@ -67,7 +67,7 @@ def starts_item(layout: TokenLayout, tokens: Tensor) -> Tensor:
 
 
 def first_tokens(layout: TokenLayout) -> tuple[int, int]:
-    """Those with which an item may begin: from the one, below the other."""
+    """Range of the tokens with which an item may begin: first, and one past the last."""
     if layout.expert_first:
         return experts_at(layout), experts_at(layout) + layout.experts
     return SPECIAL_TOKENS, SPECIAL_TOKENS + layout.codes
@@ -79,7 +79,7 @@ def experts_at(layout: TokenLayout) -> int:
 
 
 def head_rows(layout: TokenLayout) -> int:
-    """Number of rows of a table whose sums are built up as an ID is written: of all experts where that comes first."""
+    """Rows of a table that is summed while an ID is written: one per expert and code only where experts come first."""
     return table_rows(layout) if layout.expert_first else layout.vocabulary
 
 
@@ -94,9 +94,9 @@ def head_rows_of_sequences(layout: TokenLayout, tokens: Tensor) -> Tensor:
 
 
 def head_rows_of_written(layout: TokenLayout, position: int, tokens: Tokens, shift: Tokens) -> Tokens:
-    """The same of tokens at one position of IDs that are being written: integers of any kind, [..., C].
+    """The same for tokens at one position of IDs that are being written: integers of any kind, [..., C].
 
-    `shift`, of the same kind and [..., 1] or as `tokens`, is what `shift_after` said of what was written before.
+    `shift`, of the same kind and [..., 1] or as `tokens`, is the result of `shift_after` for the tokens before.
     """
     if not layout.expert_first:
         return tokens
@@ -106,7 +106,7 @@ def head_rows_of_written(layout: TokenLayout, position: int, tokens: Tokens, shi
 
 
 def shift_after(layout: TokenLayout, position: int, tokens: Tokens, shift: Tokens) -> Tokens:
-    """By how many rows the codes of an ID lie behind those of expert 0, once `tokens` are written at a position."""
+    """Offset of the rows of an ID's codes from those of expert 0, once `tokens` are written at a position."""
     if not layout.expert_first or position > 0:
         return shift
     first, rows_an_expert = _constant(experts_at(layout)), _constant(layout.levels * layout.codes)
@@ -115,7 +115,7 @@ def shift_after(layout: TokenLayout, position: int, tokens: Tokens, shift: Token
 
 
 def _constant(number: int) -> Any:
-    """What goes with tokens of a graph, which are int32, as well as with torch's."""
+    """An int32, which combines with the int32 tokens of a graph and with torch's."""
     return np.int32(number)
 
 

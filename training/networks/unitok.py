@@ -89,7 +89,7 @@ class UniTokNetwork(TokenizerNetwork):
         self.decoder = MLP(widths[::-1])
 
     def forward(self, x: Tensor) -> Tokenized:
-        """Inference: embeddings [B, D] -> codes, experts and what comes with them. Decoder and shared expert rest."""
+        """Inference: embeddings [B, D] -> codes, experts, gate, error, latent; no decoder, no shared expert."""
         z = self.encoder(x)
         routed = self.moe.route(z)
         quantized = self.moe.experts(z, routed.experts[:, 0])
@@ -123,8 +123,8 @@ class UniTokNetwork(TokenizerNetwork):
     def autoencoder_losses(self, x: Tensor, domains: Tensor, weights: Weights) -> Losses:
         """The loss of the warm-up: Eq. 11 without quantisation.
 
-        The decoder is fed what Eq. 5 hands it once router and experts are sure and exact: z, and z again from the
-        shared expert where there is one.
+        The decoder's input is that of Eq. 5 for a router that is certain and experts that are exact: z, plus z from
+        the shared expert where there is one.
         """
         z = self.encoder(x)
         exact = z if self.moe.shared is None else 2 * z

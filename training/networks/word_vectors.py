@@ -1,8 +1,8 @@
-"""Own vectors of items that are learned as a part of their own and the vectors of their words, which other items share.
+"""Item vectors trained as the sum of a vector of their own and the vectors of their words, which items share.
 
-A vector that one item has learns from that item's histories alone; the vector of a brand learns from all that bear it.
-What is written, exported and served is one table, as if each item had learned its sum by itself: words are a way to
-learn, and no part of the network. An item that comes after training has no own vector, and so none of words.
+An item's own vector learns from that item's histories alone; the vector of a brand learns from all its items. Only the
+sums are saved, exported and served, as one table: words exist during training alone. An item that comes after training
+has no own vector, and so none from words.
 
 Symbols: R rows of a table of own vectors, W words, N words of all rows together, M model width. Knows nothing of texts.
 """
@@ -36,7 +36,7 @@ class WordsOfRows:
 
 
 class WordVectors(nn.Module):
-    """What is added to a table of own vectors.
+    """Adds the word vectors of each row to a table of own vectors.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class WordVectors(nn.Module):
         super().__init__()
         for name in ("words", "starts", "shares"):
             self.register_buffer(name, getattr(of_rows, name), persistent=False)
-        # What nobody has learned yet adds nothing, so that a training begins where it would without words.
+        # Word vectors start at zero, so training starts where it would without words.
         self.vectors = nn.Parameter(torch.zeros(of_rows.count, width))
 
     def forward(self, own: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class WordVectors(nn.Module):
 
 
 def share_words(table: nn.Embedding, of_rows: WordsOfRows) -> None:
-    """From now on, rows of a table [R, M] are their own part and that of their words."""
+    """Make the rows of a table [R, M] sums of their own part and of their words' vectors from now on."""
     parametrize.register_parametrization(table, "weight", WordVectors(of_rows, table.embedding_dim))
 
 
