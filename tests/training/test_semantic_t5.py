@@ -456,6 +456,16 @@ def test_what_is_read_and_judged_can_begin_as_the_content(layout: TokenLayout) -
         np.testing.assert_allclose(found, centred @ centred.T, rtol=1e-2, atol=1e-2)
 
 
+def test_content_that_tells_no_items_apart_changes_nothing() -> None:
+    """As of a catalogue of one item; a deviation of no rows was not a number, and so was all that was learned."""
+    corpus = ring_corpus()
+    tokens = tokens_of(corpus)
+    model = build_t5(corpus.layout, JUDGES, KnownIds.of(corpus.layout, tokens).sizes)
+    before = model.shared.weight.clone()
+    start_from_content(model, corpus.layout, tokens, np.ones((len(tokens), 4), dtype=np.float32), share=0.8)
+    assert torch.equal(model.shared.weight, before)
+
+
 def test_content_is_what_tells_items_apart_most() -> None:
     """Numbers of deviations 1, 9 and 4 along directions of their own, about a mean that is not 0."""
     random = np.random.default_rng(0)

@@ -106,7 +106,8 @@ def _levelled(layout: TokenLayout, vectors: Tensor) -> Tensor:
     for level in range(layout.levels):
         own = slice(SPECIAL_TOKENS + level * layout.codes, SPECIAL_TOKENS + (level + 1) * layout.codes)
         used = (vectors[own] != 0).any(dim=1)
-        levelled[own] = vectors[own] / vectors[own][used].std().clamp(min=1e-12)
+        if used.any():
+            levelled[own] = vectors[own] / vectors[own][used].std().clamp(min=1e-12)
     return levelled
 
 
