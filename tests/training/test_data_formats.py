@@ -312,3 +312,13 @@ def test_the_core_is_kept_and_what_is_outside_is_counted(tmp_path: Path) -> None
     assert shop["items_lost"]["dropped"] == {"outside the k-core": 1}
     assert figures["notices"] == {"user with too short a history": 2}
     assert figures["problems"] == {}
+
+
+def test_moments_of_parquet_keep_their_order_below_a_millisecond(tmp_path: Path) -> None:
+    moments = pl.Series("timestamp", [3, 1, 2]).cast(pl.Datetime("us"))
+    log = pl.DataFrame({"user_id": ["u"] * 3, "item_id": ["a", "b", "c"], "timestamp": moments})
+    log.write_parquet(tmp_path / "x.parquet")
+    domain = {"name": "shop", "format": "parquet", "interactions": str(tmp_path / "x.parquet"), "needs_text": False}
+    prepare(parse_config({"domains": [domain]}, "test"), tmp_path / "out")
+    shop = Dataset.open(tmp_path / "out")["shop"]
+    assert [shop.item_ids[row] for row in shop.history(0)] == ["b", "c", "a"]

@@ -134,7 +134,7 @@ def _plain(name: str, found: pl.Schema, wanted: pl.DataType, milliseconds: float
     if name not in found:
         return pl.lit(None, wanted)
     if found[name] in (pl.Datetime, pl.Date):
-        return pl.col(name).dt.epoch("ms").cast(wanted)
+        return pl.col(name).dt.epoch("us").cast(wanted) / 1000
     column = pl.col(name).cast(wanted)
     if wanted == pl.List:
         return column.list.drop_nulls()
