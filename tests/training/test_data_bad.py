@@ -70,6 +70,30 @@ CASES: dict[str, Case] = {
         "item_id",
         "item a was given before, in row 2 of ",
     ),
+    "item id that no request can hold": (
+        {"items": GOOD_ITEMS + f"{'x' * 257},Delta,4\n"},
+        Kind.BAD_ITEM_ID,
+        "items.csv",
+        5,
+        "item_id",
+        "must be 1 to 256 characters",
+    ),
+    "item id that no store can hold": (
+        {"items": GOOD_ITEMS + f"{'书' * 200},Delta,4\n"},
+        Kind.BAD_ITEM_ID,
+        "items.csv",
+        5,
+        "item_id",
+        "at most 512 bytes",
+    ),
+    "control character in an item id": (
+        {"items": GOOD_ITEMS + "d\te,Delta,4\n"},
+        Kind.BAD_ITEM_ID,
+        "items.csv",
+        5,
+        "item_id",
+        "control character",
+    ),
     "unknown item": ({"log": GOOD_LOG + "u,z,9,5\n"}, Kind.UNKNOWN_ITEM, "log.csv", 7, "item_id", "item z is not"),
     "no text": ({"items": GOOD_ITEMS + "d, ,4\n"}, Kind.ITEM_WITHOUT_TEXT, "items.csv", 5, "item_id", "item d has no"),
     "placeholder title": (
@@ -181,6 +205,16 @@ def test_interactions_of_an_item_without_text_are_counted_under_its_reason(tmp_p
     figures = skipped(domain, tmp_path)
     assert figures["items_lost"]["dropped"] == {"item without any text": 1}
     assert figures["interactions_lost"]["dropped"] == {"item without any text": 2}
+    assert figures["interactions"] == 3
+
+
+def test_interactions_of_an_item_with_a_bad_id_are_counted_under_its_reason(tmp_path: Path) -> None:
+    domain = write_shop(tmp_path, GOOD_ITEMS.replace("b,", "b\ufffd,"), GOOD_LOG.replace(",b,", ",b\ufffd,"))
+    counts, _, _ = report_of(domain, tmp_path)
+    assert counts == {"bad item id": 1}
+    figures = skipped(domain, tmp_path)
+    assert figures["items_lost"]["dropped"] == {"bad item id": 1}
+    assert figures["interactions_lost"]["dropped"] == {"bad item id": 2}
     assert figures["interactions"] == 3
 
 

@@ -52,7 +52,10 @@ def test_paths_start_from_the_folder_of_the_file(shop: Path) -> None:
     [
         ('name = "shop"', 'name = "shop"\nk_cores = 5', r"domains\.0\.k_cores: unknown key"),
         ("{item_id", "{items_id", r"domains\.0\.map\.items\.items_id: unknown key"),
-        ('name = "shop"', 'name = "a/b"', r"domains\.0\.name"),
+        ('name = "shop"', 'name = "a/b"', r"domains\.0\.name: .*'a/b' must be 1 to 64 letters, digits"),
+        ('name = "shop"', 'name = "dataset.json"', r"domains\.0\.name: .*a file of that name"),
+        ('name = "shop"', 'name = "report.json"', r"domains\.0\.name: .*a file of that name"),
+        ('name = "shop"', 'name = "figures.json"', r"domains\.0\.name: .*a file of that name"),
         ('format = "csv"', 'format = "xml"', r"domains\.0\.format: .*amazon-2014"),
         ('format = "csv"', 'format = "amazon-2018"', "category_separator, map: fixed by the format amazon-2018"),
         ('name = "shop"', 'name = "shop"\nk_core = "5"', r"domains\.0\.k_core"),

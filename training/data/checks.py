@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from service.catalogue.store_rules import MAX_NAME_BYTES
+from service.errors import SHOWN_CHARACTERS
 from service.items import ItemContent, compose_text
+from service.limits import ITEM_ID_PATTERN, ITEM_ID_RULE
 from training.data.cleaning import clean_categories, clean_text, clean_title
 from training.data.config import DomainConfig
 from training.data.core import core_mask, number
@@ -26,6 +29,9 @@ LAST_MOMENT = 253_402_300_800_000
 """Milliseconds from 1970 to the year 10000; no later moment is believed."""
 
 OUTSIDE_CORE = "outside the k-core"
+
+_UNUSABLE_ID = ~pl.col("item_id").str.contains(ITEM_ID_PATTERN) | (pl.col("item_id").str.len_bytes() > MAX_NAME_BYTES)
+"""Items that no request could name, or no store hold, once they are trained on and served."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +128,11 @@ def _check_items(listed: Sieve, config: DomainConfig) -> pl.Series:
     """Check items and clean their text; returns the ids that are listed, the dropped ones included."""
     _drop_missing(listed, "item_id")
     known = listed.frame["item_id"].unique()
+    reason = pl.format(
+        f"item {{}}: an item_id {ITEM_ID_RULE}, and at most {MAX_NAME_BYTES} bytes in UTF-8",
+        pl.col("item_id").str.slice(0, SHOWN_CHARACTERS),
+    )
+    listed.drop(_UNUSABLE_ID, Kind.BAD_ITEM_ID, "item_id", reason)
     again = ~pl.col("item_id").is_first_distinct()
     listed.frame = listed.frame.with_columns(
         pl.col("row").first().over("item_id").alias("first_row"),
@@ -168,6 +179,7 @@ def _check_references(kept: Sieve, listed: Sieve, known: pl.Series) -> None:
     """Drop interactions whose item was never listed, then those whose item was dropped."""
     reason = pl.format("item {} is not among the items", "item_id")
     kept.drop(~pl.col("item_id").is_in(known.implode()), Kind.UNKNOWN_ITEM, "item_id", reason)
+    kept.remove(_UNUSABLE_ID, Kind.BAD_ITEM_ID.value)
     left = listed.frame["item_id"].implode()
     kept.remove(~pl.col("item_id").is_in(left), Kind.ITEM_WITHOUT_TEXT.value)
 

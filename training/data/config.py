@@ -6,13 +6,18 @@ configuration comes from, nor of what is in the files.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from service.limits import DOMAIN_PATTERN, DOMAIN_RULE
 from training.configuration import Natural
+from training.data.dataset import INDEX
+from training.data.report import REPORT
+from training.stage import FIGURES
 
 AMAZON_CORE = 5
 """Default of `k_core` for the raw Amazon formats: the published sets are 5-core sets."""
@@ -51,6 +56,15 @@ def _paths(value: Any) -> Any:
 def _tuple(value: Any) -> Any:
     """A list, which is what TOML has, as a tuple."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def _domain_name(value: str) -> str:
+    """A name that the service takes, and whose folder takes no file's place in the dataset's."""
+    if not re.fullmatch(DOMAIN_PATTERN, value):
+        raise ValueError(f"{value!r} {DOMAIN_RULE}")
+    if value.startswith((INDEX, REPORT, FIGURES)):
+        raise ValueError(f"{value!r}: the dataset has a file of that name; choose another name")
+    return value
 
 
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
@@ -105,7 +119,7 @@ class DomainConfig(Strict):
     needs_text : an item without any text is a problem; switch it off where embeddings come from elsewhere
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    name: Annotated[str, AfterValidator(_domain_name)]
     format: Annotated[Format, Field(strict=False)]
     items: Paths = ()
     interactions: Paths = ()

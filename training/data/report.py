@@ -30,6 +30,7 @@ class Kind(StrEnum):
     BROKEN_ENCODING = "broken encoding"
     MISSING_VALUE = "missing value"
     BAD_NUMBER = "bad number"
+    BAD_ITEM_ID = "bad item id"
     DUPLICATE_ITEM = "duplicate item"
     ITEM_WITHOUT_TEXT = "item without any text"
     UNKNOWN_ITEM = "interaction of an unknown item"
