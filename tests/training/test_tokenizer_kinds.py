@@ -230,6 +230,22 @@ def test_wrong_input_is_refused(name: str, tokenizer: Tokenizer) -> None:
         KINDS[CASES[name].kind](**CASES[name].parameters).fit(PLANTED.embeddings, PLANTED.domains[1:], PLANTED.extras)
 
 
+def test_domains_that_are_no_name_an_item_are_refused() -> None:
+    count, fresh = len(PLANTED.embeddings), KINDS["rq-kmeans"](levels=3, codes=6)
+    with pytest.raises(InvalidInput, match=f"{count} embeddings but 1 domains"):
+        fresh.fit(PLANTED.embeddings, "b" * count)
+    with pytest.raises(InvalidInput, match=f"{count} embeddings but {2 * count} domains"):
+        fresh.fit(PLANTED.embeddings, np.column_stack([PLANTED.domains, PLANTED.domains]))
+
+
+def test_learning_leaves_the_callers_random_numbers_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    KINDS["rq-vae"](**{**AUTOENCODER, "warmup_epochs": 1, "epochs": 1}).fit(PLANTED.embeddings, PLANTED.domains)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_figures_are_finite(tokenizer: Tokenizer) -> None:
     rows = PLANTED.domains == "books"
     encoded = tokenizer.encode(PLANTED.embeddings[rows])

@@ -104,19 +104,21 @@ class Tokenizer(ABC):
         ModelError : training diverged
         """
         x = checked_embeddings(embeddings, None)
-        if len(domains) != len(x):
-            raise InvalidInput(f"{len(x)} embeddings but {len(domains)} domains; there must be one domain an item")
+        names, numbers = np.unique(np.asarray(domains, dtype=np.str_), return_inverse=True)
+        if numbers.size != len(x):
+            raise InvalidInput(f"{len(x)} embeddings but {numbers.size} domains; there must be one domain an item")
         if len(x) == 0:
             raise InvalidInput("no embeddings to learn from")
-        names, numbers = np.unique(np.asarray(domains, dtype=np.str_), return_inverse=True)
         items = TrainingItems(
             torch.from_numpy(x),
             torch.from_numpy(numbers.reshape(-1).astype(np.int64)),
             tuple(str(name) for name in names),
             self._checked_extras(extras or Extras(), len(x)),
         )
-        torch.manual_seed(self.parameters.seed)
-        description, network = self._learn(items, checkpoint, advance)
+        # On the processor; who calls has random numbers of their own, and they go on as they were.
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(self.parameters.seed)
+            description, network = self._learn(items, checkpoint, advance)
         self._fitted = (description, network.eval())
         return self
 
