@@ -1,6 +1,6 @@
-"""From one ID generation to the next: what the old one holds gets IDs in the new one, and how far they differ.
+"""Migrates a catalogue from one ID generation to the next, and counts the IDs that differ between the two.
 
-Knows nothing of any one store, nor of networks.
+Independent of the kind of store and of networks.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ BATCH = 256
 
 @dataclass(slots=True)
 class Carried:
-    """What became of the old generation's items.
+    """Counts of the old generation's items, by outcome.
 
     Attributes
     ----------
     carried : got an ID in the new generation
-    there : were there already, live or deleted
-    deleted : were live in the new one and deleted in the old, and are deleted now
-    without_content : cannot be tokenized: the store keeps no text of them
-    refused : their group of the new generation is full
-    renewed : of those that were there, got the title and content that the old one has now
+    there : already existed in the new generation, live or deleted
+    deleted : were live in the new generation but deleted in the old one; now deleted in both
+    without_content : cannot be tokenized, because the store has no text for them
+    refused : their group in the new generation is full
+    renewed : existing items that were updated to the old generation's current title and content
     """
 
     carried: int = 0
@@ -59,19 +59,19 @@ def carry(
     since: Mapping[ItemKey, str | None] | None,
     advance: Callable[[int], None] = lambda items: None,
 ) -> Carried:
-    """Give every live item of the old generation an ID in the new one; may be repeated, and interrupted.
+    """Give every live item of the old generation an ID in the new one. Can be interrupted and repeated.
 
-    What the new generation knows, deleted items included, keeps its ID.
+    Items that the new generation already has, deleted ones included, keep their IDs.
 
     Parameters
     ----------
-    ids_of : what the new generation's networks say of contents
-    since : the items that the old generation began with, and their titles: what was deleted or renewed in it since is
-        deleted or renewed in the new one, too. None once the new generation is current, which then knows best
+    ids_of : computes codes and experts with the new generation's networks
+    since : the items that the old generation was seeded with, and their titles. Items deleted or updated since then are
+        deleted or updated in the new generation, too. None once the new generation is current and so authoritative
 
     Raises
     ------
-    NotReady, StoreUnavailable : nothing of the batch was stored; repeat the call
+    NotReady, StoreUnavailable : nothing of the current batch was stored; repeat the call
     """
     done = Carried()
     for batch in old.rows():
@@ -110,7 +110,7 @@ def _carry(items: Sequence[StoredItem], new: CatalogueStore, ids_of: IdsOf, done
 
 
 def _renew(items: Sequence[StoredItem], new: CatalogueStore, done: Carried) -> None:
-    """Give live items of the new generation the titles and contents that they have in the old; their IDs stay."""
+    """Copy titles and contents from the old generation to live items of the new one; their IDs stay."""
     renewed = [
         (item, held)
         for item, held in zip(items, new.get([item.key for item in items]), strict=True)
@@ -132,18 +132,18 @@ def _renew(items: Sequence[StoredItem], new: CatalogueStore, done: Carried) -> N
 
 
 def _is_first(item: StoredItem, since: Mapping[ItemKey, str | None]) -> bool:
-    """Whether an item is as the old generation began with it, so that the new one may know better."""
+    """Whether an item is unchanged since the old generation was seeded; the new one may then hold a newer version."""
     return item.content is None and item.key in since and since[item.key] == item.title
 
 
 def _known(keys: Sequence[ItemKey], store: CatalogueStore) -> list[bool]:
-    """Whether a store knows items, live or deleted."""
+    """For each key, whether the store has the item, live or deleted."""
     outcomes = store.restore([StoredItem(*key, 0) for key in keys], dry=True)
     return [outcome in {Outcome.THERE, Outcome.OTHER_ID} for outcome in outcomes]
 
 
 def moves(old: CatalogueStore, new: CatalogueStore) -> Moves:
-    """Compare the IDs of two generations; their suffixes do not count."""
+    """Compare the IDs of two generations, ignoring suffixes."""
     common = moved = 0
     for batch in old.scan():
         found = new.get([item.key for item in batch])

@@ -1,7 +1,7 @@
-"""How a catalogue uses its token space: counts of codes and experts a domain, kept up with every change.
+"""Counts of codes and experts per domain, updated with every change: how a catalogue uses its token space.
 
-Symbols: n items, L levels, T codes a level, N experts an item, K experts. Changes must be made by one thread at a time;
-reading beside them is safe, and may see half of one. Knows nothing of stores and tries.
+Symbols: n items, L levels, T codes per level, N experts per item, K experts. Only one thread at a time may change it;
+concurrent reads are safe, but may see a partial change. Independent of stores and tries.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class DomainCensus:
     Attributes
     ----------
     items : live items
-    collided : items whose codes and experts another item had before them: their suffix is not 0
-    perplexity : float64 [L], effective number of codes in use at a level: 1 where all items share one, T at best
-    expert_share : float64 [K], share of each expert among those chosen
+    collided : items whose codes and experts were already taken by another item; their suffix is not 0
+    perplexity : float64 [L], effective number of codes in use at a level: from 1 (all items share one code) to T
+    expert_share : float64 [K], share of each expert among all expert assignments
     """
 
     items: int
@@ -35,7 +35,7 @@ class DomainCensus:
 
 
 class _Counts:
-    """The numbers of one domain: codes int64 [L, T], experts int64 [K]."""
+    """The counts of one domain: codes int64 [L, T], experts int64 [K]."""
 
     def __init__(self, layout: TokenLayout) -> None:
         self.items = 0
@@ -45,7 +45,7 @@ class _Counts:
 
 
 class Census:
-    """Counts of every domain that ever held an item."""
+    """Counts for every domain that has ever held an item."""
 
     def __init__(self, layout: TokenLayout) -> None:
         self._layout = layout
@@ -53,15 +53,15 @@ class Census:
         self._domains: dict[str, _Counts] = {}
 
     def add(self, domain: str, values: IntArray) -> None:
-        """Count items in; values int32 [n, L + N + 1]."""
+        """Add items to the counts; values int32 [n, L + N + 1]."""
         self._change(domain, values, 1)
 
     def remove(self, domain: str, values: IntArray) -> None:
-        """Count items out; values int32 [n, L + N + 1]."""
+        """Subtract items from the counts; values int32 [n, L + N + 1]."""
         self._change(domain, values, -1)
 
     def of(self, domain: str) -> DomainCensus:
-        """The census of a domain; of one that never held an item, that of an empty one."""
+        """The census of a domain; all counts are 0 for a domain that has never held an item."""
         counts = self._domains.get(domain) or _Counts(self._layout)
         return DomainCensus(
             items=counts.items,
@@ -72,7 +72,7 @@ class Census:
 
     @classmethod
     def from_arrays(cls, layout: TokenLayout, domains: Sequence[str], saved: Mapping[str, NDArray[Any]]) -> Census:
-        """A census from what `arrays` gave for these domains."""
+        """Restore a census from the result of `arrays` for the same domains."""
         census = cls(layout)
         rows = zip(domains, saved["codes"], saved["experts"], saved["items"].tolist(), strict=True)
         for domain, codes, experts, (items, collided) in rows:
@@ -97,7 +97,7 @@ class Census:
         return domain in self._domains
 
     def domains(self) -> dict[str, int]:
-        """Items of each domain that has any."""
+        """Number of items of each non-empty domain."""
         return {domain: counts.items for domain, counts in list(self._domains.items()) if counts.items}
 
     def _change(self, domain: str, values: IntArray, sign: int) -> None:
@@ -113,5 +113,5 @@ def entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Entropy in nats over the last axis of counts int64 [..., T]; 0 where nothing was counted."""
     total = counts.sum(axis=-1, keepdims=True)
     share = counts / np.maximum(total, 1)
-    # 0 log 0 is 0; a 1 in its place gives that.
+    # 0 log 0 is defined as 0; log 1 = 0 yields that.
     return np.asarray(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=-1))

@@ -1,7 +1,7 @@
-"""Checks that what a store keeps beside its items agrees with them, and sets right what the items prove.
+"""Checks a store's derived data (counts, fingerprints, suffix counters) against its items, and repairs it.
 
-The items are taken for the truth. Two items with one ID, or an ID that is none, can be named but not mended: nothing
-says which of them is right. Knows nothing of any one store, nor of networks.
+The items are the source of truth. Two items with the same ID, or an invalid ID, can be reported but not repaired:
+nothing tells what would be right. Independent of the kind of store and of networks.
 
 Symbols: n items, L levels, N experts chosen.
 """
@@ -25,21 +25,21 @@ from service.items import ItemContent
 from service.semantic_ids import IntArray, TokenLayout
 
 ATTEMPTS = 3
-"""Passes over the items, each in the hope that nothing changes meanwhile."""
+"""Passes over the items; a pass is valid only if nothing changes during it."""
 
 EXAMPLES = 5
 """Items named in one finding."""
 
 IdsOf = Callable[[Sequence[str], Sequence[ItemContent]], IntArray]
-"""Codes and experts that contents of these domains give, int32 [n, L + N]."""
+"""Computes codes and experts from domains and contents, int32 [n, L + N]."""
 
 Counter = tuple[str, int, int]
-"""Domain, ID with suffix 0, suffixes given away at least."""
+"""Domain, ID with suffix 0, minimum number of suffixes allocated."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong; `mendable` where the items prove what would be right."""
+    """An inconsistency; `mendable` if the correct value can be computed from the items."""
 
     what: str
     mendable: bool
@@ -51,9 +51,9 @@ class Examination:
 
     Attributes
     ----------
-    totals : counts and fingerprints of the items as they are
-    deleted : items that are deleted and keep their IDs
-    counters : suffix counters that are too low, with the value they need
+    totals : counts and fingerprints computed from the items
+    deleted : tombstones, that is, deleted items that keep their IDs
+    counters : suffix counters that are too low, with the minimum correct value
     compared, other_id : live items with stored content, and how many of them would get other codes today; not a fault,
         since an item keeps its ID when its content is renewed
     """
@@ -67,15 +67,15 @@ class Examination:
 
 
 def examine(store: CatalogueStore, ids_of: IdsOf | None = None) -> Examination:
-    """Look at every item of a store.
+    """Examine every item of a store.
 
     Parameters
     ----------
-    ids_of : compares the IDs with what the stored contents give; None leaves that out
+    ids_of : recomputes the IDs from the stored contents, to be compared; None skips the comparison
 
     Raises
     ------
-    StoreUnavailable : it does not answer, or kept changing, so that no moment could be examined
+    StoreUnavailable : it does not answer, or changed during every attempt
     """
     for _ in range(ATTEMPTS):
         before = store.totals()
@@ -90,11 +90,11 @@ def examine(store: CatalogueStore, ids_of: IdsOf | None = None) -> Examination:
 
 
 def repair(store: CatalogueStore) -> Examination:
-    """Set right what the items prove; returns what was found before.
+    """Repair what can be computed from the items; returns the findings from before the repair.
 
     Raises
     ------
-    StoreUnavailable : it does not answer, or kept changing
+    StoreUnavailable : it does not answer, or changed during every attempt
     NotReady : the bundle's own catalogue is not complete
     """
     for _ in range(ATTEMPTS):
@@ -111,7 +111,7 @@ class _Log:
 
 
 def _read_log(store: CatalogueStore, head: int) -> _Log:
-    """Everything that the change log holds, up to its head."""
+    """Read the whole change log up to `head`."""
     keys: set[ItemKey] = set()
     at = head - store.status().log_length
     while at < head:
@@ -126,7 +126,7 @@ def _read_log(store: CatalogueStore, head: int) -> _Log:
 
 @dataclass(slots=True)
 class _Walk:
-    """What is gathered on the way through the items."""
+    """Data accumulated during one pass over the items."""
 
     layout: TokenLayout
     unseen: set[ItemKey]
@@ -211,7 +211,7 @@ class _Walk:
 
 
 def _low_counters(store: CatalogueStore, walk: _Walk) -> list[Counter]:
-    """Counters below what the items of their groups have; such a group would give an ID a second time."""
+    """Suffix counters that are too low for the items of their group; such a group would allocate an ID twice."""
     kept = store.suffixes_used()
     if kept is None:
         return []
@@ -224,7 +224,7 @@ def _low_counters(store: CatalogueStore, walk: _Walk) -> list[Counter]:
         ids = np.unique(walk.domain_ids(domain))
         suffixes = walk.layout.unpack(ids)[:, -1]
         bases = ids - suffixes.astype(np.uint64)
-        # Sorted, so the last of a group has its greatest suffix.
+        # IDs are sorted, so the last of a group has the greatest suffix.
         last = np.append(bases[1:] != bases[:-1], True)
         for base, suffix in zip(bases[last].tolist(), suffixes[last].tolist(), strict=True):
             if counts[domain].get(base, 0) <= suffix:

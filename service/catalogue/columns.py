@@ -1,6 +1,6 @@
-"""Many live items as columns, for whoever reads a whole catalogue: texts stay bytes, numbers are arrays.
+"""Columnar form of many live items, for reading a whole catalogue: texts stay bytes, numbers are arrays.
 
-As objects of their own, items cost several times as much to make as to read. Knows nothing of how a store keeps them.
+Creating one object per item costs several times as much as reading it. Independent of how a store keeps items.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from service.catalogue.records import StoredItem
 
 
 def rows_of_each(numbers: NDArray[np.int32], count: int) -> list[NDArray[np.intp]]:
-    """Where each of the numbers below `count` stands in int32 [n], rising: one sort, however many numbers there are."""
+    """For each number below `count`, its ascending row indices in `numbers`, int32 [n]; needs only one sort."""
     ends = np.cumsum(np.bincount(numbers, minlength=count))
     return np.split(np.argsort(numbers, kind="stable"), ends)[:count]
 
@@ -27,7 +27,7 @@ class ItemColumns:
     Attributes
     ----------
     domains : names of domains, each once
-    domain : int32 [n], an item's domain as a place in `domains`
+    domain : int32 [n], an item's domain as an index into `domains`
     names : item_ids in UTF-8, n of them
     packed : uint64 [n], semantic IDs
     titles : in UTF-8, None where there is none, n of them
@@ -41,7 +41,7 @@ class ItemColumns:
 
     @classmethod
     def of(cls, items: Sequence[StoredItem]) -> ItemColumns:
-        """The columns of items."""
+        """Convert items to columns."""
         places = {domain: place for place, domain in enumerate(dict.fromkeys(item.domain for item in items))}
         return cls(
             tuple(places),

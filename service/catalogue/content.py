@@ -1,4 +1,4 @@
-"""What a store keeps of an item's content besides its title. Knows nothing of stores."""
+"""JSON form in which a store keeps an item's content, except the title. Independent of stores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from service.items import DESCRIPTION_CHARACTERS, ItemContent
 
 
 def stored_content(content: ItemContent) -> str | None:
-    """The fields besides the title as JSON, as much of them as the tokenizer reads; None when there is nothing."""
+    """All fields but the title as JSON, truncated to what the tokenizer reads; None if all are empty."""
     fields = {
         "brand": content.brand,
         "categories": list(content.categories),
@@ -32,7 +32,7 @@ def read_content(title: str | None, stored: str | None) -> ItemContent:
 
 
 def is_content(stored: str) -> bool:
-    """Whether a text that came from elsewhere is what `stored_content` writes."""
+    """Whether a text from an external source has the format that `stored_content` writes."""
     try:
         fields = orjson.loads(stored)
     except orjson.JSONDecodeError:

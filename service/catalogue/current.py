@@ -1,7 +1,7 @@
 """Which ID generation of a bundle is current, kept in the store that all replicas share.
 
-Each generation's catalogue holds a number, and the highest is current. Raising one number is one write, so nobody ever
-sees none, or two. Knows nothing of who serves the generations.
+Each generation's catalogue holds a number; the generation with the highest is current. A switch raises one number in a
+single write, so readers always see exactly one current generation. Independent of who serves the generations.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TURN = "current generation"
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """A switch that was made; `before` is None where no generation ever was made current."""
+    """Result of a switch; `before` is None if no generation had ever been made current."""
 
     bundle: str
     before: int | None
@@ -28,23 +28,23 @@ class Switched:
 
 
 def turn(store: CatalogueStore) -> int:
-    """A generation's number, 0 if it never was made current."""
+    """A generation's number; 0 if it was never made current."""
     return int(store.checkpoint(TURN) or 0)
 
 
 def current_of(turns: Mapping[int, int]) -> int | None:
-    """The generation whose number is highest, the later one if two are; None where none was ever made current."""
+    """The generation with the highest number, the later one on a tie; None if none was ever made current."""
     number, generation = max((turn, generation) for generation, turn in turns.items())
     return generation if number else None
 
 
 def make_current(stores: Mapping[int, CatalogueStore], generation: int) -> int | None:
-    """Switch to a generation; every service that serves it follows when it next looks. Returns which was current.
+    """Switch to a generation; services pick this up at their next poll. Returns the previous current generation.
 
     Parameters
     ----------
-    stores : every generation of the bundle that there is
-    generation : the one to be current
+    stores : all existing generations of the bundle
+    generation : the generation to make current
 
     Raises
     ------
@@ -76,11 +76,11 @@ def stores_of(url: str, bundle: str, *, serving: bool = False) -> Iterator[dict[
 
 
 def require_generation(bundle: str, generation: int, stores: Mapping[int, CatalogueStore]) -> None:
-    """Refuse a generation that there is not.
+    """Refuse a generation that does not exist.
 
     Raises
     ------
-    UnknownGeneration : the message names those that there are
+    UnknownGeneration : the message lists the existing generations
     """
     if generation not in stores:
         there = ", ".join(map(str, sorted(stores))) or "none"

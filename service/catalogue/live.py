@@ -1,15 +1,15 @@
 """The live catalogue: table and constraint index in memory, in step with the store.
 
 Registering goes through the store and is applied here before the call returns, so the item can be recommended from then
-on. What other replicas change arrives by `refresh`, which reads the current state of every key that the change log
-names, so it does not matter how often or in which order a change is seen.
+on. Changes by other replicas arrive through `refresh`, which reads the current state of every key in the change log.
+Applying changes is therefore idempotent and independent of their order.
 
-A batch of searches runs on one view, which never changes; changes and searches do not wait for each other. Only a
-deletion waits, before it returns, for the batches that began before it. Saved to a folder, the catalogue is there again
-at the next start without reading the whole store.
+A batch of searches runs on one immutable view; changes and searches do not block each other. Only a deletion waits,
+before it returns, for the batches that began before it. A catalogue saved to a folder is loaded from there at the next
+start, without reading the whole store.
 
-A store that was emptied or set back behind our back is given what is here, with the IDs it was published under, before
-anything is read from it again: what was recommendable stays so. Knows nothing of HTTP or of graphs.
+If the store was emptied or reverted to an older state from outside, this replica first restores its own items to it,
+under their published IDs. So items stay recommendable. Independent of HTTP and graphs.
 """
 
 from __future__ import annotations
@@ -37,39 +37,39 @@ from service.errors import InvalidInput, NotReady, StoreUnavailable
 from service.semantic_ids import TokenLayout
 
 FETCHED_KEYS = 1000
-"""Keys whose state one refresh step reads."""
+"""Maximum number of keys read per refresh step."""
 
 COMPARE_ATTEMPTS = 5
-"""Times that a comparison waits for a moment without changes."""
+"""Attempts of a comparison to find a moment without changes."""
 
 MOST_SLACK = 0.5
-"""Share of the index or the table that may hold nothing before `tidy` writes them anew."""
+"""Unused share of the index or the table above which `tidy` compacts them."""
 
 LEAST_TIDIED_BYTES = 1 << 20
-"""Size below which slack does not matter."""
+"""Total size below which `tidy` does not compact."""
 
 
 class Reread(StrEnum):
-    """Why everything was read anew."""
+    """Why the whole store was reread."""
 
     BEHIND = "behind"
-    """The log no longer held the changes since the last look."""
+    """The log no longer held all changes since the last refresh."""
     LOST = "lost"
-    """The store was emptied or set back; what it lacked was put back first."""
+    """The store was emptied or reverted to an older state; its missing items were restored first."""
     DIFFERENT = "different"
-    """The fingerprints differed."""
+    """The fingerprints differed, or an ID belonged to another item here."""
 
 
 class Agreement(StrEnum):
-    """Whether the live catalogue holds what the store says that it holds."""
+    """Result of comparing the live catalogue with the store's counts and fingerprints."""
 
     SAME = "same"
     BUSY = "busy"
-    """Changes kept coming, so no moment could be compared."""
+    """The store changed during every attempt, so nothing could be compared."""
     HEALED = "healed"
-    """It did not, and does now that everything was read anew."""
+    """They differed; rereading the whole store fixed it."""
     UNPROVEN = "unproven"
-    """Reading anew did not help: the counts or fingerprints that the store keeps are wrong."""
+    """They still differ after a reread: the counts or fingerprints kept by the store are wrong."""
 
 
 class LiveCatalogue:
@@ -79,23 +79,23 @@ class LiveCatalogue:
 
     Parameters
     ----------
-    store : its whole content is read here, unless what was saved is of this store and its log goes back far enough
-    folder : where the catalogue is saved, None for nowhere
+    store : read completely, unless the saved state belongs to it and its change log reaches back far enough
+    folder : where the catalogue is saved; None disables saving
 
     Attributes
     ----------
-    rebuilt : why what was saved could not be used, None where it could or where there is no folder
+    rebuilt : why the saved state could not be used; None if it was used or there is no folder
     """
 
     def __init__(self, store: CatalogueStore, folder: Path | None = None) -> None:
         self._store = store
         self._layout = store.layout
         self._saved = None if folder is None else SavedState(folder, store)
-        # Held over the store's answer and its application, so that no older state is applied after a newer one.
+        # Held from reading the store until the result is applied, so that no older state is applied after a newer one.
         self._applying = threading.Lock()
         self._tidying = threading.Lock()
         self._readers = Readers()
-        # What was applied since compaction began, to be applied to its result as well.
+        # Changes applied since compaction began; they are also applied to its result.
         self._missed: list[Mapping[ItemKey, StoredItem | None]] | None = None
         self._unsaved = True
         self._fresh_at = time.monotonic()
@@ -126,7 +126,7 @@ class LiveCatalogue:
 
     @property
     def age(self) -> float:
-        """Seconds since this replica last had seen every change of the store."""
+        """Seconds since this replica was last up to date with the store."""
         return time.monotonic() - self._fresh_at
 
     def census(self) -> Census:
@@ -134,15 +134,15 @@ class LiveCatalogue:
         return self._state.census
 
     def domains(self) -> dict[str, int]:
-        """Live items of each domain that has any."""
+        """Number of live items of each non-empty domain."""
         return self._state.table.counts()
 
     def lookup(self, keys: Sequence[ItemKey]) -> list[CatalogueEntry | None]:
-        """Items by key, None where there is none; never waits."""
+        """Look up items by key, None for a missing one; never blocks."""
         return self._state.table.entries(keys)
 
     def ids(self, keys: Sequence[ItemKey]) -> NDArray[np.int32]:
-        """Published semantic IDs by key, int32 [n, L + N + 1], of `NO_ID` where there is no item; never waits."""
+        """Published semantic IDs by key, int32 [n, L + N + 1], `NO_ID` where there is no item; never blocks."""
         return self._state.table.ids(keys)
 
     def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
@@ -151,7 +151,7 @@ class LiveCatalogue:
 
     @contextmanager
     def searching(self) -> Iterator[CatalogueView]:
-        """The catalogue as it is now, for as long as the block runs; never waits."""
+        """Snapshot of the catalogue for the duration of the block; never blocks."""
         with self._readers.reading():
             yield self._state.view
 
@@ -188,18 +188,18 @@ class LiveCatalogue:
         return registered
 
     def delete(self, key: ItemKey) -> bool:
-        """Remove an item; it is recommended no more when the call returns. False where it was not there."""
+        """Remove an item; it is no longer recommended when the call returns. False if it did not exist."""
         gone = threading.Event()
         deleted = self.remove(key, gone.set)
         gone.wait()
         return deleted
 
     def remove(self, key: ItemKey, gone: Callable[[], None]) -> bool:
-        """As `delete`, without waiting for the batches that began before: searches that begin now do not find it.
+        """Like `delete`, but does not wait for earlier batches; later searches do not find the item.
 
         Parameters
         ----------
-        gone : called when it is recommended no more, maybe before the call returns; see `Readers.after_earlier`
+        gone : called once the item is no longer recommended, maybe before the call returns; see `Readers.after_earlier`
 
         Raises
         ------
@@ -218,11 +218,11 @@ class LiveCatalogue:
     def refresh(self, reread: Callable[[Reread], None] = lambda reason: None) -> int:
         """Apply what changed in the store since the last call; returns the number of changes seen.
 
-        A replica that fell behind the log reads everything anew and swaps it in as one; that counts as one change.
+        A replica that fell behind the log rereads the whole store and swaps it in atomically, counted as one change.
 
         Parameters
         ----------
-        reread : told why everything was read anew, if it was
+        reread : called with the reason if the whole store was reread
 
         Raises
         ------
@@ -233,7 +233,7 @@ class LiveCatalogue:
             asked_at = time.monotonic()
             with self._applying:
                 changes = self._store.changes(self._seen, FETCHED_KEYS)
-                # Remembered, because the store says it once, and putting back may fail.
+                # Remembered, because the store reports a loss only once and restoring may fail.
                 self._lost = self._lost or changes.lost
                 if changes.gap or self._lost:
                     reason = Reread.LOST if self._lost else Reread.BEHIND
@@ -254,7 +254,7 @@ class LiveCatalogue:
                 try:
                     self._apply(states)
                 except InvalidInput:
-                    # An ID that another item has here: what is here is not of this store, or no longer.
+                    # The ID belongs to another item here, so the state in memory no longer matches this store.
                     if not self._read_anew(changes.last):
                         continue
                     self._seen, self._fresh_at = changes.last, asked_at
@@ -264,7 +264,7 @@ class LiveCatalogue:
                 seen += len(changes.keys)
 
     def compare(self, reread: Callable[[Reread], None] = lambda reason: None) -> Agreement:
-        """Prove by counts and fingerprints that this replica holds what the store holds, or read everything anew.
+        """Check by counts and fingerprints that this replica equals the store; reread the whole store if not.
 
         Parameters
         ----------
@@ -288,13 +288,13 @@ class LiveCatalogue:
                 if not self._read_anew(self._seen):
                     continue
                 reread(Reread.DIFFERENT)
-                # What changed while it was read arrives by the log; only an unchanged store can be said to be wrong.
+                # Changes made during the reread arrive through the log; only an unchanged store can be proven wrong.
                 self._rereading_helps = self._agrees(totals) or self._store.head() != totals.head
                 return Agreement.HEALED if self._rereading_helps else Agreement.UNPROVEN
         return Agreement.BUSY
 
     def tidy(self, most_slack: float = MOST_SLACK) -> bool:
-        """Write table and index anew if too much of them holds nothing; searches and changes go on meanwhile."""
+        """Compact table and index if their slack exceeds a limit; searches and changes continue meanwhile."""
         with self._tidying:
             state = self._state
             if state.slack() <= most_slack or sum(state.nbytes().values()) < LEAST_TIDIED_BYTES:
@@ -307,7 +307,7 @@ class LiveCatalogue:
                 compacted = state.compacted(frozen)
                 with self._applying:
                     if self._state is not state:
-                        return False  # Everything was read anew meanwhile.
+                        return False  # The whole store was reread meanwhile.
                     for states in missed:
                         compacted.apply(states)
                     self._state, self._unsaved = compacted, True
@@ -316,11 +316,11 @@ class LiveCatalogue:
             return True
 
     def save(self) -> None:
-        """Save what changed to the folder, if there is one and the store is complete; changes wait meanwhile.
+        """Save unsaved changes to the folder, if there is one and the store is complete; blocks changes meanwhile.
 
         Raises
         ------
-        ConfigError : the folder can be none
+        ConfigError : the folder is unusable
         """
         if self._saved is None or not self._unsaved:
             return
@@ -329,18 +329,18 @@ class LiveCatalogue:
                 if self._store.seeded() and not self._lost_since(self._seen):
                     self._unsaved = not self._saved.save(self._state, self._seen)
             except (StoreUnavailable, NotReady):
-                return  # What was saved before is still good: the log goes on from there.
+                return  # The previous saved state stays valid: the log continues from there.
 
     def _agrees(self, totals: Totals) -> bool:
         mine = (self._state.table.counts(), self._state.fingerprints.values())
         return mine == (totals.items, totals.fingerprints)
 
     def _read_anew(self, seen: int) -> bool:
-        """Replace what is here by what the store holds; False, and nothing is replaced, where it lost that meanwhile.
+        """Reread the whole store; returns False and replaces nothing if the store lost data meanwhile.
 
         Parameters
         ----------
-        seen : number of a change that it had told of before
+        seen : number of a change that the store had reported before
         """
         state = self._read_all()
         if self._lost_since(seen):
@@ -349,18 +349,18 @@ class LiveCatalogue:
         return True
 
     def _require_found(self) -> None:
-        """Refuse a change while the store lacks what is here: it might give an ID that somebody has already."""
+        """Refuse changes while the store lacks items held here: it might allocate an ID that is already taken."""
         if self._lost:
             raise StoreUnavailable("the catalogue store was emptied or set back; what it lacks is put back first")
 
     def _lost_since(self, seen: int) -> bool:
-        """Whether the store was emptied or set back since it told of a change: what it lacks was not deleted then."""
+        """Whether the store was emptied or reverted since it reported a change; missing items were then not deleted."""
         lost = self._store.changes(seen, 1).lost
         self._lost = self._lost or lost
         return lost
 
     def _read_all(self) -> LiveState:
-        """Everything that is in the store; the change log is to be followed from before the call."""
+        """Read the whole store; the change log must be followed from its position before the call."""
         return LiveState.read(self._layout, self._store.columns())
 
     def _apply(self, states: Mapping[ItemKey, StoredItem | None]) -> bool:

@@ -1,6 +1,6 @@
-"""The threads that keep a live catalogue in step with what other replicas change, and that compact it.
+"""Background threads that apply the changes of other replicas to a live catalogue, and compact it.
 
-Knows nothing of what changes.
+Independent of what changes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ def following(
     compare_seconds: float | None = None,
     compared: Callable[[Agreement], None] = lambda agreement: None,
 ) -> Iterator[None]:
-    """Refresh and tidy the catalogue every so many seconds while the block runs.
+    """Refresh and compact the catalogue periodically while the block runs.
 
-    Everything is told on the follower's or the tidier's thread.
+    All callbacks run on the follower's or the tidier's thread.
 
     Parameters
     ----------
     live : the catalogue to refresh
-    seconds : pause between two looks at the change log, which cost the store one small read each
-    failed : told when a look or tidying failed, whatever the reason; the next one tries again from there
-    answered : told when a look succeeded
-    reread : told when everything was read anew
-    compare_seconds : pause between two comparisons of fingerprints, None for none
-    compared : told how a comparison ended
+    seconds : pause between polls of the change log; a poll costs the store one small read
+    failed : called when a poll or a compaction failed, for any reason; the next one retries from there
+    answered : called when a poll succeeded
+    reread : called when the whole store was reread
+    compare_seconds : pause between comparisons of fingerprints; None disables them
+    compared : called with the result of a comparison
     """
     ended = threading.Event()
 
@@ -49,7 +49,7 @@ def following(
                     due = time.monotonic() + compare_seconds
                     compared(live.compare(reread))
             except Exception as error:
-                # A thread that ends would leave the replica behind for ever, without a word.
+                # If the thread ended here, the replica would silently stay out of date.
                 failed(error)
             else:
                 answered()
@@ -61,7 +61,7 @@ def following(
             except Exception as error:
                 failed(error)
 
-    # Two threads, since tidying millions of items takes seconds, in which changes are to be followed.
+    # Two threads, since compacting millions of items takes seconds, and changes must be applied meanwhile.
     threads = [
         threading.Thread(target=work, name=f"catalogue-{name}", daemon=True)
         for name, work in (("follower", follow), ("tidier", tidy))

@@ -1,6 +1,6 @@
-"""The saved form of a live catalogue: the folder it is mapped from at a start, if it is of this very store.
+"""Snapshot of a live catalogue in a folder, memory-mapped at start if it belongs to the same store.
 
-Knows nothing of what changes it, nor of threads.
+Independent of what changes the catalogue, and of threads.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from service.errors import ConfigError, SavedIndexError
 from service.logs import get_logger
 
 NO_ROOM_OR_RIGHT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What a disk says that takes nothing, though its path is right."""
+"""Errors of a disk that cannot be written to, although the path is valid."""
 
 IDENTITY = "live catalogue: identity of this store"
-"""Checkpoint of a random text that tells this store from another, or from itself after somebody emptied it."""
+"""Checkpoint with a random identifier of this store; it changes when the store is emptied."""
 
 
 class SavedState:
-    """One folder of one replica, for the state of one store.
+    """Snapshot folder of one replica, for one store.
 
     Attributes
     ----------
-    rebuilt : why what was saved could not be used, None where it could
+    rebuilt : why the snapshot could not be used; None if it could
     """
 
     def __init__(self, folder: Path, store: CatalogueStore) -> None:
@@ -37,14 +37,14 @@ class SavedState:
         self.rebuilt: str | None = None
 
     def save(self, state: LiveState, seen: int) -> bool:
-        """Save a state that holds every change up to a number, and is not changed meanwhile; False where it is not.
+        """Save a state that includes all changes up to `seen` and must not change meanwhile. False if not saved.
 
-        Where there is no room, or no right to write, the log says so, and what the folder held is still there: it is
-        only there to start faster.
+        Without disk space or write permission, a warning is logged and the old snapshot is kept: snapshots only speed
+        up the start.
 
         Raises
         ------
-        ConfigError : the folder can be none
+        ConfigError : the folder is unusable
         NotReady, StoreUnavailable : nothing was saved
         """
         about = {**self._about(), "seen": seen, "key": self._key_of(seen)}
@@ -64,7 +64,7 @@ class SavedState:
         return True
 
     def load(self) -> tuple[LiveState, int] | None:
-        """What was saved and the number of the last change in it; None, and `rebuilt` says why, where it is no use."""
+        """The saved state and the number of its last change; None if unusable, with the reason in `rebuilt`."""
         try:
             state, said = LiveState.load(self._store.layout, self._folder, self._about())
             seen = int(said["seen"])
@@ -82,14 +82,14 @@ class SavedState:
         return state, seen
 
     def _key_of(self, seen: int) -> list[str] | None:
-        """The item of a change, None where the log no longer tells; once set back, a store gives the number again."""
+        """The key of a change, None if no longer in the log; a reverted store assigns the same number again."""
         if not seen:
             return None
         keys = self._store.changes(seen - 1, 1).keys
         return list(keys[0]) if keys else None
 
     def _about(self) -> dict[str, Any]:
-        """What tells this catalogue from any other."""
+        """Metadata that identifies this catalogue."""
         status = self._store.status()
         identity = self._store.checkpoint(IDENTITY)
         if identity is None:

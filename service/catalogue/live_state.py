@@ -1,6 +1,6 @@
-"""Table, constraint index, census and fingerprints that belong together, built, changed, compacted and saved as one.
+"""In-memory state of a catalogue: table, constraint index, census and fingerprints, changed and saved together.
 
-One thread at a time may change a state; views of it never change. Knows nothing of stores' ways, nor of threads.
+Only one thread at a time may change a state; views of it are immutable. Independent of stores and of threads.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class Frozen:
 
 
 class LiveState:
-    """All items in memory, as a view for searches and as a table for looking up.
+    """All items in memory, as a view for searches and a table for look-ups.
 
     Attributes
     ----------
     table : items by key and by ordinal
-    census : how the items use the token space
-    fingerprints : of the items
-    view : what searches see; replaced with every change
+    census : usage of the token space
+    fingerprints : fingerprints of the items
+    view : what searches read; replaced at every change (copy-on-write)
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class LiveState:
 
     @classmethod
     def of(cls, layout: TokenLayout, table: CatalogueTable, fingerprints: Fingerprints) -> LiveState:
-        """An index over all live items of a table."""
+        """Build the index and census over all live items of a table."""
         domains = table.domains()
         ordinals, roots = table.rows()
         values = table.values(ordinals)
@@ -84,7 +84,7 @@ class LiveState:
 
     @classmethod
     def read(cls, layout: TokenLayout, batches: Iterable[ItemColumns]) -> LiveState:
-        """Everything that a store holds."""
+        """Build the state from the whole content of a store."""
         table, fingerprints = CatalogueTable(layout), Fingerprints()
         for batch in batches:
             table.add(batch)
@@ -93,11 +93,11 @@ class LiveState:
 
     @classmethod
     def load(cls, layout: TokenLayout, folder: Path, about: Mapping[str, Any]) -> tuple[LiveState, dict[str, Any]]:
-        """What `save` wrote, mapped into memory, and all that was said of it then.
+        """Memory-map what `save` wrote; returns it with its metadata.
 
         Raises
         ------
-        SavedIndexError : nothing is there, or it is damaged, or of something else than `about`
+        SavedIndexError : nothing is there, it is damaged, or its metadata differs from `about`
         """
         arrays, said = load_arrays(folder, about)
         try:
@@ -109,7 +109,7 @@ class LiveState:
             raise SavedIndexError(f"{folder}: arrays are missing or do not fit: {error!r}") from None
 
     def save(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """Write everything, to be loaded with the same `about`; the state must not be changed meanwhile."""
+        """Write the state with the metadata `about`, required by `load`; the state must not change meanwhile."""
         arrays = {SAVED_TABLE + name: array for name, array in self.table.arrays().items()}
         arrays |= {SAVED_TRIE + name: array for name, array in self._trie.to_save().items()}
         domains = self.table.domains()
@@ -118,16 +118,16 @@ class LiveState:
         save_arrays(folder, arrays, {**about, "domains": domains, "fingerprints": fingerprints})
 
     def frozen(self) -> Frozen:
-        """What is live now; the state must not be changed meanwhile."""
+        """Snapshot of the live items; the state must not change meanwhile."""
         rows, _ = self.table.rows()
         return Frozen(rows, Fingerprints(self.fingerprints.values()))
 
     def compacted(self, frozen: Frozen) -> LiveState:
-        """Those items without slack and with ordinals of their own; this state may be changed meanwhile."""
+        """A compacted copy of those items, with new ordinals; this state may change meanwhile."""
         return LiveState.of(self._layout, self.table.compacted(frozen.rows), frozen.fingerprints)
 
     def slack(self) -> float:
-        """Share of the index's edges, or of the table's rows or texts, that hold nothing; the greatest one."""
+        """Greatest unused share among the index's edges, the table's rows and the texts."""
         return max(self._trie.slack(), self.table.slack())
 
     def nbytes(self) -> dict[str, int]:
@@ -136,11 +136,11 @@ class LiveState:
         return {"index": self._trie.nbytes(), "columns": columns, "texts": texts}
 
     def apply(self, states: Mapping[ItemKey, StoredItem | None]) -> bool:
-        """Bring items to the given states, all in one step; False where they were in them. May be repeated.
+        """Apply the given item states atomically; idempotent. False if nothing changed.
 
         Raises
         ------
-        InvalidInput : an item is to have the ID of another one; none was added
+        InvalidInput : an item's new ID belongs to another item; no item was added
         """
         table = self.table
         gone: list[ItemKey] = []
@@ -153,7 +153,7 @@ class LiveState:
             elif item is None:
                 gone.append(key)
             elif not table.has_id(ordinal, item.packed):
-                # Only where somebody emptied the store and filled it anew.
+                # Happens only if the store was emptied and filled again.
                 gone.append(key)
                 added.append(item)
             elif table.title(ordinal) != item.title:
