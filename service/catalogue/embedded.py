@@ -1,9 +1,9 @@
-"""The embedded catalogue store: one SQLite file for an ID generation, in one folder, no server to start.
+"""The embedded catalogue store: one SQLite file per ID generation in a folder, without a server.
 
-Write-ahead log with a full sync at every commit, so what was acknowledged survives `kill -9` and a power cut. Several
+Write-ahead log with a full sync at every commit, so acknowledged changes survive `kill -9` and a power cut. Several
 processes of one machine may share the folder (a backfill beside the service): SQLite lets one of them write at a time.
-The unique index over (domain, ID), tombstones included, is what keeps an ID from being given twice; suffix counters and
-counts of items are read off it, and only the fingerprints are kept beside it.
+The unique index over (domain, ID), tombstones included, prevents that an ID is given twice. Suffix counters and item
+counts are derived from it; only the fingerprints are stored separately.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class EmbeddedStore(EmbeddedReader):
 
     Parameters
     ----------
-    folder : created if need be
+    folder : created if missing
     bundle, generation : name the file, `BUNDLE@GENERATION.sqlite3`
     layout : must be the one that the file was created with
-    looking : where the folder may not be written to, open what is there for reading alone
+    looking : if the folder is not writable, open the existing file read-only
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class EmbeddedStore(EmbeddedReader):
         try:
             self._check_layout()
         except BaseException:
-            # Nobody else can: whoever catches the error has no store to close.
+            # The caller cannot do it: it gets an error, not a store to close.
             self.close()
             raise
 
     def seed(self, items: Sequence[StoredItem]) -> None:
-        """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
+        """Store items of the bundle's catalogue with their IDs; idempotent, and does nothing after `finish_seed`."""
         check_items(items)
         with self._file.transaction() as cursor:
             self._require_kept(cursor)
@@ -85,7 +85,7 @@ class EmbeddedStore(EmbeddedReader):
             parts.save()
 
     def restore(self, items: Sequence[StoredItem], dry: bool = False) -> list[Outcome]:
-        """Put items back that were published elsewhere; each item's outcome, in order."""
+        """Restore items with their published IDs; returns one outcome per item, in order."""
         check_items(items)
         packed = np.array([item.packed for item in items], dtype=np.uint64)
         bases = packed - self._layout.unpack(packed)[:, -1].astype(np.uint64)
@@ -112,13 +112,13 @@ class EmbeddedStore(EmbeddedReader):
         return outcomes
 
     def finish_seed(self) -> None:
-        """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
+        """Mark the bundle's catalogue as complete, which enables `register` and `delete`."""
         with self._file.transaction() as cursor:
             self._require_kept(cursor)
             cursor.execute("INSERT OR REPLACE INTO meta VALUES ('seeded', 'yes')")
 
     def register(self, items: Sequence[NewItem]) -> Registered:
-        """Store items and allot their suffixes, all in one transaction."""
+        """Store items and allocate their suffixes in one transaction."""
         bases = base_ids(items, self._layout)
         values = np.full((len(items), self._layout.depth), REFUSED, dtype=np.int32)
         created = np.zeros(len(items), dtype=bool)
@@ -140,7 +140,7 @@ class EmbeddedStore(EmbeddedReader):
         return Registered(values, created)
 
     def delete(self, key: ItemKey) -> bool:
-        """Remove an item, keeping its ID reserved; False where it was not live."""
+        """Remove an item and keep its ID reserved (tombstone); False if it was not live."""
         with self._file.transaction() as cursor:
             self._require_seeded(cursor)
             number = DomainNumbers(cursor).known(key.domain)
@@ -162,7 +162,7 @@ class EmbeddedStore(EmbeddedReader):
             return True
 
     def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
-        """Set the kept fingerprints right; there is nothing else to mend. False if not at the totals' head."""
+        """Correct the stored fingerprints, the only derived data. False if not at the totals' head."""
         with self._file.transaction() as cursor:
             self._require_seeded(cursor)
             if head_of(cursor) != totals.head:
@@ -174,13 +174,13 @@ class EmbeddedStore(EmbeddedReader):
             return True
 
     def save_checkpoint(self, name: str, value: str) -> None:
-        """Keep a small text, durably, for work that resumes."""
+        """Store a small text durably, for work that can resume."""
         with self._file.transaction() as cursor:
             self._require_kept(cursor)
             cursor.execute("INSERT OR REPLACE INTO checkpoint VALUES (?, ?)", (name, value))
 
     def drop(self) -> None:
-        """Remove all items for good; the generation can never be opened again."""
+        """Permanently remove all items; the generation can never be opened again."""
         with self._file.transaction() as cursor:
             cursor.execute("INSERT OR REPLACE INTO meta VALUES ('dropped', 'yes')")
             cursor.execute("DELETE FROM meta WHERE name = 'seeded'")
@@ -189,7 +189,7 @@ class EmbeddedStore(EmbeddedReader):
         self._file.vacuum()
 
     def _register_one(self, cursor: sqlite3.Cursor, domain: int, item: NewItem, base: int) -> tuple[int | None, bool]:
-        """The item's ID, None where its group is full, and whether it was not live before."""
+        """The item's ID (None if its group is full), and whether the item was not live before."""
         key, content = (domain, item.item_id), item.content or None
         cursor.execute("SELECT packed, live, title, content FROM item WHERE domain = ? AND item_id = ?", key)
         known = cursor.fetchone()
@@ -218,7 +218,7 @@ class EmbeddedStore(EmbeddedReader):
         return Outcome.ADDED if signed(item.packed) >= free else Outcome.ID_GIVEN
 
     def _first_free(self, cursor: sqlite3.Cursor, domain: int, base: int) -> int:
-        """The ID above all that a group has given away, deleted items' included; signed."""
+        """The first ID above all that a group has allocated, tombstones included; signed."""
         first = signed(base)
         (last,) = cursor.execute(
             "SELECT max(packed) FROM item WHERE domain = ? AND packed BETWEEN ? AND ?",

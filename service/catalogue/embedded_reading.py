@@ -1,6 +1,6 @@
-"""What can be asked of an embedded catalogue: items, totals, the change log, which generations a folder holds.
+"""Queries on an embedded catalogue: items, totals, the change log, and the generations in a folder.
 
-Knows nothing of how IDs are given.
+Independent of how IDs are allocated.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ SCAN_ROWS = 4096
 
 
 class EmbeddedReader:
-    """The questions of `service.catalogue.store.CatalogueStore`.
+    """The read operations of `service.catalogue.store.CatalogueStore`.
 
     Parameters
     ----------
-    path : the file, made with its folder if need be
+    path : the file; created with its folder if missing
     generation : `BUNDLE:GENERATION`, for messages
     layout : how its IDs are packed
-    looking : where the folder may not be written to, open what is there for reading alone
+    looking : if the folder is not writable, open the existing file read-only
     """
 
     def __init__(self, path: Path, generation: str, layout: TokenLayout, *, looking: bool) -> None:
@@ -53,7 +53,7 @@ class EmbeddedReader:
             return is_seeded(cursor)
 
     def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
-        """Live items in the order asked for, None where there is none."""
+        """Live items in the order of `keys`, None for a missing one."""
         found: list[StoredItem | None] = []
         with self._file.reading() as cursor:
             for key in keys:
@@ -72,7 +72,7 @@ class EmbeddedReader:
             yield batch.items()
 
     def columns(self) -> Iterator[ItemColumns]:
-        """What `scan` gives, as columns."""
+        """The items of `scan`, as columns."""
         with self._file.scanning() as cursor, snapshot(cursor):
             numbered = dict(cursor.execute("SELECT number, name FROM domain").fetchall())
             cursor.execute("SELECT domain, CAST(item_id AS BLOB), packed, CAST(title AS BLOB) FROM item WHERE live = 1")
@@ -88,7 +88,7 @@ class EmbeddedReader:
                 )
 
     def rows(self) -> Iterator[list[StoredItem]]:
-        """All items in batches, deleted ones and contents too; a snapshot of this moment."""
+        """All items in batches, with deleted ones and contents; a consistent snapshot."""
         with self._file.scanning() as cursor:
             rows = cursor.execute(
                 "SELECT name, item_id, packed, title, content, live FROM item JOIN domain ON number = item.domain"
@@ -97,11 +97,11 @@ class EmbeddedReader:
                 yield [StoredItem(row[0], row[1], unsigned(row[2]), row[3], row[4], bool(row[5])) for row in batch]
 
     def suffixes_used(self) -> None:
-        """No counters are kept: the greatest suffix of a group is read off its items."""
+        """No counters are stored: the greatest suffix of a group is read from its items."""
         return
 
     def totals(self) -> Totals:
-        """Head, counts and fingerprints of one moment."""
+        """Head, counts and fingerprints, read atomically."""
         with self._file.reading() as cursor, snapshot(cursor):
             counts = cursor.execute(
                 "SELECT name, count(*) FROM item JOIN domain ON number = item.domain WHERE live = 1 GROUP BY domain"
@@ -130,13 +130,13 @@ class EmbeddedReader:
         return Changes(tuple(ItemKey(name, item_id) for _, name, item_id in rows), rows[-1][0] if rows else after)
 
     def checkpoint(self, name: str) -> str | None:
-        """What `save_checkpoint` kept under a name."""
+        """The value stored by `save_checkpoint` under a name."""
         with self._file.reading() as cursor:
             row = cursor.execute("SELECT value FROM checkpoint WHERE name = ?", (name,)).fetchone()
             return row and str(row[0])
 
     def status(self) -> StoreStatus:
-        """Counts and state, for people."""
+        """Counts and state, for display."""
         totals = self.totals()
         with self._file.reading() as cursor:
             seeded, (length,) = is_seeded(cursor), cursor.execute("SELECT count(*) FROM change").fetchone()
@@ -153,16 +153,16 @@ class EmbeddedReader:
         )
 
     def close(self) -> None:
-        """Give up connections; the store must not be used afterwards."""
+        """Close connections; the store must not be used afterwards."""
         self._file.close()
 
 
 def generations(folder: Path) -> Iterator[Generation]:
-    """Every generation that a folder holds, by name; files that are only just being created hold none yet.
+    """All generations in a folder, sorted by name; skips files that are still being created.
 
     Raises
     ------
-    StoreUnavailable : a file of such a name is no catalogue
+    StoreUnavailable : a file with such a name is not a catalogue
     """
     for path in sorted(folder.glob("*@*.sqlite3")):
         bundle, _, number = path.stem.rpartition("@")

@@ -1,6 +1,6 @@
-"""The tables of an embedded catalogue, and the small pieces of SQL that its operations share.
+"""Tables of the embedded catalogue, and SQL helpers shared by its operations.
 
-Every function works within its caller's transaction. Knows nothing of connections.
+Every function runs within its caller's transaction. Independent of connections.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ INSERT = "INSERT INTO item VALUES (?, ?, ?, ?, ?, ?)"
 
 
 class DomainNumbers:
-    """Domain name -> number within one transaction, adding what is missing; looks up what it is asked for alone.
+    """Maps domain names to numbers within one transaction; adds missing domains, and looks up lazily.
 
     Raises
     ------
-    LimitExceeded : a domain is one too many; whoever ends the transaction with it leaves nothing behind
+    LimitExceeded : the store has too many domains; a transaction that this error rolls back stores nothing
     """
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
@@ -45,7 +45,7 @@ class DomainNumbers:
         self._numbers: dict[str, int] = {}
 
     def known(self, name: str) -> int | None:
-        """Number of a domain, None for one that is not there."""
+        """Number of a domain, None for an unknown one."""
         if name not in self._numbers:
             row = self._cursor.execute("SELECT number FROM domain WHERE name = ?", (name,)).fetchone()
             if row is None:
@@ -58,25 +58,25 @@ class DomainNumbers:
         if number is None:
             self._cursor.execute("INSERT INTO domain (name) VALUES (?)", (name,))
             number = self._numbers[name] = int(self._cursor.lastrowid or 0)
-            # They begin at 1, and no domain is ever taken out.
+            # Numbers begin at 1, and no domain is ever removed.
             if number > MAX_DOMAINS:
                 raise too_many_domains(name)
         return number
 
 
 class Parts:
-    """Changes of the fingerprints within one transaction, by domain number; see `service.catalogue.fingerprint`."""
+    """Fingerprint changes accumulated in one transaction, by domain number; see `service.catalogue.fingerprint`."""
 
     def __init__(self, cursor: sqlite3.Cursor) -> None:
         self._cursor = cursor
         self._changes: defaultdict[int, int] = defaultdict(int)
 
     def toggle(self, domain: int, item_id: str, packed: int) -> None:
-        """Put an item in, or take it out; its ID is signed or not."""
+        """Add or remove an item; `packed` may be signed or unsigned."""
         self._changes[domain] ^= item_part(item_id, unsigned(packed))
 
     def save(self) -> None:
-        """Write the changes; once, at the end."""
+        """Write the changes; call once, at the end of the transaction."""
         for domain, change in self._changes.items():
             self._cursor.execute("SELECT value FROM fingerprint WHERE domain = ?", (domain,))
             (known,) = self._cursor.fetchone() or (0,)
@@ -87,7 +87,7 @@ class Parts:
 
 @contextmanager
 def snapshot(cursor: sqlite3.Cursor) -> Iterator[None]:
-    """Read one moment's state while the block runs."""
+    """Read transaction: all reads in the block see the same snapshot."""
     cursor.execute("BEGIN")
     try:
         yield
@@ -96,12 +96,12 @@ def snapshot(cursor: sqlite3.Cursor) -> Iterator[None]:
 
 
 def record(cursor: sqlite3.Cursor, domain: int, item_id: str) -> None:
-    """Put an item into the change log."""
+    """Append an item to the change log."""
     cursor.execute("INSERT INTO change (domain, item_id) VALUES (?, ?)", (domain, item_id))
 
 
 def trim(cursor: sqlite3.Cursor, kept: int) -> None:
-    """Drop from the log what is too old."""
+    """Delete all but the latest `kept` changes from the log."""
     cursor.execute("DELETE FROM change WHERE sequence <= ?", (head_of(cursor) - kept,))
 
 
@@ -122,7 +122,7 @@ def is_dropped(cursor: sqlite3.Cursor | sqlite3.Connection) -> bool:
 
 
 def signed(packed: int) -> int:
-    """SQLite's integers are signed; order within a group of equal codes stays, since that differs in low bits only."""
+    """Convert to SQLite's signed integers; keeps the order within a group, whose IDs differ only in the low bits."""
     return packed - (1 << 64) if packed >= 1 << 63 else packed
 
 

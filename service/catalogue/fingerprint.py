@@ -1,10 +1,10 @@
-"""Fingerprints of a catalogue: equal on two sides if, and but for chance only if, they hold the same items and IDs.
+"""Fingerprints of a catalogue: equal if, and barring hash collisions only if, both sides hold the same items and IDs.
 
 An item's part is the first 8 bytes of SHA-1 over its packed ID and its item_id. A domain's fingerprint is the XOR of
-the parts of its live items, so their order does not matter, and a change costs the same however large the catalogue.
-`lua/common.lua` computes the same numbers inside a Redis server. Guards against mistakes, not against an attacker.
+the parts of its live items, so it is independent of their order, and an update takes constant time.
+`lua/common.lua` computes the same numbers inside a Redis server. Detects mistakes, not attacks.
 
-Knows nothing of stores' ways or of tables.
+Independent of stores and tables.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def item_part(item_id: str, packed: int) -> int:
 
 
 def item_parts(items: ItemColumns) -> NDArray[np.uint64]:
-    """`item_part` of many, uint64 [n]."""
+    """`item_part` of many items, uint64 [n]."""
     ids = items.packed.astype(">u8").tobytes()
     digests = [
         hashlib.sha1(ids[at : at + PART.size] + name, usedforsecurity=False).digest()[: PART.size]
@@ -38,27 +38,27 @@ def item_parts(items: ItemColumns) -> NDArray[np.uint64]:
 
 
 class Fingerprints:
-    """Fingerprint of each domain, kept up with changes; a domain without items has none.
+    """Fingerprint of each domain, updated incrementally; a domain without items has none.
 
     Parameters
     ----------
-    values : to go on from
+    values : initial fingerprints by domain
     """
 
     def __init__(self, values: Mapping[str, int] | None = None) -> None:
         self._parts: dict[str, int] = dict(values or {})
 
     def toggle(self, domain: str, item_id: str, packed: int) -> None:
-        """Put an item in, or take it out again."""
+        """Add an item, or remove it."""
         self._parts[domain] = self._parts.get(domain, 0) ^ item_part(item_id, packed)
 
     def toggle_all(self, items: ItemColumns) -> None:
-        """`toggle` for many."""
+        """`toggle` for many items."""
         parts = item_parts(items)
         for domain, rows in zip(items.domains, rows_of_each(items.domain, len(items.domains)), strict=True):
             change = int(np.bitwise_xor.reduce(parts[rows], initial=np.uint64(0)))
             self._parts[domain] = self._parts.get(domain, 0) ^ change
 
     def values(self) -> dict[str, int]:
-        """Domain -> fingerprint; a domain that was emptied is left out."""
+        """Domain -> fingerprint, without empty domains."""
         return {domain: value for domain, value in self._parts.items() if value}

@@ -1,7 +1,7 @@
-"""A hash table from 32-bit hashes to rows: one int32 a slot, open addressing. Knows nothing of what a row is.
+"""Hash table from 32-bit hashes to rows: open addressing, one int32 per slot. Independent of what a row is.
 
-Rows are never taken out; whoever finds one decides whether it is meant. Looking up is safe while another thread adds
-rows.
+Rows are never removed; the caller checks whether a row found is the right one. Look-ups are safe while another thread
+adds rows.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 SMALLEST = 1024
 
 FULLEST = 2 / 3
-"""Share of the slots that may be taken."""
+"""Maximum load factor."""
 
 
 class HashSlots:
-    """Slots; a slot holds a row's number and 1, or 0 where it is empty.
+    """The slots; a slot holds a row's number plus 1, or 0 if empty.
 
     Parameters
     ----------
-    values : int32 [a power of two], slots to go on from
+    values : int32 [a power of two], initial slots
     """
 
     def __init__(self, values: NDArray[np.int32] | None = None) -> None:
@@ -31,18 +31,18 @@ class HashSlots:
 
     @classmethod
     def for_rows(cls, count: int) -> HashSlots:
-        """Empty slots for so many rows and a tenth as many more."""
+        """Empty slots for `count` rows plus 10 %."""
         size = SMALLEST
         while size * FULLEST < count * 1.1:
             size *= 2
         return cls(np.zeros(size, dtype=np.int32))
 
     def fits(self, count: int) -> bool:
-        """Whether so many more rows leave enough slots empty."""
+        """Whether `count` more rows stay within the load factor."""
         return self._taken + count <= len(self.values) * FULLEST
 
     def rows(self, hashed: int) -> Iterator[int]:
-        """Rows that may have this hash, and some that have another."""
+        """Candidate rows for a hash; some may have another hash."""
         values = self.values
         mask = len(values) - 1
         at = hashed & mask
@@ -51,13 +51,13 @@ class HashSlots:
             at = (at + 1) & mask
 
     def place(self, rows: NDArray[np.int64], hashed: NDArray[np.uint32]) -> None:
-        """Add rows with their hashes, both [n], all at once."""
+        """Add rows with their hashes, both [n]; vectorised."""
         values = self.values
         at = hashed.astype(np.int64) & (len(values) - 1)
         self._taken += len(rows)
         while len(rows):
             empty = values[at] == 0
-            # Of rows that want one slot the last one gets it; the others go on looking.
+            # If several rows want a slot, the last one gets it; the others probe further.
             values[at[empty]] = rows[empty] + 1
             seated = values[at] == rows + 1
             rows, at = rows[~seated], (at[~seated] + 1) & (len(values) - 1)

@@ -170,13 +170,13 @@ class LiveState:
         lost_domains, new_domains = [key.domain for key in gone], [item.domain for item in added]
         if unknown := {domain: None for domain in new_domains if domain not in self._domains}:
             self._domains = {**self._domains, **{domain: trie.add_root() for domain in unknown}}
-            # Before the table counts their first items: who finds a domain there will search it.
+            # Before the table counts their first items: a domain found there must be searchable.
             self.view = CatalogueView(table, self._layout, trie.state, self._domains)
         columns = ItemColumns.of(added)
         rows = np.asarray(table.next_rows(len(added)), dtype=np.int32)
         old, new = table.values(lost), self._layout.unpack(columns.packed)
         lost_roots, new_roots = self._roots(lost_domains), self._roots(new_domains)
-        # First what may be refused, and then changes nothing; nobody sees it before there is a new view.
+        # First the step that may be refused, without any change; readers see it only with the new view.
         trie.change((lost_roots, self._layout.tokens(old)), (new_roots, self._layout.tokens(new), rows))
         for key in gone:
             table.remove(key)
@@ -195,7 +195,7 @@ class LiveState:
 
 
 def _places(names: Sequence[str]) -> dict[str, list[int]]:
-    """Where each name stands."""
+    """The positions of each name."""
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places.setdefault(name, []).append(place)

@@ -1,6 +1,6 @@
-"""Counts readers, so that a deletion can wait until nobody reads a state from before it.
+"""Tracks readers, so that a deletion can wait until no reader uses an earlier state.
 
-Readers never wait. A deletion may wait for them, or be told when they are done. Knows nothing of what is read.
+Readers never block. A deletion may wait for them, or get a callback when they are done. Independent of what is read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 
 class Readers:
-    """Everybody who is reading."""
+    """The set of active readers."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -20,7 +20,7 @@ class Readers:
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """Number of pending callbacks."""
         return len(self._waits)
 
     @contextmanager
@@ -42,13 +42,13 @@ class Readers:
                 then()
 
     def after_earlier(self, then: Callable[[], None]) -> None:
-        """Have `then` called once all who read now have left, by the last of them; at once where nobody reads.
+        """Call `then` once all current readers have left, on the thread of the last; immediately if there are none.
 
-        Those who come later are not waited for.
+        Later readers are not waited for.
 
         Parameters
         ----------
-        then : must neither wait nor raise, or a reader does
+        then : must neither block nor raise, since it runs in a reader's thread
         """
         with self._lock:
             earlier = set(self._inside)

@@ -1,4 +1,4 @@
-"""Opens a catalogue store from its URL. Knows which stores there are; knows nothing of what is in them."""
+"""Opens a catalogue store from its URL. Knows the kinds of stores; independent of their contents."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def open_store(
     ----------
     url : `embedded:FOLDER` (or `file:FOLDER`), or one of the forms of `service/catalogue/redis_clients.py`
     bundle, generation, layout : from the bundle's manifest
-    serving : a server that does not answer is given up early, since requests wait
-    looking : an embedded store in a folder that may not be written to is opened for reading alone
+    serving : use a short time-out for the server, since requests wait
+    looking : open an embedded store in a folder that is not writable read-only
 
     Raises
     ------
@@ -39,7 +39,7 @@ def open_store(
 
 
 def stored_generations(url: str) -> list[Generation]:
-    """Every generation of every bundle that a URL's place holds, by name.
+    """All generations of all bundles in the store that a URL names, sorted by name.
 
     Raises
     ------
@@ -62,18 +62,18 @@ def _folder(url: str) -> Path | None:
 
 
 def open_bundle_store(url: str, bundle: Bundle, *, serving: bool = False, looking: bool = False) -> CatalogueStore:
-    """`open_store` for a bundle, as it is, complete or not."""
+    """`open_store` for a bundle; the store may be incomplete."""
     manifest = bundle.manifest
     layout = manifest.token_layout(manifest.recommenders[0])
     return open_store(url, manifest.name, manifest.generation, layout, serving=serving, looking=looking)
 
 
 def open_existing_store(url: str, bundle: Bundle) -> CatalogueStore:
-    """`open_bundle_store` for who looks at what is there, and so makes no store where a URL is mistyped.
+    """`open_bundle_store` for read-only use: does not create a store if the URL is mistyped.
 
     Raises
     ------
-    UnknownGeneration : the place holds nothing of the bundle's generation; the message names what it holds
+    UnknownGeneration : the store does not hold the bundle's generation; the message lists what it holds
     """
     wanted, folder = f"{bundle.manifest.name}:{bundle.manifest.generation}", _folder(url)
     there = [f"{each.bundle}:{each.number}" for each in stored_generations(url)]

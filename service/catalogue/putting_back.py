@@ -1,6 +1,6 @@
-"""Gives a store that was emptied or set back what a replica has in memory, under the IDs it was published with.
+"""Restores a store that was emptied or reverted, from the items in a replica's memory, under their published IDs.
 
-Knows nothing of how that was noticed.
+Independent of how the loss was detected.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from service.catalogue.records import StoredItem
 from service.catalogue.store import CatalogueStore
 
 PUT_BACK_ITEMS = 1000
-"""Items given back to a store in one step."""
+"""Items restored in one step."""
 
 
 def put_back(store: CatalogueStore, state: LiveState) -> None:
-    """Give the store every item of a state; what it knows itself, deletions included, it keeps as it is.
+    """Restore every item of a state; items that the store has, deleted ones included, stay unchanged.
 
     Raises
     ------
-    StoreUnavailable : some items may have been given back; the call may be repeated
+    StoreUnavailable : some items may have been restored; the call can be repeated
     """
     table = state.table
     ordinals, _ = table.rows()

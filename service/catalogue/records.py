@@ -1,6 +1,6 @@
-"""What goes into a catalogue store and what comes out of it, as small frozen records.
+"""Input and output records of a catalogue store, as small frozen dataclasses.
 
-Knows nothing of how a store keeps them.
+Independent of how a store keeps them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from service.semantic_ids import TokenLayout
 IntArray = NDArray[np.int32]
 
 REFUSED = -1
-"""Every value of the row of an item that was refused."""
+"""Fill value for the row of a refused item."""
 
 NO_ID = -1
-"""Every value of the row of an item that is not there."""
+"""Fill value for the row of a missing item."""
 
 
 class ItemKey(NamedTuple):
@@ -33,11 +33,11 @@ class ItemKey(NamedTuple):
 
 
 NAMED_DOMAINS = 50
-"""Domains that one message names."""
+"""Maximum number of domains listed in one message."""
 
 
 def with_items(domains: Collection[str]) -> str:
-    """Say which domains hold items, for a message to who names one that does not."""
+    """List the domains with items, for the error message about a domain without any."""
     names = sorted(domains)
     listed = ", ".join(names[:NAMED_DOMAINS]) + (", ..." if len(names) > NAMED_DOMAINS else "")
     return f"domains with items are {listed or '(none yet)'}"
@@ -51,13 +51,13 @@ def not_found(key: ItemKey, domains: Collection[str]) -> ItemNotFound:
 
 @dataclass(frozen=True, slots=True)
 class NewItem:
-    """An item to register: its key, what the tokenizer says of it, and what to remember.
+    """An item to register: its key, the tokenizer's output, and texts to store.
 
     Attributes
     ----------
     codes, experts : L codes and N expert numbers
     title : shown with recommendations
-    content : the item's fields as a small JSON text, kept for whoever reads the item back
+    content : the item's fields as a small JSON text, returned when the item is read
     """
 
     domain: str
@@ -75,7 +75,7 @@ class StoredItem:
     Attributes
     ----------
     packed : its semantic ID (`TokenLayout.pack`)
-    live : False for a deleted item, whose ID stays its own; such items come out of `CatalogueStore.rows` alone
+    live : False for a tombstone (deleted item with a reserved ID); only `CatalogueStore.rows` returns these
     """
 
     domain: str
@@ -93,11 +93,11 @@ class StoredItem:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What became of a batch, row by row.
+    """Result of registering a batch, row by row.
 
     Attributes
     ----------
-    values : int32 [B, L + N + 1], the semantic ID that each item has now; a row of `REFUSED` where its group is full
+    values : int32 [B, L + N + 1], the semantic ID that each item has now; a row of `REFUSED` if its group is full
     created : bool [B], the item was not live before
     """
 
@@ -112,14 +112,14 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """A piece of the change log.
+    """A section of the change log.
 
     Attributes
     ----------
-    keys : items that changed, oldest first, repeated where they changed repeatedly
-    last : sequence number to go on after
-    gap : changes after the asked number are no longer in the log; read everything anew and go on after `last`
-    lost : a gap because the store was emptied or set back: it may lack what it had acknowledged
+    keys : items that changed, oldest first, repeated if changed repeatedly
+    last : sequence number to continue after
+    gap : changes after the asked number are no longer in the log; reread the whole store and continue after `last`
+    lost : a gap because the store was emptied or reverted; acknowledged changes may be missing
     """
 
     keys: tuple[ItemKey, ...]
@@ -129,26 +129,26 @@ class Changes:
 
 
 class Outcome(Enum):
-    """What became of an item that was to be put back with the ID it has."""
+    """Result of restoring an item with its ID."""
 
     THERE = "there"
-    """The store knew it, live or deleted, with this ID; it was left as it is."""
+    """The store already had it, live or deleted, with this ID; unchanged."""
     ADDED = "added"
     OTHER_ID = "other ID"
-    """The store knows the item with another ID; it was left as it is."""
+    """The store has the item with another ID; unchanged."""
     ID_GIVEN = "ID given"
-    """The store has given this ID away before, and not to this item; nothing was stored."""
+    """The store has already allocated this ID, but not to this item; nothing was stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What a store keeps of its live items besides the items, all of one moment.
+    """Counts and fingerprints of a store's live items, read atomically.
 
     Attributes
     ----------
-    head : sequence number of the latest change then
-    items : domain -> live items, domains without any left out
-    fingerprints : domain -> fingerprint (`service.catalogue.fingerprint`), those of 0 left out
+    head : sequence number of the latest change at that moment
+    items : domain -> number of live items, without empty domains
+    fingerprints : domain -> fingerprint (`service.catalogue.fingerprint`), without those that are 0
     """
 
     head: int
@@ -158,14 +158,14 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """What a store says of itself.
+    """Status report of a store.
 
     Attributes
     ----------
-    where : never holds a password
+    where : address, never with a password
     items, fingerprints : of live items, by domain
     head, log_length : sequence number of the latest change, and how many changes the log holds
-    bytes : memory (Redis, about) or file size (embedded) of the whole generation
+    bytes : memory (Redis, approximate) or file size (embedded) of the whole generation
     """
 
     kind: str
@@ -181,7 +181,7 @@ class StoreStatus:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """One ID generation of one bundle that a place holds, and how its IDs are packed; a `dropped` one is empty."""
+    """An ID generation of a bundle in a store, with its packing of IDs; a `dropped` one is empty."""
 
     bundle: str
     number: int

@@ -1,6 +1,6 @@
-"""Clients of a Redis catalogue's server, from its URL: one server, a cluster, or a primary that Sentinel names.
+"""Clients of a Redis catalogue's server, from a URL: one server, a cluster, or a primary found by Sentinel.
 
-Knows the URLs and how each kind finds its primary again; knows nothing of what is stored.
+Knows the URLs and how each kind finds its primary again; independent of what is stored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from redis.sentinel import Sentinel
 from service.errors import ConfigError, StoreUnavailable
 
 SCHEMES = tuple(f"{scheme}{kind}" for kind in ("", "+cluster", "+sentinel") for scheme in ("redis", "rediss"))
-"""With two s: TLS."""
+"""`rediss` means TLS."""
 
 FORMS = (
     "redis://[user:password@]HOST[:PORT][/DATABASE] (with TLS rediss://..., here and below), "
@@ -37,26 +37,26 @@ FORMS = (
 PORT, SENTINEL_PORT = 6379, 26379
 
 FAILURES = (redis.RedisError, RedisClusterException, OSError)
-"""What a client raises when it gets no answer, or a bad one."""
+"""Errors that a client raises for a missing or bad answer."""
 
 SERVING_SECONDS = 5.0
-"""How long one answer may take while requests wait for it. A call that timed out is not repeated then."""
+"""Time-out per call while requests wait for it. A call that timed out is not retried."""
 
 PATIENT_SECONDS = 60.0
-"""The same for work that nobody waits for; repeated after a time-out, as every call may be."""
+"""Time-out per call for background work; retried after a time-out, since every call is safe to repeat."""
 
 RETRY_SECONDS = 0.4
-"""Longest pause before one of three further attempts after a broken connection."""
+"""Maximum back-off before each of three retries after a broken connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A client, and what it leads to.
+    """A client, with its address.
 
     Attributes
     ----------
     where : the address without its password
-    forget_primary : lets the client look for its primary anew, when the one it knows has become a replica
+    forget_primary : makes the client look up its primary again, after the known one has become a replica
     """
 
     where: str
@@ -65,15 +65,15 @@ class Connected:
 
 
 def connect(url: str, serving: bool = False) -> Connected:
-    """Make a client, which connects when it is used; that of a cluster looks for its nodes at once.
+    """Make a client, which connects on first use; a cluster client looks up its nodes immediately.
 
     Parameters
     ----------
-    serving : give up early, since requests wait
+    serving : use a short time-out, since requests wait
 
     Raises
     ------
-    ConfigError : the URL is none
+    ConfigError : the URL is invalid
     StoreUnavailable : no node of the cluster answers
     """
     seconds = SERVING_SECONDS if serving else PATIENT_SECONDS
@@ -99,7 +99,7 @@ def connect(url: str, serving: bool = False) -> Connected:
             for host, port in _addresses(hosts, PORT)
         ]
     except ValueError:
-        # The message of the parser may repeat a piece of the password.
+        # The parser's message may contain a part of the password.
         raise ConfigError(
             f"store URL redis...: must be {FORMS}; the characters / : @ # ? , of a password must be written as "
             "%2F %3A %40 %23 %3F %2C"
@@ -108,19 +108,19 @@ def connect(url: str, serving: bool = False) -> Connected:
         client: Any = RedisCluster(startup_nodes=nodes, **_account(parts, account), **options)
     except FAILURES as error:
         raise StoreUnavailable(f"{where}: {error}") from error
-    # A cluster's transactions leave answers as they came, other than those of one server.
+    # Unlike a single server's, a cluster client's transactions do not parse the answers.
     for command in ("XRANGE", "XREVRANGE"):
         client.set_response_callback(command, _stream_entries)
     return Connected(where, client, client.nodes_manager.initialize)
 
 
 def connect_async(url: str, seconds: float) -> Any:
-    """Make a client for an event loop, which connects when it is used and finds a new primary by itself.
+    """Make a client for an event loop, which connects on first use and finds a new primary by itself.
 
     Parameters
     ----------
-    url : one that `connect` has taken
-    seconds : how long one answer may take; no call is repeated
+    url : one that `connect` accepted
+    seconds : time-out per call; no call is retried
     """
     options: dict[str, Any] = {
         "socket_timeout": seconds,
@@ -148,7 +148,7 @@ def _one_server(url: str, where: str, options: dict[str, Any]) -> Connected:
     try:
         pool().make_connection()
     except (TypeError, redis.RedisError):
-        # Without the name of the option, which may be a piece of a password with a ? in it.
+        # The option's name is left out: it may be a part of a password that contains a ?.
         raise ConfigError(
             "store URL redis...: what stands behind its ? is no option of a client, or has a wrong value; must be "
             f"{FORMS}; a ? in a password must be written as %3F"
@@ -156,8 +156,8 @@ def _one_server(url: str, where: str, options: dict[str, Any]) -> Connected:
     client: Any = redis.Redis.from_pool(pool())
 
     def forget_primary() -> None:
-        # The name may lead to the new primary by now. The old connections are left to whoever is using them, since no
-        # thread may close another's.
+        # The host name may resolve to the new primary by now. Old connections stay open for the threads that use
+        # them, since no thread may close another's.
         client.connection_pool = pool()
 
     return Connected(where, client, forget_primary)

@@ -1,6 +1,6 @@
-"""How keys, fields and values of a Redis catalogue are written; `service/catalogue/redis_store.py` says what there is.
+"""Byte format of keys, fields and values of a Redis catalogue; `service/catalogue/redis_store.py` lists them.
 
-Knows which bytes stand for what; changes nothing but the numbers of domains.
+Changes nothing on the server but the numbers of domains.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from service.errors import StoreUnavailable
 PREFIX = "unitok:"
 
 DELETED, TITLED = b"D", b"T"
-"""What follows the ID in the value of a deleted item, and of a live one with a title."""
+"""State byte after the ID in the value of a deleted item, and of a live one with a title."""
 
 ID = struct.Struct(">Q")
 NUMBER = struct.Struct(">H")
 
 UNKNOWN = NUMBER.pack(MAX_DOMAINS)
-"""The number after the last one, of every domain that has none."""
+"""Number one past the last valid one; stands for every domain without a number."""
 
 
 class RedisKeys:
-    """The keys of one ID generation, and the numbers of its domains, which are remembered.
+    """The keys of one ID generation, with a cache of its domain numbers.
 
     Parameters
     ----------
-    client : asked for numbers that are not remembered; its errors pass through
+    client : queried for numbers that are not cached; its errors pass through
     generation : `BUNDLE:GENERATION`
     buckets : hashes that items are spread over
-    number : the script that allots a domain its number
+    number : the script that allocates a domain's number
     """
 
     def __init__(self, client: Any, generation: str, buckets: int, number: Any) -> None:
@@ -66,7 +66,7 @@ class RedisKeys:
         return self.key(f"groups:{zlib.crc32(field) % self._buckets}")
 
     def field(self, key: ItemKey, allot: bool = False) -> bytes:
-        """Domain number and item_id; an unknown domain has a number that is never allotted, unless asked for one."""
+        """Domain number and item_id; an unknown domain gets `UNKNOWN`, or with `allot` a new number."""
         return self.number(key.domain, allot) + key.item_id.encode()
 
     def number(self, domain: str, allot: bool = False) -> bytes:
@@ -74,7 +74,7 @@ class RedisKeys:
 
         Raises
         ------
-        LimitExceeded : it is asked for, and all are given away; the server is as it was
+        LimitExceeded : with `allot`, no number is left; the server is unchanged
         """
         number = self._numbers.get(domain)
         if number is None:
@@ -90,7 +90,7 @@ class RedisKeys:
         return UNKNOWN if number is None else number
 
     def claims(self, fields: Iterable[tuple[str, bytes]]) -> str:
-        """The numbers that domains have by these fields, as a script checks them; unknown domains have none."""
+        """Domain numbers used in these fields, as JSON for a script to check; unknown domains are left out."""
         numbers = {domain: NUMBER.unpack(field[: NUMBER.size])[0] for domain, field in fields}
         return json.dumps({domain: str(number) for domain, number in numbers.items() if number < MAX_DOMAINS})
 
@@ -99,7 +99,7 @@ class RedisKeys:
         return ItemKey(self.domain(field[:2]), field[2:].decode())
 
     def domain(self, number: bytes) -> str:
-        """Name of a domain; numbers that another replica allotted are looked up once."""
+        """Name of a domain; numbers allocated by another replica are looked up once."""
         if number not in self._names:
             with self._naming:
                 self._names = _names(self._redis.hgetall(self.key("domains")))
@@ -108,7 +108,7 @@ class RedisKeys:
         return self._names[number]
 
     def columns(self, buckets: Iterable[Mapping[bytes, bytes]]) -> ItemColumns:
-        """The live items of item buckets, all at once; `read_value` reads one."""
+        """Parse the live items of item buckets, vectorised; `read_value` parses one."""
         fields: list[bytes] = []
         values: list[bytes] = []
         for bucket in buckets:
@@ -129,28 +129,28 @@ class RedisKeys:
         )
 
     def learn(self, numbers: Mapping[bytes, bytes]) -> None:
-        """Remember these numbers of domains, as the server has them, and no others."""
+        """Replace the cache by these domain numbers from the server."""
         with self._naming:
             self._names = _names(numbers)
             self._numbers = {name: number for number, name in self._names.items() if number != UNKNOWN}
 
     def forget(self) -> None:
-        """Forget the numbers of domains, which are void once the server was emptied."""
+        """Clear the cached domain numbers, which are invalid once the server was emptied."""
         with self._naming:
             self._numbers, self._names = {}, {}
 
 
 def _names(numbers: Mapping[bytes, bytes]) -> dict[bytes, str]:
-    """Names by number, as the server has them.
+    """Names by number, from the server.
 
-    Servers may hold a number for each domain that was refused for being one too many, since these were once kept.
-    Those that do not fit two bytes stand in no field. The first of them fits, so items may have been stored under it.
+    Servers may hold numbers of domains beyond the limit, since earlier versions stored them although refused. Those
+    that do not fit two bytes occur in no field. The first of them fits, so items may have been stored under it.
     """
     return {NUMBER.pack(int(value)): name.decode() for name, value in numbers.items() if int(value) <= MAX_DOMAINS}
 
 
 def state_of(item: StoredItem) -> str:
-    """What follows the ID in an item's value."""
+    """The part of an item's value that follows the ID."""
     return title_state(item.title) if item.live else "D"
 
 
@@ -160,7 +160,7 @@ def title_state(title: str | None) -> str:
 
 
 def read_value(key: ItemKey, value: bytes | None, content: bytes | None) -> StoredItem | None:
-    """An item from its stored value, None where there is none."""
+    """Parse an item from its stored value, None if there is none."""
     if value is None:
         return None
     state = value[ID.size : ID.size + 1]
