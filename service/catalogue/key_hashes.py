@@ -1,6 +1,6 @@
-"""Hashes of items' keys, keyed themselves: nobody can choose item ids that all fall into one place of a hash table.
+"""Salted hashes of item keys: an attacker cannot choose item_ids that all collide in a hash table.
 
-Knows nothing of tables.
+Independent of tables.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ NUMBER = struct.Struct("<I")
 
 
 class KeyHashes:
-    """Hashes of 32 bits.
+    """Computes 32-bit hashes.
 
     Parameters
     ----------
-    salt : 16 bytes that nobody else knows, of hashes to go on with; None for new ones
+    salt : 16 secret bytes of existing hashes; None for a new salt
     """
 
     def __init__(self, salt: bytes | None = None) -> None:
         self.salt = secrets.token_bytes(16) if salt is None else salt
 
     def of(self, number: int, name: bytes) -> int:
-        """Of one key: the number of its domain, and its item_id."""
-        # A prefix keys BLAKE2 as well as its own key would, and takes one block in place of two.
+        """Hash of one key, given by its domain's number and its item_id."""
+        # For BLAKE2 a secret prefix is as good as its key parameter, and takes one block instead of two.
         digest = hashlib.blake2b(self.salt + NUMBER.pack(number) + name, digest_size=4).digest()
         return NUMBER.unpack(digest)[0]  # type: ignore[no-any-return]
 
     def of_all(self, numbers: Sequence[int], items: ItemColumns) -> NDArray[np.uint32]:
-        """`of` many, uint32 [n]; `numbers` are those of the columns' domains."""
+        """`of` for many keys, uint32 [n]; `numbers` belong to the columns' domains."""
         prefixes = [self.salt + NUMBER.pack(number) for number in numbers]
         digests = [
             hashlib.blake2b(prefixes[place] + name, digest_size=4).digest()

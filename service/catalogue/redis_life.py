@@ -1,10 +1,10 @@
-"""The server behind one generation of a Redis catalogue: connected to, changed by scripts, followed, and known again.
+"""Connection to the server of one Redis catalogue generation: scripts, change log, detection of lost data.
 
-A *life* is a random name that the first to open an empty server gives it. It tells a server that was emptied behind our
-back from the one that we know, whose domain numbers and sequence numbers we remember. A server that was set back to an
-older state keeps its life, but lacks the latest change that we know of, or holds another one under its number.
+A *life* is a random name that the first client to open an empty server stores there. A different life means that the
+server was emptied from outside, so cached domain and sequence numbers are invalid. A server that was reverted to an
+older state keeps its life, but lacks the latest change known here, or holds another one under its number.
 
-Knows nothing of items.
+Independent of items.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ SCRIPTS = ("register", "delete", "restore", "mend", "mark")
 
 
 class RedisLife:
-    """A server as it is known from its first answer on.
+    """A server, with its identity as of the first answer.
 
     Parameters
     ----------
     url : as of `RedisStore`
     generation : `BUNDLE:GENERATION`
     layout : how IDs are packed, and `buckets`, the hashes that items are spread over; must be what the server holds
-    serving : give up early, since requests wait
+    serving : use a short time-out, since requests wait
 
     Attributes
     ----------
-    where : never holds a password
-    client, keys : for whoever only reads
+    where : address, never with a password
+    client, keys : for read access
 
     Raises
     ------
-    ConfigError : the URL is none, the server may remove keys to make room, or it holds IDs of another layout
+    ConfigError : the URL is invalid, the server may evict keys, or it holds IDs of another layout
     StoreUnavailable : the server does not answer
     """
 
@@ -59,13 +59,13 @@ class RedisLife:
         common = _lua("common")
         self._scripts = {name: self.client.register_script(common + _lua(name)) for name in SCRIPTS}
         self._life = b""
-        # The latest change that the server is known to have had: its number and mark.
+        # Number and mark of the latest change that the server has reported.
         self._told: tuple[int, bytes] | None = None
         try:
             self._require_no_eviction()
             self._begin()
         except BaseException:
-            # Nobody else can: whoever catches the error has no store to close.
+            # The caller cannot do it: it gets an error, not a store to close.
             self.close()
             raise
 
@@ -74,7 +74,7 @@ class RedisLife:
 
         Parameters
         ----------
-        fields : domains, each with a field in which its number was used
+        fields : domains, each with a field that contains its number
         """
         first_keys = [self.keys.key(part) for part in ("meta", "log", "counts", "fingerprints", "domains")]
         first = [self._life, CHANGES_KEPT, *(self._told or (0, b"")), self.keys.claims(fields)]
@@ -100,7 +100,7 @@ class RedisLife:
                 self._begin()
                 return Changes((), head, gap=True, lost=True)
             if head < max(told[0], after) or any(_mark(fields) != told[1] for _, fields in told_now):
-                # What was remembered of the state that it had is void.
+                # Cached data of the former state is invalid.
                 self.keys.forget()
                 self._told = None
                 return Changes((), head, gap=True, lost=True)
@@ -114,12 +114,12 @@ class RedisLife:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Say what the client raises as `StoreUnavailable`, or as `NotReady` where the bundle's items are not there."""
+        """Convert client errors to `StoreUnavailable`, or to `NotReady` if the bundle's items are not stored."""
         try:
             yield
         except redis.ResponseError as error:
             if str(error).startswith("NOTSEEDED"):
-                # Also how a server that was emptied shows itself, until the change log is looked at.
+                # An emptied server also answers this, until the change log is read.
                 raise NotReady(f"{self.where}: the catalogue of {self._generation} is not stored yet") from None
             if str(error).startswith("SETBACK"):
                 self.keys.forget()
@@ -127,20 +127,20 @@ class RedisLife:
                     f"{self.where}: was set back to an older state; what it lacks is put back first"
                 ) from None
             if isinstance(error, redis.ReadOnlyError):
-                # A primary that became a replica.
+                # The primary became a replica.
                 self._forget_primary()
             raise StoreUnavailable(f"{self.where}: {error}") from error
         except FAILURES as error:
             raise StoreUnavailable(f"{self.where}: {error}") from error
 
     def close(self) -> None:
-        """Give up connections."""
+        """Close connections."""
         self.client.close()
 
     def _require_no_eviction(self) -> None:
-        """Refuse a server that may remove keys of ours to make room: it would give IDs again that others have.
+        """Refuse a server that may evict catalogue keys: it would allocate IDs twice.
 
-        Ours never expire, so the policies that look only at keys which do are harmless.
+        Catalogue keys never expire, so the `volatile-*` policies are harmless.
         """
         with self.errors():
             options = {}
@@ -150,7 +150,7 @@ class RedisLife:
             try:
                 policy = str(self.client.info("memory", **options).get("maxmemory_policy", ""))
             except redis.ResponseError:
-                return  # Not every account may ask.
+                return  # The account may lack the permission.
         if policy.startswith("allkeys-"):
             raise ConfigError(
                 f"{self.where}: its maxmemory-policy is {policy}, which removes items to make room, so that their "
@@ -158,7 +158,7 @@ class RedisLife:
             )
 
     def _begin(self) -> None:
-        """Check the layout, begin a life where the server is empty, and learn which one it is in."""
+        """Check the layout, start a life if the server is empty, and read the current life."""
         meta = self.keys.key("meta")
         with self.errors():
             pipeline = self.client.pipeline(transaction=True)
@@ -179,7 +179,7 @@ class RedisLife:
 
 
 def _mark(fields: Mapping[bytes, bytes]) -> bytes:
-    """What tells a change from another one of the same item that got its number after the server was set back."""
+    """Mark that distinguishes a change from a later one of the same item and number, after the server was reverted."""
     return fields[b"k"] + fields.get(b"c", fields.get(b"u", b""))
 
 

@@ -1,6 +1,6 @@
-"""What can be asked of a Redis catalogue: items, totals, the change log, which generations a server holds.
+"""Queries on a Redis catalogue: items, totals, the change log, and the generations on a server.
 
-Knows nothing of how IDs are given.
+Independent of how IDs are allocated.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ SCAN_BUCKETS = 64
 
 
 class RedisReader:
-    """The questions of `service.catalogue.store.CatalogueStore`.
+    """The read operations of `service.catalogue.store.CatalogueStore`.
 
     Parameters
     ----------
-    server : holds the keys
-    generation : `BUNDLE:GENERATION`, for people
+    server : the server with the keys
+    generation : `BUNDLE:GENERATION`, for display
     layout : how its IDs are packed
     buckets : hashes that items are spread over
     """
@@ -49,7 +49,7 @@ class RedisReader:
             return bool(self._redis.hexists(self._keys.key("meta"), "seeded"))
 
     def get(self, keys: Sequence[ItemKey]) -> list[StoredItem | None]:
-        """Live items in the order asked for, None where there is none."""
+        """Live items in the order of `keys`, None for a missing one."""
         with self._server.errors():
             pipeline = self._redis.pipeline(transaction=False)
             for key in keys:
@@ -62,12 +62,12 @@ class RedisReader:
         return [item if item is not None and item.live else None for item in found]
 
     def scan(self) -> Iterator[list[StoredItem]]:
-        """All live items in batches, in no order, without their content; changes meanwhile may be missed or seen."""
+        """All live items in batches, unordered, without their content; concurrent changes may be missed or seen."""
         for batch in self.columns():
             yield batch.items()
 
     def columns(self) -> Iterator[ItemColumns]:
-        """What `scan` gives, as columns."""
+        """The items of `scan`, as columns."""
         self._keys.forget()
         for numbers in self._pieces():
             with self._server.errors():
@@ -76,10 +76,10 @@ class RedisReader:
                 yield batch
 
     def rows(self) -> Iterator[list[StoredItem]]:
-        """All items in batches, deleted ones and contents too; changes meanwhile may be missed or seen."""
+        """All items in batches, with deleted ones and contents; concurrent changes may be missed or seen."""
         for numbers in self._pieces():
             with self._server.errors():
-                # In one step, or an item that is registered in between would lack its content.
+                # Read atomically, or an item registered in between would lack its content.
                 buckets = self._buckets(["items", "contents"], numbers)
                 found = [
                     read_value(self._keys.item_key(field), value, contents.get(field))
@@ -90,7 +90,7 @@ class RedisReader:
                 yield batch
 
     def suffixes_used(self) -> Iterator[list[tuple[str, int, int]]]:
-        """The suffix counters in batches: domain, ID with suffix 0, suffixes given away."""
+        """The suffix counters in batches: domain, ID with suffix 0, suffixes allocated."""
         for numbers in self._pieces():
             with self._server.errors():
                 batch = [
@@ -102,7 +102,7 @@ class RedisReader:
                 yield batch
 
     def totals(self) -> Totals:
-        """Head, counts and fingerprints of one moment."""
+        """Head, counts and fingerprints, read atomically."""
         with self._server.errors():
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hget(self._keys.key("meta"), "sequence")
@@ -110,7 +110,7 @@ class RedisReader:
             pipeline.hgetall(self._keys.key("fingerprints"))
             pipeline.hgetall(self._keys.key("domains"))
             head, counts, fingerprints, numbers = pipeline.execute()
-            # Not those that are remembered: two sides that share a mistake would agree.
+            # Not the cached numbers: if both sides shared a mistake, they would agree.
             self._keys.learn(numbers)
             return Totals(
                 int(head or 0),
@@ -128,13 +128,13 @@ class RedisReader:
         return self._server.changes(after, limit)
 
     def checkpoint(self, name: str) -> str | None:
-        """What `save_checkpoint` kept under a name."""
+        """The value stored by `save_checkpoint` under a name."""
         with self._server.errors():
             value = self._redis.hget(self._keys.key("checkpoints"), name)
         return None if value is None else value.decode()
 
     def status(self) -> StoreStatus:
-        """Counts and state, for people."""
+        """Counts and state, for display."""
         totals, seeded = self.totals(), self.seeded()
         with self._server.errors():
             pipeline = self._redis.pipeline(transaction=False)
@@ -155,11 +155,11 @@ class RedisReader:
         )
 
     def close(self) -> None:
-        """Give up connections; the store must not be used afterwards."""
+        """Close connections; the store must not be used afterwards."""
         self._server.close()
 
     def _pieces(self) -> Iterator[range]:
-        """Numbers of the buckets that are read in one round trip, until all are read."""
+        """Ranges of bucket numbers, one per round trip, that cover all buckets."""
         for first in range(0, self._bucket_count, SCAN_BUCKETS):
             yield range(first, min(first + SCAN_BUCKETS, self._bucket_count))
 
@@ -179,7 +179,7 @@ class RedisReader:
 
 
 def generations(url: str) -> Iterator[Generation]:
-    """Every generation that a server holds, by name."""
+    """All generations on a server, sorted by name."""
     connected = connect(url)
     where, client = connected.where, connected.client
     try:

@@ -1,16 +1,16 @@
-"""The Redis catalogue store: several replicas share one ID generation through any server that speaks Redis' protocol.
+"""The Redis catalogue store: several replicas share one ID generation through any server with the Redis protocol.
 
-Every change is one Lua script (`lua/`), so it happens wholly or not at all, and a batch costs one round trip. What was
-acknowledged survives `kill -9` of a server that runs with `appendonly yes` and `appendfsync always` (with `everysec` it
-may lose two seconds, and then give an ID again). All keys of a generation carry one hash tag, so that they share a slot
-of a Redis Cluster:
+Every change is one Lua script (`lua/`), so it is atomic, and a batch costs one round trip. Acknowledged changes
+survive `kill -9` of a server that runs with `appendonly yes` and `appendfsync always` (with `everysec` it may lose two
+seconds, and then allocate an ID again). All keys of a generation have the same hash tag, so that they share a slot of
+a Redis Cluster:
 
     unitok:{BUNDLE:GENERATION}:meta         layout, life, seeded, sequence number of the latest change
                               :domains      domain name -> two-byte number
                               :counts       domain number -> live items
                               :fingerprints domain number -> fingerprint of the live items, hexadecimal
                               :items:N      bucket N of hashes: field -> 8 bytes of ID, state, title
-                              :groups:N     domain number and ID with suffix 0 -> suffixes given away
+                              :groups:N     domain number and ID with suffix 0 -> suffixes allocated
                               :contents:N   field -> content
                               :log          stream of changed fields, each with the name of the call that changed it:
                                             `c` if it made or deleted the item, else `u`; the entry's ID is the
@@ -18,8 +18,8 @@ of a Redis Cluster:
                               :checkpoints  name -> text
 
 A *field* is the domain's number and the item_id. The state is `L` (live, without a title), `T` (live, a title follows)
-or `D` (deleted: the ID stays reserved). Buckets keep a hash small enough for the server's compact encoding; measured
-with Valkey 9.1 an item takes about 130 bytes with a title of 60 letters, its content aside. What a life is stands in
+or `D` (tombstone: the ID stays reserved). Buckets keep hashes small enough for the server's compact encoding; measured
+with Valkey 9.1 an item takes about 130 bytes with a title of 60 letters, without its content. For `life` see
 `redis_life.py`.
 """
 
@@ -51,11 +51,11 @@ class RedisStore(RedisReader):
     url : one server, a cluster, or a primary that Sentinel names; see `service/catalogue/redis_clients.py`
     bundle, generation : name the keys
     layout : must be the one that the keys were written with
-    serving : give up early, since requests wait
+    serving : use a short time-out, since requests wait
 
     Raises
     ------
-    ConfigError : the URL is none, the server may remove keys to make room, or it holds IDs of another layout
+    ConfigError : the URL is invalid, the server may evict keys, or it holds IDs of another layout
     StoreUnavailable : the server does not answer
     """
 
@@ -64,7 +64,7 @@ class RedisStore(RedisReader):
         super().__init__(RedisLife(url, name, layout_of_keys, serving=serving), name, layout, BUCKETS)
 
     def seed(self, items: Sequence[StoredItem]) -> None:
-        """Store items of the bundle's catalogue with the IDs they have; may be repeated, does nothing once finished."""
+        """Store items of the bundle's catalogue with their IDs; idempotent, and does nothing after `finish_seed`."""
         for item, outcome in zip(items, self._restore(items, "seed"), strict=False):
             if outcome is Outcome.OTHER_ID:
                 raise BundleError(
@@ -72,7 +72,7 @@ class RedisStore(RedisReader):
                 )
 
     def restore(self, items: Sequence[StoredItem], dry: bool = False) -> list[Outcome]:
-        """Put items back that were published elsewhere; each item's outcome, in order."""
+        """Restore items with their published IDs; returns one outcome per item, in order."""
         return self._restore(items, "dry" if dry else "restore")
 
     def _restore(self, items: Sequence[StoredItem], how: str) -> list[Outcome]:
@@ -92,12 +92,12 @@ class RedisStore(RedisReader):
             return [Outcome(answer.decode()) for answer in self._server.run("restore", fields, keys, arguments)]
 
     def finish_seed(self) -> None:
-        """Mark the bundle's catalogue as complete, which opens the store for `register` and `delete`."""
+        """Mark the bundle's catalogue as complete, which enables `register` and `delete`."""
         with self._server.errors():
             self._server.run("mark", (), [self._keys.key("meta")], ["seeded", "yes"])
 
     def register(self, items: Sequence[NewItem]) -> Registered:
-        """Store items and allot their suffixes, all in one script."""
+        """Store items and allocate their suffixes in one script."""
         bases = base_ids(items, self._layout)
         fields: list[tuple[str, bytes]] = []
         keys: list[str] = []
@@ -116,14 +116,14 @@ class RedisStore(RedisReader):
         return Registered(values, np.array([answer[8:] == b"1" for answer in answers], dtype=bool))
 
     def delete(self, key: ItemKey) -> bool:
-        """Remove an item, keeping its ID reserved; False where it was not live."""
+        """Remove an item and keep its ID reserved (tombstone); False if it was not live."""
         with self._server.errors():
             field = self._keys.field(key)
             items, _, contents = self._keys.buckets(field, b"")
             return bool(self._server.run("delete", [(key.domain, field)], [items, contents], [field, _call()]))
 
     def mend(self, totals: Totals, suffixes_used: Sequence[tuple[str, int, int]]) -> bool:
-        """Set the kept counts and fingerprints right and raise suffix counters; False if not at the totals' head."""
+        """Correct stored counts and fingerprints, raise suffix counters; False if not at the totals' head."""
         domains = sorted(totals.items.keys() | totals.fingerprints.keys())
         arguments: list[Any] = [totals.head, len(domains)]
         fields: list[tuple[str, bytes]] = []
@@ -140,14 +140,14 @@ class RedisStore(RedisReader):
             return bool(self._server.run("mend", fields, keys, arguments))
 
     def save_checkpoint(self, name: str, value: str) -> None:
-        """Keep a small text for work that resumes."""
+        """Store a small text for work that can resume."""
         with self._server.errors():
             self._server.run("mark", (), [self._keys.key("checkpoints")], [name, value])
 
     def drop(self) -> None:
-        """Remove all items for good; the generation can never be opened again."""
+        """Permanently remove all items; the generation can never be opened again."""
         with self._server.errors():
-            # At once: who finds a dropped generation does not look at it again.
+            # In one transaction: a dropped generation is never looked at again, so nothing may be left over.
             pipeline = self._redis.pipeline(transaction=True)
             pipeline.hset(self._keys.key("meta"), "dropped", "yes")
             pipeline.hdel(self._keys.key("meta"), "seeded")
@@ -158,5 +158,5 @@ class RedisStore(RedisReader):
 
 
 def _call() -> bytes:
-    """A name for one call: a client whose connection breaks repeats it as it was, though it may have been done."""
+    """Idempotency key of a call: after a broken connection a client repeats it, though it may already be done."""
     return secrets.token_bytes(8)

@@ -1,7 +1,7 @@
 """Fills a catalogue store with the bundle's own catalogue.
 
-Apart from opening a store, since who only looks at one needs no data frames. Knows nothing of the live view, of HTTP or
-of ONNX.
+Separate from `opening.py`, since read-only use of a store needs no data frames. Independent of the live view, HTTP
+and ONNX.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from service.progress import progress
 from service.semantic_ids import TokenLayout
 
 UNREADABLE: tuple[type[BaseException], ...] = (*PARQUET_ERRORS, InvalidInput, ValueError)
-"""What a catalogue that is not as it must be may raise while it is read."""
+"""Errors that reading a malformed catalogue may raise."""
 
 SEED_ROWS = 1000
 COMPARED_ROWS = 1000
@@ -28,11 +28,11 @@ SEED_CHECKPOINT = "seeded rows"
 
 
 def open_catalogue(url: str, bundle: Bundle, *, serving: bool = False) -> CatalogueStore:
-    """`open_store` for a bundle, complete with the bundle's own items; resumes where an interrupted start left off.
+    """`open_store` for a bundle, filled with the bundle's own items; resumes an interrupted seeding.
 
     Raises
     ------
-    ConfigError : as `open_store`, and where the store holds the IDs of another tokenizer
+    ConfigError : as `open_store`, and if the store holds the IDs of another tokenizer
     """
     store = open_bundle_store(url, bundle, serving=serving)
     try:
@@ -47,14 +47,14 @@ def open_catalogue(url: str, bundle: Bundle, *, serving: bool = False) -> Catalo
 
 
 def seed_from(bundle: Bundle, store: CatalogueStore) -> None:
-    """Bring the bundle's catalogue into a store and open it for registrations.
+    """Seed a store with the bundle's catalogue and enable registrations.
 
     Raises
     ------
-    BundleError : the catalogue repeats an item or an ID, or is not of the shape that the manifest says
+    BundleError : the catalogue repeats an item or an ID, or does not have the shape given in the manifest
     """
     frame = read_bundle_catalogue(bundle, store.layout)
-    # Rows of this very file: another export may have other items before them.
+    # Keyed by the file's hash: another export may have other items before these rows.
     checkpoint = f"{SEED_CHECKPOINT} of {bundle.manifest.files[bundle.manifest.catalogue.path]}"
     done = int(store.checkpoint(checkpoint) or 0)
     with progress("catalogue", len(frame)) as advance:
@@ -68,17 +68,17 @@ def seed_from(bundle: Bundle, store: CatalogueStore) -> None:
 
 
 def complete_from(bundle: Bundle, store: CatalogueStore) -> int:
-    """Add what a bundle's catalogue has besides the items put back; returns how many could not be added.
+    """Add the bundle's items that a restored store lacks; returns how many could not be added.
 
-    An export of the bundle after they were published may have other IDs for some, or have given theirs to items of its
-    own. What was published stays, and the latter items are not added. Opens the store for registrations.
+    A later export of the bundle may have other IDs for some restored items, or assign their IDs to other items.
+    Published IDs stay, and those other items are not added. Enables registrations.
 
     Raises
     ------
     BundleError : as `seed_from`
     """
     left_out = 0
-    # Within a group IDs must rise.
+    # `restore` needs ascending IDs within a group.
     for batch in read_bundle_catalogue(bundle, store.layout).sort("packed").iter_slices(SEED_ROWS):
         outcomes = store.restore([StoredItem(*row) for row in batch.iter_rows()])
         left_out += outcomes.count(Outcome.ID_GIVEN)
@@ -87,9 +87,9 @@ def complete_from(bundle: Bundle, store: CatalogueStore) -> int:
 
 
 def _require_same_ids(bundle: Bundle, store: CatalogueStore) -> None:
-    """Refuse a store whose items have other codes than in the bundle: its recommender would take one for another.
+    """Refuse a store whose items have other codes than the bundle: the recommender would confuse items.
 
-    Single items may differ, as those do that were registered with another content before.
+    Single items may differ, namely those that were registered with another content before.
     """
     rows = read_bundle_catalogue(bundle, store.layout, COMPARED_ROWS)
     found = store.get([ItemKey(domain, item_id) for domain, item_id in rows.select("domain", "item_id").iter_rows()])
@@ -111,7 +111,7 @@ def read_bundle_catalogue(bundle: Bundle, layout: TokenLayout, rows: int | None 
 
     Parameters
     ----------
-    rows : the first so many; all if left out
+    rows : read only this many rows; None reads all
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""A SQLite file that several threads and processes write to: opened, written in synced transactions, read meanwhile.
+"""A SQLite file shared by threads and processes: synced write transactions and concurrent reads.
 
-Knows nothing of what is in its tables.
+Independent of what is in its tables.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from service.catalogue.sqlite_looking import connect_to_look, log_of, may_write,
 from service.errors import StoreUnavailable
 
 BUSY_SECONDS = 30.0
-"""How long a writer waits for another process's transaction."""
+"""Maximum time that a writer waits for another process's transaction."""
 
 BUSY_PAUSE_SECONDS = 0.01
-"""Between two attempts, where SQLite itself does not wait."""
+"""Pause between attempts, where SQLite itself does not wait."""
 
 
 class SqliteFile:
-    """One connection that writes and one that reads, each for one thread at a time.
+    """One connection for writing and one for reading, each used by one thread at a time.
 
-    A file that was deleted or replaced meanwhile is still open here, but nobody would find again what is written to it;
-    so every block makes sure that the path leads to the file that was opened. The same goes for its write-ahead log,
-    which holds what was committed last, and which stays the same file for as long as a connection is open.
+    A file that was deleted or replaced meanwhile stays open here, but data written to it would be lost. So every block
+    checks that the path still leads to the opened file. The same holds for the write-ahead log, which has the latest
+    commits, and which stays the same file as long as a connection is open.
 
     Parameters
     ----------
-    path : created with its folder if need be
-    schema : statements that create what is not there
-    looking : where the folder may not be written to, open what is there for reading alone; changes then fail
+    path : created with its folder if missing
+    schema : statements that create missing tables
+    looking : if the folder is not writable, open the existing file read-only; changes then fail
 
     Raises
     ------
-    StoreUnavailable : from here and from every block, where SQLite fails
+    StoreUnavailable : SQLite failed; raised here and by every block
     """
 
     def __init__(self, path: Path, schema: str, *, looking: bool = False) -> None:
@@ -50,7 +50,7 @@ class SqliteFile:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreUnavailable(f"embedded store {path.parent}: {error}") from error
-        # Before the first page is read: connections to what nobody writes keep their pages.
+        # Before the first page is read: connections to an immutable file keep their pages.
         self._opened = self._identity()
         with self._errors():
             self._writer = self._connect()
@@ -66,7 +66,7 @@ class SqliteFile:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Cursor]:
-        """One write transaction: committed, synced and so acknowledged when the block ends; undone if it raises."""
+        """Write transaction: committed and synced when the block ends, rolled back if it raises."""
         with self._errors(), self._writing, closing(self._writer.cursor()) as cursor:
             self._require_same()
             cursor.execute("BEGIN IMMEDIATE")
@@ -80,7 +80,7 @@ class SqliteFile:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Cursor]:
-        """What is committed; each statement sees one moment."""
+        """Cursor on the committed data; each statement reads one snapshot."""
         with self._errors(), self._reading, closing(self._reader.cursor()) as cursor:
             self._require_same()
             yield cursor
@@ -89,7 +89,7 @@ class SqliteFile:
 
     @contextmanager
     def scanning(self) -> Iterator[sqlite3.Cursor]:
-        """As `reading`, for work that takes long: on a connection of its own, so that nobody waits for it."""
+        """Like `reading`, for long reads: uses its own connection, so that it blocks no other reader."""
         self._require_same()
         with self._errors(), closing(self._connect()) as connection, closing(connection.cursor()) as cursor:
             yield cursor
@@ -97,7 +97,7 @@ class SqliteFile:
                 self._require_same()
 
     def vacuum(self) -> None:
-        """Give back the room of what was removed."""
+        """Free the disk space of removed rows."""
         with self._errors(), self._writing:
             self._writer.execute("VACUUM")
 
@@ -107,7 +107,7 @@ class SqliteFile:
         return sum(file.stat().st_size for file in files if file.exists())
 
     def close(self) -> None:
-        """Give up both connections; nothing may be asked afterwards."""
+        """Close both connections; the file must not be used afterwards."""
         with self._writing, self._reading:
             self._writer.close()
             self._reader.close()
@@ -125,9 +125,9 @@ class SqliteFile:
         return connection
 
     def _identity(self) -> tuple[int, ...] | None:
-        """Which file the path leads to, and which log beside it; where nobody may write to it, since when.
+        """Device and inode of the file; also of its log unless read-only, and the modification time if immutable.
 
-        None where something is missing.
+        None if a file is missing.
         """
         try:
             said = self._path.stat()
@@ -153,16 +153,16 @@ class SqliteFile:
             yield
         except sqlite3.Error as error:
             if self._immutable:
-                # Pages of two moments look like a broken file.
+                # Pages from different moments look like a corrupt file.
                 self._require_same()
             raise StoreUnavailable(f"embedded store {self._path}: {error}") from error
 
 
 def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Switch a file to a write-ahead log, as soon as nobody else writes to it.
+    """Switch a file to a write-ahead log, once no other process writes to it.
 
-    A new file is switched by the first who opens it. Of several who try at once SQLite makes none wait: it refuses
-    all but one at once, since each may hold what another one needs (https://sqlite.org/c3ref/busy_handler.html).
+    The first process that opens a new file switches it. If several try at once, SQLite does not wait but refuses
+    all but one immediately, to avoid a deadlock (https://sqlite.org/c3ref/busy_handler.html).
     """
     until = time.monotonic() + BUSY_SECONDS
     while True:

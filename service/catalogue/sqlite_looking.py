@@ -1,8 +1,7 @@
-"""Reads a SQLite file with a write-ahead log that somebody else writes to, or that nobody may write to from here.
+"""Read-only access to a SQLite file with a write-ahead log, even in a folder that is not writable.
 
-SQLite reads such a file only where it finds the log's -shm file or may make one, or where it is told that the file is
-immutable: it then takes no locks and looks at no log, which is safe only while nobody writes. Knows nothing of what is
-in the file.
+SQLite reads such a file only if the log's -shm file exists or can be created, or if the file is declared immutable. It
+then takes no locks and ignores the log, which is safe only while nobody writes. Independent of what is in the file.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from service.errors import StoreUnavailable
 
 
 def may_write(folder: Path) -> bool:
-    """Whether this process may make files in a folder: it has the right, and the file system is no read-only one."""
+    """Whether this process may create files in a folder (permission, and no read-only file system)."""
     return os.access(folder, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
@@ -25,21 +24,21 @@ def log_of(path: Path) -> Path:
 
 
 def nobody_writes(path: Path) -> bool:
-    """Whether a file is still: this process may not write, and who has it open to write would keep a log beside it."""
+    """Whether a file has no writer: this process may not write, and another writer would keep a log next to it."""
     return not may_write(path.parent) and not log_of(path).exists()
 
 
 def connect_to_look(path: Path, immutable: bool) -> sqlite3.Connection:
-    """A connection for any thread that changes nothing.
+    """Open a read-only connection, usable from any thread.
 
     Parameters
     ----------
-    immutable : nobody writes, and nobody will; should somebody, what is read may not fit together
+    immutable : promises that nobody writes meanwhile; otherwise reads may be inconsistent
 
     Raises
     ------
     sqlite3.Error : the file cannot be opened
-    StoreUnavailable : it has a log without an -shm file, which cannot be read without a right to write
+    StoreUnavailable : it has a log without an -shm file, which cannot be read without write permission
     """
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)

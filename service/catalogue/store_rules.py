@@ -1,6 +1,6 @@
-"""What all stores refuse and work out alike: names, texts, domains, IDs of new items, gaps in a log, layouts.
+"""Rules shared by all stores: names, texts, domains, IDs of new items, gaps in a log, layouts.
 
-Knows nothing of any one store.
+Independent of the kind of store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_NAME_BYTES = 512
 """Longest domain name and item_id, in UTF-8."""
 
 MAX_DOMAINS = (1 << 16) - 1
-"""Domains of one store: a server keeps their numbers in two bytes, and what fits one store must fit the other."""
+"""Maximum domains per store: Redis stores their numbers in two bytes, and all stores have the same limits."""
 
 
 def base_ids(items: Sequence[NewItem], layout: TokenLayout) -> NDArray[np.uint64]:
@@ -26,7 +26,7 @@ def base_ids(items: Sequence[NewItem], layout: TokenLayout) -> NDArray[np.uint64
 
     Raises
     ------
-    InvalidInput : a key, a code or an expert is not one
+    InvalidInput : a key, a code or an expert is invalid
     """
     for row, item in enumerate(items):
         check_key(item.domain, item.item_id, row)
@@ -50,18 +50,18 @@ def check_items(items: Sequence[StoredItem]) -> None:
 
 
 def too_many_domains(domain: str) -> LimitExceeded:
-    """Why a domain gets no number."""
+    """The error for a domain beyond the limit."""
     return LimitExceeded(f"domain {domain!r} is one too many: a store holds {MAX_DOMAINS}")
 
 
 def is_whole(after: int, head: int, sequences: Sequence[int], limit: int) -> bool:
-    """Whether the sequence numbers found in a log, rising, are all from `after` to `head`, `limit` of them at most."""
+    """Whether ascending sequence numbers from a log have no gap after `after`, up to `head` or `limit` of them."""
     expected = min(head - after, limit)
     return expected == len(sequences) and (not expected or sequences[-1] == after + expected)
 
 
 def dropped_text(where: str, generation: str) -> str:
-    """Why a generation cannot be opened."""
+    """The error message for a dropped generation."""
     return (
         f"{where}: {generation} was dropped, and its IDs may still be known elsewhere; give the bundle a new generation"
     )
@@ -78,7 +78,7 @@ def check_key(domain: str, item_id: str, row: int) -> None:
 
     Raises
     ------
-    InvalidInput : empty, longer than `MAX_NAME_BYTES`, or not to be written as UTF-8
+    InvalidInput : empty, longer than `MAX_NAME_BYTES`, or not encodable as UTF-8
     """
     for field, text in (("domain", domain), ("item_id", item_id)):
         size = _utf8_size(text, field, row)

@@ -1,9 +1,9 @@
-"""The live catalogue's items in memory: columns by ordinal, texts in one run of bytes, and a hash table over keys.
+"""In-memory table of the live items: columns by ordinal, texts in one byte array, and a hash table over keys.
 
-An *ordinal* is an item's row, and the leaf that the constraint index leads to. A table never uses it again after its
-item was deleted, and the row stays readable, for a search that is under way may still hold it. Looking up is safe while
-another thread changes the table; changes must be made by one thread at a time. An item costs 25 bytes and a slot of the
-hash table, and its item_id and title as UTF-8 with 6 bytes more. Knows nothing of tries or stores.
+An *ordinal* is an item's row, and its leaf in the constraint index. It is never reused after its item was deleted, and
+the row stays readable, since a running search may still hold it. Look-ups are safe while another thread changes the
+table; only one thread at a time may change it. An item costs 25 bytes and a slot of the hash table, plus its item_id
+and title as UTF-8 with a header of 6 bytes. Independent of tries and stores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IntArray = NDArray[np.int32]
 
 SMALLEST = 1024
 COMPACTED_ROWS = 65536
-"""Rows whose texts are copied at a time."""
+"""Rows whose texts are copied per step."""
 
 COLUMNS = {"packed": np.uint64, "domain": np.int32, "hash": np.uint32, "text": np.int64, "live": np.bool_}
 
@@ -63,7 +63,7 @@ class CatalogueTable:
     def from_arrays(
         cls, layout: TokenLayout, arrays: Mapping[str, NDArray[Any]], names: Sequence[str]
     ) -> CatalogueTable:
-        """A table that `arrays` and `domains` described; the arrays become its own, and may lie in a file."""
+        """Restore a table from `arrays` and `domains`; it takes over the arrays, which may be memory-mapped."""
         table = cls(layout)
         table._columns = {name: arrays[name] for name in COLUMNS}
         table._used = len(arrays["packed"])
@@ -78,7 +78,7 @@ class CatalogueTable:
         return table
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything but the names of the domains, for `from_arrays`; not to be changed meanwhile."""
+        """Everything but the names of the domains, for `from_arrays`; the table must not change meanwhile."""
         columns = {name: column[: self._used] for name, column in self._columns.items()}
         salt = np.frombuffer(self._hashes.salt, dtype=np.uint8)
         texts = {"texts": self._texts.joined(), "dead_text": np.array([self._dead_text])}
@@ -90,26 +90,26 @@ class CatalogueTable:
         return columns + self._slots.values.nbytes, self._texts.used
 
     def slack(self) -> float:
-        """Share of the rows whose item was deleted, or of the texts that no live row leads to; the greater one."""
+        """Share of deleted rows, or of texts that no live row uses; the greater of the two."""
         return max(1 - sum(self._counts) / max(self._used, 1), self._dead_text / max(self._texts.used, 1))
 
     def domains(self) -> list[str]:
-        """All domains that ever held an item, in the order in which they came."""
+        """All domains that ever held an item, in order of their first item."""
         return list(self._names)
 
     def counts(self) -> dict[str, int]:
-        """Live items of each domain that has any."""
+        """Number of live items of each non-empty domain."""
         return {name: count for name, count in zip(self._names, list(self._counts), strict=False) if count}
 
     def ordinal(self, key: ItemKey, deleted: bool = False) -> int | None:
-        """Row of a live item, or else, where `deleted` ones count too, of one that was deleted lately."""
+        """Row of a live item; with `deleted`, else that of a recently deleted one."""
         number = self._numbers.get(key.domain)
         if number is None:
             return None
         name = key.item_id.encode("utf-8", errors="surrogatepass")
         hashed = self._hashes.of(number, name)
         gone = None
-        # The slots are read before anything else: what they lead to is in every later version of the columns.
+        # The slots are read first: the rows they refer to exist in every later version of the columns.
         for row in self._slots.rows(hashed):
             columns = self._columns
             if (
@@ -123,11 +123,11 @@ class CatalogueTable:
         return gone if deleted else None
 
     def has_id(self, ordinal: int, packed: int) -> bool:
-        """Whether a row's semantic ID is this one."""
+        """Whether a row has this semantic ID."""
         return int(self._columns["packed"][ordinal]) == packed
 
     def title(self, ordinal: int) -> str | None:
-        """What is shown of a row's item."""
+        """The title of a row's item."""
         return self._texts.read(int(self._columns["text"][ordinal]))[1]
 
     def values(self, ordinals: Sequence[int] | NDArray[np.integer]) -> IntArray:
@@ -135,18 +135,18 @@ class CatalogueTable:
         return self._layout.unpack(self._columns["packed"][np.asarray(ordinals, dtype=np.int64)])
 
     def rows(self) -> tuple[IntArray, IntArray]:
-        """All live items: ordinal int32 [n], and domain int32 [n] as a place in `domains`."""
+        """All live items: ordinal int32 [n], and domain int32 [n] as an index into `domains`."""
         ordinals = np.flatnonzero(self._columns["live"][: self._used]).astype(np.int32)
         return ordinals, self._columns["domain"][ordinals]
 
     def entries(self, keys: Sequence[ItemKey]) -> list[CatalogueEntry | None]:
-        """Live items in the order asked for, None where there is none."""
+        """Live items in the order of `keys`, None for a missing one."""
         ordinals = [self.ordinal(key) for key in keys]
         found = iter(self.entries_at([ordinal for ordinal in ordinals if ordinal is not None]))
         return [None if ordinal is None else next(found) for ordinal in ordinals]
 
     def ids(self, keys: Sequence[ItemKey]) -> IntArray:
-        """Semantic IDs of live items in the order asked for, int32 [n, L + N + 1], of `NO_ID` where none is."""
+        """Semantic IDs of live items in the order of `keys`, int32 [n, L + N + 1]; `NO_ID` for a missing one."""
         ordinals = [self.ordinal(key) for key in keys]
         there = [ordinal for ordinal in ordinals if ordinal is not None]
         values = self.values(there)
@@ -157,7 +157,7 @@ class CatalogueTable:
         return ids
 
     def entries_at(self, ordinals: Sequence[int]) -> list[CatalogueEntry]:
-        """Items of rows, those deleted meanwhile included."""
+        """Items of rows, recently deleted ones included."""
         rows, columns = np.asarray(ordinals, dtype=np.int64), self._columns
         domains, texts = columns["domain"][rows].tolist(), columns["text"][rows].tolist()
         return [
@@ -166,11 +166,11 @@ class CatalogueTable:
         ]
 
     def next_rows(self, count: int) -> range:
-        """The rows that the next so many items will get."""
+        """The rows that the next `count` items will get."""
         return range(self._used, self._used + count)
 
     def add(self, items: ItemColumns) -> range:
-        """Give items rows; none may have one. Returns the rows."""
+        """Append items that are not in the table; returns their rows."""
         first, end = self._used, self._used + len(items)
         self._fit(end)
         columns, numbers = self._columns, [self._number(domain) for domain in items.domains]
@@ -180,21 +180,21 @@ class CatalogueTable:
         columns["hash"][first:end] = self._hashes.of_all(numbers, items)
         columns["live"][first:end] = True
         self._used = end
-        # Last, since it is what makes a row visible to other threads.
+        # Last, since this makes the rows visible to other threads.
         self._seat(np.arange(first, end))
         for number, count in zip(numbers, np.bincount(items.domain, minlength=len(numbers)).tolist(), strict=True):
             self._counts[number] += count
         return range(first, end)
 
     def retitle(self, ordinal: int, title: str | None) -> None:
-        """Change what is shown of an item."""
+        """Change the title of an item."""
         place = int(self._columns["text"][ordinal])
         name = self._texts.name(place)
         self._dead_text += self._texts.size(place)
         self._columns["text"][ordinal] = self._texts.add([name], [None if title is None else title.encode()])[0]
 
     def remove(self, key: ItemKey) -> None:
-        """Take an item's row out of use."""
+        """Mark an item's row as deleted."""
         ordinal = self.ordinal(key)
         if ordinal is None:
             raise KeyError(f"{key} is not in the table")
@@ -203,7 +203,7 @@ class CatalogueTable:
         self._counts[self._numbers[key.domain]] -= 1
 
     def compacted(self, rows: IntArray) -> CatalogueTable:
-        """A table of these rows alone, numbered anew in this order; may be called while this one is changed."""
+        """A copy with only these rows, renumbered in this order; this table may change meanwhile."""
         table, columns = CatalogueTable(self._layout), self._columns
         table._hashes = self._hashes
         for name in self._names:
@@ -222,7 +222,7 @@ class CatalogueTable:
         return table
 
     def _seat(self, rows: NDArray[np.int64]) -> None:
-        """Give rows their slots; where these run short, all live rows get new ones, and dead ones lose theirs."""
+        """Insert rows into the hash table; if it is too full, rebuild it with the live rows only."""
         hashed = self._columns["hash"]
         if self._slots.fits(len(rows)):
             self._slots.place(rows, hashed[rows])
@@ -239,7 +239,7 @@ class CatalogueTable:
         return self._numbers[domain]
 
     def _fit(self, needed: int) -> None:
-        """Make room for rows; whoever reads the columns so far goes on reading those."""
+        """Grow the columns by copying; concurrent readers continue on the old arrays."""
         room = len(self._columns["packed"])
         if needed > room:
             larger: dict[str, NDArray[Any]] = {

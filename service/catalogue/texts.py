@@ -1,6 +1,6 @@
-"""Names and titles of many items in one growing run of bytes. Knows nothing of items.
+"""Append-only byte array with names and titles. Independent of items.
 
-A text is written once, behind all others, and its place never changes, so that reading is safe while another thread
+A text is written once, at the end, and its offset (*place*) never changes, so reads are safe while another thread
 adds.
 """
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from service.index.storage import ranges
 
 HEADER = struct.Struct("<Hi")
-"""Bytes of the name, and bytes of the title or -1 where there is none; both follow, in UTF-8."""
+"""Size of the name, and size of the title or -1 if there is none, in bytes; both texts follow, in UTF-8."""
 
 HEADERS = np.dtype([("name", "<u2"), ("title", "<i4")])
-"""`HEADER` of many."""
+"""`HEADER` as a NumPy dtype."""
 
 SMALLEST = 1 << 16
 
@@ -31,7 +31,7 @@ class Texts:
 
     Parameters
     ----------
-    kept : uint8 [n], texts to go on from; they stay where they are, which may be a file
+    kept : uint8 [n], initial texts; used without a copy, and may be memory-mapped
     """
 
     def __init__(self, kept: Bytes | None = None) -> None:
@@ -40,7 +40,7 @@ class Texts:
         self.used = len(self._kept)
 
     def joined(self) -> Bytes:
-        """All texts as one array, for another `Texts` to go on from."""
+        """All texts as one array, to be the initial texts of another `Texts`."""
         added = self._added[: self.used - len(self._kept)]
         return np.concatenate([self._kept, added]) if len(self._kept) else added
 
@@ -58,7 +58,7 @@ class Texts:
         return self._append(np.frombuffer(b"".join(pieces), dtype=np.uint8), sizes)
 
     def adopt(self, other: Texts, places: Places) -> Places:
-        """Copy some of another's texts; returns their places here, int64 [n]."""
+        """Copy texts from another `Texts`; returns their places here, int64 [n]."""
         new = np.empty(len(places), dtype=np.int64)
         for part, offset in other._parts():
             inside = (places >= offset) & (places < offset + len(part))
@@ -85,25 +85,25 @@ class Texts:
         return str(data[first:middle], "utf-8"), None if title < 0 else str(data[middle : middle + title], "utf-8")
 
     def size(self, place: int) -> int:
-        """Bytes that name and title at a place take."""
+        """Size in bytes of the entry at a place."""
         data, at = self._find(place)
         length, title = HEADER.unpack_from(data, at)
         return HEADER.size + int(length) + max(int(title), 0)
 
     def _find(self, place: int) -> tuple[memoryview, int]:
-        """The bytes that hold a place, and where in them it is."""
+        """The buffer that contains a place, and the offset in it."""
         before = len(self._kept)
         return (self._kept.data, place) if place < before else (self._added.data, place - before)
 
     def _parts(self) -> list[tuple[Bytes, int]]:
-        """Bytes, and the place of the first of them."""
+        """Both buffers, each with the place of its first byte."""
         return [(self._kept, 0), (self._added, len(self._kept))]
 
     def _append(self, data: Bytes, sizes: Places) -> Places:
         first = self.used - len(self._kept)
         end = first + len(data)
         if end > len(self._added):
-            # A copy: whoever reads the texts so far goes on reading those. Pages never written to take no memory.
+            # A copy: concurrent readers continue on the old array. Pages that were never written take no memory.
             larger = np.zeros(max(SMALLEST, end, len(self._added) + len(self._added) // 2), dtype=np.uint8)
             larger[:first] = self._added[:first]
             self._added = larger

@@ -1,6 +1,6 @@
-"""A catalogue to a Parquet file and back: every item with the ID it was published under, deleted ones too.
+"""Exports a catalogue to a Parquet file and imports it: all items with their published IDs, deleted ones included.
 
-Knows nothing of any one store.
+Independent of the kind of store.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from service.parquet import PARQUET_ERRORS
 from service.semantic_ids import TokenLayout
 
 PART_ROWS = 200_000
-"""Items of one temporary file."""
+"""Items per temporary file."""
 
 BATCH = 1000
-"""Items put back in one step."""
+"""Items restored in one step."""
 
 Advance = Callable[[int], None]
 
@@ -49,12 +49,12 @@ CONFLICTS = {
     Outcome.OTHER_ID: ("item_id", "the store has this item under another semantic ID"),
     Outcome.ID_GIVEN: ("suffix", "the store has given this semantic ID away, and not to this item"),
 }
-"""What is wrong with a row that cannot be put back: the field, and why."""
+"""For a row that cannot be restored: the field, and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Whose IDs a file holds, or must hold."""
+    """Bundle and generation of the IDs in a file."""
 
     bundle: str
     generation: int
@@ -62,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of the rows of a file."""
+    """Result of an import."""
 
     rows: int
     added: int
@@ -72,13 +72,13 @@ class Imported:
 def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance: Advance = lambda items: None) -> int:
     """Write every item to a Parquet file, sorted by domain and ID; returns how many.
 
-    The file appears when it is complete and on the disk. What changes meanwhile may be in it or not.
+    The file appears only when it is complete and synced. Concurrent changes may be included or not.
 
     Raises
     ------
-    GenerationIncomplete : the store was never filled, or not to the end; what was at `path` is still there
-    StoreUnavailable : the store does not answer, or was emptied meanwhile; what was at `path` is still there
-    ConfigError : `path` cannot be written; what was there is still there
+    GenerationIncomplete : the store is not completely filled; `path` is unchanged
+    StoreUnavailable : the store does not answer, or was emptied meanwhile; `path` is unchanged
+    ConfigError : `path` cannot be written; it is unchanged
     """
     if not store.seeded():
         said = store.status()
@@ -91,23 +91,23 @@ def export_catalogue(store: CatalogueStore, source: Source, path: Path, advance:
     try:
         return _write(store, source, path, advance)
     except PARQUET_ERRORS as error:
-        # Names the whole path: what failed is a file beside it, which is gone again.
+        # Names the target path: the error is about a temporary file, which no longer exists.
         raise ConfigError(f"{path}: cannot be written, and is left as it was: {error}") from error
 
 
 def import_catalogue(
     store: CatalogueStore, source: Source, path: Path, advance: Advance = lambda items: None
 ) -> Imported:
-    """Put the items of an exported file into a store; repeating it changes nothing.
+    """Import an exported file into a store; idempotent.
 
-    Every row is checked against the store before the first is stored. What the store knows, live or deleted, it keeps
-    as it is.
+    Every row is checked against the store before the first is stored. Items that the store has, live or deleted, stay
+    unchanged.
 
     Raises
     ------
-    InvalidInput : the file is no export of this generation, or a row contradicts another or the store; names row and
-        field
-    StoreUnavailable : the store does not answer; some rows may have been stored, and the import may be repeated
+    InvalidInput : the file is not an export of this generation, or a row contradicts another or the store; the message
+        names row and field
+    StoreUnavailable : the store does not answer; some rows may have been stored; the import can be repeated
     """
     frame = _read(path, store.layout, source)
     for dry in (True, False):
@@ -147,7 +147,7 @@ def _write(store: CatalogueStore, source: Source, path: Path, advance: Advance) 
 
 
 def _parts(store: CatalogueStore) -> Iterator[list[StoredItem]]:
-    """The items in pieces of about `PART_ROWS`."""
+    """The items in parts of about `PART_ROWS`."""
     part: list[StoredItem] = []
     for batch in store.rows():
         part += batch
@@ -178,7 +178,7 @@ def _frame(items: list[StoredItem], layout: TokenLayout, source: Source) -> pl.D
 
 
 def _read(path: Path, layout: TokenLayout, source: Source) -> pl.DataFrame:
-    """Columns row, domain, item_id, packed, title, content, live; sorted by ID, so that groups rise."""
+    """Columns row, domain, item_id, packed, title, content, live; sorted by ID, as `restore` needs it."""
     try:
         frame = pl.read_parquet(path, glob=False)
     except PARQUET_ERRORS as error:

@@ -1,6 +1,6 @@
-"""What a batch of searches sees of the live catalogue: one state of the index, and the items that its leaves stand for.
+"""Immutable view of the live catalogue for a batch of searches: one state of the index, and the items of its leaves.
 
-A view never changes; items that were deleted after it was made are still found in it. Knows nothing of stores.
+Items that were deleted after the view was made are still found in it. Independent of stores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IntArray = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PublishedIds:
-    """Domains and semantic IDs of items, int32 [n, L + N + 1]; no other item of the domain ever has one of them."""
+    """Domains and semantic IDs of items, int32 [n, L + N + 1]; they never belong to other items of the domain."""
 
     domains: Sequence[str]
     values: IntArray
@@ -31,7 +31,7 @@ class PublishedIds:
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """An item whose semantic ID begins as another's does, for `shared` of its L + N + 1 tokens, in their order."""
+    """An item whose semantic ID has a prefix of `shared` (of L + N + 1) tokens in common with another item."""
 
     entry: CatalogueEntry
     shared: int
@@ -39,14 +39,14 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CatalogueView:
-    """One state.
+    """One state of table and index.
 
     Attributes
     ----------
     table : items by ordinal
     layout : how IDs become tokens
-    state : an index over some or all items of the table; its leaves are ordinals
-    domains : root of each domain in the index
+    state : index over some or all items of the table; its leaves are ordinals
+    domains : number of each domain's root in the index
     """
 
     table: CatalogueTable
@@ -60,11 +60,11 @@ class CatalogueView:
         return self.state.arrays
 
     def roots(self, domains: Sequence[str]) -> IntArray:
-        """Nodes at which beams start, int32 [R]; a domain named twice counts once.
+        """Start nodes of the beams, int32 [R]; duplicate domains count once.
 
         Raises
         ------
-        UnknownDomain : a domain never held an item
+        UnknownDomain : a domain has never held an item
         """
         for domain in domains:
             if domain not in self.domains:
@@ -72,12 +72,12 @@ class CatalogueView:
         return self.arrays.roots[[self.domains[domain] for domain in dict.fromkeys(domains)]]
 
     def blocked(self, keys: Sequence[ItemKey], ids: PublishedIds | None = None) -> IntArray:
-        """Edges that cut exactly these items off, int32 [X]; items that are not there are passed over.
+        """Edges that block exactly these items, int32 [X]; unknown items are ignored.
 
         Parameters
         ----------
-        keys : some of them
-        ids : the published IDs of others, which need not be looked up
+        keys : items to block, looked up by key
+        ids : published IDs of further items to block, which need no look-up
         """
         if ids is None:
             return self.state.blocked_edges(*self._paths(keys))
@@ -88,17 +88,17 @@ class CatalogueView:
         return self.state.blocked_edges(roots, tokens)
 
     def items(self, leaves: IntArray, tokens: IntArray) -> list[CatalogueEntry]:
-        """The items that a search came to.
+        """The items that a search found.
 
         Parameters
         ----------
-        leaves : int32 [n], as the search found them
-        tokens : int32 [n, L + N + 1], the way to each
+        leaves : int32 [n], from the search
+        tokens : int32 [n, L + N + 1], the path to each leaf
         """
         return self.table.entries_at(self.state.leaves(leaves, tokens).tolist())
 
     def alike(self, key: ItemKey, count: int) -> list[Neighbour]:
-        """At most `count` other items of a live item's domain, those that share most of its ID's beginning first."""
+        """At most `count` other items of a live item's domain, longest common ID prefix first."""
         roots, own = self._paths([key])
         if not (self.state.find(roots, own) != NO_LEAF).any():
             return []
@@ -109,7 +109,7 @@ class CatalogueView:
         return [Neighbour(entry, levels) for entry, levels in zip(entries, shared, strict=True)]
 
     def restricted(self, keys: Sequence[ItemKey]) -> CatalogueView:
-        """A view of these items alone, over an index of its own; items that are not there are passed over."""
+        """A view with only these items, over its own index; unknown items are ignored."""
         roots, tokens = self._paths(list(dict.fromkeys(keys)))
         ordinals = self.state.find(roots, tokens)
         there = ordinals != NO_LEAF
@@ -117,7 +117,7 @@ class CatalogueView:
         return CatalogueView(self.table, self.layout, trie.state, self.domains)
 
     def _paths(self, keys: Sequence[ItemKey]) -> tuple[IntArray, IntArray]:
-        """Roots int32 [n] and tokens int32 [n, depth] of those keys that are known, lately deleted ones included."""
+        """Roots int32 [n] and tokens int32 [n, depth] of the known keys, recently deleted ones included."""
         found = [
             (self.domains[key.domain], ordinal)
             for key in keys
@@ -127,7 +127,7 @@ class CatalogueView:
         return rows[:, 0], self.layout.tokens(self.table.values(rows[:, 1]))
 
     def _published_paths(self, ids: PublishedIds) -> tuple[IntArray, IntArray]:
-        """Roots int32 [n] and tokens int32 [n, depth] of those IDs whose domain is known."""
+        """Roots int32 [n] and tokens int32 [n, depth] of the IDs with a known domain."""
         there = [row for row, domain in enumerate(ids.domains) if domain in self.domains]
         values = ids.values if len(there) == len(ids.domains) else ids.values[there]
         roots = [self.domains[ids.domains[row]] for row in there]
