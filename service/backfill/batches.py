@@ -1,6 +1,6 @@
-"""A file in batches: read, encoded and handed on in its order. Here is how one process does it, the engine `local`.
+"""Reads and encodes a file in batches, in file order; contains the engine `local`, which uses one process.
 
-Knows nothing of stores, nor of who keeps what comes out.
+Independent of stores and of who consumes the batches.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from service.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some records of a file.
+    """Consecutive records of a file.
 
     Attributes
     ----------
-    first : records of the file before these
-    rows : what is to be registered
-    rejections : the others
-    last : whether the file ends here
+    first : number of records in the file before these
+    rows : valid rows, to be registered
+    rejections : the other records
+    last : whether this is the last batch of the file
     """
 
     first: int
@@ -38,32 +38,32 @@ class Batch:
 
     @property
     def records(self) -> int:
-        """How many they are."""
+        """Number of records."""
         return len(self.rows) + len(self.rejections)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedBatch:
-    """A batch, and an item to register for each of its rows."""
+    """A batch, with one item to register per row."""
 
     batch: Batch
     items: Sequence[NewItem]
 
 
 Encoding = Callable[[int], Generator[EncodedBatch, None, None]]
-"""`encoding(skip)`: the batches of a file after its first `skip` records, none left out or repeated, in its order.
+"""`encoding(skip)`: the batches of a file after its first `skip` records, each exactly once, in file order.
 
-A `UnitokError` comes after all batches before the place where it arose. Whoever stops before the end closes the
+A `UnitokError` is raised after all batches that precede its cause. A caller that stops early must close the
 generator.
 """
 
 
 def read_batches(job: BackfillJob, width: int, skip: int) -> Iterator[Batch]:
-    """The file from a record on; the last batch alone may be empty.
+    """Read the file after its first `skip` records; only the last batch may be empty.
 
     Parameters
     ----------
-    width : D, what an embedding must have
+    width : D, required width of an embedding
 
     Raises
     ------
@@ -89,11 +89,11 @@ def read_batches(job: BackfillJob, width: int, skip: int) -> Iterator[Batch]:
 
 
 class BatchEncoder:
-    """Gives the rows of batches their codes and experts.
+    """Computes codes and experts for the rows of batches.
 
     Parameters
     ----------
-    domain : what the items belong to
+    domain : domain of the items
     text_encoder, item_tokenizer : from a bundle
     """
 
@@ -102,7 +102,7 @@ class BatchEncoder:
         self._encoder = RowEncoder(domain, text_encoder, item_tokenizer)
 
     def encode(self, batch: Batch) -> EncodedBatch:
-        """One item a row, in their order."""
+        """One item per row, in the same order."""
         items = [
             NewItem(
                 domain=self._domain,
@@ -118,7 +118,7 @@ class BatchEncoder:
 
 
 def encode_here(job: BackfillJob, text_encoder: EncodesTexts, item_tokenizer: TokenizesItems) -> Encoding:
-    """The engine `local`: a thread reads a batch while the caller's thread encodes the one before it."""
+    """The engine `local`: a thread reads the next batch while the caller's thread encodes the current one."""
 
     def batches(skip: int) -> Generator[EncodedBatch, None, None]:
         encoder = BatchEncoder(job.domain, text_encoder, item_tokenizer)

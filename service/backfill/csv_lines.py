@@ -1,7 +1,7 @@
-"""The lines of a CSV file as its reader takes them, and how much of a file one bad record costs.
+"""Line source for a CSV reader that recovers after a bad record.
 
-A quote that is not closed makes one field of all lines up to the next quote, the reader's limit or the end of the file.
-Knows nothing of what the fields mean.
+An unclosed quote makes one field of all lines up to the next quote, the reader's limit or the end of the file.
+Independent of what the fields mean.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 
 
 class CsvLines:
-    """Lines for a `csv.reader`, which asks for as many as a record needs.
+    """Iterator over lines for a `csv.reader`, which takes as many as a record needs.
 
     Attributes
     ----------
-    number : lines taken so far
+    number : number of lines taken so far
     """
 
     def __init__(self, lines: Iterable[str]) -> None:
@@ -45,10 +45,10 @@ class CsvLines:
         return self.number + 1
 
     def pass_over(self, error: csv.Error) -> str:
-        """What is wrong with a record that the reader gave up; the next one begins where the message says.
+        """Skip a record that the reader rejected; returns the error message, which says where reading continues.
 
-        Behind a quote that is never closed stand whole records, and reading goes on at the next line. Behind one that
-        is closed in a wrong place stand lines of a text as likely, which must not become items: those are named.
+        The lines after a quote that is never closed are whole records, so reading continues at the next line. Lines
+        after a quote closed in a wrong place may be text, which must not become items: the message lists them.
         """
         lines, last = len(self._record), self.number
         too_long = str(error).startswith("field larger than field limit")

@@ -1,7 +1,7 @@
-"""Codes and experts of rows, by embedding or by text; equal texts are encoded once and remembered for some time.
+"""Computes codes and experts of rows from embedding or text, with an LRU cache for repeated texts.
 
-Catalogues repeat themselves (sizes, colours, reprints): the 18,203 rows of one real catalogue of sports goods hold
-5,987 different texts. Knows nothing of files or stores.
+Catalogues contain duplicates (sizes, colours, reprints): the 18,203 rows of one real catalogue of sports goods have
+5,987 distinct texts. Independent of files and stores.
 
 Symbols: L levels, N experts chosen.
 """
@@ -20,7 +20,7 @@ from service.engine.engine import EncodesTexts, TokenizesItems
 from service.items import content_hash
 
 REMEMBERED_TEXTS = 100_000
-"""Texts whose codes are kept, some 50 MB at most; those not met for the longest time are forgotten."""
+"""Capacity of the LRU cache in texts, about 50 MB at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class RowEncoder:
 
     Parameters
     ----------
-    domain : of all rows
+    domain : domain of all rows
     text_encoder, item_tokenizer : from a bundle
     """
 
@@ -47,7 +47,7 @@ class RowEncoder:
         self._known: OrderedDict[str, Encoded] = OrderedDict()
 
     def encode(self, rows: Sequence[Row]) -> list[Encoded]:
-        """One result a row, in their order."""
+        """One result per row, in the same order."""
         vectors = [row.embedding for row in rows if row.embedding is not None]
         hashes = [None if row.embedding is not None else content_hash(row.text) for row in rows]
         fresh: dict[str, str] = {}

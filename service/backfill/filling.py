@@ -1,9 +1,9 @@
-"""Fills a catalogue with the encoded batches of a file, one after another, while the next ones are read and encoded.
+"""Registers the encoded batches of a file in a store, in order, while the next ones are read and encoded.
 
-A checkpoint is written after a batch was acknowledged, never before. A run that is killed in between repeats one batch,
-which changes nothing, since registering is idempotent: nothing is lost, no ID is given twice. There is one writer, and
-it keeps to the file's order, so that IDs do not depend on where batches are encoded. Knows nothing of the command line,
-of which store it fills, nor of how batches are encoded.
+A checkpoint is written only after a batch was acknowledged. A run that is killed in between repeats one batch, which
+changes nothing, since registering is idempotent: nothing is lost, no ID is given twice. There is a single writer, which
+keeps the file's order, so IDs do not depend on where batches are encoded. Independent of the command line, of the kind
+of store and of how batches are encoded.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from service.catalogue.store import CatalogueStore
 from service.errors import SuffixExhausted
 
 Advance = Callable[[Tally, int], None]
-"""`advance(tally, records)`: told after each checkpoint how things stand and how many records were done since."""
+"""`advance(tally, records)`: called after each checkpoint with the counts and the records done since the last call."""
 
 
 def run_backfill(
@@ -31,11 +31,11 @@ def run_backfill(
     encoding: Encoding,
     advance: Advance = lambda tally, records: None,
 ) -> Tally:
-    """Bring the file in, going on where an unfinished run on the same content stopped; a finished one starts anew.
+    """Register the file's items; resumes an unfinished run on the same content, and restarts after a finished one.
 
     Parameters
     ----------
-    encoding : reads and encodes the file of the job
+    encoding : reads and encodes the job's file
 
     Raises
     ------
@@ -59,10 +59,10 @@ class _Run:
         self._clock = time.perf_counter()
 
     def to_the_end(self, encoding: Encoding) -> Tally:
-        """Store a batch on a thread of its own while the next one is waited for.
+        """Store each batch on a separate thread while waiting for the next one.
 
-        They are stored one after another, in the order of the file, each before its checkpoint; when something fails,
-        those before it have been stored.
+        Batches are stored one at a time, in file order, each before its checkpoint. After a failure, all earlier
+        batches are stored.
         """
         self._advance(self._tally, self._tally.records)
         with ThreadPoolExecutor(1, "backfill-store") as storer:
@@ -79,7 +79,7 @@ class _Run:
         return self._tally
 
     def _finish_batch(self, encoded: EncodedBatch) -> None:
-        """Register the rows, then checkpoint them together with the rejected ones among them."""
+        """Register the rows, then write a checkpoint that includes the rejected rows."""
         tally, batch, items = self._tally, encoded.batch, encoded.items
         rejections = list(batch.rejections)
         if items:
@@ -109,7 +109,7 @@ class _Run:
 
 
 def describe(job: BackfillJob, store: CatalogueStore) -> dict[str, Any]:
-    """What a report says of the job itself."""
+    """The part of a report that describes the job."""
     status = store.status()
     return {
         "stage": "backfill",

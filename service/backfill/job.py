@@ -1,6 +1,6 @@
-"""One file to bring into one domain: where it is, how it is read, and under which name its progress is kept.
+"""A backfill job, one file into one domain: path, format, columns, and the name of its checkpoint.
 
-Knows nothing of stores, nor of what is done with the file.
+Independent of stores and of how the file is processed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from service.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class BackfillJob:
-    """One file to bring into one domain.
+    """One file to register in one domain.
 
     Attributes
     ----------
     path, kind : the file and its format
-    columns : our name of a field -> the file's
-    renamed : fields whose column the caller named, and which the file must therefore have
-    domain : where the items go
-    batch : items encoded and registered at a time
-    skip_bad : count bad rows and go on, in place of stopping at the first
+    columns : field name -> column name in the file
+    renamed : fields with a column given by the caller; the file must have these columns
+    domain : target domain
+    batch : items encoded and registered together
+    skip_bad : count and skip bad rows, instead of stopping at the first
     """
 
     path: Path
@@ -40,7 +40,7 @@ class BackfillJob:
     skip_bad: bool
 
     def check_columns(self) -> None:
-        """Look at the file's head.
+        """Check the column names in the file's header.
 
         Raises
         ------
@@ -60,7 +60,7 @@ class BackfillJob:
             )
 
     def checkpoint_name(self) -> str:
-        """Where progress is kept: by what the file holds, not by what it is called."""
+        """Name of the progress checkpoint; depends on the file's content, not on its name."""
         reading = json.dumps([self.kind, dict(sorted(self.columns.items()))])
         digest = hashlib.sha256((sha256_of(self.path) + reading).encode()).hexdigest()
         return f"backfill:{self.domain}:{digest}"

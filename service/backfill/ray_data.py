@@ -1,10 +1,10 @@
-"""The engine `ray`: one task of a Ray cluster reads the file, as many actors as it has cores for encode its batches.
+"""The engine `ray`: one task of a Ray cluster reads the file, and as many actors as the cores allow encode its batches.
 
-What comes back is handed on in the file's order, so that the one writer stores the same as with the engine `local`, and
-goes on where either stopped. Ray starts a reader or an actor that was killed anew and repeats what was not delivered;
-reading and encoding have no effects, so that this is the same batch again. What Ray delivers is checked all the same.
+Results are delivered in file order, so the single writer stores the same as with the engine `local`, and can resume a
+run of either. Ray restarts a killed reader or actor and repeats undelivered work; reading and encoding have no side
+effects, so the batch is the same. The order of delivered batches is checked nevertheless.
 
-Errors of the service travel as values, in their place among the batches. Knows nothing of stores.
+Errors of the service are passed as values, in order among the batches. Independent of stores.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from service.engine.sessions import Runtime
 from service.errors import BundleError, ClusterFailed, UnitokError
 
 COLUMN = "batch"
-"""Ray's rows have this one column: a batch before and after it was encoded, or the error that ends the file."""
+"""The only column of Ray's rows: a batch, raw or encoded, or the error that ends the file."""
 
 USAGE_REPORTS = "RAY_USAGE_STATS_ENABLED"
 
 QUIET: Mapping[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 STARTS = 3
-"""How often a cluster on this machine is tried to be started."""
+"""Attempts to start a cluster on this machine."""
 
 
 @contextmanager
@@ -47,15 +47,15 @@ def ray_cluster(address: str | None, cores: int | None = None) -> Iterator[None]
 
     Parameters
     ----------
-    address : `HOST:PORT` of one that runs, this machine being part of it; None starts one here, without a dashboard
-        and without reports to Ray's makers, and stops it afterwards
-    cores : of one that is started; None takes all of this machine
+    address : `HOST:PORT` of a running cluster that includes this machine; None starts a local one, without dashboard
+        and usage reports, and stops it afterwards
+    cores : cores of a cluster started here; None takes all of this machine
 
     Raises
     ------
     ClusterFailed : it does not answer, or does not start
     """
-    # Ray reads this from the environment only, and hands it on to the processes that it starts.
+    # Ray reads this only from the environment, and passes it on to its child processes.
     os.environ[USAGE_REPORTS] = "0"
     _join(address, cores)
     try:
@@ -65,7 +65,7 @@ def ray_cluster(address: str | None, cores: int | None = None) -> Iterator[None]
 
 
 def _join(address: str | None, cores: int | None) -> None:
-    # Ray gives the processes that it starts 15 seconds to answer, which a busy machine may not: it may the next time.
+    # Ray's child processes must answer within 15 seconds; on a busy machine this may fail, so try again.
     for left in reversed(range(STARTS if address is None else 1)):
         try:
             if address is None:
@@ -74,7 +74,7 @@ def _join(address: str | None, cores: int | None) -> None:
                 ray.init(address, **QUIET)
             return
         except Exception as error:
-            # Of every class: Ray raises ConnectionError, RuntimeError, ValueError and plain Exception here.
+            # Any class: Ray raises ConnectionError, RuntimeError, ValueError and plain Exception here.
             ray.shutdown()
             if not left:
                 where = "on this machine" if address is None else f"at {address}"
@@ -87,9 +87,9 @@ def encode_on_ray(job: BackfillJob, bundle: Bundle, runtime: Runtime, workers: i
     Parameters
     ----------
     job : its file is read on this machine
-    bundle : must lie in the same folder on every machine of the cluster
-    runtime : of each worker; it has one core where `threads` is 0
-    workers : actors that encode; None takes as many as the cluster has cores for
+    bundle : must be in the same folder on every machine of the cluster
+    runtime : settings of each worker; one core if `threads` is 0
+    workers : number of encoding actors; None takes as many as the cluster's cores allow
     """
     runtime = replace(runtime, threads=runtime.threads or 1)
     if workers is None:
@@ -99,14 +99,14 @@ def encode_on_ray(job: BackfillJob, bundle: Bundle, runtime: Runtime, workers: i
         context = ray.data.DataContext.get_current().copy()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
-        # Small blocks are gathered up to this size. One is one batch, however small, or few actors would get any.
+        # Ray merges small blocks up to this size. With 1, a block is one batch; otherwise few actors would get work.
         context.target_max_block_size = 1
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         file = _File(replace(job, path=job.path.resolve()), bundle.manifest.item_tokenizer.embedding_width, skip)
         parts = (job.domain, Bundle(bundle.folder.resolve(), bundle.manifest), runtime)
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         with ray.data.DataContext.current(context):
-            # The reader takes no core: it mostly waits for actors, of which there may be as many as cores.
+            # The reader reserves no core: it mostly waits for the actors, which may use all cores.
             read = ray.data.read_datasource(file, override_num_blocks=1, num_cpus=0, label_selector=here)
             encoded = read.map_batches(
                 _Encoder,
@@ -124,11 +124,11 @@ def encode_on_ray(job: BackfillJob, bundle: Bundle, runtime: Runtime, workers: i
 
 
 def in_order(found: Iterator[EncodedBatch | UnitokError], skip: int) -> Generator[EncodedBatch, None, None]:
-    """What a cluster delivers, from a record on, as long as it is what was asked for; the first error is raised.
+    """Check that batches arrive in order from record `skip` on, and yield them; raises the first error among them.
 
     Raises
     ------
-    ClusterFailed : a batch came twice, or not at all
+    ClusterFailed : a batch is repeated or missing
     """
     last = False
     for encoded in found:
@@ -153,7 +153,7 @@ def _delivered(encoded: ray.data.Dataset) -> Generator[EncodedBatch | UnitokErro
 
 
 class _File(ray.data.Datasource):  # type: ignore[misc]
-    """A file as a source of batches, one a block, which one task reads."""
+    """Ray data source: one task reads the file, one batch per block."""
 
     def __init__(self, job: BackfillJob, width: int, skip: int) -> None:
         super().__init__()
@@ -162,11 +162,11 @@ class _File(ray.data.Datasource):  # type: ignore[misc]
         self._skip = skip
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Not known before it is read."""
+        """Unknown before the file is read."""
         return None
 
     def get_read_tasks(self, *_: Any, **__: Any) -> list[ReadTask]:
-        """One, whatever is asked for: text files cannot be read from the middle."""
+        """Always one task: text files cannot be read from the middle."""
         metadata = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
         return [ReadTask(self._blocks, metadata)]
 
@@ -179,7 +179,7 @@ class _File(ray.data.Datasource):  # type: ignore[misc]
 
 
 class _Encoder:
-    """One worker, which opens the bundle once."""
+    """An encoding actor, which opens the bundle once."""
 
     def __init__(self, domain: str, bundle: Bundle, runtime: Runtime) -> None:
         self._domain = domain
@@ -188,12 +188,12 @@ class _Encoder:
         self._encoder: BatchEncoder | None = None
 
     def __call__(self, block: pd.DataFrame) -> pd.DataFrame:
-        """A batch, encoded; an error stays what it is."""
+        """Encode a batch; pass an error through."""
         (found,) = block[COLUMN]
         if not isinstance(found, Batch):
             return block
         try:
-            # Not in the constructor: its errors would be Ray's, and come before those of rows that come first.
+            # Not in the constructor: Ray would wrap its errors, and raise them before those of earlier rows.
             self._encoder = self._encoder or self._opened()
             return _block(self._encoder.encode(found))
         except UnitokError as error:

@@ -1,7 +1,7 @@
-"""Files of items as a stream of records: Parquet, CSV and JSON lines, of any size, from any record on.
+"""Streams records from Parquet, CSV and JSON-lines files of any size, starting at any record.
 
-Parquet goes through Polars' streaming engine. CSV and JSON lines are read line by line, so that one broken line is one
-bad record with its line number and not the end of the file; both may be gzipped. Knows nothing of what fields mean.
+Parquet is read with Polars' streaming engine. CSV and JSON lines are read line by line, so a broken line costs one bad
+record with its line number, not the rest of the file; both may be gzipped. Independent of what fields mean.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from service.errors import InvalidInput
 from service.parquet import PARQUET_ERRORS
 
 PARQUET_ROWS = 1024
-"""Rows that are turned into records at a time."""
+"""Rows converted to records per step."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 class FileFormat(StrEnum):
-    """Formats that can be read."""
+    """Supported formats."""
 
     PARQUET = "parquet"
     CSV = "csv"
@@ -53,9 +53,9 @@ class Record:
 
     Attributes
     ----------
-    row : row of a Parquet file, first line of the record in a text file; both from 1
-    fields : values by the file's own names
-    broken : why the record cannot be read at all; `fields` is empty then
+    row : row in a Parquet file, first line of the record in a text file; both 1-based
+    fields : values by column name in the file
+    broken : why the record cannot be read; `fields` is then empty
     """
 
     row: int
@@ -64,11 +64,11 @@ class Record:
 
 
 def format_of(path: Path) -> FileFormat:
-    """Format by the file's name, `.gz` aside.
+    """Format from the file's name, ignoring `.gz`.
 
     Raises
     ------
-    InvalidInput : the name does not tell
+    InvalidInput : the name has no known suffix
     """
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     if suffixes and suffixes[-1] in SUFFIXES:
@@ -105,11 +105,11 @@ def columns_of(path: Path, kind: FileFormat) -> list[str] | None:
 
 
 def count_rows(path: Path, kind: FileFormat) -> int | None:
-    """Number of records where that is known without reading the file.
+    """Number of records, None if unknown without reading the file.
 
     Raises
     ------
-    InvalidInput : the file is no Parquet
+    InvalidInput : the file is not Parquet
     """
     if kind is not FileFormat.PARQUET:
         return None
@@ -121,16 +121,16 @@ def count_rows(path: Path, kind: FileFormat) -> int | None:
 
 
 def read_records(path: Path, kind: FileFormat, columns: Sequence[str], skip: int = 0) -> Iterator[Record]:
-    """Records of a file in its order, broken ones included.
+    """Records of a file in order, broken ones included.
 
     Parameters
     ----------
-    columns : names that are wanted, at least; ones that the file lacks are ignored
-    skip : records, broken ones included, to pass over first
+    columns : columns that are needed; missing ones are ignored
+    skip : number of leading records to skip, broken ones included
 
     Raises
     ------
-    InvalidInput : the rest of the file cannot be read: it is cut off, or no Parquet
+    InvalidInput : the rest of the file cannot be read: it is truncated, or not Parquet
     """
     if kind is FileFormat.PARQUET:
         yield from _parquet_records(path, columns, skip)
@@ -160,7 +160,7 @@ def _parquet_records(path: Path, columns: Sequence[str], skip: int) -> Iterator[
 
 
 def _csv_records(raw: IO[bytes]) -> Iterator[Record]:
-    """RFC 4180 with a header line; blank lines are passed over."""
+    """RFC 4180 with a header line; blank lines are skipped."""
     with _text(raw) as lines:
         taken = CsvLines(lines)
         reader = csv.reader(taken, strict=True)
@@ -183,7 +183,7 @@ def _csv_records(raw: IO[bytes]) -> Iterator[Record]:
 
 
 def _json_records(raw: IO[bytes]) -> Iterator[Record]:
-    """One JSON object a line; blank lines are passed over."""
+    """One JSON object per line; blank lines are skipped."""
     for row, line in enumerate(raw, start=1):
         content = line.removeprefix(b"\xef\xbb\xbf") if row == 1 else line
         if not content.strip():
@@ -200,7 +200,7 @@ def _json_records(raw: IO[bytes]) -> Iterator[Record]:
 
 
 def _json(content: bytes) -> Any:
-    """A JSON value; NaN and Infinity, which Python and pandas write, are taken for the checks of fields to judge."""
+    """Parse a JSON value; accepts NaN and Infinity, which Python and pandas write; field checks handle them."""
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError:
@@ -208,12 +208,12 @@ def _json(content: bytes) -> Any:
 
 
 def _open(path: Path) -> IO[bytes]:
-    """A file's bytes, unpacked; gzip is recognised by its first bytes, not by the name."""
+    """Open a file, decompressed if gzipped; gzip is detected by its magic bytes, not by the name."""
     with path.open("rb") as file:
         packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
 
 
 def _text(raw: IO[bytes]) -> io.TextIOWrapper:
-    """Text of a file; bytes that are no UTF-8 become halves of surrogate pairs, for the checks of fields to find."""
+    """Decode a file; bytes that are not UTF-8 become lone surrogates, which field checks detect."""
     return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")

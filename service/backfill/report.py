@@ -1,6 +1,6 @@
-"""What a backfill has done so far: the counts that it checkpoints, resumes from and reports at the end.
+"""Progress counts of a backfill, for its checkpoints and its final report.
 
-Knows nothing of files, networks or stores.
+Independent of files, networks and stores.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from service.backfill.rows import Rejection
 
 EXAMPLES = 5
-"""Rejected rows of each kind that a report shows."""
+"""Rejected rows per kind shown in a report."""
 
 
 @dataclass
@@ -21,12 +21,12 @@ class Tally:
 
     Attributes
     ----------
-    records : records of the file that are done with
-    created, present : items that were new, and that were there already
+    records : processed records of the file
+    created, present : new items, and items that already existed
     rejected : kind -> number of rows
     examples : kind -> the first few of them
     seconds : time spent
-    finished : the end of the file was reached
+    finished : whether the end of the file was reached
     """
 
     records: int = 0
@@ -43,7 +43,7 @@ class Tally:
         return cls(**json.loads(text))
 
     def to_json(self) -> str:
-        """As a checkpoint."""
+        """Serialise for a checkpoint."""
         return json.dumps(asdict(self))
 
     def reject(self, rejection: Rejection, file: str) -> None:
@@ -54,7 +54,7 @@ class Tally:
             examples.append({"file": file, "row": rejection.row, "field": rejection.field, "reason": rejection.reason})
 
     def report(self, **about: Any) -> dict[str, Any]:
-        """For people and machines, one JSON object; `about` stands first."""
+        """The report as one JSON object; the fields of `about` come first."""
         return {
             **about,
             "read": self.records,

@@ -1,6 +1,6 @@
-"""From a record of a file to an item, or to what is wrong with it, field by field.
+"""Validates a record field by field, and converts it to a row or a rejection.
 
-Text is taken as it is, as over HTTP. Knows nothing of files, networks or how stores keep what they are given.
+Text is taken unchanged, as over HTTP. Independent of files, networks and how stores keep items.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from service.limits import ITEM_ID_PATTERN, LEAST_PRICE, MOST_MAGNITUDE, NO_DIRE
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
 FIELDS = ("item_id", *TEXT_FIELDS, "price", "embedding")
-"""What an item may have; every other column of a file is ignored."""
+"""Fields of an item; all other columns of a file are ignored."""
 
 CATEGORY_SEPARATOR = "|"
-"""Between categories that are one string, as in CSV."""
+"""Separator of categories in a single string, as in CSV."""
 
 
 class Kind(StrEnum):
-    """Kinds of reasons for which a row is rejected."""
+    """Kinds of rejection."""
 
     MALFORMED_ROW = "malformed_row"
     BROKEN_ENCODING = "broken_encoding"
@@ -44,7 +44,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a row was rejected; `field` is the column's name in the file, None where it is about the whole row."""
+    """Why a row was rejected; `field` is the column's name in the file, None if the whole row is bad."""
 
     kind: Kind
     row: int
@@ -77,8 +77,8 @@ class RowReader:
 
     Parameters
     ----------
-    columns : our name of a field -> the file's
-    width : D, what an embedding must have
+    columns : field name -> column name in the file
+    width : D, required width of an embedding
     """
 
     def __init__(self, columns: Mapping[str, str], width: int) -> None:
@@ -86,7 +86,7 @@ class RowReader:
         self._width = width
 
     def read(self, record: Record) -> Row | Rejection:
-        """The row, or the first thing that is wrong with it."""
+        """The row, or a rejection for its first error."""
         if record.broken is not None:
             return Rejection(Kind.MALFORMED_ROW, record.row, None, record.broken)
         values: dict[str, Any] = {}
@@ -124,11 +124,11 @@ class RowReader:
 
 
 def read_mapping(pairs: Sequence[str]) -> dict[str, str]:
-    """Columns of all fields, from `ours=theirs` for those that the file names otherwise.
+    """Column of every field, from `FIELD=COLUMN` pairs for those whose column has another name.
 
     Raises
     ------
-    ConfigError : a pair is not one, or names no field, or a field twice
+    ConfigError : a pair is malformed, names no field, or repeats a field
     """
     columns: dict[str, str] = {}
     for pair in pairs:
@@ -142,7 +142,7 @@ def read_mapping(pairs: Sequence[str]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str | None:
-    """Text of a string, a number or a list of such; None for nothing at all."""
+    """Text of a string, a number or a list of these; None for a missing value."""
     if isinstance(value, str):
         try:
             value.encode("utf-8")
@@ -200,10 +200,10 @@ def _price(value: Any) -> float | None:
         price = None
     except OverflowError:
         price = math.inf
-    # Python reads True as 1 and 1_000 as 1000; nobody who writes that into a file means it.
+    # Python reads True as 1 and 1_000 as 1000; in a file neither is meant as a number.
     if price is None or isinstance(value, bool) or (isinstance(value, str) and "_" in value):
         raise _BadField(Kind.BAD_VALUE, f"{shown(value)} is no number")
-    if math.isnan(price):  # which other tools write for nothing
+    if math.isnan(price):  # which other tools write for a missing value
         return None
     if price < LEAST_PRICE:
         raise _BadField(Kind.BAD_VALUE, f"{shown(value)} is no price; the least is {LEAST_PRICE:g}")
