@@ -13,7 +13,7 @@ from service.bundle.manifest import ItemTokenizerPart
 from service.engine.item_tokenizer import CHUNK, ItemTokenizer
 from service.engine.sessions import Runtime
 from service.errors import BundleError, InvalidInput, ModelError
-from training.export.item_tokenizer import export_item_tokenizer, prove_item_tokenizer
+from training.export.item_tokenizer import TOLERANCE, export_item_tokenizer, prove_item_tokenizer
 from training.tokenizer.estimator import UniTok
 
 Array = np.ndarray[Any, Any]
@@ -148,6 +148,18 @@ def test_the_proof_names_the_tensor_that_differs(exported: Any, change: str, tmp
     tokenizer, path, _ = exported
     with pytest.raises(ModelError, match=rf"exported {change}\b.*differs from the network"):
         prove_item_tokenizer(changed(tokenizer, change, tmp_path), path, embeddings(100, seed=3))
+
+
+def test_the_proof_accepts_what_rounding_makes_of_a_gate_between_large_logits(exported: Any, tmp_path: Path) -> None:
+    """As of many small domains, whose items are close to each other and far from those of all others."""
+    tokenizer, _, _ = exported
+    tokenizer.save(tmp_path)
+    other, path = UniTok.load(tmp_path), tmp_path / "sure.onnx"
+    with torch.no_grad():
+        # All logits are large, and no further from each other than before.
+        other.network.moe.router.weight += 1e5
+    export_item_tokenizer(other, path)
+    assert prove_item_tokenizer(other, path, embeddings(4000, seed=5)).differences["gate"] > TOLERANCE
 
 
 def test_the_proof_accepts_ties_and_counts_them(exported: Any, tmp_path: Path) -> None:
