@@ -185,7 +185,7 @@ def test_what_is_said_of_a_store_is_said_to_no_other(own_server: RedisServer) ->
 def test_an_index_of_changes_that_a_store_has_lost_is_not_used(
     own_server: RedisServer, tmp_path: Path, seen: bool
 ) -> None:
-    live, other = (LiveCatalogue(opened(own_server.url, "b"), *folder) for folder in ([tmp_path], []))
+    live, other = (LiveCatalogue(opened(own_server.url, "b"), *folder) for folder in ([tmp_path / "index"], []))
     live.register([new("a")])
     other.refresh()
     with set_back(own_server):
@@ -195,7 +195,7 @@ def test_an_index_of_changes_that_a_store_has_lost_is_not_used(
         live.save()
         live.store.close()
     other.register([new("y", (0, 0)), new("z"), new("c", (3, 2)), new("x", (3, 3))])
-    started = LiveCatalogue(opened(own_server.url, "b"), tmp_path)
+    started = LiveCatalogue(opened(own_server.url, "b"), tmp_path / "index")
     assert not seen or "another item" in str(started.rebuilt)
     assert held(started) == held(other)
     assert started.compare() is Agreement.SAME
@@ -204,7 +204,7 @@ def test_an_index_of_changes_that_a_store_has_lost_is_not_used(
 
 
 def test_nothing_is_saved_as_a_stores_that_has_lost_it(own_server: RedisServer, tmp_path: Path) -> None:
-    live, other = (LiveCatalogue(opened(own_server.url, "b"), *folder) for folder in ([tmp_path], []))
+    live, other = (LiveCatalogue(opened(own_server.url, "b"), *folder) for folder in ([tmp_path / "index"], []))
     live.register([new("a")])
     other.refresh()
     with set_back(own_server):
@@ -213,7 +213,7 @@ def test_nothing_is_saved_as_a_stores_that_has_lost_it(own_server: RedisServer, 
     other.register([new("y", (0, 0)), new("z"), new("x", (3, 3))])
     live.save()
     live.store.close()
-    started = LiveCatalogue(opened(own_server.url, "b"), tmp_path)
+    started = LiveCatalogue(opened(own_server.url, "b"), tmp_path / "index")
     assert started.rebuilt is None
     assert held(started) == held(other)
     for each in (started, other):
