@@ -1,7 +1,7 @@
-"""What browsers are told: headers that make every answer inert in them, and which other sites may read answers.
+"""Security headers that make every answer inert in a browser, and CORS: which other sites may read answers.
 
-The service is for programs; a browser that meets an answer should neither render, frame, guess at nor keep it. Knows
-nothing of what is answered.
+The service is for programs: a browser should neither render, frame, sniff nor cache an answer. Knows nothing of the
+contents.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INERT = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 INERT_RAW = tuple((name.lower().encode(), value.encode()) for name, value in INERT.items())
-"""`INERT` as a message holds it."""
+"""`INERT` in the form of ASGI messages."""
 
 CORS_METHODS = ("GET", "POST", "PUT", "DELETE")
 CORS_REQUEST_HEADERS = ("Authorization", "Content-Type", "X-Request-ID", "X-Unitok-Generation")
@@ -45,7 +45,7 @@ class InertAnswers:
 
 
 def allow_origins(app: Starlette, origins: Sequence[str]) -> None:
-    """Let pages of these origins read answers; none, as by default, adds nothing. Cookies are never asked for."""
+    """Let pages of these origins read answers (CORS), without cookies; without origins nothing is added."""
     if origins:
         app.add_middleware(
             CORSMiddleware,

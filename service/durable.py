@@ -1,6 +1,6 @@
-"""Files that take another's place in one step and are still there after a power cut.
+"""Atomic, durable file operations: replace a file in one step, and keep it through a power cut.
 
-Knows nothing of what is in them.
+Knows nothing of the contents.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path
 PARTIAL = ".partial"
 
 CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP}
-"""What a file system says that has no way of syncing folders."""
+"""Errors of file systems that cannot sync folders."""
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file, or the names that a folder holds, to the disk.
+    """Flush a file, or the entries of a folder, to the disk (fsync).
 
     Raises
     ------
@@ -31,7 +31,7 @@ def sync(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
-        # Such as a folder that takes files and is not listed: nothing less than all there is can be synced.
+        # A folder that may be written to but not read cannot be opened, so everything has to be synced.
         os.sync()
         return
     try:
@@ -44,7 +44,7 @@ def sync(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it that are missing, all of them on the disk when it returns; it may be there.
+    """Make a folder and its missing parents, durably; it may exist already.
 
     Raises
     ------
@@ -57,13 +57,13 @@ def make_folder(path: Path) -> None:
 
 
 def put_in_place(finished: Path, path: Path) -> None:
-    """Put a finished file in the place of another beside it: a reader sees the old one or the new, whole.
+    """Replace a file by a finished one beside it, atomically: a reader sees the old or the new, whole.
 
     Raises
     ------
     OSError : the disk has no room, or fails
     """
-    # Before the new name: else a power cut may leave it on a file that is empty.
+    # Sync before the rename, or a power cut may leave an empty file under the new name.
     sync(finished)
     finished.replace(path)
     sync(path.parent)
@@ -71,10 +71,12 @@ def put_in_place(finished: Path, path: Path) -> None:
 
 @contextmanager
 def working_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` for what becomes `path`, gone when the block ends; what killed runs left goes first.
+    """A temporary folder beside `path` in which to prepare it, removed when the block ends.
 
-    Several processes may work on one path at a time: each holds a lock on its folder, which ends when it does. Where
-    the file system has no such locks, or the folder of `path` may not be listed, what killed runs left stays.
+    Leftovers of killed runs are removed first.
+
+    Several processes may work on one path at a time: each holds a lock on its folder, which the system releases when
+    the process ends. Leftovers stay where the file system has no locks or the parent folder may not be listed.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def working_folder(path: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent) as name:
             folder = Path(name)
             with _locked(folder, wait=True):
-                # Another run may have taken it for a leftover before it was locked.
+                # Another run may have removed it as a leftover before it was locked.
                 if folder.exists():
                     yield folder
                     return
@@ -106,7 +108,7 @@ def _remove_leftovers(path: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path, wait: bool) -> Iterator[bool]:
-    """Hold a folder's lock while the block runs; False where it cannot be had, as of one that is another user's."""
+    """Hold a folder's lock while the block runs; yields False where it cannot be taken, such as another user's."""
     with ExitStack() as stack:
         try:
             descriptor = os.open(folder, os.O_RDONLY)

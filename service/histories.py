@@ -1,14 +1,14 @@
-"""The history of a request to recommend: which entries can be read, and what follows from them.
+"""The history of a recommendation request: which entries can be read, and what follows from them.
 
-Rules, where the contract leaves a choice:
+Rules where the contract leaves a choice:
 
 - A history entry whose item is in the catalogue is read by its published semantic ID. Any other is tokenized from its
   content on the fly; without content it is unknown: reported, and not read. If nothing readable is left, the request is
-  refused with the unknown names, since a recommendation after nothing would be a guess dressed as an answer.
+  refused with the unknown names, because a recommendation without any history would be a mere guess.
 - A recommender that reads a domain token gets that of the most recent history entry whose domain is searched, else of
   the first domain searched.
 
-Knows nothing of queues, of searching and of HTTP.
+Knows nothing of queues, searching or HTTP.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMED_UNKNOWN = 20
 
 
 class Readable(NamedTuple):
-    """A history entry that can be read: raw, or, of an item that is `known`, by its published ID."""
+    """A history entry that can be read: by its published ID if the item is `known`, else from its content."""
 
     position: int
     item: ItemInput
@@ -37,15 +37,16 @@ class Readable(NamedTuple):
 def read_history(
     history: Sequence[ItemInput], known: Sequence[bool], domains: Collection[str]
 ) -> tuple[list[Readable], tuple[ItemKey, ...]]:
-    """Split a history, of which some items are known, into entries that can be read and names that nobody knows.
+    """Split a history into entries that can be read and keys of unknown items.
 
     Parameters
     ----------
-    domains : that hold items
+    known : which entries are items of the catalogue
+    domains : those that hold items
 
     Raises
     ------
-    InvalidInput : an entry says nothing, or none can be read
+    InvalidInput : an entry is empty, or none can be read
     """
     readable: list[Readable] = []
     unknown: list[ItemKey] = []
@@ -72,13 +73,13 @@ def read_history(
 
 
 def unpublished(readable: Sequence[Readable], unknown: Sequence[ItemKey]) -> list[ItemKey]:
-    """Names in a history that were no items when it was read; they may be registered before the search."""
+    """Keys in a history that were not in the catalogue when it was read; they may be registered before the search."""
     raw = (entry.item for entry in readable if not entry.known)
     return [*unknown, *(key_of(item) for item in raw if item.item_id is not None)]
 
 
 def leading_domain(recent: Sequence[Readable], domains: Sequence[str]) -> str | None:
-    """Whose token leads the history; None where nothing is searched."""
+    """The domain whose token leads the history; None where no domain is searched."""
     searched = (entry.item.domain for entry in reversed(recent) if entry.item.domain in domains)
     return next(searched, domains[0] if domains else None)
 
@@ -89,7 +90,10 @@ def may_come_again(
     domains: Sequence[str],
     part: RecommenderPart,
 ) -> dict[ItemKey, float]:
-    """Known items of a history that may come out once more, with what they gain; raw ones were met in between."""
+    """Known items of a history that may be recommended again, with their repeat bonus.
+
+    Entries read from content count as interactions when the bonuses are computed, but are not results.
+    """
     keys = [key_of(entry.item) for entry in readable]
     learned = {name: part.repeats[name] for name in domains if name in part.repeats}
     found = gains(keys, learned, part.max_history)
@@ -100,5 +104,5 @@ def may_come_again(
 
 
 def key_of(item: ItemInput) -> ItemKey:
-    """Key of an entry; the empty item_id, which no item has, where the caller gave none."""
+    """Key of an entry; with an empty item_id, which no item has, if the caller gave none."""
     return ItemKey(item.domain, item.item_id or "")

@@ -1,7 +1,7 @@
 """The lag of an event loop, measured by how long one iteration takes.
 
-A request waits in its socket until the loop has run everything else that is ready. Nothing counts that wait: it is over
-when the loop first hears of the request. Under a flood, iterations take long before any queue is. Knows nothing of
+A request waits in its socket until the loop has run everything else that is ready. No queue counts that wait, since it
+ends when the loop first sees the request. Under a flood, iterations become long before any queue does. Knows nothing of
 requests.
 """
 
@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 
 UNNOTICED_SECONDS = 0.001
-"""An iteration of that length is not counted as lag."""
+"""Part of an iteration's length that does not count as lag."""
 
 
 class Lag:
-    """Measures iterations of the running event loop, while it is asked. Belongs to one loop and needs no lock.
+    """Measures iterations of the running event loop on demand. Belongs to one loop and needs no lock.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ class Lag:
         self._ended = 0.0
 
     def seconds(self) -> float:
-        """How long a request that is heard of now may have waited: the longer of the last iteration and this one.
+        """How long a request that the loop sees now may have waited: the longer of the last iteration and this one.
 
-        An iteration counts for as long again as it took; what is older says nothing about now.
+        The last iteration counts for as long after its end as it took; an older one says nothing about now.
         """
         now = self._clock()
         if self._began is None:

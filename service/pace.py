@@ -1,6 +1,6 @@
 """The throughput of a queue, learned from its batches, and the wait and the work that new entries may expect.
 
-One thread works through the queue; any thread may ask. Knows nothing of what waits, nor of how long it may.
+One thread works through the queue; any thread may ask. Knows nothing of the entries, nor of limits on waiting.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ SMOOTHING = 0.2
 """Weight of the newest batch in the running means."""
 
 FORGETTING = 0.0002
-"""Weight of the newest batch where it was slower than the best ones."""
+"""Weight of the newest batch in the estimate of the fastest ones, if it was slower than that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """Seconds that new entries of a queue will wait, and then take, as things stand.
+    """Seconds that new entries of a queue are expected to wait and then to take.
 
     Attributes
     ----------
     wait, work : seconds
-    share : seconds that they would take of a batch that is as cheap an entry as batches get, which are large ones
+    share : seconds that they take as part of a batch with the lowest cost per entry, which is a large one
     """
 
     wait: float = 0.0
@@ -31,12 +31,12 @@ class Expected:
     share: float = 0.0
 
     def __add__(self, other: Expected) -> Expected:
-        """Of work that goes through one queue and then through another."""
+        """The sum for work that goes through two queues, one after the other."""
         return Expected(self.wait + other.wait, self.work + other.work, self.share + other.share)
 
 
 class Pace:
-    """Seconds for a unit of size, and the size of an entry; unknown, and taken for nothing, before the first batch.
+    """Running means of the seconds per unit of size and of the size per entry; both are 0 before the first batch.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ class Pace:
         self._running: tuple[int, float] | None = None
 
     def begin(self, entries: int, size: int) -> None:
-        """A batch of so many entries of this size in all begins."""
+        """A batch begins: its number of entries and their total size."""
         self._entry += (SMOOTHING if self._unit is not None else 1.0) * (size / entries - self._entry)
         self._running = (size, self._clock())
 
     def end(self) -> None:
-        """It has ended."""
+        """The batch has ended: update the means."""
         if self._running is None:
             return
         size, began = self._running
@@ -68,11 +68,11 @@ class Pace:
         self._running = None
 
     def size(self, entries: int) -> float:
-        """Size of entries that nobody has looked at yet."""
+        """Estimated total size of so many entries, from their mean."""
         return entries * self._entry
 
     def expected(self, size: float, ahead: float) -> Expected:
-        """What entries of this size in all may expect behind waiting entries of size `ahead` and what runs."""
+        """Expectation for entries of a total size, behind the running batch and waiting entries of size `ahead`."""
         unit, running = self._unit or 0.0, self._running
         rest = max(0.0, running[0] * unit - (self._clock() - running[1])) if running else 0.0
         return Expected(rest + ahead * unit, size * unit, size * self._least)

@@ -1,7 +1,7 @@
-"""What callers ask for, as the operations take it.
+"""Requests to the operations, as plain values.
 
-Apart from the operations, so that reading a request, in a server or in a client, needs no networks. Knows nothing of
-how it is carried out.
+Separate from the operations, so that parsing a request, in a server or in a client, needs no networks. Knows nothing of
+how requests are carried out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ItemInput:
     Attributes
     ----------
     item_id : None where it need not be named
-    embedding : float [D], stands in for the text
+    embedding : float [D], used in place of the text
     """
 
     domain: str
@@ -38,12 +38,12 @@ class ItemInput:
 
 @dataclass(frozen=True, slots=True)
 class RecommendQuery:
-    """What a caller asks for; None leaves the choice to the rules above.
+    """A request to recommend; None selects the default described in `service/recommending.py`.
 
     Attributes
     ----------
     history : oldest first
-    explain : say what each token of a result adds to its score
+    explain : whether results tell what each of their tokens adds to the score
     """
 
     history: tuple[ItemInput, ...]

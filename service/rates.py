@@ -1,4 +1,4 @@
-"""Rate limits in items, a token bucket a caller: in this process, or shared by all replicas through Redis.
+"""Rate limits in items, one token bucket per caller: in this process, or shared by all replicas through Redis.
 
 A bucket holds at most `capacity` items and fills at `rate` items a second. A request is let in when the bucket holds
 its cost, or is full: a cost above the capacity leaves a debt, so that a large request waits longer but is never locked
@@ -19,12 +19,12 @@ from service.catalogue.redis_clients import FAILURES, SCHEMES, connect_async
 REDIS_SECONDS = 0.25
 """Longest wait for the shared bucket: a limit must not cost more than the work that it limits."""
 RETRY_SECONDS = 5.0
-"""How long the process's own buckets stand in for a Redis that did not answer."""
+"""How long the process uses its own buckets after Redis did not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What one caller may ask for.
+    """The limit of one caller.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What became of one request.
+    """The decision about one request, and the state of its bucket.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Rates(Protocol):
     """Buckets by name."""
 
     async def take(self, name: str, cost: int, limit: Limit) -> Allowance:
-        """Take `cost` items out of a bucket, if they are there; a negative cost puts back what there is room for."""
+        """Take `cost` items out of a bucket if it holds them; a negative cost puts items back, up to the capacity."""
 
     async def close(self) -> None:
         """Give up connections."""
@@ -79,7 +79,7 @@ class MemoryRates:
         level = min(limit.capacity, level + (now - since) * limit.rate)
         granted = cost < 0 or level >= min(cost, limit.capacity)
         if granted:
-            # It may have filled since what is put back now was taken.
+            # The bucket may have filled since the items that are put back were taken.
             level = min(limit.capacity, level - cost)
         self._buckets[name] = (level, now)
         return allowance(limit, granted, level, cost)
@@ -89,7 +89,7 @@ class MemoryRates:
 
 
 class RedisRates:
-    """Buckets shared through Redis, one Lua call a request; while Redis is away, those of this process stand in.
+    """Buckets shared through Redis, one Lua call per request; while Redis is away, the process's own buckets are used.
 
     Parameters
     ----------
@@ -120,12 +120,12 @@ class RedisRates:
 
 
 def open_rates(store_url: str) -> Rates:
-    """Buckets that are shared as the catalogue store is: by all replicas through Redis, else by nobody."""
+    """Buckets shared by all replicas if the catalogue store is Redis, else buckets of this process."""
     return RedisRates(store_url) if store_url.partition("://")[0] in SCHEMES else MemoryRates()
 
 
 def allowance(limit: Limit, granted: bool, level: float, cost: int) -> Allowance:
-    """What a bucket at this level means for whoever asked for `cost`."""
+    """The decision about a request of `cost` items, by the level of its bucket."""
     missing = 0.0 if granted else min(cost, limit.capacity) - level
     return Allowance(
         limit=limit,

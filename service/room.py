@@ -1,8 +1,8 @@
-"""How many bytes the bodies of all requests may hold together, from their arrival to their answers.
+"""A common limit on the bytes of all request bodies, from their arrival to their answers.
 
-The limit on one body bounds nothing where anybody may open any number of connections. Small bodies do not count: there
-is always room for them, whatever large ones hold that take their time. Knows nothing of HTTP. Belongs to one event loop
-and needs no lock.
+A limit per body does not bound memory where clients may open any number of connections. The first bytes of each body do
+not count, so small requests always pass, however much slow large ones hold. Knows nothing of HTTP. Belongs to one event
+loop and needs no lock.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from contextlib import contextmanager
 from service.errors import Overloaded
 
 SMALL_BYTES = 64 * 1024
-"""Of each body that do not count; a connection on which nothing is asked may cost as much."""
+"""Bytes of each body that do not count; an idle connection may cost as much."""
 
 
 class Share:
-    """What one body holds; it belongs to a `Room`."""
+    """The bytes that one body takes of a `Room`."""
 
     def __init__(self, room: Room) -> None:
         self._room = room
         self._counted = 0
 
     def hold(self, size: int) -> None:
-        """The body has so many bytes now.
+        """Set the number of bytes that the body has now.
 
         Raises
         ------
-        Overloaded : there is no room for it; what it held before still counts
+        Overloaded : the limit would be exceeded; the former number still counts
         """
         counted = max(0, size - SMALL_BYTES)
         self._room.take(counted - self._counted)
@@ -36,11 +36,11 @@ class Share:
 
 
 class Room:
-    """The room of all bodies.
+    """The limit and what all bodies take of it.
 
     Parameters
     ----------
-    most : bytes that they may hold together, beyond `SMALL_BYTES` of each
+    most : the limit in bytes, without the first `SMALL_BYTES` of each body
     """
 
     def __init__(self, most: int) -> None:
@@ -49,7 +49,7 @@ class Room:
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """A body for as long as the block runs."""
+        """The share of one body, released when the block ends."""
         share = Share(self)
         try:
             yield share
@@ -57,11 +57,11 @@ class Room:
             share.hold(0)
 
     def take(self, more: int) -> None:
-        """So many bytes more are held, or fewer.
+        """Add bytes to those held, or, if negative, release them.
 
         Raises
         ------
-        Overloaded : they would be more than there may be; nothing changes
+        Overloaded : the limit would be exceeded; nothing changes
         """
         if more > 0 and self._held + more > self._most:
             raise Overloaded(
