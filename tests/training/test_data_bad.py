@@ -198,23 +198,23 @@ def test_a_line_after_a_bad_one_is_read(tmp_path: Path) -> None:
     assert Dataset.open(tmp_path / "out")["shop"].contents()[0].title == "two lines"
 
 
-def test_interactions_of_an_item_without_text_are_counted_under_its_reason(tmp_path: Path) -> None:
-    domain = write_shop(tmp_path, GOOD_ITEMS.replace("Beta", ""))
+@pytest.mark.parametrize(
+    ("items", "log", "reason"),
+    [
+        (GOOD_ITEMS.replace("Beta", ""), GOOD_LOG, "item without any text"),
+        (GOOD_ITEMS.replace("b,", "b\ufffd,"), GOOD_LOG.replace(",b,", ",b\ufffd,"), "bad item id"),
+    ],
+    ids=["no text", "bad id"],
+)
+def test_interactions_of_a_dropped_item_are_counted_under_its_reason(
+    items: str, log: str, reason: str, tmp_path: Path
+) -> None:
+    domain = write_shop(tmp_path, items, log)
     counts, _, _ = report_of(domain, tmp_path)
-    assert counts == {"item without any text": 1}
+    assert counts == {reason: 1}
     figures = skipped(domain, tmp_path)
-    assert figures["items_lost"]["dropped"] == {"item without any text": 1}
-    assert figures["interactions_lost"]["dropped"] == {"item without any text": 2}
-    assert figures["interactions"] == 3
-
-
-def test_interactions_of_an_item_with_a_bad_id_are_counted_under_its_reason(tmp_path: Path) -> None:
-    domain = write_shop(tmp_path, GOOD_ITEMS.replace("b,", "b\ufffd,"), GOOD_LOG.replace(",b,", ",b\ufffd,"))
-    counts, _, _ = report_of(domain, tmp_path)
-    assert counts == {"bad item id": 1}
-    figures = skipped(domain, tmp_path)
-    assert figures["items_lost"]["dropped"] == {"bad item id": 1}
-    assert figures["interactions_lost"]["dropped"] == {"bad item id": 2}
+    assert figures["items_lost"]["dropped"] == {reason: 1}
+    assert figures["interactions_lost"]["dropped"] == {reason: 2}
     assert figures["interactions"] == 3
 
 
