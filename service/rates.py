@@ -7,6 +7,7 @@ out. Knows nothing of keys and HTTP.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import Callable
@@ -97,7 +98,7 @@ class RedisRates:
     """
 
     def __init__(self, url: str) -> None:
-        self._redis = connect_async(url, REDIS_SECONDS)
+        self._redis = connect_async(url)
         self._take = self._redis.register_script(
             resources.files("service").joinpath("lua", "rate.lua").read_text(encoding="utf-8")
         )
@@ -108,7 +109,8 @@ class RedisRates:
         """See `Rates.take`; never fails and never waits long."""
         if time.monotonic() >= self._again_at:
             try:
-                granted, level = await self._take([f"unitok:rate:{name}"], [limit.rate, limit.capacity, cost])
+                async with asyncio.timeout(REDIS_SECONDS):
+                    granted, level = await self._take([f"unitok:rate:{name}"], [limit.rate, limit.capacity, cost])
                 return allowance(limit, bool(granted), float(level), cost)
             except FAILURES:
                 self._again_at = time.monotonic() + RETRY_SECONDS

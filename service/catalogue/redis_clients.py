@@ -114,17 +114,19 @@ def connect(url: str, serving: bool = False) -> Connected:
     return Connected(where, client, client.nodes_manager.initialize)
 
 
-def connect_async(url: str, seconds: float) -> Any:
+def connect_async(url: str) -> Any:
     """Make a client for an event loop, which connects on first use and finds a new primary by itself.
+
+    Calls are not retried, and have no time-outs: bound them by `asyncio.timeout`. With time-outs of its own redis-py
+    uses `asyncio.wait_for`, which in Python 3.11 can lose the cancellation of its task.
 
     Parameters
     ----------
     url : one that `connect` accepted
-    seconds : time-out per call; no call is retried
     """
     options: dict[str, Any] = {
-        "socket_timeout": seconds,
-        "socket_connect_timeout": seconds,
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
         "retry": AsyncRetry(NoBackoff(), 0),
     }
     parts = urlsplit(url)

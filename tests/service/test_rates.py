@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -169,6 +170,21 @@ def test_while_redis_is_away_the_process_counts_alone(tmp_path: Path, monkeypatc
         assert (await rates.take("a", 2, SLOW)).granted, "which Redis would not have granted"
         server.kill()
         await rates.close()
+
+    asyncio.run(run())
+
+
+def test_a_caller_who_gives_up_while_redis_is_silent_is_let_go_at_any_moment() -> None:
+    """A cancellation that comes just as something was sent is not lost, else a request outlives its deadline."""
+
+    async def run() -> None:
+        with socket.create_server(("127.0.0.1", 0), backlog=1000) as silent:
+            for moment in range(400):
+                rates = RedisRates(f"redis://127.0.0.1:{silent.getsockname()[1]}")
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(moment % 40 * 1e-4):
+                        await rates.take("a", 1, SLOW)
+                await rates.close()
 
     asyncio.run(run())
 
