@@ -13,7 +13,8 @@ from service.bundle.files import Bundle
 from service.catalogue.opening import open_bundle_store
 from service.catalogue.records import ItemKey, Outcome, StoredItem
 from service.catalogue.store import CatalogueStore
-from service.errors import BundleError, ConfigError, InvalidInput
+from service.catalogue.transfer import IMPORT_CHECKPOINT
+from service.errors import BundleError, ConfigError, GenerationIncomplete, InvalidInput
 from service.id_columns import from_lists
 from service.parquet import PARQUET_ERRORS
 from service.progress import progress
@@ -33,12 +34,14 @@ def open_catalogue(url: str, bundle: Bundle, *, serving: bool = False) -> Catalo
     Raises
     ------
     ConfigError : as `open_store`, and if the store holds the IDs of another tokenizer
+    GenerationIncomplete : an import into the store has begun and is not complete
     """
     store = open_bundle_store(url, bundle, serving=serving)
     try:
         if store.seeded():
             _require_same_ids(bundle, store)
         else:
+            _require_no_import(store)
             seed_from(bundle, store)
     except BaseException:
         store.close()
@@ -84,6 +87,17 @@ def complete_from(bundle: Bundle, store: CatalogueStore) -> int:
         left_out += outcomes.count(Outcome.ID_GIVEN)
     store.finish_seed()
     return left_out
+
+
+def _require_no_import(store: CatalogueStore) -> None:
+    """Refuse a store that an import fills, or began to fill: what is missing is in its file."""
+    file = store.checkpoint(IMPORT_CHECKPOINT)
+    if file is not None:
+        status = store.status()
+        raise GenerationIncomplete(
+            f"{status.where}: an import of {file} into {status.generation} has begun and is not complete; wait for its "
+            f"end, or if it broke off, repeat `unitok catalogue import {file}`, which adds the rows that are missing"
+        )
 
 
 def _require_same_ids(bundle: Bundle, store: CatalogueStore) -> None:

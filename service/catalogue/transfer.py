@@ -28,6 +28,9 @@ PART_ROWS = 200_000
 BATCH = 1000
 """Items restored in one step."""
 
+IMPORT_CHECKPOINT = "import"
+"""Holds the name of the file whose import into an incomplete store has begun."""
+
 Advance = Callable[[int], None]
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -111,6 +114,9 @@ def import_catalogue(
     """
     frame = _read(path, store.layout, source)
     for dry in (True, False):
+        if not dry and not store.seeded():
+            # Were the rest of the file filled in from the bundle, an item that the file holds as deleted would be back.
+            store.save_checkpoint(IMPORT_CHECKPOINT, path.name)
         outcomes = dict.fromkeys(Outcome, 0)
         for batch in frame.iter_slices(BATCH):
             items = [StoredItem(**row) for row in batch.drop("row").iter_rows(named=True)]

@@ -7,6 +7,7 @@ import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from service.bundle.files import Bundle, hash_files, write_manifest
 from service.catalogue import embedded_reading, transfer
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
-from service.catalogue.opening import open_store
+from service.catalogue.opening import open_bundle_store, open_store
 from service.catalogue.records import ItemKey, NewItem, StoredItem
 from service.catalogue.seeding import open_catalogue
 from service.catalogue.store import CatalogueStore
@@ -384,6 +385,36 @@ def test_a_copy_comes_back_beside_a_bundle_that_was_exported_again(
     assert content(restored) == held
     assert not examine(restored).findings
     restored.close()
+
+
+@pytest.mark.parametrize("kind", ["embedded", "redis"])
+def test_an_import_that_broke_off_is_ended_by_an_import_alone(
+    bundle: Bundle, redis_server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A service that filled the store from its bundle would bring back the item that the file holds as deleted."""
+    one = Shell(bundle, f"embedded:{tmp_path / 'one'}")
+    two = Shell(bundle, f"embedded:{tmp_path / 'two'}" if kind == "embedded" else f"{redis_server.url}/60")
+    with closing(open_catalogue(one.url, bundle)) as store:
+        deleted = next(item for batch in store.rows() for item in batch)
+        store.delete(deleted.key)
+        held = content(store)
+    copy = str(tmp_path / "copy.parquet")
+    one("export", copy)
+
+    class BrokenOffError(Exception):
+        """In place of a kill."""
+
+    def broken_off(rows: int) -> None:
+        raise BrokenOffError
+
+    monkeypatch.setattr(transfer, "BATCH", 1)
+    with closing(open_bundle_store(two.url, bundle)) as store, pytest.raises(BrokenOffError):
+        import_catalogue(store, Source(bundle.manifest.name, bundle.manifest.generation), Path(copy), broken_off)
+    with pytest.raises(GenerationIncomplete, match=r"an import of copy\.parquet into tiny:\d+ has begun"):
+        open_catalogue(two.url, bundle)
+    assert two("import", copy) == {"rows": len(held), "added": len(held) - 1, "already_there": 1, "left_out": 0}
+    with closing(open_catalogue(two.url, bundle)) as store:
+        assert content(store) == held
 
 
 def suffix_of(store: CatalogueStore, item_id: str) -> int:
