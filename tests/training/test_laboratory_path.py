@@ -135,15 +135,45 @@ def test_a_domain_without_vectors_is_named_before_anything_runs(place: Workplace
     assert not (tmp_path / "work").exists()
 
 
+def command(place: Workplace, folder: Path, file: Path) -> subprocess.Popen[bytes]:
+    """`unitok experiment`, running in a session of its own; works and writes its rows below the folder."""
+    words = [sys.executable, "-m", "service.cli.main", "experiment", str(file), "--threads", "1"]
+    words += ["--dataset", str(place.dataset), "--embeddings", str(place.embeddings)]
+    words += ["--work", str(folder / "work"), "--rows", str(folder / "rows.jsonl")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(words, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+def has_torch(process: str) -> bool:
+    """Whether a process is well under way."""
+    try:
+        return "libtorch" in Path(f"/proc/{process}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_stage_ends_with_the_experiment_that_is_told_to_end(place: Workplace, tmp_path: Path) -> None:
+    """Its process would go on training for hours, and nobody would know."""
+    folder = tmp_path / "work" / "tokenizers" / "unitok" / "seed-0"
+    with command(place, tmp_path, experiment_file(tmp_path)) as running:
+        deadline, pause = time.monotonic() + DEADLINE, threading.Event()
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children")
+        while not (folder / "run.json").is_file() or not any(map(has_torch, children.read_text().split())):
+            assert running.poll() is None, "the experiment ended before it could be told to"
+            assert time.monotonic() < deadline
+            pause.wait(0.05)
+        running.terminate()
+    assert running.returncode == 128 + signal.SIGTERM
+    with (folder.parent / ".seed-0.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert not (folder / "figures.json").exists()
+
+
 def test_a_killed_experiment_ends_with_the_same_rows(place: Workplace, rows: list[Row], tmp_path: Path) -> None:
     """The whole process group dies while the recommender learns: one SIGKILL each, no chance to tidy up."""
     work, file, written = tmp_path / "work", experiment_file(tmp_path), tmp_path / "rows.jsonl"
-    command = [sys.executable, "-m", "service.cli.main", "experiment", str(file), "--threads", "1"]
-    command += ["--dataset", str(place.dataset), "--embeddings", str(place.embeddings)]
-    command += ["--work", str(work), "--rows", str(written)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     log = work / "recommenders" / "unitok" / "t5" / "seed-0" / "training.jsonl"
-    with subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL) as running:
+    with command(place, tmp_path, file) as running:
         deadline, pause = time.monotonic() + DEADLINE, threading.Event()
         while not log.is_file() or log.read_text().count("\n") < 3:
             assert running.poll() is None, "the experiment ended before it could be killed"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +51,8 @@ def experiment(
         for stage in plan(read, only or ()):
             typer.echo(f"unitok {' '.join(command_line(stage, place))}")
         return
+    # As an exception, so that the stage's process is killed as well; it would go on training for hours.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     figures = run_experiment(
         read,
         place,
