@@ -1,6 +1,6 @@
-"""Builds all levels of the constraint index at once from token tuples: one sort, then one pass a level.
+"""Builds the constraint index from token tuples: one sort, then one pass per level.
 
-Symbols: n items, depth tokens an item. Knows nothing of what tokens mean, nor of later changes.
+Symbols: n items, depth tokens per item. Independent of the meaning of tokens, and of later changes.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ PACKED_BITS = 63
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Items that are alone below an edge from some level on.
+    """Items that are the only one below an edge, whose remaining tokens become shared ends.
 
     Attributes
     ----------
-    edges : int64 [s], the edges that lead into their ends; their `edge_child` is still to be filled in
+    edges : int64 [s], the edges that point to the shared ends; their `edge_child` is still to be filled in
     roots : int32 [s]
-    tokens : int32 [s, m], what follows these edges
+    tokens : int32 [s, m], the tokens after these edges
     """
 
     edges: IndexArray
@@ -37,15 +37,15 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """A finished build, nodes and edges numbered level by level.
+    """Result of a build; nodes and edges are numbered level by level.
 
     Attributes
     ----------
     node_start, node_count, node_leaves : int32 [nodes]
     edge_token, edge_child : int32 [edges]
-    edge_leaf : int32 [edges], leaf of the item whose shared end the edge leads to, else -1
+    edge_leaf : int32 [edges], the item's leaf where an edge points to a shared end, else -1
     node_ranges : first and one past the last node of each level
-    endings : by the level at which the ends begin
+    endings : one entry per level at which shared ends begin
     """
 
     node_start: IntArray
@@ -59,14 +59,14 @@ class Levels:
 
 
 def build_levels(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count: int, shared_from: int) -> Levels:
-    """Sort the tuples below their roots and lay out nodes and edges.
+    """Sort the tuples by root and tokens, and lay out nodes and edges.
 
     Parameters
     ----------
     tokens : int32 [n, depth], n at least 1
     roots, leaves : int32 [n]
     root_count : nodes 0..root_count - 1 are roots
-    shared_from : level from which on a node with a single leaf is left to shared ends; depth for none
+    shared_from : first level at which a branch with a single item becomes a shared end; depth: none does
 
     Raises
     ------
@@ -77,9 +77,9 @@ def build_levels(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count
     order = sorting(tokens, roots)
     columns = [tokens[order, level] for level in range(depth)]
     roots, leaves = roots[order], leaves[order]
-    rows = np.arange(len(order))  # those not yet left to a shared end
+    rows = np.arange(len(order))  # rows that are not in a shared end yet
 
-    # differs[i]: row i begins a new prefix, first of the root alone, then of one more token with every level.
+    # differs[i]: row i starts a new prefix: of the root at first, then of one more token per level.
     differs = np.ones(len(rows), dtype=bool)
     differs[1:] = roots[1:] != roots[:-1]
     node_at = np.searchsorted(roots, np.arange(root_count)).astype(np.int64)  # first row of each node of this level
@@ -125,7 +125,7 @@ def build_levels(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count
 
 
 def check_values(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count: int) -> None:
-    """Refuse numbers that mean nothing.
+    """Refuse numbers that are out of range.
 
     Raises
     ------
@@ -145,8 +145,8 @@ def check_values(tokens: IntArray, roots: IntArray, leaves: IntArray, root_count
 def sorting(tokens: IntArray, roots: IntArray) -> IndexArray:
     """Order of the rows by root, then token by token: int64 [n].
 
-    One sort of packed keys where the tuple fits 63 bits (always so for real layouts), which is several times faster
-    than the column-wise sort that covers the rest.
+    Tuples that fit 63 bits, as those of all real layouts do, are sorted by one packed key, which is several times
+    faster than the column-wise sort used otherwise.
     """
     columns = [roots, *tokens.T]
     lows = [int(column.min()) for column in columns]

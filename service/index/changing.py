@@ -1,10 +1,10 @@
-"""Adds many items to the constraint index and removes others, level by level, all in one step.
+"""Applies a batch of additions and removals to the constraint index, level by level.
 
-Copy-on-write: every node on the path to a changed item is copied into fresh slots, so that readers of the state before
-see nothing of the change. Where few items change, these are a few nodes a level. Knows nothing of who reads, nor when
-freed slots may be used again.
+Copy-on-write: every node on the path to a changed item is copied into new slots, so readers of the previous state see
+nothing of the change. If few items change, these are a few nodes per level. Independent of readers, and of when freed
+slots may be reused.
 
-Symbols: m rows, f nodes of a level that are written anew, E their edges as they were, g edges that change.
+Symbols: m rows, f rewritten nodes of a level, E their edges before the change, g changed edges.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ NONE = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """What becomes of some token tuples, sorted by root and tokens, each once.
+    """The leaves of some distinct token tuples before and after the change, sorted by root and tokens.
 
     Attributes
     ----------
     roots : int32 [m]
     tokens : int32 [m, depth]
-    before, after : int32 [m], the leaf there, `NONE` for none
+    before, after : int32 [m], the tuple's leaf, `NONE` for none
     """
 
     roots: IntArray
@@ -37,15 +37,15 @@ class Rows:
     after: IntArray
 
     def change(self) -> IndexArray:
-        """By how many each row changes the number of leaves: int64 [m]."""
+        """Change in the number of leaves by each row: int64 [m], -1, 0 or 1."""
         return np.asarray((self.after != NONE).astype(np.int64) - (self.before != NONE))
 
     def taken(self, which: NDArray[np.integer] | NDArray[np.bool_]) -> Rows:
-        """Some of the rows, in the order given."""
+        """The selected rows, in the given order."""
         return Rows(self.roots[which], self.tokens[which], self.before[which], self.after[which])
 
     def and_also(self, other: Rows) -> Rows:
-        """These rows and those of `other` behind them."""
+        """These rows followed by those of `other`."""
         return Rows(
             np.concatenate([self.roots, other.roots]),
             np.concatenate([self.tokens, other.tokens]),
@@ -56,7 +56,7 @@ class Rows:
 
 @dataclass(slots=True, eq=False)
 class Garbage:
-    """What a change no longer needs, once nobody reads the state before it."""
+    """Nodes and blocks that become free once no reader holds the state before the change."""
 
     nodes: list[IntArray] = field(default_factory=list)
     blocks: list[tuple[IntArray, IntArray]] = field(default_factory=list)
@@ -64,14 +64,14 @@ class Garbage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Frontier:
-    """Nodes of one level that are written anew.
+    """Nodes of one level that are rewritten.
 
     Attributes
     ----------
-    old : int32 [f], the node so far, `NONE` where there is none
-    new : int32 [f], the node from now on, `NONE` where nothing is left of it
-    leaves : int64 [f], leaves below from now on
-    owner : int64 [m], the node of each row
+    old : int32 [f], the node before the change, `NONE` if there is none
+    new : int32 [f], the node after the change, `NONE` if no leaf is left below it
+    leaves : int64 [f], leaves below after the change
+    owner : int64 [m], each row's node, as an index into the other arrays
     """
 
     old: IntArray
@@ -82,16 +82,16 @@ class _Frontier:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Edges:
-    """Edges of a frontier as they were, and which of them the rows touch.
+    """Edges of a frontier before the change, and those that the rows touch.
 
     Attributes
     ----------
-    keys : int64 [E], owner and token in one number, ascending; child, leaf : int32 [E]
+    keys : int64 [E], owner and token packed into one number, ascending; child, leaf : int32 [E]
     wanted : int64 [g], keys of the touched edges
-    first : int64 [g], the first row of each touched edge; rows of one edge are neighbours
+    first : int64 [g], the first row of each touched edge; rows of one edge are adjacent
     of_row : int64 [m], the touched edge of each row
-    at : int64 [g], where the touched edge is among the E, or belongs
-    there : bool [g], whether it is there
+    at : int64 [g], position of the touched edge among the E, or its insertion point
+    there : bool [g], whether the touched edge existed before the change
     """
 
     keys: IndexArray
@@ -106,12 +106,12 @@ class _Edges:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Outcome:
-    """What becomes of touched edges.
+    """The touched edges after the change.
 
     Attributes
     ----------
-    child, leaf : int32 [g], where they lead from now on
-    gone : bool [g], those that are there no more
+    child, leaf : int32 [g], their new targets
+    gone : bool [g], whether the edge is removed
     """
 
     child: IntArray
@@ -124,9 +124,9 @@ class Change:
 
     Parameters
     ----------
-    nodes, edges, ends : written to, in fresh slots
-    sizes : by level, how many nodes have so many children; kept up to date
-    shared_from : level from which on an item that is alone ends in a shared end
+    nodes, edges, ends : written to, in new slots only
+    sizes : per level, a histogram of the number of children per node; updated
+    shared_from : first level at which a branch with a single item is replaced by a shared end
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Change:
         self.garbage = Garbage()
 
     def apply(self, root_nodes: IntArray, rows: Rows) -> IntArray:
-        """Write the new state; `root_nodes` and the result are the nodes of all roots, int32 [roots]."""
+        """Write the new state. `root_nodes` and the result are the nodes of all roots, int32 [roots]."""
         depth = rows.tokens.shape[1]
         touched, owner = np.unique(rows.roots, return_inverse=True)
         old: IntArray = root_nodes[touched]
@@ -185,7 +185,7 @@ class Change:
         )
 
     def _one_level(self, frontier: _Frontier, edges: _Edges, rows: Rows, level: int) -> tuple[_Frontier, Rows]:
-        """Write the nodes of a level above the last; returns those of the next, and the rows that go on to there."""
+        """Write the nodes of a level above the last; returns the frontier of the next level and its rows."""
         child, leaf = (np.full(len(edges.first), NONE, dtype=np.int32) for _ in range(2))
         child[edges.there] = edges.child[edges.at[edges.there]]
         leaf[edges.there] = edges.leaf[edges.at[edges.there]]
@@ -198,7 +198,7 @@ class Change:
         ends = (leaves == 1) & ~inner & (level + 1 >= self._shared_from)
         grows = ~gone & ~ends
 
-        # An item that was alone and is no longer joins the rows, below an edge that holds nothing else.
+        # An item that loses its shared end, because its branch now holds others, joins the rows.
         opened = ended & grows
         stays = opened & ~np.logical_or.reduceat(rows.before != NONE, edges.first)
         joining_edge = np.flatnonzero(stays)
@@ -216,7 +216,7 @@ class Change:
         new_child[grows] = self._nodes.allocate(int(grows.sum()))
         self._write(frontier, edges, _Outcome(new_child, new_leaf, gone), level)
 
-        # On to the next level: edges that lead to a new node, and old nodes of which nothing is left.
+        # The next level's frontier: edges that point to a new node, and old nodes to be freed.
         onward = grows | (gone & (child != NONE))
         number = np.cumsum(onward) - 1
         going = onward[edges.of_row] & ((rows.before != NONE) | (rows.after != NONE))
@@ -236,8 +236,8 @@ class Change:
 
         Parameters
         ----------
-        beside : of each item, a row with the same root and tokens up to `level`
-        node, leaf : int32, the first node of each item's end, and its leaf
+        beside : for each item, a row with the same root and the same tokens up to `level`
+        node, leaf : int32, the first node of each item's shared end, and its leaf
         """
         tokens = beside.tokens
         for later in range(level + 1, tokens.shape[1]):
@@ -247,7 +247,7 @@ class Change:
         return Rows(beside.roots, tokens, np.full(len(leaf), NONE, dtype=np.int32), leaf)
 
     def _write(self, frontier: _Frontier, edges: _Edges, outcome: _Outcome, level: int) -> None:
-        """Write a level's nodes anew with what became of their touched edges."""
+        """Write a level's nodes: their untouched edges, and the touched ones with their new targets."""
         child, leaf, kept = outcome.child, outcome.leaf, ~outcome.gone
         untouched = np.ones(len(edges.keys), dtype=bool)
         untouched[edges.at[edges.there]] = False

@@ -1,11 +1,11 @@
-"""Shared ends of the constraint index.
+"""Shared ends of the constraint index: equal tails of single-item branches are stored once.
 
-Most items are alone below their last code or two: what follows (a code, experts, a suffix) is a chain of nodes with one
-edge each, and thousands of items have the same chain. Items of one root with the same chain share it. The last edge of
-a shared end leads to a *mark* in place of a leaf, which tells the root; the leaf stands beside the edge that leads into
-the end, which is the item's own.
+After their last code or two, most items are the only one in their branch: the rest (a code, experts, a suffix) is a
+chain of nodes with one edge each, and thousands of items have an equal chain. Items of one root with equal chains share
+one. The last edge of a shared end points to a *mark* in place of a leaf; the mark identifies the root. The item's leaf
+is stored with the edge that points to the shared end, since that edge belongs to this item only.
 
-Knows nothing of how the nodes before an end hang together.
+Independent of the nodes above a shared end.
 """
 
 from __future__ import annotations
@@ -16,40 +16,40 @@ from numpy.typing import NDArray
 from service.index.storage import EdgeBlocks, IndexArray, IntArray, NodeTable
 
 TOP_MARK = 2**31 - 1
-"""Mark of root 0; that of root r is r less."""
+"""Mark of root 0; the mark of root r is `TOP_MARK - r`."""
 
 MAX_ROOTS = 1 << 20
-"""Marks there are; leaves must be smaller than the least of them."""
+"""Number of marks; leaves must be smaller than the smallest mark."""
 
 
 def marks(roots: NDArray[np.integer]) -> IndexArray:
-    """What stands for the leaf in the shared ends of these roots."""
+    """Marks of roots: the values in place of a leaf at the last level of shared ends."""
     return TOP_MARK - roots.astype(np.int64)
 
 
 def roots_of_marks(leaves: NDArray[np.integer]) -> tuple[NDArray[np.bool_], IndexArray]:
-    """Which leaves are marks, and the roots that these tell (void elsewhere)."""
+    """Which leaves are marks, and the roots of those (undefined elsewhere)."""
     roots = TOP_MARK - leaves.astype(np.int64)
     return roots < MAX_ROOTS, roots
 
 
 class SharedEnds:
-    """Nodes of shared ends by what follows; they stay until the index is built anew.
+    """Look-up of shared ends by their tokens. They are never freed; rebuilding the index removes unused ones.
 
     Parameters
     ----------
-    depth : tokens of an item
-    nodes, edges : where nodes and edges are made
+    depth : tokens per item
+    nodes, edges : allocate the nodes and edges of shared ends
     """
 
     def __init__(self, depth: int, nodes: NodeTable, edges: EdgeBlocks) -> None:
         self._nodes = nodes
         self._edges = edges
-        # By level: sorted keys (token and child in one number), and the node that has this one edge.
+        # Per level: sorted keys (token and child packed into one number), and the node with this single edge.
         self.known = [(np.zeros(0, np.int64), np.zeros(0, np.int32)) for _ in range(depth)]
 
     def nodes_of(self, roots: NDArray[np.integer], tokens: IntArray) -> IntArray:
-        """First nodes of the ends with these tokens, made where they are missing.
+        """First nodes of the shared ends with these tokens; missing ends are created.
 
         Parameters
         ----------

@@ -1,7 +1,7 @@
-"""Which slots of the constraint index its latest changes wrote, so that copies of its arrays elsewhere can be patched.
+"""A log of the slots that the latest index updates wrote, so that copies of the arrays, on a GPU, can be patched.
 
-It is kept while there is a copy, and only of so many changes; a copy that fell behind further is made anew. Knows
-nothing of what the slots hold, nor of where copies are.
+It is kept only while a copy exists, and has a bounded size; a copy that has fallen further behind is sent again as a
+whole. Independent of the contents of slots, and of where copies are.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from service.index.storage import IndexArray, ranges
 
 MOST_NUMBERS = 1 << 20
-"""Numbers that are remembered: 8 MB, which is enough for 50,000 changes of one item."""
+"""Most numbers in the log: 8 MB, enough for 50,000 changes of one item."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """What changes wrote; some of it perhaps twice.
+    """Slots written by one or more changes; may contain duplicates.
 
     Attributes
     ----------
     nodes : int64 [k], numbers of nodes
-    starts, counts : int64 [b], blocks of edges, and how many edges of each
+    starts, counts : int64 [b], first slots of edge blocks, and numbers of written edges in each
     """
 
     nodes: IndexArray
@@ -37,49 +37,49 @@ class Written:
 
     @classmethod
     def of(cls, nodes: Sequence[NDArray[np.integer]], blocks: Sequence[tuple[IndexArray, IndexArray]]) -> Written:
-        """All these together."""
+        """The concatenation of several allocations."""
         return cls(_joined(nodes), _joined([starts for starts, _ in blocks]), _joined([counts for _, counts in blocks]))
 
     def numbers(self) -> int:
-        """How many numbers say so."""
+        """Count of numbers in this record, for the bound of the log."""
         return len(self.nodes) + 2 * len(self.starts)
 
     def slots(self) -> int:
-        """Nodes and edges."""
+        """Count of written nodes and edges."""
         return len(self.nodes) + int(self.counts.sum())
 
     def edges(self) -> IndexArray:
-        """Places of the edges, int64 [m]."""
+        """Slots of all written edges, int64 [m]."""
         return ranges(self.starts, self.counts)
 
 
 class Journal:
-    """What the changes of one index wrote. Every method may be called from any thread."""
+    """Log of the slots written by the changes of one index. Thread-safe."""
 
     def __init__(self) -> None:
         self._readers: weakref.WeakSet[object] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._changes: deque[tuple[int, Written]] = deque()
         self._numbers = 0
-        # Changes up to this version are not in the journal; None: nothing is.
+        # The log covers changes after this version; None: it is empty.
         self._after: int | None = None
 
     def read_by(self, reader: object) -> None:
-        """From the next change on, note what is written, for as long as the reader exists."""
+        """Log changes from the next one on, for as long as the reader object exists."""
         self._readers.add(reader)
 
     def is_read(self) -> bool:
-        """Whether anybody wants to know."""
+        """Whether there is a reader."""
         return bool(self._readers)
 
     def begin(self, version: int) -> None:
-        """Every change after this version is going to be noted; what was noted before does not count any more."""
+        """Restart the log: it covers every change after this version; earlier entries are dropped."""
         with self._lock:
             self._changes.clear()
             self._numbers, self._after = 0, version
 
     def note(self, version: int, written: Written) -> None:
-        """Remember what the change that led to a version wrote; to be called before the version is shown."""
+        """Log the slots written by the change that produced a version; must be called before it is published."""
         with self._lock:
             self._changes.append((version, written))
             self._numbers += written.numbers()
@@ -88,7 +88,7 @@ class Journal:
                 self._numbers -= forgotten.numbers()
 
     def between(self, version: int, later: int) -> Written | None:
-        """What was written after a version was shown, up to a later one; None where that is not known."""
+        """Slots written after one version up to a later one; None if the log does not reach back that far."""
         with self._lock:
             if self._after is None or version < self._after:
                 return None

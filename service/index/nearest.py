@@ -1,6 +1,6 @@
-"""Walking the constraint index outwards from one item: the token tuples that share the longest beginnings with its own.
+"""Nearest neighbours of an item in the constraint index: the token tuples with the longest common prefix.
 
-Reads nothing but what a graph reads. Knows nothing of items and of leaves.
+Uses only the arrays that a graph reads. Independent of items and leaves.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ Path = tuple[int, ...]
 
 
 def nearest_paths(arrays: TrieArrays, root: int, path: Sequence[int], count: int) -> list[Path]:
-    """At most `count` token tuples other than `path`, those that share most of its beginning first.
+    """At most `count` token tuples other than `path`, by descending length of the prefix they share with it.
 
-    Among those that share equally much, the order is that of their tokens. The walk ends when enough are found.
+    Ties are ordered by tokens. The walk ends as soon as enough tuples are found.
 
     Parameters
     ----------
-    root : node number where the domain's items begin
+    root : node number of the domain's root
     path : depth tokens that are in the index
     """
     way = [root]
@@ -36,7 +36,7 @@ def nearest_paths(arrays: TrieArrays, root: int, path: Sequence[int], count: int
 
 
 def _below(arrays: TrieArrays, node: int, depth: int, passed: int | None = None) -> Iterator[Path]:
-    """All tuples below a node, in order; those that begin with the token `passed` are passed over."""
+    """All tuples below a node, in order, except those whose first token is `passed`."""
     for edge in _edges(arrays, node):
         token = int(arrays.edge_token[edge])
         if token == passed:

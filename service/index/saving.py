@@ -1,10 +1,10 @@
-"""Flat arrays in a folder, checked by hash and opened by memory map. Knows nothing of what the arrays hold.
+"""Saves flat arrays to a folder, and opens them by memory map after checking hashes. Independent of their contents.
 
-    FOLDER/manifest.json    version, what the arrays are of, and each array's hash, shape and type; replaced in one step
+    FOLDER/manifest.json    version, description, and the hash, shape and type of each array; replaced atomically
     FOLDER/TOKEN/NAME.npy   the arrays that the manifest names
 
-Saving again writes a new subfolder and then replaces the manifest, so a reader finds the old arrays or the new ones,
-whole. No pickle anywhere.
+Saving again writes a new subfolder and then replaces the manifest, so a reader finds either all the old arrays or all
+the new ones. Pickle is never used.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from service.errors import SavedIndexError
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 OURS = re.compile(r"[0-9a-f]{16}|manifest\.json(\.[0-9a-f]{8})?")
-"""Names that a folder of saved arrays holds; the last is left behind by a process that was killed."""
+"""File names in a folder of saved arrays; names with a suffix after `manifest.json` are left by killed processes."""
 CHUNK_BYTES = 1 << 22
 MADV_POPULATE_READ = 22
-"""Of Linux; Python's `mmap` has no name for it."""
+"""A constant of Linux that Python's `mmap` does not define."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
 def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
-    """Write arrays, and what they are of as JSON values, in place of what was saved in the folder.
+    """Replace the saved arrays of a folder; `about` describes them in JSON values.
 
     Raises
     ------
-    OSError : the disk is full, or the folder may not be written to; it holds what it held, or the new arrays, whole
+    OSError : the disk is full, or the folder is not writable; it still holds all the old arrays, or all the new ones
     SavedIndexError : the folder holds other files too, such as a bundle's; nothing is written
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
         manifest = {"version": FORMAT_VERSION, "about": dict(about), "folder": token, "arrays": described}
         _replace(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True).encode())
     except BaseException:
-        # A disk may fail once the manifest has its name.
+        # The disk may fail after the manifest was renamed.
         if not (folder / MANIFEST).exists() or token not in (folder / MANIFEST).read_text():
             shutil.rmtree(inside, ignore_errors=True)
         raise
@@ -71,15 +71,15 @@ def save_arrays(folder: Path, arrays: Arrays, about: Mapping[str, Any]) -> None:
 
 
 def load_arrays(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays that were saved, mapped into memory copy-on-write, and all that was said of them.
+    """Load saved arrays, memory-mapped copy-on-write; returns them and their description.
 
     Parameters
     ----------
-    about : what they must be of; more may have been said when they were saved
+    about : values that the description must contain; it may contain more
 
     Raises
     ------
-    SavedIndexError : nothing was saved here, a file is missing or altered, or the arrays are of something else
+    SavedIndexError : nothing is saved here, a file is missing or altered, or the description differs from `about`
     """
     path = folder / MANIFEST
     try:
@@ -99,8 +99,8 @@ def load_arrays(folder: Path, about: Mapping[str, Any]) -> tuple[dict[str, NDArr
     with ThreadPoolExecutor(max_workers=2) as pool:
         for _ in pool.map(lambda name: _check(paths[name], described[name]), described):
             pass
-    # One after another: NumPy reads headers with Python's own parser, which in CPython 3.11 fails now and then when two
-    # threads run it.
+    # Sequentially: NumPy parses headers with Python's own parser, which in CPython 3.11 fails now and then if two
+    # threads run it at once.
     return {name: _map(paths[name], described[name]) for name in described}, said
 
 
@@ -112,7 +112,7 @@ def _write(path: Path, array: NDArray[Any]) -> dict[str, Any]:
 
 
 def _check(path: Path, described: Mapping[str, Any]) -> None:
-    """Refuse a file that is not the one that was saved."""
+    """Refuse a file whose hash differs from the manifest's."""
     try:
         same = _sha256(path) == described["sha256"]
     except (OSError, KeyError, TypeError) as error:
@@ -132,13 +132,13 @@ def _map(path: Path, described: Mapping[str, Any]) -> NDArray[Any]:
             f"{described.get('dtype')} {described.get('shape')}"
         )
     _touch(array)
-    # A plain array over the map: NumPy's own subclass of maps costs time at every slice.
+    # As a plain array: slices of NumPy's memmap subclass are slower.
     return np.asarray(array)
 
 
 def _touch(array: NDArray[Any]) -> None:
-    """Have the system enter all pages of a map now, which the check of the file has just read, and not one by one while
-    requests wait: a search among ten million items touches a hundred that nobody has touched before."""
+    """Map all pages now (the hash check has just read them), so that requests take no page faults: a search among ten
+    million items touches about a hundred pages that were not touched before."""
     if isinstance(array.base, mmap.mmap):
         with suppress(OSError):  # Linux before 5.14 does not know it.
             array.base.madvise(MADV_POPULATE_READ)

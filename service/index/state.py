@@ -1,6 +1,6 @@
-"""One state of the constraint index: what a graph reads, and looking things up. It never changes.
+"""One immutable state of the constraint index: the arrays that a graph reads, and look-ups in them.
 
-Symbols: n tuples, depth tokens an item, X blocked edges. Knows nothing of how a state comes to follow another.
+Symbols: n tuples, depth tokens per item, X blocked edges. Independent of how updates derive one state from another.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from service.index.journal import Journal
 IntArray = NDArray[np.int32]
 
 NO_LEAF = -1
-"""What is answered where nothing is stored."""
+"""Result of a look-up that finds nothing."""
 
 FEW = 64
-"""Tuples up to which one at a time is faster than all together: an array costs as much as a hundred numbers."""
+"""Up to this many tuples, plain Python is faster than NumPy, whose fixed cost per call equals that of some hundred
+scalar operations."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class TrieArrays:
-    """The index as a graph reads it; what a node's range shows never changes while this object is kept.
+    """The index as a graph reads it. The edges in a node's range never change while this object is referenced.
 
     Attributes
     ----------
-    node_start, node_count : int32 [nodes], where a node's edges begin and how many they are
-    edge_token, edge_child : int32 [edges], at least one long so that a gather never meets an empty axis;
-        slots outside every node's range hold leftovers
-    fanout : largest number of children that a node of each level has, at least 1
+    node_start, node_count : int32 [nodes], first edge and number of edges of each node
+    edge_token, edge_child : int32 [edges], length at least 1, so that a gather never sees an empty axis;
+        slots outside every node's range hold stale values
+    fanout : per level, the largest number of children of a node, at least 1
     roots : int32 [roots], the node of each root
-    version : states of one index are numbered in the order in which they were shown
-    journal : of the index, for whoever keeps a copy of its arrays elsewhere; None: nobody can
+    version : number of the state, increasing with every published state of an index
+    journal : log of written slots, for those who keep a copy of the arrays elsewhere; None: copies cannot be patched
     """
 
     node_start: IntArray
@@ -54,13 +55,13 @@ class TrieArrays:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrieState:
-    """Arrays with what only the host needs.
+    """The arrays of a graph, and those that only the host needs.
 
     Attributes
     ----------
-    depth : tokens of an item
-    edge_leaf : int32 [edges], the leaf where an edge leads to a shared end, else -1
-    node_leaves : int32 [nodes], number of leaves below
+    depth : tokens per item
+    edge_leaf : int32 [edges], the item's leaf where an edge points to a shared end, else -1
+    node_leaves : int32 [nodes], number of leaves below each node
     """
 
     depth: int
@@ -73,7 +74,7 @@ class TrieState:
         return int(self.node_leaves[self.arrays.roots[root]])
 
     def find(self, roots: IntArray, tokens: IntArray) -> IntArray:
-        """Leaves of token tuples, `NO_LEAF` where there is none.
+        """Leaves of token tuples; `NO_LEAF` for tuples that are not in the index.
 
         Parameters
         ----------
@@ -92,12 +93,12 @@ class TrieState:
         return np.where(edges[:, -1] >= 0, found, NO_LEAF).astype(np.int32, copy=False)
 
     def leaves(self, found: IntArray, tokens: IntArray) -> IntArray:
-        """The items' leaves, where a search may have met the mark of a shared end in place of one.
+        """The items' leaves for the results of a search, which may be marks of shared ends.
 
         Parameters
         ----------
-        found : int32 [n], what `edge_child` held at the last level
-        tokens : int32 [n, depth], the way there
+        found : int32 [n], values of `edge_child` at the last level: leaves or marks
+        tokens : int32 [n, depth], the token path of each result
         """
         shared, roots = roots_of_marks(found)
         leaves = found.copy()
@@ -105,10 +106,10 @@ class TrieState:
         return leaves
 
     def blocked_edges(self, roots: IntArray, tokens: IntArray) -> IntArray:
-        """Fewest edges that cut exactly these leaves off: the topmost under which every leaf is named.
+        """The smallest set of edges that cuts off exactly these leaves: the topmost edges with only such leaves below.
 
-        Tuples that are not in the trie are passed over; repeated ones count once. An edge inside a shared end is never
-        among them, since the edge before it leads to one leaf alone.
+        Tuples that are not in the trie are ignored; repeated ones count once. An edge inside a shared end is never
+        returned, since the edge before it has only one leaf below.
 
         Parameters
         ----------
@@ -125,9 +126,9 @@ class TrieState:
         return np.sort(self._cut(edges[edges[:, -1] >= 0])).astype(np.int32, copy=False)
 
     def _cut(self, edges: IntArray) -> IntArray:
-        """The topmost edges under which every leaf is at the end of one of the ways `edges` int32 [n, depth]."""
+        """The topmost edges with only leaves of the paths `edges` int32 [n, depth] below them."""
         shared = self.edge_leaf[edges] >= 0
-        # The edge that belongs to one item alone tells items apart.
+        # Items are identified by the edge that belongs to one item only.
         place = np.where(shared.any(axis=1), shared.argmax(axis=1), self.depth - 1)
         _, distinct = np.unique(edges[np.arange(len(edges)), place], return_index=True)
         ways = edges[distinct]
@@ -140,7 +141,7 @@ class TrieState:
         return np.concatenate(blocked)
 
     def _cut_each(self, ways: Iterable[Sequence[int]]) -> IntArray:
-        """`_cut` for few ways, sorted, each from its end upwards: where an edge is not full, none above it is."""
+        """`_cut` for few paths. Walks each path upwards: above an edge that is not fully blocked, no edge is."""
         child, leaves = self.arrays.edge_child.data, self.node_leaves.data
         whole = [way[: self._own(way) + 1] for way in ways if len(way) == self.depth]
         distinct = {way[-1]: way for way in whole}
@@ -154,7 +155,7 @@ class TrieState:
         return np.array(sorted(blocked), dtype=np.int32)
 
     def _own(self, way: Sequence[int]) -> int:
-        """The level at which the edge of a whole way belongs to one item alone, and tells it from others."""
+        """The level of a complete path whose edge belongs to one item only, and so identifies it."""
         leaf = self.edge_leaf.data
         for level in reversed(range(self.depth)):
             if leaf[way[level]] >= 0:
@@ -162,7 +163,7 @@ class TrieState:
         return self.depth - 1
 
     def _leaf(self, way: Sequence[int]) -> int:
-        """The leaf at the end of a way, `NO_LEAF` where it is not whole."""
+        """The leaf at the end of a path, `NO_LEAF` if the path is incomplete."""
         if len(way) < self.depth:
             return NO_LEAF
         own = way[self._own(way)]
@@ -173,9 +174,9 @@ class TrieState:
             raise InvalidInput(f"tokens have shape {list(tokens.shape)}, but the index has {self.depth} levels")
 
     def _ways(self, roots: IntArray, tokens: IntArray) -> IntArray:
-        """Edge positions along each tuple, int32 [n, depth]; -1 from where a tuple leaves the trie.
+        """Edge positions along each tuple, int32 [n, depth]; -1 from the level where a tuple leaves the trie.
 
-        All tuples descend together: one binary search a level, over every node at once.
+        All tuples descend together: per level, one vectorised binary search over all their nodes.
         """
         self._require_levels(tokens)
         arrays = self.arrays
@@ -201,10 +202,10 @@ class TrieState:
         return edges
 
     def _ways_of_each(self, roots: IntArray, tokens: IntArray) -> list[list[int]]:
-        """Edge positions along each of few tuples, up to where it leaves the trie."""
+        """Edge positions along each tuple, up to where it leaves the trie; for few tuples."""
         self._require_levels(tokens)
         arrays = self.arrays
-        # An element of a memory view costs a third of one of an array.
+        # Reading one element of a memoryview costs a third of reading one of an array.
         start, count = arrays.node_start.data, arrays.node_count.data
         edge_token, edge_child = arrays.edge_token.data, arrays.edge_child.data
         ways = []
@@ -222,7 +223,7 @@ class TrieState:
         return ways
 
     def _leaves_below(self, edges: IntArray, level: int) -> IntArray:
-        """Leaves under edges that leave nodes of a level: int32 [n]."""
+        """Number of leaves below edges whose parent nodes are on a level: int32 [n]."""
         if level == self.depth - 1:
             return np.ones(len(edges), dtype=np.int32)
         child = np.where(self.edge_leaf[edges] >= 0, 0, self.arrays.edge_child[edges])

@@ -1,9 +1,9 @@
-"""Growing flat arrays of the constraint index: a table of nodes and a heap of edge blocks, handed out many at a time.
+"""Growing flat arrays of the constraint index: a table of nodes and a heap of edge blocks, allocated in batches.
 
-What was handed out is written once, before anybody reads it, and not again until it was given back. Knows nothing of
-tokens or of how nodes hang together.
+An allocated slot is written once, before it is published to readers, and not again until it has been freed. Independent
+of tokens and of the shape of the trie.
 
-Symbols: k things asked for at once.
+Symbols: k slots or blocks allocated at once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ SMALLEST = 64
 CAPACITIES: IndexArray = np.unique(
     np.concatenate([[0], *([1 << power, 3 << power >> 1] for power in range(31))])
 ).astype(np.int64)
-"""Sizes of blocks that are reused: 0, 1, 2, 3, 4, 6, 8, 12, ...; a block is at most half as large again as needed."""
+"""Block sizes: 0, 1, 2, 3, 4, 6, 8, 12, ...; a block is at most 1.5 times as large as needed."""
 
 
 def ranges(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> IndexArray:
-    """The numbers `start .. start + count - 1` of each range, one range behind the other: int64 [sum of counts]."""
+    """The numbers `start .. start + count - 1` of all ranges, concatenated: int64 [sum of counts]."""
     if len(starts) == 1:
         return np.arange(starts[0], starts[0] + counts[0], dtype=np.int64)
     ends = counts.cumsum(dtype=np.int64)
@@ -33,20 +33,20 @@ def ranges(starts: NDArray[np.integer], counts: NDArray[np.integer]) -> IndexArr
 
 
 class Column:
-    """A growing int32 array. Growing makes a larger copy, so that views of the array remain what they were."""
+    """A growing int32 array. Growing makes a larger copy, so that existing views of the array stay valid."""
 
     def __init__(self, values: IntArray | None = None) -> None:
         self.values = np.zeros(0, dtype=np.int32) if values is None else values
 
     def fit(self, used: int, needed: int) -> None:
-        """Make room for `needed` entries, keeping the first `used`; pages never written to take no memory."""
+        """Make room for `needed` entries, keeping the first `used`. Pages that were never written take no memory."""
         if needed > len(self.values):
             larger = np.zeros(max(SMALLEST, needed, int(len(self.values) * GROWTH)), dtype=np.int32)
             larger[:used] = self.values[:used]
             self.values = larger
 
     def own(self) -> None:
-        """Copy what may not be written to, such as the map of a file: room in it is no room to write."""
+        """Copy the array if it is read-only, such as a memory-mapped file."""
         if not self.values.flags.writeable:
             self.values = self.values.copy()
 
@@ -56,11 +56,11 @@ class NodeTable:
 
     Attributes
     ----------
-    start, count : a node's edge block
+    start, count : the node's edge block
     leaves : number of leaves below
-    kind : place in `CAPACITIES` of what the block gives back when it is freed
-    used : rows handed out at any time
-    handed : what was handed out, int [k] each, while somebody keeps count; None while nobody does
+    kind : index into `CAPACITIES` of the size that becomes free with the block
+    used : rows allocated so far, freed ones included
+    handed : allocated nodes, int [k] per call, while allocations are logged; else None
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class NodeTable:
         self._free: list[int] = []
 
     def allocate(self, wanted: int) -> IntArray:
-        """Numbers of fresh nodes, int32 [wanted]."""
+        """Allocate nodes; returns their numbers, int32 [wanted]."""
         reused = _taken(self._free, wanted)
         first, self.used = self.used, self.used + wanted - len(reused)
         for column in (self.start, self.count, self.leaves, self.kind):
@@ -84,25 +84,25 @@ class NodeTable:
     def write(
         self, nodes: IntArray, start: NDArray[np.integer], count: NDArray[np.integer], leaves: NDArray[np.integer]
     ) -> None:
-        """Fill in fresh nodes, all arrays [k]; blocks are those that `EdgeBlocks.allocate` gave for these counts."""
+        """Fill in new nodes, all arrays [k]; their blocks come from `EdgeBlocks.allocate` for these counts."""
         self.start.values[nodes], self.count.values[nodes], self.leaves.values[nodes] = start, count, leaves
         self.kind.values[nodes] = CAPACITIES.searchsorted(count)
 
     def free(self, nodes: IntArray) -> None:
-        """Give nodes back."""
+        """Free nodes for reuse."""
         self._free += nodes.tolist()
 
 
 class EdgeBlocks:
-    """Columns of all edges, handed out in blocks.
+    """Columns of all edges, allocated in blocks.
 
     Attributes
     ----------
     token, child : of an edge
-    leaf : the item's leaf where the edge leads to an end that items share, else -1
+    leaf : the item's leaf where the edge points to a shared end, else -1
     used : slots that belong or once belonged to a block
-    handed : first slots and numbers of slots asked for and handed out, int64 [k] each, while somebody keeps count;
-        None while nobody does
+    handed : first slots and requested sizes of allocated blocks, int64 [k] each per call, while allocations are logged;
+        else None
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class EdgeBlocks:
         self._free: list[list[int]] = [[] for _ in CAPACITIES]
 
     def allocate(self, counts: NDArray[np.integer]) -> IndexArray:
-        """First slots of blocks for so many edges each: int64 [k] -> int64 [k]."""
+        """Allocate a block for each number of edges; returns their first slots: int64 [k] -> int64 [k]."""
         kinds = CAPACITIES.searchsorted(counts)
         starts = np.zeros(len(counts), dtype=np.int64)
         for kind in set(kinds.tolist()):
@@ -129,24 +129,24 @@ class EdgeBlocks:
         return starts
 
     def fit(self) -> None:
-        """Make room for what was handed out, and for one edge at least, so that a gather never meets an empty axis."""
+        """Grow the arrays to all allocated slots, and to one at least, so that a gather never sees an empty axis."""
         for column in (self.token, self.child, self.leaf):
             column.fit(len(column.values), max(self.used, 1))
 
     def free(self, starts: NDArray[np.integer], kinds: NDArray[np.integer]) -> None:
-        """Give blocks back, both [k]."""
+        """Free blocks for reuse, both arrays [k]."""
         for kind in set(kinds.tolist()):
             if kind:
                 self._free[kind] += starts[kinds == kind].tolist()
 
 
 def floor_kinds(counts: NDArray[np.integer]) -> IntArray:
-    """Places in `CAPACITIES` of the largest blocks that fit into blocks of exactly these sizes: int32 [k]."""
+    """Indices into `CAPACITIES` of the largest sizes that fit into blocks of exactly `counts` slots: int32 [k]."""
     return (CAPACITIES.searchsorted(counts, side="right") - 1).astype(np.int32)
 
 
 def _taken(free: list[int], wanted: int) -> IndexArray:
-    """Up to `wanted` of what is free, most recent first, taken off the list."""
+    """Remove up to `wanted` entries from a free list, the most recently freed ones."""
     kept = max(0, len(free) - wanted)
     taken = np.array(free[kept:], dtype=np.int64)
     del free[kept:]

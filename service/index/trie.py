@@ -1,13 +1,13 @@
-"""Constraint index: a trie of fixed depth in flat arrays, several roots wide, that is changed while it is read.
+"""Constraint index: a trie of fixed depth in flat arrays, with one root per domain, updated while it is being read.
 
-Symbols: n items, depth = L + N + 1 tokens an item. A *root* is where one domain's items begin, numbered from 0; its
-node is `TrieArrays.roots[root]`. The children of a node are the edges `edge_*[start : start + count]`, sorted by token;
-an edge leads to a node, or at the last level to a leaf, which is any number that the caller chose.
+Symbols: n items, depth = L + N + 1 tokens per item. Each domain has one *root*, numbered from 0; its node is
+`TrieArrays.roots[root]`. The children of a node are the edges `edge_*[start : start + count]`, sorted by token. An edge
+points to a node, or at the last level to a leaf, which is a number chosen by the caller.
 
-Changes are copy-on-write: a change copies every node on the path to the changed items and then publishes the new state
-in one assignment. Readers keep the state that they took for as long as they like, and neither side waits for the other.
-Slots of an old state are used again once nobody holds a state that old. One thread at a time may change a trie. Knows
-nothing of items, stores or graphs.
+Updates are copy-on-write: an update copies every node on the path to the changed items, then publishes the new state in
+one assignment. Readers keep the state they took for as long as they need it; readers and the writer never wait for each
+other. Slots of an old state are reused once no reader holds a state that old. Only one thread at a time may update a
+trie. Independent of items, stores and graphs.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class CodeTrie:
 
     Parameters
     ----------
-    depth : tokens of an item
-    root_count : roots to begin with, without items
-    shared_levels : how many last levels an item that is alone shares with others that end alike. A search then meets a
-        mark in place of the item's leaf, and `TrieState.leaves` tells it. 0: every leaf is in `edge_child`
+    depth : tokens per item
+    root_count : number of initial roots, all empty
+    shared_levels : number of last levels that single-item branches with equal tokens share (`ends.py`). A search then
+        finds a mark in place of the item's leaf; `TrieState.leaves` resolves it. 0: every leaf is in `edge_child`
     """
 
     def __init__(self, depth: int, root_count: int, shared_levels: int = 0) -> None:
@@ -50,7 +50,7 @@ class CodeTrie:
         self._nodes, self._edges = NodeTable(), EdgeBlocks()
         self._edges.fit()
         self._ends = SharedEnds(depth, self._nodes, self._edges)
-        # By level, how many nodes have so many children; kept up to date so that the fanout is exact.
+        # Per level, a histogram of the number of children per node; updated by every change, so the fanout is exact.
         self._sizes: list[IndexArray] = [np.zeros(1, dtype=np.int64) for _ in range(depth)]
         self._garbage: deque[tuple[weakref.ref[TrieArrays], Garbage]] = deque()
         self._journal, self._version = Journal(), 0
@@ -65,10 +65,10 @@ class CodeTrie:
         Parameters
         ----------
         tokens : int32 [n, depth], not negative
-        roots : int32 [n], each within 0..root_count - 1; until the first change root r is node r
+        roots : int32 [n], each within 0..root_count - 1; until the first update root r is node r
         leaves : int32 [n], not negative
-        root_count : number of roots, those without items included
-        shared_levels : as for the class
+        root_count : number of roots, including empty ones
+        shared_levels : see the class
 
         Raises
         ------
@@ -87,7 +87,7 @@ class CodeTrie:
 
     @classmethod
     def from_saved(cls, saved: Mapping[str, NDArray[Any]]) -> CodeTrie:
-        """A trie from what `to_save` gave; the arrays become its own, and may lie in a file."""
+        """Restore a trie from the arrays of `to_save`. It takes them over; they may be memory-mapped."""
         depth, shared_from = saved["levels"].tolist()
         trie = cls(depth, 0, depth - shared_from)
         nodes, edges = trie._nodes, trie._edges
@@ -102,7 +102,7 @@ class CodeTrie:
         return trie
 
     def to_save(self) -> dict[str, NDArray[Any]]:
-        """The current state as flat arrays, for `from_saved`; not to be changed meanwhile."""
+        """The current state as flat arrays, for `from_saved`; the trie must not be updated while they are in use."""
         used = {"node": self._nodes.used, "edge": self._edges.used}
         columns = {name: column.values[: used[name[:4]]] for name, column in self._columns().items()}
         keys, nodes = zip(*self._ends.known, strict=True)
@@ -131,7 +131,7 @@ class CodeTrie:
 
     @property
     def state(self) -> TrieState:
-        """The current state, which stays as it is for whoever keeps it."""
+        """The current state: an immutable snapshot."""
         return self._state
 
     def arrays(self) -> TrieArrays:
@@ -143,19 +143,19 @@ class CodeTrie:
         return self._state.leaf_count(root)
 
     def nbytes(self) -> int:
-        """Bytes of all arrays, as far as they are in use; room to grow takes no memory before it is used."""
+        """Bytes of all array entries in use; spare capacity takes no memory before it is written."""
         return 16 * self._nodes.used + 12 * self._edges.used + 12 * self._ends.count()
 
     def slack(self) -> float:
-        """Share of the edge slots in use that hold no edge, because their block was left or is larger than needed."""
+        """Share of allocated edge slots without an edge: their block was freed, or is larger than needed."""
         filled = sum(int((sizes * np.arange(len(sizes))).sum()) for sizes in self._sizes) + self._ends.count()
         return 1 - filled / max(self._edges.used, 1)
 
     def add_root(self) -> int:
-        """Add a root without items; returns its number."""
+        """Add an empty root; returns its number."""
         self._keep_count()
         state = self._state.arrays
-        # Nothing is left over, but what later changes leave over is not free before this state is.
+        # This frees no slots, but slots that later changes free must not be reused before this state is released.
         self._garbage.append((weakref.ref(state), Garbage()))
         self._show(np.concatenate([state.roots, self._new_roots(1)]))
         return len(self._state.arrays.roots) - 1
@@ -165,11 +165,11 @@ class CodeTrie:
         return self._state.blocked_edges(np.asarray(roots), np.asarray(tokens))
 
     def insert(self, root: int, tokens: Sequence[int] | IntArray, leaf: int) -> None:
-        """Add one item; `change` for one."""
+        """Add one item (see `change`)."""
         self.change(added=(np.array([root], dtype=np.int32), self._one(tokens), np.array([leaf], dtype=np.int64)))
 
     def delete(self, root: int, tokens: Sequence[int] | IntArray) -> int:
-        """Remove one item; returns its leaf. `change` for one."""
+        """Remove one item and return its leaf (see `change`)."""
         return int(self.change(removed=(np.array([root], dtype=np.int32), self._one(tokens)))[0])
 
     def change(
@@ -177,12 +177,12 @@ class CodeTrie:
         removed: tuple[IntArray, IntArray] | None = None,
         added: tuple[IntArray, IntArray, NDArray[np.integer]] | None = None,
     ) -> IntArray:
-        """Remove and add items, all in one step: readers see all of it or nothing.
+        """Remove and add items atomically: readers see the whole update or none of it.
 
         Parameters
         ----------
         removed : roots int32 [n] and tokens int32 [n, depth]
-        added : roots int32 [n], tokens int32 [n, depth] and leaves [n]; tokens may be those of a removed item
+        added : roots int32 [n], tokens int32 [n, depth] and leaves [n]; tokens may equal those of a removed item
 
         Returns
         -------
@@ -190,7 +190,7 @@ class CodeTrie:
 
         Raises
         ------
-        InvalidInput : tokens to remove are not there, tokens to add are, some appear twice, or a number is out of
+        InvalidInput : tokens to remove are missing, tokens to add exist, some are repeated, or a number is out of
             range; nothing was changed
         """
         nothing = np.zeros(0, dtype=np.int32), np.zeros((0, self._depth), dtype=np.int32)
@@ -205,7 +205,7 @@ class CodeTrie:
         check_values(tokens, roots, np.concatenate([added[2], [0]]), len(self._state.arrays.roots))
         before = self._state.find(roots, tokens)
         after = np.concatenate([np.full(count, NO_LEAF), added[2]]).astype(np.int32)
-        # Stable: of equal tuples, the removed one comes first.
+        # The sort is stable: of equal tuples, the removed one comes first.
         order = sorting(tokens, roots) if len(roots) > 1 else np.zeros(1, dtype=np.int64)
         same = np.zeros(len(order), dtype=bool)
         same[1:] = (np.diff(roots[order]) == 0) & (np.diff(tokens[order], axis=0) == 0).all(axis=1)
@@ -232,8 +232,8 @@ class CodeTrie:
         same: NDArray[np.bool_],
         removed: int,
     ) -> None:
-        """Refuse what would not leave each tuple with one leaf or none."""
-        # Of a removed and an added row with equal tokens, the added one may be there before.
+        """Refuse an update after which a tuple would have more than one leaf."""
+        # If tokens are both removed and added, the added row may exist before the update.
         replaces = np.zeros(len(order), dtype=bool)
         replaces[order[1:]] = same[1:] & (order[:-1] < removed) & (order[1:] >= removed)
         twice = np.zeros(len(order), dtype=bool)
@@ -253,7 +253,7 @@ class CodeTrie:
         return row.astype(np.int32)
 
     def _adopt(self, levels: Levels) -> None:
-        """Take over a finished build; blocks are exactly full."""
+        """Take over the arrays of a build; its blocks have no spare slots."""
         nodes, edges = self._nodes, self._edges
         nodes.start.values, nodes.count.values = levels.node_start, levels.node_count
         nodes.leaves.values, nodes.kind.values = levels.node_leaves, floor_kinds(levels.node_count)
@@ -272,7 +272,7 @@ class CodeTrie:
         return roots
 
     def _show(self, root_nodes: IntArray) -> None:
-        """Make what was written the current state."""
+        """Publish the arrays, with everything written so far, as the current state."""
         nodes, edges = self._nodes, self._edges
         used = max(edges.used, 1)
         self._version += 1
@@ -292,17 +292,17 @@ class CodeTrie:
         self._state = TrieState(self._depth, arrays, edges.leaf.values[:used], nodes.leaves.values[: nodes.used])
 
     def _keep_count(self) -> None:
-        """Before a change: begin to note what is written, or stop, as there are or are no copies to be patched."""
+        """Before a change: start logging written slots if copies must be patched, stop if there are no copies."""
         if not self._journal.is_read():
             self._nodes.handed = self._edges.handed = None
             return
         if self._nodes.handed is None:
             self._journal.begin(self._version)
-        # What a change that failed was handed out is noted with the next.
+        # Slots allocated by a failed change are logged with the next one.
         self._nodes.handed, self._edges.handed = self._nodes.handed or [], self._edges.handed or []
 
     def _reclaim(self) -> None:
-        """Use again what belonged to states that nobody keeps any more, oldest first."""
+        """Free the slots of states that are no longer referenced, oldest first."""
         while self._garbage and self._garbage[0][0]() is None:
             _, garbage = self._garbage.popleft()
             for nodes in garbage.nodes:
@@ -321,11 +321,11 @@ def _check_shapes(tokens: NDArray[np.integer], roots: IntArray, leaves: NDArray[
 
 
 def _largest(sizes: IndexArray) -> int:
-    """Largest number of children that any node has, at least 1."""
+    """Largest number of children of any node, at least 1."""
     met = sizes.nonzero()[0]
     return max(1, int(met[-1])) if len(met) else 1
 
 
 def _parts(joined: NDArray[Any], counts: IndexArray) -> list[NDArray[Any]]:
-    """Copies, since they are changed in place."""
+    """Split a concatenated array; copies the parts, since they are updated in place."""
     return [part.copy() for part in np.split(joined, np.cumsum(counts)[:-1])]
