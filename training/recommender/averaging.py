@@ -1,6 +1,6 @@
-"""A moving average of a network's weights, which ranks better than the weights of any one step.
+"""Exponential moving average of a network's weights, which ranks better than the weights of any single step.
 
-It lies with the optimiser's moments, so a checkpoint holds it as it holds them. Knows nothing of networks.
+It is stored in the optimiser's state, so checkpoints save it together with the moments. Knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 AVERAGE = "average"
-"""Its name beside an optimiser's moments."""
+"""Key of the average in the optimiser's state of a weight."""
 
 
 class WeightAverage:
-    """Exponential moving average of what an optimiser changes.
+    """Exponential moving average of the weights of an optimiser.
 
     Parameters
     ----------
     optimizer : its state holds the average, once the first step is done
-    decay : share of the average that a step keeps, at most; early steps keep less, (1 + t) / (10 + t) after t of them
+    decay : greatest share of the average that a step keeps; after t steps it is at most (1 + t) / (10 + t), so early
+        steps keep less
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, decay: float) -> None:
@@ -29,7 +30,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the weights in, as they are after so many steps."""
+        """Add the current weights to the average, after `step` steps."""
         weights = [weight for weight in self._weights() if weight in self._optimizer.state]
         for weight in weights:
             self._optimizer.state[weight].setdefault(AVERAGE, weight.detach().clone())
@@ -38,7 +39,7 @@ class WeightAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within it, the network has the average in place of its weights; nothing may train there."""
+        """Swap the average into the network while the context lasts; nothing may train within it."""
         averaged = [weight for weight in self._weights() if AVERAGE in self._optimizer.state.get(weight, {})]
         kept = [weight.detach().clone() for weight in averaged]
         self._put(averaged, [self._average(weight) for weight in averaged])

@@ -1,7 +1,7 @@
-"""Examples -> batches of about equal cost, bucketed by length, and batches -> arrays.
+"""Groups examples into batches of about equal cost, bucketed by length, and turns batches into arrays.
 
 All examples of an epoch are sorted by the length of their history (ties at random) and cut at a budget of padded
-tokens, so a batch holds hardly any padding; the order of the batches is then shuffled. Knows nothing of networks.
+tokens, so a batch has little padding. The order of the batches is then shuffled. Knows nothing of networks.
 
 Symbols: B batch, S sequence, n examples.
 """
@@ -21,7 +21,7 @@ from training.recommender.corpus import Corpus, ExampleSet, IntVector
 
 @dataclass(frozen=True)
 class Batch:
-    """What the network reads: `history`, `mask` int64 [B, S] and `targets` int64 [B, L + N + 1], all tokens."""
+    """Inputs of the network: `history` and its `mask`, int64 [B, S], and `targets`, int64 [B, L + N + 1], as tokens."""
 
     history: NDArray[np.int64]
     mask: NDArray[np.int64]
@@ -29,7 +29,7 @@ class Batch:
 
 
 def collate(corpus: Corpus, examples: ExampleSet, max_history: int) -> Batch:
-    """Lay examples out as tokens."""
+    """Encode examples as tokens."""
     lengths = examples.stop - examples.start
     row_splits = np.concatenate([[0], np.cumsum(lengths)])
     items = corpus.history_items[positions(examples.start, examples.stop)]
@@ -48,7 +48,7 @@ def cut_by_budget(lengths: IntVector, extra: int, budget: int, order: IntVector)
     Parameters
     ----------
     lengths : int64 [n], tokens of each example's history
-    extra : tokens that an example costs besides
+    extra : further tokens that each example costs
     order : int64 [m], the examples to cut, longest first
     """
     batches, at = [], 0
@@ -62,11 +62,11 @@ def cut_by_budget(lengths: IntVector, extra: int, budget: int, order: IntVector)
 def epoch_examples(
     examples: ExampleSet, rng: np.random.Generator, domain_balance: float, examples_per_user: int | None
 ) -> IntVector:
-    """Which examples an epoch takes: rows of `examples`, in no particular order.
+    """The examples of an epoch: rows of `examples`, in no particular order.
 
-    With a balance of 1 every example is taken once, except that no user gives more than `examples_per_user`. With a
-    lower balance, domains are drawn in proportion to their examples to that power, as many in all; an example then
-    comes again only when all of its domain were taken.
+    With a balance of 1 every example is taken once, but at most `examples_per_user` of each user. With a lower balance,
+    the same total is divided among the domains in proportion to (examples of the domain)^balance; an example is
+    repeated only after all others of its domain were taken.
     """
     rows = np.arange(len(examples), dtype=np.int64)
     if examples_per_user is not None:
@@ -98,11 +98,11 @@ def epoch_batches(
     devices: int,
     groups: IntVector | None = None,
 ) -> list[IntVector]:
-    """Batches of one epoch, in the order in which they are trained on.
+    """Batches of one epoch, in training order.
 
-    `devices` neighbours in the sorted order, which cost about the same, stay neighbours: each goes to a device of its
-    own. Where their number does not divide by it, a few are used twice. Of several groups, int64 [n],
-    a batch holds one.
+    Batches are shuffled in blocks of `devices` neighbours of the sorted order: the devices get one each, and these cost
+    about the same. If the number of batches is no multiple of `devices`, a few are used twice. If `groups`, int64 [n],
+    is given, each batch holds examples of a single group.
     """
     of_row = np.zeros(len(rows), dtype=np.int64) if groups is None else groups[rows]
     order = np.lexsort((rng.random(len(rows)), -lengths[rows], of_row))

@@ -1,7 +1,7 @@
-"""Constrained beam search in torch, over transformers' T5 and its cache: what training validates with.
+"""Constrained beam search in torch, over transformers' T5 and its cache, for validation during training.
 
-On whatever device the network is on; serving uses the exported graph instead, which ranks the same. Knows nothing of
-items and of how the index is built.
+Runs on the network's device. Serving uses the exported graph instead, which ranks the same. Knows nothing of items or
+of how the index is built.
 
 Symbols: B batch, S sequence, V vocabulary, W beams, C children looked at.
 """
@@ -58,13 +58,13 @@ def beam_search(
 ) -> Tensor:
     """Leaves of the most probable paths, best first: int64 [B, W], -1 where there is none.
 
-    Scores are log-probabilities over the whole vocabulary, summed, masked after the log-softmax; mixed with what a
-    head over items thinks of each prefix of an ID, and in the end of the ID.
+    Scores are summed log-probabilities over the whole vocabulary, masked after the log-softmax. If the network has a
+    head over items, they are mixed with its score of each prefix of an ID, and finally of the whole ID.
 
     Parameters
     ----------
     history, mask : int64 [B, S]
-    roots : int64 [B], node that each request starts from
+    roots : int64 [B], start node of each request
     beams : W
     """
     batch, device = len(history), history.device
@@ -72,7 +72,7 @@ def beam_search(
     judge = model if isinstance(model, SemanticT5) else None
     state = torch.zeros(0) if judge is None else judge.judging_state(whole, history, mask)
     encoded, mask = whole.last_hidden_state, read_mask(whole, mask)
-    # The decoder has a configuration of its own, for it may have another number of layers than the encoder.
+    # The decoder has its own configuration, since its number of layers may differ from the encoder's.
     cache = EncoderDecoderCache(DynamicCache(config=model.decoder.config), DynamicCache(config=model.decoder.config))
     node, score = roots[:, None], torch.zeros(batch, 1, device=device)
     tokens = torch.full((batch, 1), PAD_TOKEN, device=device)
@@ -80,7 +80,7 @@ def beam_search(
     hashes, shift, prospect = torch.zeros_like(node), torch.zeros_like(node), torch.zeros_like(score)
     writes = judge is None or judge.item_share < 1
     for level, children in enumerate(trie.fanout):
-        # A beam that does not exist stands at node -1: it reads node 0, and its children score nothing.
+        # A beam that does not exist is at node -1: it reads node 0, and its children are masked out.
         here = node.clamp(min=0)
         slots = torch.arange(children, device=device)
         exists = (slots < trie.node_count[here][..., None]) & (node >= 0)[..., None]
@@ -95,7 +95,7 @@ def beam_search(
                 past_key_values=cache,
                 use_cache=True,
             )
-            # One row a request at the first level, where its roots share a state; one a beam later.
+            # One row per request at the first level, where its roots share a state; one per beam later.
             log_prob = torch.log_softmax(out.logits[:, -1].float(), dim=-1).reshape(batch, -1, model.config.vocab_size)
             gained = log_prob.gather(2, written)
         if judge is not None:
@@ -113,12 +113,12 @@ def beam_search(
             hashes = F.pad(reached.flatten(1), (0, missing)).gather(1, place)
             prospect = F.pad(expected.flatten(1), (0, missing)).gather(1, place)
             shift = shift.gather(1, (place // children).clamp(max=shift.shape[1] - 1))
-            # A beam that does not exist may have written anything.
+            # The token of a beam that does not exist is arbitrary.
             shift = torch.where(node >= 0, shift_after(judge.layout, level, trie.edge_token[edge], shift), 0)
 
         if not writes:
             continue
-        if level == 0:  # from one decoder state a request to one a beam; the history stays with its request
+        if level == 0:  # from one decoder state per request to one per beam
             cache.batch_repeat_interleave(beams)
             encoded, mask = encoded.repeat_interleave(beams, 0), mask.repeat_interleave(beams, 0)
         else:

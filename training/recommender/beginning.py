@@ -1,5 +1,4 @@
-"""What a training begins from: a fresh network, what it is to learn, the mark that tells one training from others, and
-what each of its steps draws by.
+"""The start of a training: a new network and its task, the fingerprint of the training, and the seed of each step.
 
 Knows nothing of devices, optimisers or files.
 
@@ -32,7 +31,7 @@ from training.teaching.taught import Taught
 
 @dataclass(frozen=True)
 class Beginning:
-    """A network that has learned nothing yet, on the processor, and its task."""
+    """An untrained network, on the CPU, and its task."""
 
     network: T5ForConditionalGeneration
     task: Task
@@ -46,14 +45,14 @@ def begin(
     *,
     words: ItemWords | None = None,
 ) -> Beginning:
-    """Build the network, by the seed of the parameters.
+    """Build the network, initialised with the seed of the parameters.
 
     Parameters
     ----------
-    embeddings : float32 [M, D] of the corpus' items, which token vectors begin from and likeness is made of; None: they
-        begin at random, and nothing is alike
-    taught : what teachers expect, of a network that reads items
-    words : of the corpus' items, whose vectors a network that reads items learns them by
+    embeddings : float32 [M, D] of the corpus' items, from which token vectors start and likeness is computed; None:
+        token vectors start at random, and there is no likeness
+    taught : expectations of the teachers, for a network that reads items
+    words : of the corpus' items; a network that reads items also learns their vectors by these
     """
     torch.manual_seed(parameters.seed)
     tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
@@ -85,8 +84,8 @@ def fingerprint(
     *,
     words: ItemWords | None = None,
 ) -> str:
-    """SHA-256 of all that decides how a training goes, so that no checkpoint is taken for another training's."""
-    # What may differ between the starts of one training: the time it is given, and how often it is saved.
+    """SHA-256 of everything that determines a training, so that it never resumes from another training's checkpoint."""
+    # These may differ between the starts of one training: its time limit, how often it is saved, its threads.
     settings = parameters.model_dump(exclude={"minutes", "checkpoint_seconds", "threads"})
     content = None if embeddings is None else hashlib.sha256(np.ascontiguousarray(embeddings).data).hexdigest()
     known = [corpus.fingerprint(), content, taught and taught.digest, words and words.digest]
@@ -95,6 +94,6 @@ def fingerprint(
 
 
 def step_seed(seed: int, process: int, step: int) -> int:
-    """What one step draws by on one device: another number for every seed, device and step."""
-    # Modulo the greatest prime that torch takes: a seed of 4096 would fill its 64 bits already.
+    """Random seed of one step on one device, different for every seed, device and step."""
+    # Modulo the greatest prime that torch accepts: from a seed of 4096 on, the number needs more than 64 bits.
     return (((seed << 20) + process << 32) + step) % (2**64 - 59)

@@ -1,9 +1,9 @@
-"""Token vectors of a recommender that begin as what the tokens stand for.
+"""Initial token vectors of a recommender, computed from the content of the items that carry each token.
 
-The vector of a code is the mean content of the items that carry it, less what the codes before it already say: so the
-sum of an item's vectors is close to its content before a single history was seen. Content is the items' embeddings,
-brought to the network's width by their principal components. Any kind of tokenizer will do, since nothing but items,
-their tokens and their embeddings is looked at. Knows nothing of files.
+The vector of a code is the mean, over the items that carry it, of the residual content that the codes before it do not
+explain. So before any training the sum of an item's vectors is close to its content. Content is the items' embeddings,
+reduced to the network's width by PCA. Works with any kind of tokenizer, since it needs only items, their tokens and
+their embeddings. Knows nothing of files.
 
 Symbols: I items, D width of an embedding, M model width, R rows of a table (`token_tables`), L levels, N experts an
 item, V vocabulary.
@@ -23,11 +23,11 @@ from training.networks.semantic_t5 import SemanticT5
 from training.networks.token_tables import code_positions, head_rows_of_items, rows_of_items, table_rows
 
 PRIOR = 0.5
-"""Items at the origin that every mean counts besides its own: a code of one item does not take all that it has."""
+"""Weight of the origin in every mean, in items: the vector of a code with one item is then not its whole residual."""
 
 
 def principal_components(embeddings: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """Embeddings [I, D] about their mean, in their first `width` directions (zeros where D is less): [I, width], of
+    """Embeddings [I, D], centred, in their first `width` principal components (zeros beyond D): [I, width], with
     standard deviation 1 over all numbers."""
     centred = embeddings - embeddings.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)
@@ -47,7 +47,7 @@ def row_vectors(layout: TokenLayout, tokens: Tensor, content: Tensor) -> Tensor:
 
     Returns
     -------
-    float32 [R, M]; zeros where no item has the row, and in rows that are no code's
+    float32 [R, M]; zeros in rows that no item has, and in rows of tokens that are no codes
     """
     vectors, left = torch.zeros(table_rows(layout), content.shape[1]), content.clone()
     for rows in rows_of_items(layout, tokens)[:, code_positions(layout)].T:
@@ -66,20 +66,21 @@ def start_from_content(
     embeddings: NDArray[np.float32],
     share: float,
 ) -> None:
-    """Put content into a fresh network's tables.
+    """Mix content into the tables of an untrained network.
 
     Parameters
     ----------
-    tokens : int64 [I, L + N + 1], of the items of training, which a network that reads items knows
+    tokens : int64 [I, L + N + 1], of the training items, which a network that reads items knows
     embeddings : float32 [I, D]
-    share : how much of a vector is content; the rest stays as drawn, so that its length does not change
+    share : weight of content in a vector; the random vector gets the weight that keeps the length about the same
     """
     content = torch.from_numpy(principal_components(embeddings, network.config.d_model))
     rows = row_vectors(layout, tokens, content)
     vectors = token_vectors(layout, tokens, rows)
     with torch.no_grad():
         if isinstance(network, SemanticT5):
-            # As drawn, the sum of an item's vectors has deviation HEAD_SCALE; what they leave out is the ID's own.
+            # At random initialisation the sum of an item's vectors has standard deviation HEAD_SCALE. The content that
+            # they do not explain goes into the vector of the whole ID.
             encoder, read = network.encoder, rows[rows_of_items(layout, tokens)].sum(dim=1)
             known = encoder.known_rows(network.hash_parts[tokens].sum(dim=1))
             _mix(encoder.reader.weight, HEAD_SCALE * rows, share)
@@ -92,7 +93,7 @@ def start_from_content(
 
 
 def token_vectors(layout: TokenLayout, tokens: Tensor, rows: Tensor) -> Tensor:
-    """Rows of all experts [R, M] -> their means by token, weighed by items: float32 [V, M]."""
+    """Rows of all experts [R, M] -> their means by token, weighted by number of items: float32 [V, M]."""
     row_of = rows_of_items(layout, tokens)[:, code_positions(layout)].flatten()
     token_of = tokens[:, code_positions(layout)].flatten()
     counts = torch.zeros(layout.vocabulary).index_add(0, token_of, torch.ones(len(token_of)))
@@ -101,7 +102,8 @@ def token_vectors(layout: TokenLayout, tokens: Tensor, rows: Tensor) -> Tensor:
 
 
 def _levelled(layout: TokenLayout, vectors: Tensor) -> Tensor:
-    """Every level's numbers of deviation 1, for the decoder tells a code from codes of its own level only."""
+    """Scale the vectors to standard deviation 1 within each level, since the decoder only has to distinguish codes of
+    the same level."""
     levelled = torch.zeros_like(vectors)
     for level in range(layout.levels):
         own = slice(SPECIAL_TOKENS + level * layout.codes, SPECIAL_TOKENS + (level + 1) * layout.codes)

@@ -1,7 +1,7 @@
 """Histories of several domains as semantic IDs, and the examples cut from them, in flat arrays.
 
-An example is a stretch of one long array of items: the history, and the target right behind it. Knows nothing of
-networks or batches.
+An example is a slice of one long array of items: the history, followed by its target. Knows nothing of networks or
+batches.
 
 Symbols: M items of all domains, I interactions of all domains, n examples.
 """
@@ -52,18 +52,18 @@ class ExampleSet:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Everything the recommender learns from.
+    """All training data of a recommender.
 
     Attributes
     ----------
-    layout : the tokens; `layout.domains` names the domains with a token, none where there are no domain tokens
+    layout : the tokens; `layout.domains` is empty without domain tokens
     domains : names
     item_starts : int64 [domains + 1]; domain g owns the items `item_starts[g]` to `item_starts[g + 1] - 1`
     values : int32 [M, L + N + 1], semantic IDs
-    history_items : int64 [I], numbers of items over all domains
+    history_items : int64 [I], item numbers (over all domains) of all histories
     training, validation : examples
-    windows : stretches of the training part whose every item but the first is a target once, and the last is
-        `history_items[stop]`
+    windows : slices of the training part; every item of a window but its first is a target, in this window alone. The
+        last item is `history_items[stop]`
     """
 
     layout: TokenLayout
@@ -93,7 +93,7 @@ class Corpus:
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 over layout, IDs, histories, and where examples of training and validation end."""
+        """SHA-256 of layout, IDs, histories, and the ends of the training and validation examples."""
         digest = hashlib.sha256(repr((self.layout, self.domains)).encode())
         for array in (self.item_starts, self.values, self.history_items, self.training.stop, self.validation.stop):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -122,13 +122,15 @@ def item_values(ids: DomainIds, domain: DomainData, layout: TokenLayout) -> IntA
             f"{layout.levels} and {layout.experts_per_item}"
         )
     values = layout.join(ids.codes[rows], ids.experts[rows], ids.suffix[rows])
-    layout.pack(values)  # refuses what is out of range
+    layout.pack(values)  # raises InvalidInput for values out of range
     return values
 
 
 def learned_from(ids: DomainIds, domain: DomainData, layout: TokenLayout) -> str:
-    """SHA-256 of what a recommender learns from in a domain, in whatever order it reads tokens: histories, and the IDs
-    of their items; errors as of `item_values`."""
+    """SHA-256 of what a recommender learns from in a domain: histories, and the IDs of the catalogue's items.
+
+    Independent of the order in which it reads tokens. Raises the errors of `item_values`.
+    """
     values = item_values(ids, domain, replace(layout, domains=(), expert_first=False))
     digest = hashlib.sha256(domain.name.encode())
     for array in (values, domain.history_items, domain.history_starts):
@@ -139,16 +141,16 @@ def learned_from(ids: DomainIds, domain: DomainData, layout: TokenLayout) -> str
 def build_corpus(
     domains: Iterable[DomainData], values: Mapping[str, IntArray], layout: TokenLayout, max_history: int
 ) -> Corpus:
-    """Put domains behind each other.
+    """Concatenate the domains.
 
     Parameters
     ----------
     values : by domain, int32 [items, L + N + 1]; see `item_values`
-    max_history : items of history an example has at most; a window has one more
+    max_history : greatest number of history items of an example; a window has one more item
 
     Raises
     ------
-    ConfigError : there is no domain, or no user with history enough to learn from and to validate on
+    ConfigError : there is no domain, or no user whose history is long enough for training and validation
     """
     names: list[str] = []
     item_starts, interactions, users = [0], 0, 0

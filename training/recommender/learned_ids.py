@@ -1,7 +1,7 @@
-"""Whether a trained recommender is put together with the IDs that it learned.
+"""Check that a trained recommender is combined with the IDs that it was trained on.
 
-IDs of another tokenizer may have the same shape, and then nothing else would tell: the recommender would rank items by
-names that it learned for others. Knows nothing of networks.
+IDs of another tokenizer may have the same shape, and then no other check would notice: the recommender would rank items
+by IDs that it learned for other items. Knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from training.stage import read_figures
 from training.tokenizer.ids import DomainIds
 
 LEARNED_IDS = "learned_ids"
-"""In the figures of `train-recommender`: `ids_digest` by domain."""
+"""Key in the figures of `train-recommender`: `ids_digest` by domain."""
 
 
 def ids_digest(ids: DomainIds) -> str:
-    """SHA-256 of the IDs of a domain's items, in whatever order these are."""
+    """SHA-256 of the IDs of a domain's items, independent of their order."""
     order = sorted(range(len(ids.item_ids)), key=ids.item_ids.__getitem__)
     digest = hashlib.sha256(repr((ids.domain, [ids.item_ids[row] for row in order])).encode())
     for array in (ids.codes, ids.experts, ids.suffix):
@@ -36,22 +36,22 @@ def ids_digest(ids: DomainIds) -> str:
 def require_learned_ids(
     folder: Path, domains: Iterable[str], ids: Mapping[str, DomainIds], dataset: Dataset, layout: TokenLayout
 ) -> None:
-    """Refuse a recommender that learned other IDs of a domain.
+    """Refuse a recommender that was trained on other IDs of a domain.
 
-    Its histories may be others: a recommender is measured on what users did since, and a bundle is proven on histories
-    that may be published.
+    Its histories may differ from those given here: a recommender may be evaluated on later interactions, and a bundle
+    proven on histories that may be published.
 
     Parameters
     ----------
-    folder : what `train-recommender` wrote
-    domains : those that it learned from
-    ids : what the tokenizer gave, by domain
-    dataset, layout : of the items and their IDs; where a folder is from before `LEARNED_IDS`, it says only of IDs and
-        histories together what they were
+    folder : output of `train-recommender`
+    domains : domains that it was trained on
+    ids : IDs given by the tokenizer, by domain
+    dataset, layout : of the items and their IDs; needed for folders older than `LEARNED_IDS`, which recorded one digest
+        of IDs and histories together
 
     Raises
     ------
-    ConfigError : the folder is not finished, or it learned other IDs or does not say which; names the domain
+    ConfigError : the folder is not finished, or it was trained on other IDs or did not record them; names the domain
     """
     figures = read_figures(folder)
     for name in domains:

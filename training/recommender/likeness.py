@@ -1,8 +1,8 @@
-"""What tokens stand for, so that a head over items can tell which items are alike: rows that are never trained.
+"""Content vectors of tokens, by which a head over items scores likeness: rows of its table that are never trained.
 
-Content is the items' embeddings by their principal components, the weaker ones made louder, for they tell items of one
-domain apart. A row holds what its token says of that beyond the tokens before it, as `content_start` has it. Any kind
-of tokenizer will do. Knows nothing of files.
+Content is the items' embeddings in their principal components. Weaker components are amplified, since they distinguish
+items of one domain. A row holds the mean residual content of its token, as in `content_start`. Works with any kind of
+tokenizer. Knows nothing of files.
 
 Symbols: I items, D width of an embedding, M width of the rows, H rows of the head's table (`token_tables.head_rows`).
 """
@@ -19,11 +19,11 @@ from training.networks.token_tables import head_rows_of_items
 from training.recommender.content_start import principal_components, row_vectors, token_vectors
 
 LOUDER = 0.75
-"""Power of its deviation by which a component is divided: 1 would make all equal."""
+"""A component is divided by its standard deviation to this power: 1 would whiten, i.e. make all equally strong."""
 
 
 def likeness_rows(layout: TokenLayout, tokens: Tensor, embeddings: NDArray[np.float32], width: int) -> Tensor:
-    """What each row of the head's table says of what is alike.
+    """The content vector of each row of the head's table.
 
     Parameters
     ----------
@@ -33,7 +33,8 @@ def likeness_rows(layout: TokenLayout, tokens: Tensor, embeddings: NDArray[np.fl
 
     Returns
     -------
-    float32 [H, M], whose sums of the items have a mean square length of 1; zeros where no item has the row
+    float32 [H, M], scaled so that the items' sums of rows have a mean squared length of 1; zeros in rows that no item
+    has
     """
     content = torch.from_numpy(principal_components(embeddings, width))
     deviations = content.std(dim=0, correction=0)

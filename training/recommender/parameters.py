@@ -1,6 +1,6 @@
-"""Every knob of the recommender's training, checked strictly: an unknown key or a wrong value is an error naming it.
+"""Parameters of the recommender's training, checked strictly: an unknown key or a wrong value is an error naming it.
 
-Knows nothing of data sets; the network's shape is `training.networks.t5.T5Settings`.
+The network's shape is in `training.networks.t5.T5Settings`. Knows nothing of data sets.
 """
 
 from __future__ import annotations
@@ -25,55 +25,54 @@ from training.configuration import (
 from training.networks.t5 import T5Settings
 
 OF_ITEMS = ("item_loss", "item_negatives", "new_windows", "new_items", "decoded_per_window", "word_items")
-"""Parameters that say nothing to a network which reads tokens."""
+"""Parameters without effect on a network that reads tokens."""
 
 
 class RecommenderParameters(Strict):
-    """What the configuration file of `unitok train-recommender` may hold.
+    """The keys of the configuration file of `unitok train-recommender`.
 
     Attributes
     ----------
     network : shape of the T5, a table `[network]`
     domains : domains to learn from; None: all of the dataset
     domain_token : whether a history starts with a token of its domain
-    expert_first : whether the token of an item's expert, where it has one, comes before those of its codes; see
+    expert_first : whether the token of an item's expert, where it has one, precedes those of its codes; see
         `TokenLayout`
-    domain_balance : a domain is drawn in proportion to its examples to this power: 1 takes every example once an
-        epoch, 0 takes every domain equally often
-    examples_per_user : examples of one user in an epoch, drawn anew each time; None: all
-    max_history : items of a history, the latest
-    epochs : at most so many
-    minutes : time after which training ends with what it has; the learning rate reaches its end by then
-    batch_tokens : padded tokens of a batch, encoder's and decoder's together, on one device
+    domain_balance : a domain is drawn in proportion to its number of examples to this power: 1 takes every example once
+        per epoch, 0 takes every domain equally often
+    examples_per_user : greatest number of examples of one user in an epoch, drawn anew each time; None: all
+    max_history : greatest number of items of a history; the latest are kept
+    epochs : greatest number of epochs
+    minutes : time limit of the training, which keeps its best weights so far; the cosine schedule ends by then
+    batch_tokens : budget of padded tokens of a batch, encoder's and decoder's together, on one device
     learning_rate, weight_decay, warmup_steps, schedule : AdamW; after the warm-up the rate falls along a cosine to 0
         or with the inverse square root of the step
     label_smoothing : share of the target's probability that is spread over the vocabulary
     item_loss : weight of the cross-entropy over items, where the network reads items
-    item_negatives : items of its domain that the head tells a target from, drawn anew each step; all where there are
-        fewer
-    new_windows, new_items : where the network reads items: share of the windows that it learns from as if items were
-        new, and the chance that one of their items is, be it read or judged; an item's tokens thus learn to stand
-        alone, as those of an item that comes after training must
+    item_negatives : negatives of the head over items for each step, drawn from the domain; the whole domain if it has
+        no more items than this
+    new_windows, new_items : where the network reads items: share of the windows that are trained as if items were new,
+        and the probability that one of their items, in the input or among the candidates, is treated as new. The tokens
+        of an item so learn to do without the vector of its ID, which an item added after training does not have
     decoded_per_window : where the network reads items: items of a window whose tokens the decoder learns to write
-    content_start : share of content in the token vectors that training begins with; above 0 it needs the items'
-        embeddings
-    word_items : where the network reads items: words of titles, brands and categories that so many items of a domain
-        share have vectors too, of which those of known items are in part made while they are learned; 0: none
-    teaching : share of what teachers expect, where some were given, in what the head over items learns to say; the
-        rest is the item that was seen
-    taught_items : likeliest items that are kept of what they expect in a place, six bytes each in memory
+    content_start : share of content in the initial token vectors; above 0 it needs the items' embeddings
+    word_items : where the network reads items: words of titles, brands and categories that at least this many items of
+        a domain share get vectors, which are added to those of known items during training; 0: none
+    teaching : weight of the teachers' expectations, where teachers are given, in the target of the head over items; the
+        rest is the observed item
+    taught_items : most probable items kept of the teachers' expectation at each place, six bytes each in memory
     clip_norm : largest norm of a gradient
-    average : decay of a moving average of the weights, which is then validated and kept in place of them; 0: none
-    validations_per_epoch : how often NDCG@10 is measured, at the item level, items of the history kept in the lists of
-        a domain or taken out, whichever is better
-    validation_users : users measured, spread evenly over the domains
-    validation_beams : beams of that search, where there is one: a head that judges alone is asked about all items
+    average : decay of a moving average of the weights, which is validated and kept instead of them; 0: none
+    validations_per_epoch : how often NDCG@10 is measured at the item level; per domain, the better of the figures with
+        and without items of the history in the lists
+    validation_users : users of a validation, spread evenly over the domains
+    validation_beams : beam width of the search; without effect if the head scores alone, since it then scores all items
     patience : validations without a new best before training ends
-    checkpoint_seconds : time between checkpoints, from which a killed run goes on; one follows every new best as well
-    seed : of everything random
-    threads : of the processor; 0 takes every core
-    bf16_products : whether a processor multiplies float32 matrices in bf16 and sums in float32, as a GPU does in any
-        case; where it has the instructions that is twice as fast, elsewhere it changes nothing
+    checkpoint_seconds : time between checkpoints, from which a killed run resumes; each new best is checkpointed too
+    seed : of all random numbers
+    threads : CPU threads; 0 takes every core
+    bf16_products : whether a CPU multiplies float32 matrices in bf16 and sums in float32, as a GPU always does; twice
+        as fast on a CPU that has the instructions, without effect on others
     """
 
     network: T5Settings = T5Settings()
@@ -128,7 +127,7 @@ class RecommenderParameters(Strict):
 
 
 def read_parameters(path: Path | None, overrides: dict[str, Any]) -> RecommenderParameters:
-    """Read a TOML file (without one: the defaults) and put the command line's values over it.
+    """Read a TOML file (None: the defaults) and override it with the values of the command line.
 
     Raises
     ------

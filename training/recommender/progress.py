@@ -1,4 +1,4 @@
-"""How far a training has come and what it has seen: all of a checkpoint that is no tensor; and since the last look.
+"""Progress of a training, which is the part of a checkpoint that holds no tensors, and sums since the last validation.
 
 Knows nothing of networks.
 """
@@ -14,16 +14,16 @@ from torch import Tensor
 
 @dataclass
 class Progress:
-    """Counts of a training; JSON.
+    """Counts of a training, serialisable as JSON.
 
     Attributes
     ----------
-    epoch, position : the batch to go on with, and the epoch it belongs to
+    epoch, position : the current epoch, and the number of its next batch
     step : optimiser steps made
     elapsed : seconds of training, over all starts
     best : greatest validation NDCG@10 so far, -1 before the first
-    best_step : step of it
-    validations_without_best : in a row, at the end
+    best_step : step of that validation
+    validations_without_best : validations since the best one
     history : figures of every validation
     """
 
@@ -37,7 +37,7 @@ class Progress:
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def validated(self, ndcg_10: float) -> bool:
-        """Count a validation of the step that is reached; whether it is better than all before."""
+        """Record a validation at the current step; returns whether it is the best so far."""
         if ndcg_10 > self.best:
             self.best, self.best_step, self.validations_without_best = ndcg_10, self.step, 0
             return True
@@ -47,7 +47,7 @@ class Progress:
 
 @dataclass
 class Tally:
-    """What was trained on since the last validation."""
+    """Losses, examples and start time since the last validation."""
 
     losses: list[Tensor] = field(default_factory=list)
     examples: int = 0

@@ -1,12 +1,12 @@
-"""A bonus on the scores of items that the history holds already: three numbers a domain.
+"""Learn the score bonus of history items, three numbers per domain, on validation data.
 
-The network's scores cannot tell whether items come again: where all users rate an item once, the last item of a history
-still is the one most similar to itself. So the score of an item of the history gains what `LearnedRepeats` says: a
-bonus, which may be below zero, and, where any target of validation comes again, more for items that occurred lately or
-often. The numbers with the best NDCG@10 of validation are taken; of equally good ones the least recency, then the least
-frequency, then the bonus closest to zero.
+The network's scores cannot tell whether items are repeated: even where users rate each item once, the last item of a
+history is still the one most similar to itself. So items of the history get the bonus of `LearnedRepeats`. It may be
+below zero. If any validation target is in its history, recency and frequency are learned as well. The coefficients with
+the best NDCG@10 of validation are taken; among equally good ones the least recency, then the least frequency, then the
+bonus closest to zero.
 
-Symbols: n users, m items of their histories, each of a user once.
+Symbols: n users, m distinct items of their histories, counted per user.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from training.networks.t5 import TrainedRecommender
 
 CUT = 10
 USERS = 10_000
-"""Of a domain, at most."""
+"""Greatest number of users taken of a domain."""
 
 BONUSES = np.arange(-12.0, 12.5, 0.5)
-"""Which are tried, in units of the head's scores; so are the other two."""
+"""Bonuses of the grid search, in units of the head's scores; recencies and frequencies follow in the same units."""
 RECENCIES = (0.0, 0.5, 1.0, 2.0, 3.0)
 FREQUENCIES = (0.0, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What decides where the targets stand among the best ten, whatever items of a history gain.
+    """The scores that determine the targets' ranks within the top ten, for any bonus of history items.
 
     Attributes
     ----------
-    best : float32 [n, 10], the best scores of items that the history does not hold, -inf where there are no more
-    wanted : float32 [n], the target's
-    user : int64 [m], whose item
+    best : float32 [n, 10], the best scores of items outside the history, -inf where there are no more
+    wanted : float32 [n], the target's score without bonus
+    user : int64 [m], the user whose history holds the item
     scores : float32 [m], of the items of the histories
-    ago, times : int64 [m], how long ago they were met last, and how often
+    ago, times : int64 [m], position of an item's last occurrence (1: the newest), and its number of occurrences
     is_target : bool [m]
     """
 
@@ -62,7 +62,7 @@ class Judged:
 
     @classmethod
     def of(cls, judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> Judged:
-        """From each user's scores float32 [items], target, and history, oldest first."""
+        """Collect from each user's scores float32 [items], target, and history (oldest first)."""
         best: list[NDArray[np.float32]] = []
         wanted: list[np.float32] = []
         scores: list[NDArray[np.float32]] = []
@@ -87,7 +87,7 @@ class Judged:
         )
 
     def ndcg(self, learned: LearnedRepeats) -> float:
-        """Summed NDCG@10 where items of a history gain this; equal scores do not come before a target."""
+        """Sum of the users' NDCG@10 under a bonus; items with the target's score rank behind it."""
         gained = learned.gains(self.ago, self.times)
         raised = self.scores + gained
         wanted = self.wanted.astype(np.float64)
@@ -98,11 +98,11 @@ class Judged:
 
 
 def best_repeats(judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> LearnedRepeats:
-    """What has the best NDCG@10; of several, the first of the plainest, its bonus next to zero.
+    """Grid search for the bonus with the best NDCG@10; the simplest one on ties, with the bonus closest to zero.
 
     Parameters
     ----------
-    judged : of each user, scores float32 [items], target, and history, oldest first
+    judged : each user's scores float32 [items], target, and history (oldest first)
     """
     users = Judged.of(judged)
     further = product(RECENCIES, FREQUENCIES) if users.is_target.any() else [(0.0, 0.0)]
@@ -117,7 +117,7 @@ def best_repeats(judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) ->
 
 @torch.inference_mode()
 def learned_repeats(trained: TrainedRecommender, domain: DomainData, values: IntArray) -> LearnedRepeats | None:
-    """What items of a domain gain, in units of a search's scores, from validation; None without a head over items.
+    """The bonus of a domain, learned on validation, in units of a search's scores; None without a head over items.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""How training searches for its validation users: by the served graph on a processor, by torch on a GPU.
+"""Search for validation users during training: with the served graph on a CPU, with torch on a GPU.
 
-Both rank the same (tests compare them). The graph takes a tenth of torch's time on a processor, where validation would
-otherwise take longer than training; on a GPU the network is there already. A head that judges alone is asked about all
-items instead, which takes a tenth of that again. Knows nothing of users and figures.
+Both rank the same (tests compare them). On a CPU the graph takes a tenth of torch's time, and validation with torch
+would take longer than training; on a GPU the network is there already. A head that scores alone scores all items
+instead of searching, which takes another tenth of that time. Knows nothing of users and figures.
 
 Symbols: B batch, S sequence, W beams.
 """
@@ -32,19 +32,19 @@ from training.recommender.beam_search import TrieTensors, beam_search
 from training.recommender.corpus import Corpus, IntVector
 
 Search: TypeAlias = Callable[[NDArray[np.int64], NDArray[np.int64], IntVector], IntVector]
-"""Histories and masks int64 [B, S], and the node that each request starts from, int64 [B] -> leaves int64 [B, W], best
-first, -1 where there is none."""
+"""Histories and masks int64 [B, S], and the start node of each request, int64 [B] -> leaves int64 [B, W], best first,
+-1 where there is none."""
 
 
 @contextmanager
 def searching(
     model: T5ForConditionalGeneration, layout: TokenLayout, index: TrieArrays, beams: int
 ) -> Iterator[Search]:
-    """A search by the network as it is now, for as long as the context lasts.
+    """A search with the current weights of the network, valid while the context lasts.
 
     Raises
     ------
-    ModelError : where the search is called, on a processor: the network returned NaN
+    ModelError : from the search, on a CPU: the network returned NaN
     """
     if model.device.type == "cpu":
         with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +56,7 @@ def searching(
 def by_graph(
     model: T5ForConditionalGeneration, layout: TokenLayout, index: TrieArrays, beams: int, path: Path
 ) -> Search:
-    """By the graph that is served, which is written to `path` for that."""
+    """Search with the served graph, which is exported to `path`."""
     export_recommender(model, layout, path)
     part = RecommenderPart(name="validation", model=path.name, domains=[], domain_tokens=[], max_history=1)
     recommender = Recommender.open(path, part, layout, Runtime("cpu", torch.get_num_threads()))
@@ -69,7 +69,7 @@ def by_graph(
 
 
 def by_torch(model: T5ForConditionalGeneration, index: TrieArrays, beams: int) -> Search:
-    """By torch, on the device that the network is on."""
+    """Search with torch, on the network's device."""
     trie = TrieTensors.of(index, model.device)
 
     def search(history: NDArray[np.int64], mask: NDArray[np.int64], roots: IntVector) -> IntVector:
@@ -82,13 +82,13 @@ def by_torch(model: T5ForConditionalGeneration, index: TrieArrays, beams: int) -
 
 
 def by_head(model: SemanticT5, corpus: Corpus, beams: int) -> Search:
-    """By the head over items, about all items of a domain: what a search would find that lost nothing on its way.
+    """Exhaustive scoring of all items of a domain by the head: the result of a beam search that prunes nothing.
 
-    Of each request its `roots` are the number of its domain.
+    The `roots` of the search are the numbers of the requests' domains.
 
     Raises
     ------
-    ModelError : where the search is called: the network returned NaN
+    ModelError : from the search: the network returned NaN
     """
     tokens = torch.from_numpy(corpus.layout.tokens(corpus.values).astype(np.int64))
     with torch.inference_mode():

@@ -49,7 +49,7 @@ def tokenizer_layout(folder: Path) -> TokenLayout:
 
 
 def load_corpus(dataset: Dataset, tokenizer: Path, parameters: RecommenderParameters) -> Corpus:
-    """Histories of the chosen domains with the IDs that a tokenizer gave.
+    """Load the histories of the chosen domains, with the IDs given by a tokenizer.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def load_corpus(dataset: Dataset, tokenizer: Path, parameters: RecommenderParame
     layout = replace(
         plain,
         domains=tuple(names) if parameters.domain_token else (),
-        # A tokenizer without a router has no expert that could come first.
+        # IDs of a tokenizer without a router have no expert token.
         expert_first=parameters.expert_first and plain.experts_per_item > 0,
     )
     domains = [dataset[name] for name in names]
@@ -78,7 +78,7 @@ def read_embeddings(dataset: Dataset, embeddings: Path | None, corpus: Corpus) -
     Raises
     ------
     ConfigError : no folder was given
-    InvalidInput : a domain has no embeddings, or not one an item
+    InvalidInput : a domain has no embeddings, or not one per item
     """
     if embeddings is None:
         raise ConfigError(
@@ -97,18 +97,18 @@ def train_recommender(
     *,
     teachers: Sequence[Path] = (),
 ) -> dict[str, Any] | None:
-    """Run the stage; a run that was killed goes on from its last checkpoint.
+    """Run the stage; a killed run resumes from its last checkpoint.
 
-    Several processes started by `accelerate launch` train together; the first of them writes.
+    Several processes started by `accelerate launch` train together; only the first writes.
 
     Parameters
     ----------
-    embeddings : what `embed` wrote; needed where training begins from content, or likeness is asked for
-    teachers : what `train-recommender` or `train-baseline` wrote, to learn from as well
+    embeddings : output of `embed`; needed for `content_start` above 0 and for likeness
+    teachers : outputs of `train-recommender` or `train-baseline` to distil from
 
     Returns
     -------
-    what `figures.json` holds, or None in every process but the first
+    the contents of `figures.json`, or None in every process but the first
 
     Raises
     ------
@@ -130,7 +130,7 @@ def train_recommender(
     opened_teachers: list[Teacher] = []
     if teachers:
         lesson = Lesson(corpus, opened, ids, parameters.max_history, accelerator.device)
-        # Before the stage begins, which gives up what a training before left in the folder.
+        # Before `Stage` is created, which deletes the figures of an earlier training in the folder.
         opened_teachers = teachers_of(teachers, lesson, parameters, out)
     stage = Stage("train-recommender", out) if accelerator.is_main_process else None
     record = RecommenderRecord(
@@ -141,20 +141,21 @@ def train_recommender(
     )
     if stage is not None:
         if not (out / CHECKPOINT).is_file():
-            # Of a training before, which the new record does not describe; where one goes on, they are its best so far.
+            # Without a checkpoint these weights are of an earlier training, which the new record does not describe. A
+            # resumed training keeps them: they are its best so far.
             (out / WEIGHTS).unlink(missing_ok=True)
         save_record(out, record)
     accelerator.wait_for_everyone()
     taught = None
     if opened_teachers:
         taught = ask(corpus, opened_teachers, parameters.taught_items, WINDOWS[accelerator.device.type])
-        opened_teachers.clear()  # they hold memory of the device
+        opened_teachers.clear()  # frees their device memory
     clock = None if stage is None else stage.clock
     trainer = Trainer(corpus, parameters, out, accelerator, embeddings=content, taught=taught, words=words, clock=clock)
     result = trainer.run()
-    # Every process leaves the group itself: one that just ends may be torn down in the middle of a word, and abort.
-    # What averages the gradients lets go of it first: a group that Python frees gives up the interpreter's lock while
-    # it waits for its threads; one that a network frees keeps the lock, and may wait for a thread that needs it.
+    # Every process leaves the process group explicitly: one that merely exits may be torn down amid communication, and
+    # abort. The wrapper that averages gradients must release the group first: when Python frees the group, it releases
+    # the GIL while it waits for the group's threads; when the wrapper frees it, it holds the GIL, and may deadlock.
     del trainer
     accelerator.free_memory()
     accelerator.end_training()
@@ -182,11 +183,11 @@ def train_recommender(
 
 
 def teachers_of(folders: Sequence[Path], lesson: Lesson, parameters: RecommenderParameters, out: Path) -> list[Teacher]:
-    """Open the teachers of a recommender that is trained into `out`.
+    """Open the teachers of a recommender whose folder is `out`.
 
     Raises
     ------
-    ConfigError : one cannot teach, or there is no head that could learn from it
+    ConfigError : a teacher cannot teach, the network has no head that learns from it, or a teacher's folder is `out`
     """
     if parameters.network.history != "items":
         raise ConfigError(
@@ -202,7 +203,7 @@ def teachers_of(folders: Sequence[Path], lesson: Lesson, parameters: Recommender
 
 
 def learn_repeats(recommender: Path, dataset: Dataset, tokenizer: Path) -> dict[str, LearnedRepeats]:
-    """What items of the history gain, by domain that a trained recommender with a head learned from."""
+    """Bonuses of history items, by domain that the recommender was trained on; empty without a head over items."""
     trained, ids = load_recommender(recommender), read_ids(tokenizer)
     repeats = {}
     with progress("learning whether items come again", len(trained.trained_on)) as advance:

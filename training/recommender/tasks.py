@@ -1,8 +1,9 @@
-"""What a recommender learns from a batch: to write the next item of an example, or of every item of a window too.
+"""Training objectives of a recommender: the target of each example, or every next item of a window.
 
 Knows nothing of optimisers or files.
 
-Symbols: B batch, n positions of the longest window, A items that the decoder writes, C candidates.
+Symbols: B batch, n positions of the longest window (in losses: targets of a batch), A items that the decoder writes, C
+candidates.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from training.teaching.taught import Places, Taught
 
 
 class Task(Protocol):
-    """What to learn from a batch.
+    """An objective: its examples and its loss.
 
     Attributes
     ----------
-    examples : what there is to draw from
-    lengths : int64 [n], positions of the encoder that each takes
-    extra : positions of the decoder that each takes
-    groups : int64 [n], a batch holds examples of one; None: of any
+    examples : all training examples
+    lengths : int64 [examples], encoder positions of each
+    extra : decoder positions of each example
+    groups : int64 [examples], group of each; a batch holds a single group. None: no groups
     """
 
     examples: ExampleSet
@@ -43,17 +44,17 @@ class Task(Protocol):
     groups: IntVector | None
 
     def weight(self, rows: IntVector) -> float:
-        """What a batch counts for: how many targets it has."""
+        """Weight of a batch: its number of targets."""
 
     def loss(self, model: nn.Module, rows: IntVector, device: torch.device) -> Tensor:
-        """What to descend, a scalar; `model` is the network, or what wraps it on several devices."""
+        """Loss of a batch, a scalar; `model` is the network, or its wrapper on several devices."""
 
     def settle(self) -> None:
-        """Bring what a network derives from its weights up to date, before it searches."""
+        """Update the tables that the network derives from its weights; call it before a search."""
 
 
 class NextTokens:
-    """The tokens of an example's target, by cross-entropy."""
+    """Predict the tokens of an example's target, by cross-entropy."""
 
     def __init__(self, corpus: Corpus, parameters: RecommenderParameters) -> None:
         self._corpus, self._parameters = corpus, parameters
@@ -63,7 +64,7 @@ class NextTokens:
         self.groups: IntVector | None = None
 
     def weight(self, rows: IntVector) -> float:
-        """One target an example."""
+        """One target per example."""
         return float(len(rows))
 
     def loss(self, model: nn.Module, rows: IntVector, device: torch.device) -> Tensor:
@@ -79,13 +80,16 @@ class NextTokens:
         return token_loss(found.logits, targets, self._parameters)
 
     def settle(self) -> None:
-        """Nothing is derived."""
+        """Does nothing: no tables are derived."""
 
 
 @dataclass(frozen=True)
 class _New:
-    """What a batch takes for new, bool: `windows` [B] whose targets are told from items of which those where `judged`,
-    [C], are; and `read`, [B, n], items of the former."""
+    """Items of a batch that are treated as new, bool.
+
+    `windows`, [B], are the windows with new items. In these, the input items where `read`, [B, n], and the candidates
+    where `judged`, [C], are new.
+    """
 
     windows: Tensor
     read: Tensor
@@ -93,17 +97,17 @@ class _New:
 
 
 class NextItems:
-    """Every item of a window but the first, by cross-entropy over the items of its domain, from the encoder's state at
-    the item before; and the tokens of some of them, drawn anew each time.
+    """Predict every item of a window but the first from the encoder's state at the item before, by cross-entropy over
+    items of its domain; and decode the tokens of some of these targets, drawn anew each time.
 
     Parameters
     ----------
     network : knows the IDs of the corpus
-    taught : what teachers expect in the places of the targets, which then counts beside them; None: the targets alone
+    taught : expectations of the teachers at the targets, which are added to the objective; None: the targets alone
 
     Raises
     ------
-    ConfigError : what teachers expect may lie beyond the items that a target is told from
+    ConfigError : the teachers may expect items that are not among the candidates
     """
 
     def __init__(
@@ -127,11 +131,11 @@ class NextItems:
         self._popularity = torch.from_numpy(met.astype(np.float32))
 
     def weight(self, rows: IntVector) -> float:
-        """As many targets as items but the first."""
+        """Every item of a window but the first is a target."""
         return float(self.lengths[rows].sum())
 
     def loss(self, model: nn.Module, rows: IntVector, device: torch.device) -> Tensor:
-        """Mean over the tokens that are written, and over the items with the weight `item_loss`."""
+        """Mean loss over the written tokens, plus `item_loss` times the mean loss over the target items."""
         parameters, examples = self._parameters, self.examples.take(rows)
         batch = collate(self._corpus, examples, parameters.max_history)
         lengths, asked = torch.from_numpy(self.lengths[rows]), Places.of(examples)
@@ -167,12 +171,12 @@ class NextItems:
         return token_loss(found.logits, tokens, parameters) + parameters.item_loss * items
 
     def _judged(self, states: Tensor, vectors: Tensor, answers: Tensor, at: Tensor, domain: int) -> Tensor:
-        """Mean cross-entropy over items with what was seen and, to the share `teaching`, with what teachers expect.
+        """Mean cross-entropy over items, with the observed item and, weighted by `teaching`, the teachers' expectation.
 
         Parameters
         ----------
-        states, vectors, answers : float32 [n, M], [C, M], int64 [n]; the candidates are all items where one is taught
-        at : int64 [n], as of `Places`
+        states, vectors, answers : float32 [n, M], [C, M], int64 [n]; in a taught domain all items are candidates
+        at : int64 [n], see `Places`
         """
         loss = full_softmax_loss(states, vectors, answers)
         if self._taught is None or domain not in self._taught.domains:
@@ -181,19 +185,20 @@ class NextItems:
         return loss + self._parameters.teaching * self._taught.loss(states, vectors, answers, at, first)
 
     def settle(self) -> None:
-        """What lies behind the prefixes of IDs."""
+        """Update the network's expectations for prefixes of IDs."""
         device = self._network.device
         self._network.look_ahead(self._tokens.to(device), self._popularity.to(device))
 
     def _chosen(self, lengths: Tensor) -> Tensor:
-        """Places, among all targets, of those whose tokens are written: int64 [A], `decoded_per_window` a window."""
+        """Random targets whose tokens are written, as places among all targets: int64 [A], `decoded_per_window` per
+        window."""
         count = self._parameters.decoded_per_window
         drawn = (torch.rand(count, len(lengths)) * lengths).long().clamp(max=lengths - 1)
         chosen: Tensor = (lengths.cumsum(0) - lengths + drawn).flatten()
         return chosen
 
     def _drawn_as_new(self, lengths: Tensor, candidates: int) -> _New | None:
-        """Of windows so long; None, and nothing drawn, where nothing is to be new."""
+        """Draw the items to treat as new, for windows of these lengths; None, without drawing, for no new windows."""
         share, chance = self._parameters.new_windows, self._parameters.new_items
         if share == 0:
             return None
@@ -202,7 +207,7 @@ class NextItems:
         return _New(windows, windows[:, None] & (torch.rand(size) < chance), torch.rand(candidates) < chance)
 
     def _candidates(self, targets: Tensor, domain: int) -> Tensor:
-        """Items of a domain that the targets are told from: int64 [C], rising, the targets among them."""
+        """Candidates of the softmax, items of a domain: int64 [C], ascending, the targets included."""
         first, end = (int(each) for each in self._corpus.item_starts[domain : domain + 2])
         if end - first <= self._parameters.item_negatives:
             return torch.arange(first, end)
@@ -212,11 +217,11 @@ class NextItems:
 
 
 def require_all_items(corpus: Corpus, parameters: RecommenderParameters, domains: Iterable[int]) -> None:
-    """Refuse domains, by number, that are taught and whose targets are not told from all of their items.
+    """Refuse taught domains, by number, in which not all items are candidates.
 
     Raises
     ------
-    ConfigError : what teachers expect may lie beyond the items that a target is told from
+    ConfigError : the teachers may expect items that are not among the candidates
     """
     for domain in sorted(domains):
         items = int(np.diff(corpus.item_starts)[domain])

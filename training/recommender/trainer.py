@@ -1,6 +1,6 @@
 """The training loop: epochs of bucketed batches, validations, early stopping, checkpoints, on one device or several.
 
-Knows nothing of files other than the folder it writes into, nor of where the corpus comes from.
+Knows nothing of files outside its output folder, or of where the corpus comes from.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class TrainingResult:
 
     Attributes
     ----------
-    parameters : trainable numbers of the network
-    epochs, steps, training_seconds : over all starts; of epochs also a part
+    parameters : number of trainable parameters of the network
+    epochs, steps, training_seconds : totals over all starts; epochs may be a fraction
     best_step : step of the weights that were kept
     best : their validation figures
     ended_by : "epochs", "minutes" or "patience"
@@ -65,12 +65,12 @@ class Trainer:
 
     Parameters
     ----------
-    corpus : what to learn from
-    parameters : every knob
+    corpus : the training data
+    parameters : all parameters of the training
     folder : `model.safetensors` (best so far), `training.jsonl` and a checkpoint go here
     accelerator : the devices; several share the batches of a step and average their gradients
     embeddings, taught, words : see `begin`
-    clock : of the stage; None: one of the training alone
+    clock : the stage's clock; None: a new one
 
     Raises
     ------
@@ -116,14 +116,14 @@ class Trainer:
         self._tally = Tally()
 
     def run(self) -> TrainingResult:
-        """Train until the epochs, the minutes or the patience are used up; the best weights end in the folder.
+        """Train until the epochs, the minutes or the patience are used up; the folder then holds the best weights.
 
         Raises
         ------
         ModelError : the loss is not finite, or the network returned NaN
         """
         batches = self._batches(self.at.epoch)
-        # Of the first epoch, wherever this start begins: where domains are balanced, epochs differ by a few batches.
+        # Always computed from epoch 0, also by a resumed run: with balanced domains, epochs differ by a few batches.
         total = self.parameters.epochs * (len(self._batches(0)) // self.accelerator.num_processes)
         if total <= self.parameters.warmup_steps and self.parameters.minutes is None:
             warnings.warn(
@@ -154,7 +154,7 @@ class Trainer:
         )
 
     def _batches(self, epoch: int) -> list[IntVector]:
-        """Batches of an epoch, the same in every start and on every device."""
+        """Batches of an epoch, the same for every start and on every device."""
         rng = np.random.default_rng([self.parameters.seed, epoch])
         task = self._task
         rows = epoch_examples(task.examples, rng, self.parameters.domain_balance, self.parameters.examples_per_user)
@@ -169,7 +169,7 @@ class Trainer:
         )
 
     def _epoch(self, batches: list[IntVector], total: int, advance: Advance) -> str:
-        """Train on the rest of an epoch; returns what ended the training, or "" where nothing did."""
+        """Train on the rest of an epoch; returns what ended the training, or "" if it goes on."""
         devices, validations = self.accelerator.num_processes, self.parameters.validations_per_epoch
         steps = len(batches) // devices
         marks = {(number + 1) * steps // validations for number in range(validations)}
@@ -193,10 +193,10 @@ class Trainer:
     def _step(self, rows: IntVector, mean_weight: float, done: float) -> None:
         """One optimiser step on this device's batch.
 
-        Batches differ in how many targets they have; the loss is scaled so that every one of an epoch weighs the same.
+        Batches differ in their number of targets; the loss is scaled so that all targets of an epoch weigh the same.
         """
         parameters, step = self.parameters, self.at.step
-        # Seeded a step at a time, so that a resumed training drops out what an uninterrupted one drops out.
+        # Seeded at every step, so that a resumed training draws the same random numbers as an uninterrupted one.
         torch.manual_seed(step_seed(parameters.seed, self.accelerator.process_index, step))
         loss = self._task.loss(self.model, rows, self.accelerator.device)
         self.accelerator.backward(loss * (self._task.weight(rows) / mean_weight))
@@ -213,7 +213,7 @@ class Trainer:
         self._tally.examples += len(rows)
 
     def _validate(self, batches: int, advance: Advance) -> None:
-        """Measure, log, and keep the weights where they are the best so far."""
+        """Validate, log, and save the weights if they are the best so far."""
         tally, self._tally = self._tally, Tally()
         loss = float(torch.stack(tally.losses).mean()) if tally.losses else float("nan")
         if tally.losses and not math.isfinite(loss):
@@ -223,7 +223,7 @@ class Trainer:
         self._tally.started = time.perf_counter()
 
     def _measure(self, batches: int, loss: float, tally: Tally, advance: Advance) -> None:
-        """`_validate`, on the weights that are to be kept."""
+        """The main part of `_validate`, run with the weights to be kept (averaged if configured)."""
         figures = self._figures()
         self.at.elapsed = self._elapsed()
         self.at.history.append(
@@ -241,16 +241,16 @@ class Trainer:
         if self.accelerator.is_main_process:
             if improved:
                 save_weights(self.folder, plain_state(self.network))
-                # A killed run must not go on from before the best that it kept: it may never be as good again.
+                # Forces a checkpoint: a killed run must not resume from before its best, which it may not reach again.
                 self._saved = -math.inf
             write_log(self.folder, self.at.history)
 
     def _figures(self) -> ValidationFigures:
-        """Search for the validation users, shared between the devices."""
+        """Search for the validation users, divided among the devices."""
         devices = self.accelerator.num_processes
         self._task.settle()
         self.network.eval()
-        with parametrize.cached():  # vectors of words are summed once, not for every batch of users
+        with parametrize.cached():  # word vectors are summed once, not for every batch of users
             lists = self.validator.ranked_lists(self.network, self.accelerator.process_index, devices)
         self.network.train()
         if devices > 1:
@@ -259,7 +259,7 @@ class Trainer:
         return self.validator.figures(lists)
 
     def _elapsed(self) -> float:
-        """Seconds of training over all starts; the main process' clock counts, or devices would part ways."""
+        """Seconds of training over all starts, by the main process' clock, so that all devices decide the same."""
         seconds = time.perf_counter() - self._started
         if self.accelerator.num_processes == 1:
             return seconds

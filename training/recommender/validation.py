@@ -1,8 +1,8 @@
-"""NDCG@10 at the item level while training: what is found for a fixed sample of users.
+"""NDCG@10 at the item level during training, on a fixed sample of users.
 
-Items of the history stay in the lists of a domain or are taken out, whichever finds more there: what training learns
-of them in the end (`repeats`) lies between the two or near one, and lists with all of them would hide how good the rest
-has become. Knows nothing of optimisers, nor of how lists are searched for.
+Each domain is measured with items of the history in the lists and with these removed, and the better figure counts. The
+bonus that is learned after training (`repeats`) lies between the two or near one of them, and lists with all history
+items would hide how good the rest has become. Knows nothing of optimisers, or of how lists are searched.
 
 Symbols: B batch, W beams, n users.
 """
@@ -26,20 +26,20 @@ from training.recommender.corpus import Corpus, ExampleSet, IntVector
 from training.recommender.searching import Search, by_head, searching
 
 BATCH = {"cpu": 32, "cuda": 256}
-"""Users searched together: on a processor few enough for the beams' caches to stay in its own, on a GPU enough to fill
-it."""
+"""Users searched together, by device: on a CPU few enough that the beams' key/value caches fit into its own cache, on a
+GPU enough to fill it."""
 
 
 @dataclass(frozen=True)
 class ValidationFigures:
-    """NDCG@10 and Recall@10 by domain, and their means over domains; users of one domain weigh the same."""
+    """NDCG@10 and Recall@10 by domain (means over its users), and their means over domains."""
 
     ndcg_10: float
     recall_10: float
     by_domain: dict[str, dict[str, float]]
 
     def as_dict(self) -> dict[str, Any]:
-        """By name, rounded to five digits."""
+        """As a dictionary, rounded to five digits."""
         return {
             "ndcg_10": round(self.ndcg_10, 5),
             "recall_10": round(self.recall_10, 5),
@@ -51,7 +51,7 @@ class ValidationFigures:
 
 
 def sample_users(examples: ExampleSet, domains: int, users: int, seed: int) -> IntVector:
-    """Rows of about `users` examples, spread evenly over the domains as far as they have as many, longest first."""
+    """Rows of about `users` examples, spread over the domains as evenly as their sizes allow, longest history first."""
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(examples))
     sizes = np.bincount(examples.domain, minlength=domains).tolist()
@@ -65,8 +65,8 @@ class Validator:
 
     Parameters
     ----------
-    corpus : histories and IDs; every item of a user's domain may be found, those of the history included
-    users, beams, max_history, seed : size of the sample, of the search, of a history; what draws the sample
+    corpus : histories and IDs; all items of a user's domain are searched, including those of the history
+    users, beams, max_history, seed : size of the sample; beam width; items of a history; seed of the sample
     """
 
     def __init__(self, corpus: Corpus, users: int, beams: int, max_history: int, seed: int) -> None:
@@ -78,8 +78,8 @@ class Validator:
     def ranked_lists(self, model: T5ForConditionalGeneration, device: int = 0, devices: int = 1) -> IntVector:
         """Numbers of the items found, best first, -1 where there is none: int64 [n, W].
 
-        By a head over all items, W is as many more than beams as a history has items. Of several devices, each searches
-        every `devices`-th batch; rows of the others are 0.
+        W is the beam width; if the head scores all items, plus `max_history`. Each of several devices searches every
+        `devices`-th batch; its rows of the other batches are 0.
         """
         lists = np.zeros((len(self._examples), self._beams + self._max_history), dtype=np.int64)
         size = BATCH[model.device.type]
@@ -98,7 +98,7 @@ class Validator:
         return lists
 
     def figures(self, lists: IntVector) -> ValidationFigures:
-        """Judge the lists: int64 [n, W]."""
+        """Figures of the lists, int64 [n, W]."""
         kept = item_ranks(lists, self._corpus.history_items[self._examples.stop])
         removed = _ranks_without(lists, kept, self._held(lists))
         by_domain = {}
@@ -121,11 +121,11 @@ class Validator:
         return ValidationFigures(ndcg, recall, by_domain)
 
     def _held(self, lists: IntVector) -> NDArray[np.bool_]:
-        """Which items of the lists, int64 [n, W], are of the user's history."""
+        """Which items of the lists, int64 [n, W], are in the user's history: bool [n, W]."""
         examples, items = self._examples, self._corpus.history_items
         user = np.repeat(np.arange(len(examples)), examples.stop - examples.start)
         places = positions(examples.start, examples.stop)
-        # A number of its own for each item of each user.
+        # A distinct number for each pair of user and item.
         of_each = int(self._corpus.item_starts[-1]) + 1
         held: NDArray[np.bool_] = np.isin(
             lists + 1 + np.arange(len(lists))[:, None] * of_each, items[places].astype(np.int64) + 1 + user * of_each
@@ -134,7 +134,7 @@ class Validator:
 
 
 def _ranks_without(lists: IntVector, ranks: IntVector, held: NDArray[np.bool_]) -> IntVector:
-    """Where targets stand once the held items, bool [n, W], are taken out; W where a target is one of them."""
+    """Ranks of the targets after the held items, bool [n, W], are removed; W where the target itself is removed."""
     width = lists.shape[1]
     before = np.pad(held.cumsum(axis=1), ((0, 0), (1, 0)))[np.arange(len(lists)), ranks]
     gone = (ranks < width) & held[np.arange(len(lists)), np.minimum(ranks, width - 1)]

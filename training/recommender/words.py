@@ -1,7 +1,7 @@
-"""Which words items share: of their titles, brands and categories.
+"""Words that items share, from their titles, brands and categories.
 
-Brands and categories are words as a whole. Words of two domains are different ones: what they say of who likes what is
-another matter in each. Knows nothing of networks.
+A whole brand or category is one word. Words of different domains are kept apart, since the same word tells different
+things about preferences in each. Knows nothing of networks.
 
 Symbols: M items of all domains, W words.
 """
@@ -25,7 +25,7 @@ from training.tokenizer.ids import plain_text
 
 WORD = re.compile(r"[^\W_]+")
 TITLE_WORDS = 32
-"""Words of a title that are looked at: the first."""
+"""Only this many first words of a title are used."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ItemWords:
     Attributes
     ----------
     starts : int64 [M + 1], where each item's words begin in `words`
-    words : int64, numbers of words, an item's rising
+    words : int64, numbers of the words, ascending within an item
     count : W
     """
 
@@ -45,14 +45,14 @@ class ItemWords:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of which item has which words."""
+        """SHA-256 of the words of all items."""
         return hashlib.sha256(self.starts.tobytes() + self.words.tobytes()).hexdigest()
 
     def of_rows(self, rows: Tensor, size: int) -> WordsOfRows:
-        """The same by the rows int64 [M] that items have in a table of so many.
+        """The words by table row, for a table with `size` rows; `rows`, int64 [M], are the rows of the items.
 
-        Of w words, each has a share of 1 / sqrt(w): the sum is no longer for there being more of them. Two items whose
-        IDs have one hash share a row, and then have their words together.
+        Each of the w words of a row has the weight 1 / sqrt(w), so that the length of their sum does not grow with w.
+        Items whose IDs have the same hash share a row, and thus their words.
         """
         owner = np.repeat(rows.numpy(), np.diff(self.starts))
         counts = np.bincount(owner, minlength=size)
@@ -65,7 +65,7 @@ class ItemWords:
 
 
 def item_words(domains: Iterable[Sequence[ItemContent]], least: int) -> ItemWords:
-    """Number the words that at least so many items of a domain have.
+    """Number the words that at least `least` items of a domain have.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def item_words(domains: Iterable[Sequence[ItemContent]], least: int) -> ItemWord
 
 
 def words_of(content: ItemContent) -> set[str]:
-    """The words of one item, each led by where it stands."""
+    """The words of one item, each prefixed with its field ("title", "category" or "brand")."""
     named = [("title", word) for word in WORD.findall(plain_text(content.title or ""))[:TITLE_WORDS]]
     named += [("category", plain_text(category)) for category in content.categories]
     named.append(("brand", plain_text(content.brand or "")))
