@@ -1,1 +1,1 @@
-"""What recommenders that were trained before teach one that is trained now."""
+"""Knowledge distillation from earlier recommenders and baselines into a recommender in training."""

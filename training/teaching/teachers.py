@@ -1,4 +1,4 @@
-"""Trained recommenders and sequence baselines, opened as teachers.
+"""Open trained recommenders and sequence baselines as teachers.
 
 Symbols: B windows, S items of the longest, n targets, C items of a domain, d width.
 """
@@ -37,19 +37,19 @@ SEQUENCES: Mapping[str, type[SASRecParameters | GRU4RecParameters]] = {
     "sasrec": SASRecParameters,
     "gru4rec": GRU4RecParameters,
 }
-"""Baselines that say at every place of a history what comes next, by `kind`."""
+"""Baselines that predict the next item at every place of a history, by `kind`."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What teachers are asked about, and where they run.
+    """The data that teachers are asked about, and their device.
 
     Attributes
     ----------
-    corpus, dataset : windows of histories, and the domains that they are of
-    ids : of the tokenizer whose IDs the corpus has
-    max_history : items of the longest window but its last
-    device : where they run
+    corpus, dataset : windows of histories, and the data of their domains
+    ids : IDs by the tokenizer of the corpus, by domain
+    max_history : items of the longest window, without its last
+    device : the device of the teachers
     """
 
     corpus: Corpus
@@ -60,14 +60,14 @@ class Lesson:
 
 
 def open_teachers(folders: Sequence[Path], lesson: Lesson) -> list[Teacher]:
-    """Open what `train-recommender` and `train-baseline` wrote.
+    """Open outputs of `train-recommender` and `train-baseline` as teachers.
 
     Raises
     ------
-    ConfigError : a folder is not finished, holds no teacher, or one that reads fewer items than are asked about, that
-        learned from other items, does not say from which, learned other IDs or knows none of the domains; or two are
-        the same
-    ModelError : its weights are damaged
+    ConfigError : a folder is not finished, or holds no teacher or one that reads too short histories, was trained on
+        other histories or IDs, did not record on which, or knows none of the domains; a baseline's weights cannot be
+        read; or two teachers are the same
+    ModelError : a recommender's weights are damaged
     """
     opened: list[Teacher] = []
     for folder in folders:
@@ -100,7 +100,7 @@ def _require_length(folder: Path, reads: int, asked: int) -> None:
 
 
 def _unsaid(folder: Path, domain: str) -> ConfigError:
-    """Of a folder from before this was written down."""
+    """Error for a folder written before `learned_from` was recorded."""
     return ConfigError(f"teacher {folder}: does not say which histories of {domain} it learned from; train it again")
 
 
@@ -110,8 +110,8 @@ def _digest(folder: Path) -> str:
 
 @dataclass(frozen=True)
 class _Recommender:
-    """A recommender with a head over items. `corpus` has the tokens of its own layout; `vectors` float32 [C, d] are the
-    head's, by number of the domain."""
+    """A recommender with a head over items. `corpus` is in the recommender's own layout; `vectors`, float32 [C, d], are
+    the head's, by domain number."""
 
     name: str
     domains: tuple[str, ...]
@@ -151,7 +151,7 @@ def _recommender(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Te
         tokens = torch.from_numpy(plain.tokens(values[number]).astype(np.int64)).to(lesson.device)
         if not bool((model.encoder.known_rows(model.hash_parts[tokens].sum(dim=-1)) > 0).all()):
             raise strange
-        # The same IDs may have been given to other histories, of which it would say what it cannot know.
+        # Equal IDs do not imply equal histories, and a teacher must have been trained on the histories given here.
         said = figures.get("learned_from", {}).get(name)
         if said is None:
             raise _unsaid(folder, name)
@@ -164,7 +164,8 @@ def _recommender(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Te
 
 @dataclass(frozen=True)
 class _Sequence:
-    """A causal network over item numbers; `numbers` int32 [T] are those of the corpus' histories within its domain."""
+    """A causal network over item numbers; `numbers`, int32 [T], are the corpus' histories, numbered within its
+    domain."""
 
     name: str
     domains: tuple[str, ...]
@@ -191,7 +192,7 @@ def _sequence(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Teach
     if domain in corpus.domains:
         first = int(corpus.item_starts[corpus.domains.index(domain)])
         own = BaselineCorpus.of(lesson.dataset[domain], parameters.max_history)
-        # Its items are but numbers: of other histories, or in another order, they would be other items.
+        # It knows items only by number, so with other histories or another order these would be other items.
         if "learned_from" not in figures:
             raise _unsaid(folder, domain)
         if figures["learned_from"] != own.fingerprint():
