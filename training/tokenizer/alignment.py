@@ -1,10 +1,10 @@
-"""A domain that the tokenizer was not trained on, aligned with one that it was: means and covariances made equal.
+"""Alignment of a domain that the tokenizer was not trained on with a training domain: equal means and covariances.
 
-Codes are where the items of training lay. A new domain lies elsewhere and in another shape, so it crowds into a few of
-them. Of all maps that give its embeddings the mean and the covariance of another domain, the one taken moves them the
-least: the optimal transport between the two normal distributions, x -> (x - m) A + m', with
-A = C^-1/2 (C^1/2 C' C^1/2)^1/2 C^-1/2 (Peyre and Cuturi, Computational Optimal Transport, Remark 2.31). It sees no
-label and no interaction of the new domain, only its items. Not in the UniTok paper.
+Codes lie where the training items lay. A new domain has another mean and shape in embedding space, so its items crowd
+into a few codes. Of all maps that give its embeddings the mean and the covariance of another domain, the one taken
+moves them least: the optimal transport between the two normal distributions, x -> (x - m) A + m', with
+A = C^-1/2 (C^1/2 C' C^1/2)^1/2 C^-1/2 (Peyre and Cuturi, Computational Optimal Transport, Remark 2.31). It needs only
+the new domain's items, no labels or interactions. Not in the UniTok paper.
 
 Symbols: n, m items, D embedding width.
 """
@@ -20,9 +20,9 @@ from service.engine.alignment import FILE, Alignment, Alignments
 from training.stage import replacing
 
 SHRINKAGE = 0.1
-"""Share of a covariance's mean variance that is added to every direction: of few items some have hardly any."""
+"""Share of the mean variance that is added to the variance of every direction: with few items some have almost none."""
 FEWEST = 100
-"""Items from which a covariance is told; below, a domain stays as it is."""
+"""Fewest items for which a covariance is estimated; a smaller domain is not aligned."""
 
 
 def align(embeddings: NDArray[np.float32], like: NDArray[np.float32]) -> Alignment | None:
@@ -36,7 +36,7 @@ def align(embeddings: NDArray[np.float32], like: NDArray[np.float32]) -> Alignme
 
 
 def write_alignments(folder: Path, alignments: Alignments) -> None:
-    """Keep the alignments of a tokenizer's IDs in its folder; without any there is no file."""
+    """Write the alignments of a tokenizer's IDs into its folder; if there are none, no file is written."""
     (folder / FILE).unlink(missing_ok=True)
     if alignments.by_domain:
         with replacing(folder / FILE) as partial:
@@ -44,11 +44,11 @@ def write_alignments(folder: Path, alignments: Alignments) -> None:
 
 
 def read_alignments(folder: Path, width: int) -> Alignments:
-    """What `write_alignments` wrote for embeddings of this width; none where there is no file.
+    """Read what `write_alignments` wrote, for embeddings of this width; no alignments if there is no file.
 
     Raises
     ------
-    BundleError : the file is not one of alignments
+    BundleError : the file holds no alignments
     """
     return Alignments.load(folder / FILE, width) if (folder / FILE).exists() else Alignments()
 
@@ -62,6 +62,6 @@ def _moments(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDAr
 
 
 def _power(matrix: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
-    """Of a symmetric positive definite matrix."""
+    """Power of a symmetric positive definite matrix."""
     values, vectors = np.linalg.eigh(matrix)
     return (vectors * values**exponent) @ vectors.T  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""The kinds that learn an autoencoder with one set of codebooks, and what tells them apart.
+"""The kinds that learn an autoencoder with one set of codebooks, and their differences.
 
 Knows nothing of how they are trained; see `training.tokenizer.trainer`.
 """
@@ -23,7 +23,7 @@ from training.tokenizer.terms import Alignment, Contrast, Diversity, Term
 
 
 class RqVaeParameters(AutoencoderParameters):
-    """RQ-VAE as TIGER has it, with our warm-up, start and revival of the codes."""
+    """RQ-VAE as in TIGER, with our warm-up, initialisation and revival of the codes."""
 
     kind: Literal["rq-vae"] = "rq-vae"
 
@@ -39,8 +39,8 @@ class LetterParameters(AutoencoderParameters):
 
     Attributes
     ----------
-    lambda_alignment, lambda_diversity : weights of its two terms, the paper's
-    clusters : of codes, for diversity
+    lambda_alignment, lambda_diversity : weights of its two terms, as in the paper
+    clusters : clusters of codes per level, for the diversity term
     """
 
     kind: Literal["letter"] = "letter"
@@ -51,7 +51,7 @@ class LetterParameters(AutoencoderParameters):
 
 
 class Letter(Autoencoder):
-    """RQ-VAE aligned with collaborative vectors, its codes kept diverse (Wang et al. 2024, LETTER)."""
+    """RQ-VAE with alignment to collaborative vectors and a diversity term on the codes (Wang et al. 2024, LETTER)."""
 
     PARAMETERS = LetterParameters
     parameters: LetterParameters
@@ -76,7 +76,7 @@ class LcRecParameters(AutoencoderParameters):
 
     Attributes
     ----------
-    sinkhorn_epsilon, sinkhorn_iterations : of the uniform mapping of the last level
+    sinkhorn_epsilon, sinkhorn_iterations : of the uniform mapping (Sinkhorn) of the last level
     """
 
     kind: Literal["lc-rec"] = "lc-rec"
@@ -85,9 +85,9 @@ class LcRecParameters(AutoencoderParameters):
 
 
 class LcRec(Autoencoder):
-    """RQ-VAE whose last level is learned from an even use of its codes (Zheng et al. 2024, LC-Rec).
+    """RQ-VAE whose last level is trained with a uniform mapping of items to codes (Zheng et al. 2024, LC-Rec).
 
-    The mapping needs a batch, so it holds while codes are learned; an item's ID depends on the item alone.
+    The mapping needs a batch, so it is used in training alone; an item's ID depends on the item alone.
     """
 
     PARAMETERS = LcRecParameters
@@ -105,7 +105,7 @@ class CostParameters(AutoencoderParameters):
     Attributes
     ----------
     lambda_contrast, temperature : of the contrastive term
-    lambda_reconstruction : of the squared error once there are codes; the term replaces it in the paper
+    lambda_reconstruction : weight of the squared error once there are codes; in the paper the term replaces it
     """
 
     kind: Literal["cost"] = "cost"
@@ -114,14 +114,15 @@ class CostParameters(AutoencoderParameters):
     lambda_reconstruction: NotNegative = 0.0
 
     def weights(self) -> Weights:
-        """Of the parts of the loss."""
+        """Weights of the parts of the loss."""
         return replace(super().weights(), reconstruction=self.lambda_reconstruction)
 
 
 class Cost(Autoencoder):
-    """RQ-VAE that keeps what tells items apart rather than every number (Zhu et al. 2024, CoST).
+    """RQ-VAE with a contrastive loss instead of the reconstruction error (Zhu et al. 2024, CoST).
 
-    The contrast is over what is decoded from codes, so it begins with them; the warm-up has squared error as ever.
+    The loss keeps what distinguishes items rather than every number. It compares what is decoded from codes, so it
+    starts with the codes; the warm-up uses the squared error.
     """
 
     PARAMETERS = CostParameters

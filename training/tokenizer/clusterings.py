@@ -27,7 +27,7 @@ from training.tokenizer.start import kmeans, residual_codebooks
 
 
 class ClusteringParameters(TokenizerParameters):
-    """Shape and effort.
+    """Shape and iterations.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class RqKMeansParameters(ClusteringParameters):
 
 
 class RqKMeans(Tokenizer):
-    """k-means level by level on what the levels before leave of the embeddings."""
+    """k-means level by level, on the residuals of the levels before."""
 
     PARAMETERS = RqKMeansParameters
     parameters: RqKMeansParameters
@@ -84,7 +84,7 @@ class ProductParameters(ClusteringParameters):
 
     Attributes
     ----------
-    rotation_iterations : how often rotation and codes are learned in turn
+    rotation_iterations : number of times that rotation and codes are optimised in turn
     """
 
     kind: Literal["product"] = "product"
@@ -92,9 +92,9 @@ class ProductParameters(ClusteringParameters):
 
 
 class ProductQuantization(Tokenizer):
-    """Optimised product quantisation, as VQ-Rec uses it (Hou et al. 2023): one k-means a block of rotated dimensions.
+    """Optimised product quantisation as in VQ-Rec (Hou et al. 2023): one k-means per block of rotated dimensions.
 
-    Where L does not divide D, the rotation leaves out the few dimensions that are too many.
+    If L does not divide D, the rotation drops the few surplus dimensions.
     """
 
     PARAMETERS = ProductParameters
@@ -134,8 +134,8 @@ class ProductQuantization(Tokenizer):
 
 
 def _rotation(x: FloatArray, width: int, parameters: ProductParameters) -> FloatArray:
-    """Rotation float32 [width, D] that makes blocks of dimensions as independent as product quantisation wants them."""
-    # With fewer rows than codes faiss fails, and with fewer than dimensions it writes past the end of its memory.
+    """Rotation float32 [width, D] that makes the blocks of dimensions independent, as product quantisation assumes."""
+    # With fewer rows than codes faiss fails; with fewer rows than dimensions it writes past the end of its memory.
     bits = max(1, min(parameters.codes, len(x)).bit_length() - 1)
     fewest = max(2, x.shape[1])
     if len(x) < fewest:
@@ -159,9 +159,9 @@ class HierarchicalParameters(ClusteringParameters):
 
 
 class HierarchicalKMeans(Tokenizer):
-    """Clusters parted again and again, as in P5-CID (Hua et al. 2023), by k-means of the embeddings.
+    """Clusters split recursively, as in P5-CID (Hua et al. 2023), by k-means of the embeddings.
 
-    P5-CID clusters the graph of items bought together; here every kind learns from the same embeddings.
+    P5-CID clusters the co-purchase graph of items; here all kinds learn from the same embeddings.
     """
 
     PARAMETERS = HierarchicalParameters
@@ -195,9 +195,9 @@ class HierarchicalKMeans(Tokenizer):
         return description, network
 
     def _parted(self, rows: FloatArray) -> tuple[FloatArray, NDArray[np.int64]]:
-        """Centres of at most T clusters, none of them empty, and the cluster of every row: [k, D] and int64 [m].
+        """Centres of at most T non-empty clusters, and the cluster of every row: [k, D] and int64 [m].
 
-        Rows of no more than T different contents are clusters of their own.
+        If there are at most T distinct rows, each of them is a cluster.
         """
         codes = self.parameters.codes
         if len(rows) <= codes or len(np.unique(rows, axis=0)) <= codes:

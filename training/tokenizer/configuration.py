@@ -1,4 +1,4 @@
-"""The configuration file of `unitok train-tokenizer`: keys of the stage beside those of one kind of tokenizer.
+"""The configuration file of `unitok train-tokenizer`: keys of the stage and of one kind of tokenizer.
 
 Knows nothing of data sets or networks.
 """
@@ -18,20 +18,21 @@ from training.tokenizer.parameters import Parameters
 
 
 class StageParameters(Strict):
-    """What the configuration file may hold.
+    """The keys of the configuration file.
 
     Attributes
     ----------
-    tokenizer : in the file, its keys stand beside those of the stage; `kind` says whose they are
-    train_domains : domains to learn from, one expert each where the kind has experts; None: all of the dataset
-    id_domains : domains to give IDs to, learned from or not; None: all of the dataset
+    tokenizer : parameters of one kind; in the file its keys are at the same level as those of the stage, and `kind`
+        names the kind
+    train_domains : domains to learn from, with one expert each if the kind has experts; None: all of the dataset
+    id_domains : domains to give IDs to, trained on or not; None: all of the dataset
     align : whether domains that it was not trained on are aligned with the one whose expert takes most of their items,
         see `alignment.py`
-    hold_out : share of the contents of every domain of training that is not learned from, to see how such items fare;
-        see `holding_out.py`. They get IDs like all others
-    repair : whether items of different content that share their codes are moved apart, to free codes of the last level
+    hold_out : share of the contents of every training domain that is held out, to measure the IDs of such items; see
+        `holding_out.py`. Held-out items get IDs like all others
+    repair : whether items of different content with equal codes are separated, using free codes of the last level
     suffixes : how many items of one domain may share their codes and experts
-    threads : of the processor; 0 takes every core
+    threads : CPU threads; 0 takes every core
     """
 
     tokenizer: AnyParameters = Parameters()
@@ -57,11 +58,11 @@ class StageParameters(Strict):
 
 
 def stage_parameters(values: Mapping[str, Any], where: str) -> StageParameters:
-    """Parameters from the keys of stage and tokenizer side by side, as a file has them.
+    """Parameters from one mapping with the keys of both the stage and the tokenizer, as in the file.
 
     Raises
     ------
-    ConfigError : a key is unknown or a value is wrong; names every such key, and `where` they stand
+    ConfigError : a key is unknown or a value is wrong; names every such key, and their source `where`
     """
     kind = values.get("kind", DEFAULT)
     if kind not in KINDS:
@@ -75,7 +76,7 @@ def stage_parameters(values: Mapping[str, Any], where: str) -> StageParameters:
 
 
 def read_stage_parameters(path: Path | None, overrides: Mapping[str, Any]) -> StageParameters:
-    """Read a TOML file; without one, the defaults. Overrides come from the command line and win.
+    """Read a TOML file (None: the defaults) and override it with the values of the command line.
 
     Raises
     ------

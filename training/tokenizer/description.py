@@ -1,4 +1,4 @@
-"""`tokenizer.json`: what must be known before the weights beside it can be read.
+"""`tokenizer.json`: the description from which a tokenizer's network is built, before its weights are loaded.
 
 Knows nothing of networks.
 """
@@ -16,18 +16,18 @@ from training.configuration import Count, Strict, problems
 WEIGHTS = "tokenizer.safetensors"
 DESCRIPTION = "tokenizer.json"
 EVERYTHING = "all"
-"""Name of the one expert of a tokenizer without a router."""
+"""Name of the only expert of a tokenizer without a router."""
 
 
 class Description(Strict):
-    """`tokenizer.json`: what is needed to build the network that the weights fit.
+    """`tokenizer.json`: all that is needed to build the network.
 
     Attributes
     ----------
     hidden : widths of the encoder's hidden layers; empty for kinds without an encoder
-    expert_names : the domain that each of the K experts started from
-    sizes : of tables whose length the items decide, by name
-    parameters : of the kind that `parameters["kind"]` names
+    expert_names : for each of the K experts, the domain from which it was initialised
+    sizes : sizes, by name, that depend on the training items
+    parameters : of the kind `parameters["kind"]`
     """
 
     format: Literal[1] = 1

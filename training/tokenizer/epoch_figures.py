@@ -1,4 +1,4 @@
-"""What is said of an epoch of an autoencoder with codes: one line of the training's log.
+"""Figures of one epoch of an autoencoder with codes: one line of the training log.
 
 Knows nothing of how it is trained.
 """
@@ -16,19 +16,19 @@ from training.tokenizer.review import Assignment
 
 @dataclass(frozen=True)
 class EpochFigures:
-    """One line of the training's log.
+    """One line of the training log.
 
     Attributes
     ----------
     epoch : counted from 1, the warm-up included
     phase : "warm-up" or "codes"
     reconstruction, quantization : mean over items of Eq. 3 and Eq. 8
-    hsic : mean over batches and domains of Eq. 9; 0 where it has no weight in the loss, and is not computed
-    terms : mean over batches of what the kind adds to the loss, by name, before its weight
-    perplexity : by domain, by level, of the codes of the domain's largest expert; empty in the warm-up
-    own_expert : by domain, the share of its items that its largest expert serves
-    sharing : by domain, the share of items whose codes and expert another item has too
-    revived : codes that started anew after this epoch
+    hsic : mean over batches and domains of Eq. 9; 0 where its weight in the loss is 0, since it is not computed then
+    terms : mean over batches of the kind's own loss terms, by name, unweighted
+    perplexity : by domain, by level, of the codes in the expert that serves most of the domain; empty in the warm-up
+    own_expert : by domain, the share of its items that this expert serves
+    sharing : by domain, the share of items that share codes and expert with another item
+    revived : dead codes re-initialised after this epoch
     """
 
     epoch: int
@@ -43,7 +43,7 @@ class EpochFigures:
     revived: int
 
     def note(self) -> str:
-        """The line as shown beside the progress bar."""
+        """Short form, shown beside the progress bar."""
         if not self.perplexity:
             return f"{self.phase}: reconstruction {self.reconstruction:.3f}"
         lowest = min(self.perplexity, key=lambda name: min(self.perplexity[name]))
@@ -57,7 +57,7 @@ class EpochFigures:
 
 @dataclass(frozen=True)
 class CodeUse:
-    """How domains use codes, as `EpochFigures` says it."""
+    """Use of codes by domain; the fields are those of `EpochFigures`."""
 
     perplexity: dict[str, list[float]]
     own_expert: dict[str, float]
@@ -65,11 +65,11 @@ class CodeUse:
 
 
 def code_use(items: TrainingItems, first: Assignment) -> CodeUse:
-    """The use of codes by domain.
+    """Compute the use of codes by domain.
 
     Parameters
     ----------
-    first : of every item, by its first expert
+    first : assignment of every item, by its first expert
     """
     use = CodeUse({}, {}, {})
     for number, name in enumerate(items.names):

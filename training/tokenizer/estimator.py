@@ -1,4 +1,4 @@
-"""UniTok as an estimator over NumPy arrays, and what it shares with the other kinds that learn an autoencoder.
+"""UniTok as an estimator over NumPy arrays, and its base class, shared by all kinds that learn an autoencoder.
 
     tokenizer = UniTok(epochs=20, seed=7).fit(embeddings, domains)
     tokens = tokenizer.encode(embeddings)          # tokens.codes [n, L], tokens.experts [n, N], ...
@@ -52,7 +52,7 @@ class Autoencoder(Tokenizer):
         return description, network
 
     def _terms(self, items: TrainingItems) -> Sequence[Term]:
-        """What the kind adds to the loss."""
+        """The kind's own loss terms."""
         return ()
 
     def _build(self, description: Description) -> UniTokNetwork:
@@ -71,7 +71,7 @@ class Autoencoder(Tokenizer):
 
 
 class UniTok(Autoencoder):
-    """One tokenizer for all domains, with an expert for each.
+    """One tokenizer for all domains, with one expert per domain.
 
     Parameters
     ----------

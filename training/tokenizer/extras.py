@@ -1,7 +1,7 @@
-"""What some kinds of tokenizer must know of items besides their embeddings, from a dataset.
+"""Inputs that some kinds of tokenizer need besides embeddings, computed from a dataset.
 
-Collaborative vectors are made of the training part of the histories alone: no target of validation or test is in them.
-Symbols: n items, C width of a collaborative vector. Knows nothing of tokenizers but what they need.
+Collaborative vectors use the training part of the histories alone: no validation or test target leaks into them.
+Symbols: n items, C width of a collaborative vector. Knows nothing of tokenizers except their needs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ POWER_ITERATIONS = 6
 
 
 def extras_of(domains: Sequence[DomainData], parameters: TokenizerParameters) -> Extras:
-    """What a tokenizer of these parameters needs of the items of domains, one domain after the other."""
+    """The inputs that a tokenizer with these parameters needs, for the items of the domains in order."""
     contents = [content for domain in domains for content in domain.contents()]
     collaborative = None
     if "collaborative" in parameters.NEEDS and isinstance(parameters, AutoencoderParameters):
@@ -34,11 +34,11 @@ def extras_of(domains: Sequence[DomainData], parameters: TokenizerParameters) ->
 
 
 def collaborative_vectors(domain: DomainData, width: int, seed: int) -> FloatArray:
-    """Vectors float32 [n, C] of a domain's items, of unit length; zeros for an item that no training history holds.
+    """Vectors float32 [n, C] of a domain's items, of unit length; zeros for an item in no training history.
 
-    A truncated singular value decomposition of the users' by items' matrix, each entry divided by the root of both
-    degrees, as in spectral and graph methods: without it the most popular items would be all that is seen. Where the
-    matrix has a lower rank than C, the last values are 0.
+    Truncated SVD of the user-item matrix, each entry divided by the square root of the product of both degrees, as in
+    spectral and graph methods; without this the most popular items would dominate. If the matrix has a lower rank than
+    C, the last values are 0.
     """
     had = training_stretches(domain.history_starts).interactions(domain.history_items)
     vectors = np.zeros((len(domain.items), width), dtype=np.float32)

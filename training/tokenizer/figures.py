@@ -24,8 +24,8 @@ from training.tokenizer.repair import Repaired
 FloatArray = NDArray[np.float32]
 
 HSIC_SAMPLE = 1000
-"""Items of a domain that HSIC is estimated on; the estimator's bias falls with their number, so it is the same for
-every domain that has so many."""
+"""Sample size of the HSIC estimate. The estimator's bias falls with the number of items, so domains of at least this
+size have the same bias."""
 
 
 def domain_figures(
@@ -40,9 +40,9 @@ def domain_figures(
     Parameters
     ----------
     embeddings : float32 [n, D]
-    encoded : what `tokenizer.encode(embeddings)` gave
+    encoded : result of `tokenizer.encode(embeddings)`
     texts : n composed texts
-    learned : bool [n], where some items of a domain of training were not learned from; see `holding_out.py`
+    learned : bool [n], the items trained on, for a training domain with held-out items; see `holding_out.py`
     """
     quality = {
         name: _rounded(value) for name, value in asdict(id_quality(encoded.codes, encoded.experts, texts)).items()
@@ -57,7 +57,7 @@ def domain_figures(
         held_out = {
             "items_held_out": int((~learned).sum()),
             "sharing_beyond_equal_content_held_out": held_out_sharing(encoded.codes, encoded.experts, texts, learned),
-            # Means, as the service's metric of incoming items has them.
+            # Means, like the service's metric of incoming items.
             "quantization_error_learned": float(encoded.quantization_error[learned].mean(dtype=np.float64)),
             "quantization_error_held_out": float(encoded.quantization_error[~learned].mean(dtype=np.float64)),
             "relative_reconstruction_error_learned": relative_error(embeddings[learned], decoded[learned]),
@@ -70,10 +70,10 @@ def domain_figures(
             name: _rounded(float(share)) for name, share in zip(tokenizer.expert_names, shares, strict=True) if share
         },
         "relative_reconstruction_error": _rounded(relative_error(embeddings, decoded)),
-        # Of the items learned from, and of the others; both without the decoder and the shared expert.
+        # Errors of the items trained on and of the held-out ones, both without the decoder and the shared expert.
         "relative_code_error": None if of_codes is None else _rounded(of_codes.learned),
         "relative_code_error_held_out": None if of_codes is None else _rounded(of_codes.held_out),
-        # Of the first expert alone, with weight 1, as a share of the domain's own spread: Eq. 31 has neither.
+        # Of the first expert alone, with weight 1, as a share of the domain's own spread; Eq. 31 does neither.
         "relative_quantization_error": _rounded(
             share_of_spread(float(encoded.quantization_error.sum(dtype=np.float64)), encoded.latent)
         ),
@@ -85,7 +85,7 @@ def domain_figures(
 
 
 def repair_figures(repaired: Repaired, experts: NDArray[np.int32], texts: Sequence[str]) -> dict[str, Any]:
-    """What a repair left of one domain's collisions, and how many items it moved off their nearest code."""
+    """Collisions that remain in a domain after a repair, and the number of items moved off their nearest code."""
     quality = id_quality(repaired.codes, experts, texts)
     return {
         "items_moved": int(repaired.moved.sum()),
@@ -96,7 +96,7 @@ def repair_figures(repaired: Repaired, experts: NDArray[np.int32], texts: Sequen
 
 
 def domain_hsic(embeddings: FloatArray, latents: FloatArray) -> float:
-    """Eq. 9 on a random sample of one domain, bandwidths by the median heuristic; 0 for a domain too small to say."""
+    """Eq. 9 on a random sample of one domain, bandwidths by the median heuristic; 0 if the domain is too small."""
     if len(embeddings) < FEWEST_ITEMS:
         return 0.0
     rows = np.random.default_rng(0).permutation(len(embeddings))[:HSIC_SAMPLE]
@@ -105,7 +105,7 @@ def domain_hsic(embeddings: FloatArray, latents: FloatArray) -> float:
 
 
 def _rounded(value: Any) -> Any:
-    """Five digits after the point: enough to compare, short enough to read."""
+    """Round to five decimals: enough to compare, short enough to read."""
     if isinstance(value, list):
         return [_rounded(one) for one in value]
     return round(value, 5) if isinstance(value, float) else value

@@ -1,6 +1,6 @@
-"""Items of known domains that a tokenizer does not learn from, to see how items fare that come after training.
+"""Items of training domains that are held out from the tokenizer's training, as a proxy for items added later.
 
-Symbols: n items of a domain, L levels, N experts an item. Knows nothing of how a tokenizer learns.
+Symbols: n items of a domain, L levels, N experts per item. Knows nothing of how a tokenizer learns.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ BoolArray = NDArray[np.bool_]
 
 
 def learned_from(texts: Sequence[str], share: float) -> BoolArray:
-    """Which of n items are learned from, bool [n]: all but a share of the distinct contents, drawn at random.
+    """Mask of the n items to train on, bool [n]: all but a random share of the distinct contents.
 
-    Items of equal content stay together, and one content is always learned from: a domain of which nothing is would
-    have no codes. The draw depends on the texts alone, so that every kind and seed of tokenizer holds out the same
-    items of a domain.
+    Items of equal content stay together. At least one content is kept, since a domain without training items would have
+    no codes. The draw depends on the texts alone, so that every kind and seed of tokenizer holds out the same items.
     """
     contents = np.unique(contents_of(texts), return_inverse=True)[1].reshape(-1)
     distinct = int(contents.max()) + 1
@@ -31,13 +30,13 @@ def learned_from(texts: Sequence[str], share: float) -> BoolArray:
 
 
 def held_out_sharing(codes: IntArray, experts: IntArray, texts: Sequence[str], learned: BoolArray) -> float:
-    """Share of held-out contents whose ID some other content of the domain has, learned from or not.
+    """Share of held-out contents that share their ID with another content of the domain, held out or not.
 
     Parameters
     ----------
     codes, experts : int32 [n, L] and [n, N], before any repair
     texts : n composed texts
-    learned : bool [n], as `learned_from` gave; some are not
+    learned : bool [n], result of `learned_from`, not all true
     """
     _, firsts = np.unique(contents_of(texts), return_index=True)
     groups = groups_of(np.concatenate([codes, experts], axis=1)[firsts])

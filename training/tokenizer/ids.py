@@ -1,4 +1,4 @@
-"""Semantic IDs of a catalogue: what keeps items with equal codes apart, and the table of all IDs.
+"""Semantic IDs of a catalogue: the suffixes of items with equal codes, and the table of all IDs.
 
 Items of one domain with equal codes and experts get the suffixes 0, 1, 2, ... in the order of their rows. Knows nothing
 of networks.
@@ -26,11 +26,11 @@ IDS = "ids.parquet"
 
 
 def contents_of(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Number the contents of n items: int64 [n], equal for composed texts that say the same.
+    """Number the contents of n items: int64 [n], equal for equal composed texts.
 
-    Those that differ in capitals, accents or spaces alone do: text encoders read them alike, so no tokenizer could tell
-    them apart, and codes that do would say nothing. An empty text says nothing of its item, least of all that it is
-    like another: it is a content of its own.
+    Texts that differ only in capitals, accents or spaces count as equal: text encoders read them alike, so no tokenizer
+    can distinguish them, and different codes would carry no information. An empty text says nothing about its item, so
+    it equals no other text, not even another empty one.
     """
     said = np.asarray([plain_text(text) for text in texts], dtype=object)
     contents = np.unique(said, return_inverse=True)[1].reshape(-1).astype(np.int64)
@@ -40,7 +40,7 @@ def contents_of(texts: Sequence[str]) -> NDArray[np.int64]:
 
 
 def plain_text(text: str) -> str:
-    """Without capitals, accents and repeated spaces."""
+    """The text without capitals, accents and repeated spaces."""
     if not text.isascii():
         text = "".join(letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return " ".join(text.casefold().split())
@@ -51,11 +51,11 @@ def suffixes_of(domain: str, codes: IntArray, experts: IntArray, suffixes: int) 
 
     Parameters
     ----------
-    suffixes : how many the token layout has
+    suffixes : number of suffixes in the token layout
 
     Raises
     ------
-    SuffixExhausted : a group is larger than that; names domain, codes and size
+    SuffixExhausted : more items than this have equal codes and experts; names domain, codes and size
     """
     groups = groups_of(np.concatenate([codes, experts], axis=1))
     order = np.argsort(groups, kind="stable")
@@ -73,7 +73,7 @@ def suffixes_of(domain: str, codes: IntArray, experts: IntArray, suffixes: int) 
 
 
 BROKEN: tuple[type[BaseException], ...] = (*PARQUET_ERRORS, ValueError, TypeError)
-"""What reading a file of other columns, or a broken one, may raise."""
+"""Errors of reading a broken file, or one with other columns."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def read_ids(folder: Path) -> dict[str, DomainIds]:
 
     Raises
     ------
-    ConfigError : the folder holds none, or one that cannot be used
+    ConfigError : there is no such file, or it cannot be used
     """
     path = folder / IDS
     if not path.is_file():
@@ -134,7 +134,7 @@ def ids_of(table: pl.DataFrame) -> dict[str, DomainIds]:
 
     Raises
     ------
-    ValueError, TypeError : a value is missing, or of another kind
+    ValueError, TypeError : a value is missing or of a wrong type
     """
     for column in ("domain", "item_id", "suffix"):
         if table[column].has_nulls():

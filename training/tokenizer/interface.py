@@ -1,11 +1,11 @@
-"""What every tokenizer offers, whatever its kind: learn, encode, save, load.
+"""The interface of all kinds of tokenizer: fit, encode, save, load.
 
     tokenizer = UniTok(epochs=20, seed=7).fit(embeddings, domains)
     tokens = tokenizer.encode(embeddings)          # tokens.codes [n, L], tokens.experts [n, N], ...
     tokenizer.save(Path("tokenizer"))
     tokenizer = UniTok.load(Path("tokenizer"))
 
-Knows nothing of any one kind, of data sets or the command line.
+Knows nothing of any specific kind, of data sets or the command line.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ CHUNK = 1024
 
 
 class Tokenizer(ABC):
-    """One tokenizer for all domains. A kind says what its parameters are, how it learns and what network it fills.
+    """One tokenizer for all domains. Each kind defines its parameters, its training and its network.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ class Tokenizer(ABC):
 
     Attributes
     ----------
-    parameters : as checked
-    log : one entry an epoch; empty after `load`, and for kinds that learn in one go
+    parameters : validated
+    log : one entry per epoch; empty after `load`, and for kinds without epochs
     """
 
     PARAMETERS: ClassVar[type[TokenizerParameters]]
@@ -59,7 +59,7 @@ class Tokenizer(ABC):
 
     @property
     def description(self) -> Description:
-        """What `save` writes beside the weights."""
+        """The description that `save` writes beside the weights."""
         return self._require()[0]
 
     @property
@@ -74,7 +74,7 @@ class Tokenizer(ABC):
 
     @property
     def expert_names(self) -> tuple[str, ...]:
-        """The domain that each of the K experts started from."""
+        """For each of the K experts, the domain from which it was initialised."""
         return self.description.expert_names
 
     def fit(
@@ -92,15 +92,15 @@ class Tokenizer(ABC):
         ----------
         embeddings : float [n, D]
         domains : n names
-        extras : of the same items, where the kind needs any
-        checkpoint : to keep progress in, and to continue from where its file exists, for kinds that learn in epochs
-        advance : called with steps done and, now and then, a note
+        extras : of the same items, if the kind needs any
+        checkpoint : for kinds that learn in epochs: where to save progress, and to resume from if the file exists
+        advance : called with the number of steps done and, sometimes, a note
 
         Raises
         ------
         InvalidInput : the arrays do not fit each other or the parameters, or an embedding is not finite
-        ConfigError : the kind needs something that `extras` does not hold, cannot do with these items what its
-            parameters ask, or the checkpoint is of another training
+        ConfigError : `extras` lacks something that the kind needs, the parameters cannot be used with these items, or
+            the checkpoint is of another training
         ModelError : training diverged
         """
         x = checked_embeddings(embeddings, None)
@@ -115,7 +115,7 @@ class Tokenizer(ABC):
             tuple(str(name) for name in names),
             self._checked_extras(extras or Extras(), len(x)),
         )
-        # On the processor; who calls has random numbers of their own, and they go on as they were.
+        # Training runs on the CPU; the fork keeps the caller's random state unchanged.
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(self.parameters.seed)
             description, network = self._learn(items, checkpoint, advance)
@@ -145,11 +145,11 @@ class Tokenizer(ABC):
         return extras
 
     def encode(self, embeddings: NDArray[Any]) -> TokenizedItems:
-        """Codes and experts of embeddings float [n, D], of trained domains or any other.
+        """Codes and experts of embeddings float [n, D], of training domains or any other.
 
         Raises
         ------
-        InvalidInput : nothing was learned yet, or the embeddings have another width than those learned from, or are not
+        InvalidInput : the tokenizer is not fitted, or the embeddings have another width than in training or are not
             finite
         """
         description, network = self._require()
@@ -160,7 +160,7 @@ class Tokenizer(ABC):
         return TokenizedItems(**joined)
 
     def reconstruct(self, embeddings: NDArray[Any]) -> FloatArray:
-        """What the codes keep of embeddings float [n, D]: float32 [n, D].
+        """Reconstruct embeddings float [n, D] from their codes: float32 [n, D].
 
         Raises
         ------
@@ -173,7 +173,7 @@ class Tokenizer(ABC):
         return decoded
 
     def parameter_counts(self) -> dict[str, int]:
-        """Numbers that training learned, by part and in all."""
+        """Number of learned parameters, by part and in total."""
         counts = self.network.parameter_counts()
         return {**counts, "total": sum(counts.values())}
 

@@ -1,4 +1,4 @@
-"""What a tokenizer learns from: embeddings, domains, and what some kinds must know besides.
+"""The training data of a tokenizer: embeddings, domains, and further inputs of some kinds.
 
 Knows nothing of kinds, files or data sets.
 """
@@ -21,13 +21,13 @@ FloatArray = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Extras:
-    """What some kinds must know of n items besides their embeddings; None: not known.
+    """Further inputs of some kinds, of n items; None: not given.
 
     Attributes
     ----------
     titles : n strings
-    categories : n category paths, the widest category first
-    collaborative : float32 [n, C], vectors made of interactions alone; a row of zeros where there was none
+    categories : n category paths, the broadest category first
+    collaborative : float32 [n, C], vectors from interactions alone; a row of zeros for an item without any
     """
 
     titles: Sequence[str] | None = None
@@ -35,7 +35,7 @@ class Extras:
     collaborative: FloatArray | None = None
 
     def of(self, rows: NDArray[np.bool_]) -> Extras:
-        """The same of some of the items, bool [n]."""
+        """The inputs of a subset of the items, by a mask bool [n]."""
         return Extras(
             titles=None if self.titles is None else list(compress(self.titles, rows)),
             categories=None if self.categories is None else list(compress(self.categories, rows)),
@@ -45,13 +45,13 @@ class Extras:
 
 @dataclass(frozen=True)
 class TrainingItems:
-    """What is learned from.
+    """The items to train on.
 
     Attributes
     ----------
     embeddings : float32 [n, D]
     domains : int64 [n], numbers of domains
-    names : one a domain
+    names : name of each domain
     extras : of the same n items
     """
 
@@ -62,11 +62,11 @@ class TrainingItems:
 
 
 def checked_embeddings(embeddings: NDArray[Any], width: int | None) -> FloatArray:
-    """Float32 [n, D], contiguous, all finite, of the width asked for.
+    """Check embeddings and convert them to float32 [n, D], contiguous; None accepts any width.
 
     Raises
     ------
-    InvalidInput : anything else; names the row
+    InvalidInput : they are no floats [n, D], have another width, or a row (named) is not finite
     """
     array = np.asarray(embeddings)
     if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):

@@ -1,4 +1,4 @@
-"""Every kind of tokenizer by name: make one from its parameters, or load one whatever its kind.
+"""Registry of the kinds of tokenizer by name: make one from its parameters, or load one of any kind.
 
 Knows nothing of data sets.
 """
@@ -56,7 +56,7 @@ AnyParameters = Annotated[
     | AtomicParameters,
     Field(discriminator="kind"),
 ]
-"""Parameters of any kind, told apart by `kind`."""
+"""Parameters of any kind, discriminated by `kind`."""
 
 DEFAULT = Parameters().kind
 
@@ -76,12 +76,12 @@ KINDS: dict[str, type[Tokenizer]] = {
 
 
 def make_tokenizer(parameters: TokenizerParameters) -> Tokenizer:
-    """A tokenizer that has learned nothing yet."""
+    """Make an untrained tokenizer."""
     return KINDS[parameters.kind](**parameters.model_dump())
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Read what `save` of any kind wrote.
+    """Load a saved tokenizer of any kind.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The kinds that do not look at embeddings for their codes: category paths, title tokens, atomic IDs.
+"""The kinds whose codes do not come from embeddings: category paths, title tokens, atomic IDs.
 
-Trained items get their codes from what is known of them. An item without codes, such as a new one in the service,
-gets those of the trained item nearest to it by embedding. Items of equal embeddings count as one, the first. Symbols: n
+Training items get their codes from metadata or by number. An item without codes, such as a new one in the service, gets
+those of the training item nearest to it by embedding. Of items with equal embeddings only the first counts. Symbols: n
 items, L levels, T codes. Knows nothing of data sets.
 """
 
@@ -33,13 +33,13 @@ from training.tokenizer.items import Extras, TrainingItems
 from training.tokenizer.parameters import Codes, Levels, TokenizerParameters
 
 NOTHING = 0
-"""Code of a level for which an item has nothing to say."""
+"""Code of a level for which an item has no value."""
 MOST_CODES = 1 << 20
-"""As many as a bundle's manifest allows."""
+"""Greatest number of codes per level that a bundle's manifest allows."""
 
 
 class Lookup(Tokenizer):
-    """A kind that is a table of trained items and their codes."""
+    """Base of the kinds that are a table of training items and their codes."""
 
     def _learn(
         self, items: TrainingItems, checkpoint: Checkpoint | None, advance: Advance
@@ -69,14 +69,14 @@ class Lookup(Tokenizer):
 
     @abstractmethod
     def _codes(self, extras: Extras, items: int, firsts: NDArray[np.int64]) -> IntArray:
-        """int32 [n, L]; `firsts` are the rows that count."""
+        """Codes of the training items, int32 [n, L]; only the rows `firsts` are used."""
 
     def _build(self, description: Description) -> LookupNetwork:
         return LookupNetwork(embedding_width=description.embedding_width, **description.sizes)
 
 
 class AtomicParameters(TokenizerParameters):
-    """Atomic IDs: one code for every item."""
+    """Atomic IDs: a code of its own for every item."""
 
     MOVABLE: ClassVar[bool] = False
     kind: Literal["atomic"] = "atomic"
@@ -98,7 +98,7 @@ class CategoryPathParameters(TokenizerParameters):
 
     Attributes
     ----------
-    levels : L; a longer path is cut, a shorter one ends in code 0
+    levels : L; a longer path is cut, a shorter one is padded with code 0
     """
 
     MOVABLE: ClassVar[bool] = False
@@ -108,9 +108,9 @@ class CategoryPathParameters(TokenizerParameters):
 
 
 class CategoryPath(Lookup):
-    """Codes number the categories of a path among their siblings, from 1 (P5-SemID, Hua et al. 2023).
+    """The code of a level is the number of the category among its siblings, from 1 (P5-SemID, Hua et al. 2023).
 
-    What P5-SemID appends to tell the items of one category apart is the suffix here.
+    The suffix takes the role of the token that P5-SemID appends to distinguish the items of one category.
     """
 
     PARAMETERS = CategoryPathParameters
@@ -136,7 +136,7 @@ class TitleTokensParameters(TokenizerParameters):
 
     Attributes
     ----------
-    levels : L; further tokens of a title are left out, a shorter title ends in code 0
+    levels : L; a longer title is cut, a shorter one is padded with code 0
     codes : T, size of the vocabulary that is learned from the titles
     """
 
@@ -148,7 +148,7 @@ class TitleTokensParameters(TokenizerParameters):
 
 
 class TitleTokens(Lookup):
-    """Codes are the first tokens of an item's title (P5-TID, Hua et al. 2023), byte pairs learned from all titles."""
+    """Codes are the first tokens of an item's title (P5-TID, Hua et al. 2023), by BPE trained on all titles."""
 
     PARAMETERS = TitleTokensParameters
     parameters: TitleTokensParameters
@@ -164,7 +164,7 @@ class TitleTokens(Lookup):
 
 
 def _vocabulary(titles: Sequence[str], size: int) -> TextTokenizer:
-    """Byte-pair tokens, number 0 being for nothing; letters too rare for the vocabulary are left out of a title."""
+    """BPE tokenizer, with token 0 reserved for `NOTHING`; characters too rare for the vocabulary are dropped."""
     tokenizer = TextTokenizer(BPE())
     tokenizer.normalizer = BertNormalizer()
     tokenizer.pre_tokenizer = BertPreTokenizer()

@@ -1,8 +1,8 @@
-"""Knobs that all tokenizers have, those of the ones that learn an autoencoder, and UniTok's, checked strictly.
+"""Parameters common to all tokenizers, to those that learn an autoencoder, and of UniTok, checked strictly.
 
-An unknown key or a value out of range is an error that names it. The defaults of N, L, T, d, beta and the weights of
-the loss are the UniTok paper's, and so are AdamW and its first rate; schedule, start, revival, balance and the rest
-are ours. docs/tokenizers.md lists what differs, and why. Knows nothing of data sets.
+An unknown key or a value out of range is an error that names it. The defaults of N, L, T, d, beta, the weights of the
+loss, AdamW and its initial learning rate are those of the UniTok paper; schedule, initialisation, revival, balance and
+the rest are ours. docs/tokenizers.md lists the differences and their reasons. Knows nothing of data sets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Codes = Annotated[int, Field(ge=2, le=65536)]
 
 @dataclass(frozen=True)
 class Routing:
-    """How an autoencoder's codes are organised: K, N (0 without a router), and whether there is a shared expert."""
+    """Experts of an autoencoder: K, N (0 without a router), and whether there is a shared expert."""
 
     experts: int
     experts_per_item: int
@@ -29,14 +29,14 @@ class Routing:
 
 
 class TokenizerParameters(Strict):
-    """What every kind of tokenizer has.
+    """Parameters of every kind of tokenizer.
 
     Attributes
     ----------
-    kind : names the kind; see `training.tokenizer.kinds`
-    seed : of everything random
+    kind : name of the kind; see `training.tokenizer.kinds`
+    seed : of all random numbers
     MOVABLE : whether an item may have any code of the last level, so that a repair can move it
-    NEEDS : what the kind must know of items besides their embeddings, fields of `training.tokenizer.items.Extras`
+    NEEDS : inputs that the kind needs besides embeddings, fields of `training.tokenizer.items.Extras`
     """
 
     MOVABLE: ClassVar[bool] = True
@@ -46,7 +46,7 @@ class TokenizerParameters(Strict):
     seed: Seed = 0
 
     def steps(self, items: int) -> int:
-        """How often a training on so many items reports that it advanced."""
+        """Steps that a training on this many items reports as progress."""
         return 1
 
 
@@ -62,13 +62,13 @@ class AutoencoderParameters(TokenizerParameters):
     batch_size : items of a batch, domains mixed
     warmup_epochs : epochs as a plain autoencoder, before there are codes
     epochs : epochs with codes
-    domain_balance : a domain is drawn in proportion to its size to this power: 1 takes every item once an epoch,
-        0 takes every domain equally often
-    kmeans_iterations : iterations of the k-means that starts every level
-    revive_below : a code used by less than this share of the even use of its codebook starts anew somewhere useful
-    revive_until : share of the epochs with codes in which codes are revived; the rest lets them settle
-    balance : how hard crowded codes are handicapped at first; see `review.rebalance`; 0: not at all
-    balance_kept : share of it that is left at the end, to which it falls evenly over the epochs with codes
+    domain_balance : a domain is drawn in proportion to its size to this power: 1 takes every item once per epoch, 0
+        takes every domain equally often
+    kmeans_iterations : iterations of the k-means that initialises every level
+    revive_below : a code used less than this share of uniform use of its codebook is dead, and re-initialised
+    revive_until : share of the epochs with codes in which codes are revived; in the rest they settle
+    balance : initial strength of the handicap on crowded codes; see `review.rebalance`; 0: none
+    balance_kept : share of this strength left at the end; it falls linearly over the epochs with codes
     """
 
     levels: Levels = 4
@@ -95,28 +95,28 @@ class AutoencoderParameters(TokenizerParameters):
         return Routing(1, 0, shared=False)
 
     def weights(self) -> Weights:
-        """Of the parts of the loss."""
+        """Weights of the parts of the loss."""
         return Weights(alpha=self.alpha, lambda_rq=self.lambda_rq, lambda_mi=0.0)
 
     def batches(self, items: int) -> int:
-        """Steps of one epoch over so many items."""
+        """Steps of one epoch over this many items."""
         return max(1, round(items / self.batch_size))
 
     def steps(self, items: int) -> int:
-        """Steps of a whole training on so many items."""
+        """Steps of a whole training on this many items."""
         return (self.warmup_epochs + self.epochs) * self.batches(items)
 
 
 class Parameters(AutoencoderParameters):
-    """UniTok. Its ablations are values of these: 3 has `lambda_mi` 0, 2 no shared expert either, 1 no experts at all.
+    """UniTok. The paper's ablations are settings of these: 3 has `lambda_mi` 0, 2 also no shared expert, 1 no experts.
 
     Attributes
     ----------
     experts_per_item : N
-    domain_experts : one expert for every domain trained on, and a router; without, one for all and no expert in the ID
-    shared_expert : whether there is one that is always active
+    domain_experts : one expert per training domain, and a router; otherwise one for all, and no expert in the ID
+    shared_expert : whether there is a shared expert, which is always active
     beta, lambda_mi : weights of Eq. 10 and 11
-    bandwidth_x, bandwidth_z : fixed bandwidths of the kernels of Eq. 9; None: the median heuristic, a batch and domain
+    bandwidth_x, bandwidth_z : fixed bandwidths of the kernels of Eq. 9; None: the median heuristic per batch and domain
     """
 
     kind: Literal["unitok"] = "unitok"
@@ -136,13 +136,13 @@ class Parameters(AutoencoderParameters):
         return self
 
     def routing(self, domains: int) -> Routing:
-        """One expert a domain, unless switched off."""
+        """One expert per domain, unless switched off."""
         if not self.domain_experts:
             return Routing(1, 0, self.shared_expert)
         return Routing(domains, self.experts_per_item, self.shared_expert)
 
     def weights(self) -> Weights:
-        """Of the parts of the loss."""
+        """Weights of the parts of the loss."""
         return Weights(
             alpha=self.alpha,
             beta=self.beta,

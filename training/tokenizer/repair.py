@@ -1,9 +1,9 @@
-"""Moves items that share an ID to free codes of the last level: as few as possible, each as little as it can.
+"""Moves items that share an ID to free codes of the last level: as few items as possible, at the least total distance.
 
-Nearest codes leave some items of different content on one ID. Below each prefix (experts and all codes but the last)
-that holds such a collision, one content keeps the code and every other goes to a code that nobody uses there, at the
-least sum of distances. Items of equal content on one ID are one here: they stay together, and the suffix tells them
-apart. A new item is never moved: it gets its nearest codes, and a suffix where it must. Knows nothing of any one kind
+With nearest codes, some items of different content share an ID. Below each prefix (experts and all codes but the last)
+with such a collision, one content keeps the code and every other moves to a code that is unused there, at the least sum
+of distances. Items of equal content on one ID are treated as one: they stay together, and the suffix distinguishes
+them. A new item is never moved: it gets its nearest codes, and a suffix if needed. Knows nothing of any specific kind
 of tokenizer.
 
 Symbols: n items, L levels, N experts chosen, T codes.
@@ -30,7 +30,7 @@ IntVector = NDArray[np.int64]
 
 
 class LastLevelDistances(Protocol):
-    """Squared distances float64 [m, T] from what the last level has to quantise to its codes, for rows int64 [m]."""
+    """Squared distances float64 [m, T] from the residuals at the last level to its codes, for rows int64 [m]."""
 
     def __call__(self, rows: IntVector) -> NDArray[np.float64]: ...
 
@@ -41,7 +41,7 @@ class Repaired:
 
     Attributes
     ----------
-    codes : int32 [n, L]; differs from what was given in the last level alone
+    codes : int32 [n, L]; differs from the given codes in the last level alone
     moved : bool [n], items whose last code is not their nearest
     """
 
@@ -50,16 +50,16 @@ class Repaired:
 
 
 def repair(codes: IntArray, experts: IntArray, texts: Sequence[str], distances: LastLevelDistances) -> Repaired:
-    """Move items of different content apart.
+    """Give items of different content different IDs, where possible.
 
-    Where a prefix holds more contents than there are codes, as many as possible get one of their own and the rest
-    stays where it is.
+    If a prefix holds more contents than there are codes, as many as possible get a code of their own and the rest keep
+    their codes.
 
     Parameters
     ----------
     codes, experts : int32 [n, L] and [n, N] of one domain, nearest codes
     texts : n composed texts; see `contents_of`
-    distances : asked only for items below a prefix with a collision
+    distances : called only for items below a prefix with a collision
     """
     repaired = np.array(codes)
     contents = contents_of(texts)
@@ -70,7 +70,7 @@ def repair(codes: IntArray, experts: IntArray, texts: Sequence[str], distances: 
 
 
 def repair_encoded(network: TokenizerNetwork, encoded: TokenizedItems, texts: Sequence[str]) -> Repaired:
-    """Repair what a tokenizer's network made of the items of one domain, by the distances of its own last level."""
+    """Repair the codes of one domain's items, by the distances of the last level of the tokenizer's network."""
     candidates = range(network.shape.codes)
     experts = first_experts(encoded.experts)
 
@@ -85,7 +85,7 @@ def repair_encoded(network: TokenizerNetwork, encoded: TokenizedItems, texts: Se
 
 
 def _with_collision(prefixes: IntVector, last: IntArray, contents: IntVector) -> list[IntVector]:
-    """Rows of every prefix under which two contents have one last code."""
+    """Rows of every prefix below which two contents share a last code."""
     per_code = np.unique(np.column_stack([prefixes, last, contents]), axis=0)
     codes, count = np.unique(per_code[:, :2], axis=0, return_counts=True)
     wanted = np.unique(codes[count > 1, 0])
@@ -96,12 +96,12 @@ def _with_collision(prefixes: IntVector, last: IntArray, contents: IntVector) ->
 
 def _apart(last: IntArray, contents: IntVector, distances: NDArray[np.float64]) -> IntArray:
     """New last codes int32 [m] of the items below one prefix."""
-    # Vectors from elsewhere may differ where the text is equal: what has a code of its own already is kept apart.
+    # Embeddings from files may differ for equal texts: the same content on different codes counts as different.
     pairs = np.column_stack([contents, last])
     _, first, inverse = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
     content = inverse.reshape(-1)
     codes, cost, weight = last[first].astype(np.int64), distances[first], np.bincount(content)
-    # The content of most items keeps a code; of equally many the nearest.
+    # The content with the most items keeps its code; on ties the nearest.
     order = np.lexsort((cost[np.arange(len(codes)), codes], -weight))
     _, keeps = np.unique(codes[order], return_index=True)
     keepers = order[keeps]

@@ -1,7 +1,6 @@
-"""A look at all items after an epoch: which codes are in use, by whom, which are dead and start anew, and which are
-crowded and get a handicap.
+"""Review of all items after an epoch: use of codes, re-initialisation of dead codes, handicap of crowded codes.
 
-Symbols: n items, m quantised rows (n or n * N), N experts an item, E sets of codebooks, L levels, T codes, d latent
+Symbols: n items, m quantised rows (n or n * N), N experts per item, E sets of codebooks, L levels, T codes, d latent
 width. Knows nothing of losses or schedules.
 """
 
@@ -23,14 +22,14 @@ CHUNK = 4096
 
 @dataclass(frozen=True)
 class Assignment:
-    """How one bank of codebooks quantised all items.
+    """Result of quantising all items with one bank of codebooks.
 
     Attributes
     ----------
-    sets : int64 [m], which set of the bank served the row
+    sets : int64 [m], the set of the bank that served the row
     codes : int64 [m, L]
-    residuals : float32 [m, L, d], what each level had to quantise
-    error : float32 [m, L], squared norm of what each level left
+    residuals : float32 [m, L, d], input of each level
+    error : float32 [m, L], squared norm of the residual after each level
     """
 
     sets: Tensor
@@ -39,7 +38,7 @@ class Assignment:
     error: Tensor
 
     def usage(self, sets: int, codes: int) -> NDArray[np.int64]:
-        """How often each code is used: int64 [E, L, T]."""
+        """Number of uses of each code: int64 [E, L, T]."""
         levels = self.codes.shape[1]
         flat = (self.sets[:, None] * levels + torch.arange(levels)) * codes + self.codes
         counts = torch.bincount(flat.reshape(-1), minlength=sets * levels * codes)
@@ -48,13 +47,13 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Review:
-    """All items, quantised by each of their experts and by the shared one.
+    """All items, quantised by each of their experts and by the shared expert.
 
     Attributes
     ----------
-    experts : n * N rows, the N experts of an item beside each other, by falling gate: all that take part in Eq. 5
+    experts : n * N rows, the N experts of an item in adjacent rows, by descending gate: all that take part in Eq. 5
     experts_per_item : N; 1 without a router
-    shared : n rows; None where the network has no shared expert
+    shared : n rows; None if the network has no shared expert
     """
 
     experts: Assignment
@@ -63,13 +62,13 @@ class Review:
 
     @property
     def first(self) -> Assignment:
-        """n rows: by the first expert, whose codes are the item's (Eq. 7)."""
+        """Assignment by the first expert, whose codes are the item's (Eq. 7): n rows."""
         every, step = self.experts, self.experts_per_item
         return Assignment(every.sets[::step], every.codes[::step], every.residuals[::step], every.error[::step])
 
 
 def review(network: UniTokNetwork, embeddings: Tensor) -> Review:
-    """Quantise all embeddings float32 [n, D] as inference does."""
+    """Quantise all embeddings float32 [n, D] as in inference."""
     moe, training = network.moe, network.training
     network.eval()
     parts: list[list[Assignment]] = [[], []]
@@ -107,12 +106,12 @@ def revive(
     optimizer: torch.optim.Optimizer,
     random: np.random.Generator,
 ) -> int:
-    """Start dead codes anew, in place, and return how many.
+    """Re-initialise dead codes, in place, and return their number.
 
-    A code is dead where it serves less than `below` times the even share of its set's rows, and it restarts at the
-    residual of one of them, drawn in proportion to the error that its level leaves: where codes are missing. Its
-    moments in the optimiser are forgotten, or they would drag the new code along the old one's path. A set that served
-    no item is left as it is.
+    A code is dead if it serves less than `below` times the uniform share of its set's rows. It restarts at the residual
+    of one of these rows, drawn in proportion to the error after its level, and so where codes are missing. Its moments
+    in the optimiser are reset, or they would move the new code in the old one's direction. A set that served no item is
+    left unchanged.
     """
     sets, levels, codes, _ = quantizer.codebooks.shape
     usage = assignment.usage(sets, codes)
@@ -140,21 +139,21 @@ def revive(
 
 
 HANDICAP_KEPT = 0.6
-"""Share of a handicap that the next epoch keeps: without forgetting, codes that have moved would be pushed further."""
+"""Share of a handicap kept in the next epoch: without decay, codes that have already moved would be pushed further."""
 LEAST_USE, MOST_USE = 1 / math.e, math.e
-"""Uses, relative to the even one, beyond which a handicap grows no faster."""
+"""Bounds to which a code's use, relative to uniform use, is clipped; beyond them a handicap grows no faster."""
 
 
 def rebalance(quantizer: ResidualQuantizer, assignment: Assignment, strength: float) -> None:
-    """Handicap crowded codes and favour idle ones in the coming epoch, in place.
+    """Update the handicaps for the next epoch, in place: crowded codes are handicapped, rarely used ones favoured.
 
-    The handicap of a code grows by strength * (mean squared distance that its level leaves) * log(its use relative to
-    the even one): frequency-sensitive competitive learning (DeSieno 1988, Ahalt et al. 1990), by the epoch. Being
-    measured in the level's own error, one strength fits every level and expert.
+    The handicap of a code grows by strength * (mean squared error after its level) * log(its use relative to uniform
+    use): frequency-sensitive competitive learning (DeSieno 1988, Ahalt et al. 1990), once per epoch. Since it is in
+    units of the level's own error, one strength fits every level and expert.
 
     Parameters
     ----------
-    assignment : of all items, by distance alone
+    assignment : of all items, by distance alone, without handicaps
     strength : 0 for none
     """
     sets, _, codes, _ = quantizer.codebooks.shape

@@ -38,14 +38,14 @@ from training.tokenizer.kinds import load_tokenizer, make_tokenizer
 from training.tokenizer.repair import repair_encoded
 
 LEARNED_FROM = "learned_from"
-"""In the figures, by domain of training: SHA-256 of the vectors that the tokenizer learned from."""
+"""Key in the figures: by training domain, SHA-256 of the embeddings that the tokenizer was trained on."""
 
 
 @dataclass(frozen=True)
 class EmbeddedDomain:
-    """A domain's items in one order: their vectors float32 [n, D], texts, and which are learned from, bool [n].
+    """A domain's items in one order: their embeddings float32 [n, D], texts, and which are trained on, bool [n].
 
-    `learned` is None where all are or none.
+    `learned` is None if no items are held out.
     """
 
     data: DomainData
@@ -54,7 +54,7 @@ class EmbeddedDomain:
     learned: BoolArray | None
 
     def digest(self) -> str:
-        """SHA-256 of the vectors that are learned from; what is held out teaches nothing."""
+        """SHA-256 of the embeddings trained on, without those held out."""
         vectors = self.embeddings if self.learned is None else self.embeddings[self.learned]
         return hashlib.sha256(repr(vectors.shape).encode() + np.ascontiguousarray(vectors).tobytes()).hexdigest()
 
@@ -62,22 +62,22 @@ class EmbeddedDomain:
 def train_tokenizer(
     dataset: Path, embeddings: Path, out: Path, parameters: StageParameters, reuse: Path | None = None
 ) -> dict[str, Any]:
-    """Train, give every item its ID, and write both; continues where a killed run stopped.
+    """Train a tokenizer, give every item its ID, and write both; a killed run resumes from its last checkpoint.
 
     Parameters
     ----------
-    dataset, embeddings, out : folders of `prepare` and of `embed`, and where to write
-    parameters : how
-    reuse : folder of a tokenizer that was trained so; it is taken in place of a training
+    dataset, embeddings, out : folders of `prepare` and of `embed`, and the output folder
+    parameters : of the stage and the tokenizer
+    reuse : folder of a tokenizer trained with the same parameters on the same data; it is used instead of training one
 
     Raises
     ------
-    ConfigError : a domain is not in the dataset, the tokenizer to be reused was trained otherwise, on other embeddings
-        among that, or lies in `out`, `align` is asked of a kind without experts, or `out` holds a checkpoint of another
-        training
-    InvalidInput : a domain has no embeddings, or not one an item, or the IDs do not fit into 64 bits
+    ConfigError : a domain is not in the dataset; the tokenizer to be reused was trained with other parameters, domains
+        or embeddings, or lies in `out`; `align` is set for a kind without experts; or `out` holds a checkpoint of
+        another training
+    InvalidInput : a domain has no embeddings, or not one per item, or the IDs do not fit into 64 bits
     ModelError : training diverged
-    SuffixExhausted : more items than the layout has suffixes share their codes
+    SuffixExhausted : more items share their codes than the layout has suffixes
     """
     if reuse is not None and reuse.resolve() == out.resolve():
         raise ConfigError(f"{out}: a tokenizer cannot be reused from the folder that is written to")
@@ -137,14 +137,14 @@ def train_tokenizer(
 
 
 def _trained(folder: Path, parameters: StageParameters, sources: Sequence[str]) -> Tokenizer:
-    """A tokenizer that was trained before, with these parameters and on these domains."""
+    """Load a tokenizer, and require that it was trained with these parameters and on these domains."""
     tokenizer, said = load_tokenizer(folder), read_figures(folder)
     if tokenizer.parameters != parameters.tokenizer:
         found, asked = tokenizer.parameters.model_dump(), parameters.tokenizer.model_dump()
         differ = [name for name in asked if found.get(name) != asked[name]]
         raise ConfigError(f"{folder}: was trained with another {', '.join(differ) or 'kind'}")
     trained = said["parameters"]["train_domains"]
-    if trained is None:  # All of its dataset, which may have more than those that it names because they have IDs.
+    if trained is None:  # All of its dataset, which may hold more domains than those with IDs, listed in the figures.
         trained = [name for name, figures in said["domains"].items() if figures["trained"]]
         trained += [name for name in sources if name not in said["domains"]]
     if said["parameters"].get("hold_out", 0.0) != parameters.hold_out:
@@ -155,9 +155,9 @@ def _trained(folder: Path, parameters: StageParameters, sources: Sequence[str]) 
 
 
 def _learned(folder: Path, domains: Mapping[str, EmbeddedDomain]) -> dict[str, str]:
-    """What a tokenizer says of the vectors that it learned from, once those of its domains here are found to be them.
+    """The digests of embeddings in a tokenizer's figures, after checking the embeddings given here against them.
 
-    One from before this was written down says nothing, and is believed.
+    An older tokenizer did not record them; it is accepted with a warning.
     """
     said: dict[str, str] = read_figures(folder).get(LEARNED_FROM, {})
     unsaid = [name for name in domains if name not in said]
@@ -177,7 +177,7 @@ def _learned(folder: Path, domains: Mapping[str, EmbeddedDomain]) -> dict[str, s
 
 
 def _served_beside(tokenizer: Tokenizer, domain: EmbeddedDomain, sources: Sequence[str]) -> str:
-    """The domain of training whose expert takes most of a domain's items, as they are."""
+    """The training domain whose expert takes most of a domain's items before alignment."""
     experts = tokenizer.encode(domain.embeddings).experts
     if not experts.shape[1]:
         raise ConfigError("align needs a tokenizer with an expert a domain, which this kind has not")
@@ -188,12 +188,12 @@ def _served_beside(tokenizer: Tokenizer, domain: EmbeddedDomain, sources: Sequen
 
 
 def _layout(shape: Shape, suffixes: int) -> TokenLayout:
-    """Layout of the IDs, which refuses what the service could not hold."""
+    """Layout of the IDs; it refuses a layout that the service cannot pack."""
     return TokenLayout(shape.levels, shape.codes, shape.experts, shape.experts_per_item, suffixes)
 
 
 def _chosen(names: tuple[str, ...] | None, key: str, dataset: Dataset) -> tuple[str, ...]:
-    """The domains that a key of the configuration names, or all."""
+    """The domains that a key of the configuration names; None: all."""
     unknown = [name for name in names or () if name not in dataset.domains]
     if unknown:
         raise ConfigError(
@@ -204,7 +204,7 @@ def _chosen(names: tuple[str, ...] | None, key: str, dataset: Dataset) -> tuple[
 
 
 def _read(dataset: Dataset, folder: Path, hold_out: Mapping[str, float]) -> dict[str, EmbeddedDomain]:
-    """Items and vectors of domains, of each of which a share is held out; all vectors must be of one width."""
+    """Read items and embeddings of domains, with the share to hold out of each; all embeddings must have one width."""
     domains: dict[str, EmbeddedDomain] = {}
     width = None
     for name, share in hold_out.items():

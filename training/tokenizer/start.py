@@ -1,8 +1,8 @@
-"""Where codes and router start: from the data, not from noise.
+"""Initialisation of codes and router from the data.
 
-Every level of an expert starts as k-means on the residuals that the levels before it leave of the expert's own
-domain; the shared expert starts from all domains; the router starts as the linear discriminant of the domains. This
-is the one place, besides the calibration term, where the domain label is used. Knows nothing of training steps.
+Every level of an expert starts as k-means of the residuals of the levels before it, on the expert's own domain. The
+shared expert starts from all domains, and the router as the linear discriminant of the domains. This is the only place,
+besides the calibration term, that uses the domain label. Knows nothing of training steps.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from training.networks.token_moe import TokenMoE
 FloatArray = NDArray[np.float32]
 
 RIDGE = 1e-3
-"""Added to the covariance's diagonal, as a share of its mean: a latent direction without spread must not decide."""
+"""Added to the covariance's diagonal, as a share of its mean: a latent direction without variance must not dominate."""
 
 
 def kmeans(rows: FloatArray, count: int, iterations: int, seed: int) -> FloatArray:
     """Centroids float32 [count, d] of rows float32 [n, d].
 
-    With fewer rows than centroids, every row is one and the rest are rows drawn again with a little noise, so that no
-    two are equal.
+    With at most as many rows as centroids, every row is a centroid; the rest are random rows with a little noise, so
+    that no two are equal.
     """
     rows = np.ascontiguousarray(rows, dtype=np.float32)
     if len(rows) <= count:
@@ -43,13 +43,13 @@ def kmeans(rows: FloatArray, count: int, iterations: int, seed: int) -> FloatArr
 def residual_codebooks(
     rows: FloatArray, levels: int, codes: int, iterations: int, seed: int, *, same_rows: bool = False
 ) -> FloatArray:
-    """Codebooks float32 [L, T, d]: k-means level by level on what the levels before leave of the rows [n, d].
+    """Codebooks float32 [L, T, d]: k-means level by level on the residuals of the rows [n, d].
 
     Parameters
     ----------
-    same_rows : k-means of every level starts at the same rows, by one seed. They were centroids before and left little,
-        so the later levels start, and end, with more codes where most rows are: codes are used more evenly, and the
-        error is a little larger
+    same_rows : k-means of every level starts at the same rows, by one seed. They were initial centroids of the levels
+        before, so their residuals are small, and later levels start, and end, with more codes where most rows are:
+        codes are used more evenly, and the error is a little larger
     """
     residual = np.array(rows, dtype=np.float32)
     codebooks = []
@@ -64,10 +64,10 @@ def residual_codebooks(
 
 
 def discriminant(latents: FloatArray, domains: NDArray[np.int64], count: int) -> tuple[FloatArray, FloatArray]:
-    """Weight [K, d] and bias [K] of the linear router that tells the domains' means apart.
+    """Weight [K, d] and bias [K] of the linear discriminant of the domains, as a router.
 
-    Logits are -1/2 the squared Mahalanobis distance to each mean, less what is the same for all: with equal spread
-    in every domain, the softmax of Eq. 4 is then the probability of each domain, all equally likely before.
+    Logits are -1/2 the squared Mahalanobis distance to each domain's mean, without the term common to all domains. If
+    all domains have the same covariance, the softmax of Eq. 4 is then the posterior of each domain under equal priors.
     """
     z = latents.astype(np.float64)
     means = np.stack([z[domains == domain].mean(axis=0) for domain in range(count)])
@@ -80,11 +80,11 @@ def discriminant(latents: FloatArray, domains: NDArray[np.int64], count: int) ->
 
 
 def start_moe(moe: TokenMoE, latents: FloatArray, domains: NDArray[np.int64], iterations: int, seed: int) -> None:
-    """Set router and codebooks from latents float32 [n, d] of domains int64 [n], in place."""
+    """Initialise router and codebooks, in place, from latents float32 [n, d] of domains int64 [n]."""
     experts, levels, codes, _ = moe.experts.codebooks.shape
     with torch.no_grad():
         if moe.router is None:
-            domains = np.zeros_like(domains)  # One expert serves, and starts from, all of them.
+            domains = np.zeros_like(domains)  # A single expert serves all domains, and starts from all of them.
         else:
             weight, bias = discriminant(latents, domains, experts)
             moe.router.weight.copy_(torch.from_numpy(weight))

@@ -1,4 +1,4 @@
-"""What a kind may add to the loss, and what some do: LETTER's alignment with histories and diversity, CoST's contrast.
+"""Further loss terms of some kinds: LETTER's alignment (with collaborative vectors) and diversity, CoST's contrast.
 
 Symbols: B batch, D embedding width, d latent width, L levels, T codes. Knows nothing of the rest of the loss.
 """
@@ -20,27 +20,28 @@ NEVER = float("-inf")
 
 
 class Term(Protocol):
-    """What a kind adds to the loss while codes are learned.
+    """A loss term that a kind adds in the epochs with codes.
 
     Attributes
     ----------
-    name, weight : for the log, and in the loss
+    name : name in the log
+    weight : weight in the loss
     """
 
     name: str
     weight: float
 
     def start_epoch(self, network: UniTokNetwork, epoch: int) -> None:
-        """Called before every epoch with codes; what happens must depend on nothing but network, epoch and seed."""
+        """Called before every epoch with codes; the result may depend on network, epoch and seed alone."""
 
     def __call__(self, passed: Passed, rows: Tensor) -> Tensor:
         """The term of one batch, a scalar; `rows` int64 [B] are its items."""
 
 
 class Contrast:
-    """CoST: what is decoded from an item's codes must be nearer to its own embedding than to the others of the batch.
+    """CoST: InfoNCE over cosines, instead of the squared error.
 
-    InfoNCE over cosines, in place of the squared error.
+    What is decoded from an item's codes must be closer to its own embedding than to the others of the batch.
     """
 
     name = "contrast"
@@ -59,15 +60,15 @@ class Contrast:
 
 
 class Alignment:
-    """LETTER: an item's quantised latent must be nearer to its own collaborative vector than to those of others.
+    """LETTER: an item's quantised latent must be closer to its own collaborative vector than to those of other items.
 
-    Cross-entropy of inner products as they are, over the batch: no lengths are made equal, no temperature. Vectors of
-    different domains come from different histories and cannot be compared, so the others are those of the item's
-    domain; items that no history holds take no part.
+    Cross-entropy of plain inner products over the batch, without normalisation or temperature. Vectors of different
+    domains come from different histories and are not comparable, so the negatives are items of the same domain. Items
+    without history are left out.
 
     Parameters
     ----------
-    collaborative : float32 [n, d], unit length; rows of zeros where there is no history
+    collaborative : float32 [n, d], unit length; rows of zeros for items without history
     domains : int64 [n]
     """
 
@@ -96,16 +97,16 @@ class Alignment:
 
 
 class Diversity:
-    """LETTER: the codes of a level fall into clusters; a code is drawn to another of its cluster, away from the rest.
+    """LETTER: each code is attracted to another code of its cluster and repelled from the rest of its level.
 
-    Cross-entropy of inner products as they are, averaged over the items of the batch, so a code counts as often as it
-    is used. Meant to keep the codes evenly spread and so evenly used. LETTER's clusters are of equal size, ours those
-    of k-means, found anew before every epoch; LETTER draws the other code anew for every item, we for every epoch.
+    Cross-entropy of plain inner products, averaged over the items of the batch, so a code counts as often as it is
+    used. It is meant to keep the codes evenly spread and so evenly used. LETTER's clusters have equal size; ours come
+    from k-means before every epoch. LETTER draws the other code, the partner, for every item; we draw it every epoch.
 
     Parameters
     ----------
     clusters : of every level
-    seed : of k-means, and of the choice of the other code
+    seed : of k-means, and of the choice of the partners
     """
 
     name = "diversity"
@@ -118,7 +119,7 @@ class Diversity:
         self._partner = torch.zeros(0, 0, dtype=torch.int64)
 
     def start_epoch(self, network: UniTokNetwork, epoch: int) -> None:
-        """Cluster the codes and draw for each its partner of this epoch; a code alone in its cluster has none."""
+        """Cluster the codes and draw each code's partner for this epoch; a code alone in its cluster has none."""
         self._quantizer = network.moe.experts
         random = np.random.default_rng([self.seed, epoch])
         partners = []
@@ -127,7 +128,7 @@ class Diversity:
             cluster = np.square(codebook[:, None] - centres[None]).sum(axis=2).argmin(axis=1)
             partner = np.arange(len(codebook))
             for members in (np.flatnonzero(cluster == number) for number in range(len(centres))):
-                # A random cycle through the cluster: everyone is the partner of one other.
+                # A random cycle through the cluster: each code is the partner of exactly one other.
                 cycle = random.permutation(members)
                 partner[cycle] = np.roll(cycle, 1)
             partners.append(partner)

@@ -1,8 +1,8 @@
-"""Trains an autoencoder with codes (UniTok paper, Algorithm 1): warm-up, start of the codes, epochs with codes.
+"""Trains an autoencoder with codes (UniTok paper, Algorithm 1): warm-up, initialisation of codes, epochs with codes.
 
-Batches mix domains. After every epoch all items are looked at: use of codes is reported, dead codes start anew, and
-crowded ones get a handicap. A killed training continues from its last finished epoch and ends with the same weights.
-Knows nothing of files other than the checkpoint.
+Batches mix domains. After every epoch with codes all items are reviewed: use of codes is reported, dead codes are
+re-initialised, and crowded ones get a handicap. A killed training resumes from its last finished epoch and ends with
+the same weights. Knows nothing of files other than the checkpoint.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from training.tokenizer.terms import Term
 
 
 def fingerprint(items: TrainingItems, parameters: AutoencoderParameters) -> str:
-    """SHA-256 over everything that decides how training goes."""
+    """SHA-256 of everything that determines the training."""
     digest = hashlib.sha256(parameters.model_dump_json().encode())
     digest.update("\0".join(items.names).encode())
     digest.update(np.ascontiguousarray(items.domains.numpy()).data)
@@ -44,8 +44,8 @@ def fingerprint(items: TrainingItems, parameters: AutoencoderParameters) -> str:
 def draw_epoch(domains: NDArray[np.int64], balance: float, random: np.random.Generator) -> NDArray[np.int64]:
     """Rows of one epoch, int64 [about n], shuffled over all domains.
 
-    Domain k is drawn in proportion to n_k^balance; a domain drawn more often than it has items is gone through
-    several times, each time in full before any item comes again.
+    Domain k is drawn in proportion to n_k^balance. A domain drawn more often than it has items is repeated; no item is
+    repeated before all others of the domain were drawn as often.
     """
     rows = []
     for domain, count in enumerate(domain_quotas(np.bincount(domains), balance, len(domains))):
@@ -61,8 +61,8 @@ class Trainer:
     Parameters
     ----------
     network : trained in place
-    items, parameters : what from, and how
-    checkpoint : where to keep one, and to continue from where one is; None for neither
+    items, parameters : the training data and the parameters of the training
+    checkpoint : where to save progress, and to resume from if the file exists; None: neither
     terms : added to the loss
     """
 
@@ -86,7 +86,7 @@ class Trainer:
 
     @property
     def epochs(self) -> int:
-        """Epochs in all, the warm-up included."""
+        """Total number of epochs, the warm-up included."""
         return self.parameters.warmup_epochs + self.parameters.epochs
 
     def run(self, advance: Advance) -> list[EpochFigures]:
@@ -118,7 +118,7 @@ class Trainer:
     def _start_codes(self) -> None:
         with torch.no_grad():
             latents = torch.cat([self.network.encoder(x) for x in torch.split(self.items.embeddings, CHUNK)])
-        # The last step may have gone astray after its loss was taken, and faiss ends the process over such rows.
+        # The last step may have diverged after its loss was computed, and faiss aborts the process on non-finite rows.
         self._require_finite(latents.square().sum(dim=1).numpy(), self.parameters.warmup_epochs - 1)
         start_moe(
             self.network.moe,
@@ -184,7 +184,7 @@ class Trainer:
             yield torch.from_numpy(part)
 
     def _set_learning_rate(self, epoch: float) -> None:
-        """Constant in the warm-up, then a cosine from `learning_rate` to `final_learning_rate`."""
+        """Constant during the warm-up, then a cosine from `learning_rate` to `final_learning_rate`."""
         first, last = self.parameters.learning_rate, self.parameters.final_learning_rate
         done = max(0.0, epoch - self.parameters.warmup_epochs) / self.parameters.epochs
         rate = last + (first - last) * (1 + math.cos(math.pi * done)) / 2
@@ -192,7 +192,7 @@ class Trainer:
             group["lr"] = rate
 
     def _step(self, rows: Tensor, with_codes: bool) -> tuple[Losses, list[float]]:
-        """Learn from one batch; returns its losses and its terms, unweighted."""
+        """One optimiser step; returns the losses and terms of the batch, unweighted."""
         x, domains = self.items.embeddings[rows], self.items.domains[rows]
         losses_of = self.network.losses if with_codes else self.network.autoencoder_losses
         losses = losses_of(x, domains, self.weights)
@@ -218,7 +218,7 @@ class Trainer:
         return revived
 
     def _rebalance(self, looked: Review, epoch: int) -> None:
-        """Handicap crowded codes, ever less: at the end they must settle where plain distance will find them."""
+        """Handicap crowded codes, less in every epoch: in the end they must settle for assignment by distance alone."""
         done = (epoch + 1 - self.parameters.warmup_epochs) / self.parameters.epochs
         left = 1 - done * (1 - self.parameters.balance_kept)
         moe, strength = self.network.moe, self.parameters.balance * left
