@@ -1,4 +1,4 @@
-"""The stage `export`: everything the service needs in one folder, written, run, proven, and only then put in place.
+"""The stage `export`: writes a bundle into a temporary folder, runs and proves it, and only then renames it in place.
 
 Knows nothing of the command line.
 """
@@ -39,17 +39,17 @@ from training.processor import use_processor
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export, and how much to prove.
+    """Options of an export and its proof.
 
     Attributes
     ----------
-    name, generation : of the bundle; together they name its semantic IDs everywhere
-    description : for people
+    name, generation : of the bundle; together they identify its semantic IDs everywhere
+    description : for humans
     domains : of the catalogue; None: all that have IDs
-    histories, beams : real histories whose ranked lists are proven, and the beam width for it
-    gpu : recommenders laid out for a GPU
-    half : the same, and in half precision
-    replace : whether a bundle that is already there may be replaced
+    histories, beams : number of real histories whose ranked lists are proven, and the beam width of these searches
+    gpu : whether recommenders are laid out for a GPU
+    half : implies `gpu`, with recommenders in half precision
+    replace : whether an existing bundle may be replaced
     threads : of the proof; 0 takes every core
     """
 
@@ -66,7 +66,7 @@ class ExportOptions:
 
 
 def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[str, Any]:
-    """Write a bundle; `out` appears, complete, only when everything was proven.
+    """Write a bundle; `out` is created, complete, only after everything is proven.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[s
     Raises
     ------
     ConfigError : a folder is not finished, two do not fit each other, or `out` exists and may not be replaced
-    ModelError : the bundle does not do what the networks do; names the tensor and the greatest difference
+    ModelError : results of the bundle differ from those of the networks; names the tensor and the greatest difference
     """
     if out.exists() and not (options.replace and (out / MANIFEST).is_file()):
         raise ConfigError(f"{out}: exists already; choose another name; with --replace a bundle there is replaced")
@@ -106,7 +106,7 @@ def export_bundle(folders: Folders, out: Path, options: ExportOptions) -> dict[s
 
 
 def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Manifest:
-    """Write every file but the proven sample; returns a manifest without figures."""
+    """Write every file except the proven sample; returns a manifest without figures."""
     with progress("writing the bundle", 3 + len(sources.recommenders)) as advance:
         for name in (MODEL, TOKENIZER):
             shutil.copyfile(sources.encoder_folder / name, folder / name)
@@ -143,7 +143,7 @@ def _write_parts(folder: Path, sources: Sources, options: ExportOptions) -> Mani
 
 
 def _write_catalogue(path: Path, sources: Sources) -> None:
-    """Write items and IDs, domain by domain in item rows."""
+    """Write items and IDs, domain by domain, in order of item rows."""
     levels = sources.layout.levels
     frames = [
         pl.DataFrame(
@@ -163,7 +163,7 @@ def _write_catalogue(path: Path, sources: Sources) -> None:
 
 
 def _put_in_place(partial: Path, out: Path) -> None:
-    """Rename once all is on the disk; a bundle that is replaced makes way just before, and is deleted afterwards."""
+    """Sync `partial` to disk and rename it to `out`; an old bundle is moved away just before, and deleted after."""
     for path in (*partial.rglob("*"), partial):
         sync(path)
     old = out.with_name(f".{out.name}.old")

@@ -1,7 +1,8 @@
-"""Half precision: a graph for GPUs that rounds every result, and the proof of what such rounding leaves of real lists.
+"""Proof of graphs in half precision: how much of real ranked lists remains when a GPU rounds every result.
 
-ONNX Runtime has hardly an operator in half precision for processors: there it computes in float32 between the weights,
-and the lists of such a graph say little of those of a GPU. So what is proven is a twin that rounds wherever a GPU does.
+ONNX Runtime has almost no half-precision operators for CPUs: there it computes in float32 between the weights, so the
+lists of such a graph tell little about a GPU's. The proof therefore runs a twin, a float32 graph that rounds wherever a
+GPU does.
 
 Symbols: B histories, S sequence, W beams.
 """
@@ -26,15 +27,15 @@ from training.export.reference import AllowedTokens, generate_lists
 from training.networks.t5 import TrainedRecommender
 
 KEPT = 0.99
-"""Least share of the ten best items of real histories that must stay."""
+"""Least share of the top ten items of real histories that must stay in the top ten."""
 MARGIN = 2.0
-"""A GPU's scores may lie this many times as far off as the twin's."""
+"""Factor by which the error of a GPU's scores may exceed the twin's."""
 _MOVES = frozenset(("Concat", "Expand", "Gather", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
-"""Operators whose results are numbers that were rounded before."""
+"""Operators that only move values, which are rounded already."""
 
 
 def write_twin(path: Path, twin: Path) -> None:
-    """Write a graph that computes in float32 and rounds to half precision whatever another has in half precision."""
+    """Write the twin of a graph: it computes in float32 and rounds all values that are half precision in the graph."""
     model = onnx.load(path)
     inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
     halves = {value.name for value in inferred if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
@@ -63,7 +64,7 @@ def write_twin(path: Path, twin: Path) -> None:
 
 
 def open_twin(path: Path, recommender: Recommender, threads: int) -> Recommender:
-    """The twin of a recommender whose graph is the file `path`."""
+    """Open the twin of a recommender whose graph is the file `path`."""
     with TemporaryDirectory() as folder:
         twin = Path(folder) / path.name
         write_twin(path, twin)
@@ -80,17 +81,17 @@ def prove_half_lists(
     advance: Advance,
     keep: int = 0,
 ) -> ProvenLists:
-    """The twin against `generate`, domain by domain: how many of the ten best items of each history stay.
+    """Compare the twin with `generate`, domain by domain: how many of each history's top ten items stay.
 
     Parameters
     ----------
     recommender, twin : the graph in half precision, and its twin
     beams : W of the searches
-    keep : how many lists to keep, spread over the domains, of those that twin and graph rank alike
+    keep : number of lists to keep, spread over the domains, among those that twin and graph rank alike
 
     Raises
     ------
-    ModelError : fewer stay than `KEPT`
+    ModelError : the share that stays is less than `KEPT`
     """
     proven = ProvenLists([], [], [], [], [], {})
     lists, best, kept, greatest = 0, 0, 0, 0.0

@@ -1,4 +1,4 @@
-"""A trained tokenizer as an ONNX graph, and the proof that the graph does what the network does.
+"""Export of a trained tokenizer as an ONNX graph, and the proof that graph and network agree.
 
 Symbols: B batch, D embedding width, L levels, T codes, K experts, N experts chosen, d latent width. The signature is
 the one that `service/engine/item_tokenizer.py` checks when it opens the file. Knows nothing of bundles.
@@ -26,14 +26,14 @@ from training.networks.tokenized import TokenizerNetwork
 from training.tokenizer.interface import CHUNK, Tokenizer
 
 TOLERANCE = 1e-4
-"""Greatest difference of a float output, and of two scores that count as a tie, relative to the numbers' size."""
+"""Greatest difference of a float output, and of two scores that count as a tie, relative to their magnitude."""
 GATE_MARGIN = 4
-"""Of the gate, how often as much as the network itself differs from its own arithmetic in float64, where that is more:
-domains of little spread are told apart by large logits, and a gate between two of those shows their rounding."""
+"""The gate may also differ by this many times the network's own rounding error, measured against float64. Domains of
+little spread are separated by large logits, and a gate between two such domains shows the rounding of these."""
 
 
 class _Graph(nn.Module):
-    """The network's inference with its outputs in the order of the signature."""
+    """Inference of the network, with outputs in the order of the signature."""
 
     def __init__(self, network: TokenizerNetwork) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class _Graph(nn.Module):
 
 
 def export_item_tokenizer(tokenizer: Tokenizer, path: Path) -> ItemTokenizerPart:
-    """Write the graph and return its part of a manifest; only the batch size stays open.
+    """Write the graph and return its part of a manifest; only the batch size is dynamic.
 
     Raises
     ------
-    ModelError : torch makes no graph of the network
+    ModelError : torch cannot export the network
     """
     example = torch.zeros(3, tokenizer.shape.embedding_width)
     with quiet_exporter():
@@ -72,13 +72,13 @@ def export_item_tokenizer(tokenizer: Tokenizer, path: Path) -> ItemTokenizerPart
 
 @dataclass(frozen=True)
 class Proof:
-    """How far the graph and the network agree on a catalogue.
+    """Agreement of graph and network on a catalogue.
 
     Attributes
     ----------
-    items : compared
-    ties : items whose codes or experts differ because two candidates score equal within rounding; each one checked
-    differences : greatest absolute difference of each float output, ties aside
+    items : number of items compared
+    ties : items whose codes or experts differ because two candidates score equal within rounding; each one is checked
+    differences : greatest absolute difference of each float output, without ties
     """
 
     items: int
@@ -111,7 +111,7 @@ def prove_item_tokenizer(tokenizer: Tokenizer, path: Path, embeddings: NDArray[A
 
 
 def _gate_rounding(tokenizer: Tokenizer, embeddings: NDArray[Any], gate: NDArray[np.float32]) -> float:
-    """How far the network's gate, float32 [n, K], is from the same in float64."""
+    """Greatest difference between the network's gate, float32 [n, K], and the gate computed in float64."""
     exact = deepcopy(tokenizer.network).double()
     rows = torch.split(torch.from_numpy(np.asarray(embeddings, dtype=np.float32)), CHUNK)
     with torch.no_grad():
@@ -140,11 +140,11 @@ def prove_tie(
     row: int,
     gate_allowed: float = TOLERANCE,
 ) -> None:
-    """Pass if the first choice in which the two differ was between candidates of equal score, in float64.
+    """Check that the first choice in which the two differ was a tie, i.e. between candidates of equal score in float64.
 
     Parameters
     ----------
-    gate_allowed : gates that differ by no more are equal
+    gate_allowed : greatest difference between gates that count as equal
 
     Raises
     ------
@@ -155,7 +155,7 @@ def prove_tie(
             gate = expected.gate[row].astype(np.float64)
             _require_tie("experts", row, place, abs(gate[one] - gate[other]), gate_allowed)
             if place == 0:
-                return  # Another first expert has other codebooks: all that follows may differ.
+                return  # Another first expert has other codebooks, so all later choices may differ.
     expert = int(expected.experts[row, 0]) if expected.experts.shape[1] else 0
     latent, codes = expected.latent[row].astype(np.float64), expected.codes[row].tolist()
     for level, (one, other) in enumerate(zip(codes, found.codes[row].tolist(), strict=True)):

@@ -1,6 +1,6 @@
-"""Ranked lists of a recommender's graph against transformers' constrained `generate`, on real histories.
+"""Comparison of a recommender graph's ranked lists with transformers' constrained `generate`, on real histories.
 
-Any difference that is no tie is an error. Knows nothing of bundles.
+Any difference other than a tie is an error. Knows nothing of bundles.
 
 Symbols: B histories, S sequence, W beams, depth = L + N + 1.
 """
@@ -28,9 +28,10 @@ from training.export.reference import AllowedTokens, GeneratedLists, generate_li
 from training.networks.t5 import TrainedRecommender
 
 BATCH = 25
-"""Histories that `generate` takes at a time."""
+"""Histories per call of `generate`."""
 CLEAR = 1e-3
-"""A list is kept only if no step of its search was closer than this: other machines round otherwise."""
+"""A list is kept only if every step of its search has at least this gap at the cut-off: other machines round
+differently."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class ProvenLists:
 
     Attributes
     ----------
-    domain : what was searched, one name a list
-    history, history_mask : int64 [S] each, one a list
-    tokens, log_prob : int32 [W, depth] and float32 [W], one a list
-    figures : how many, how many ties, the greatest difference
-    tolerance : how far a score may lie from those, where the graph computes in half precision; 0 where it is exact
+    domain : the domain searched, one name per list
+    history, history_mask : int64 [S] each, one per list
+    tokens, log_prob : int32 [W, depth] and float32 [W], one per list
+    figures : number of lists and of ties, greatest difference, and others
+    tolerance : allowed difference of a score from `log_prob` for a graph in half precision; 0 for float32
     """
 
     domain: list[str]
@@ -63,7 +64,7 @@ class ProvenLists:
     tolerance: float = 0.0
 
     def keep(self, domain: str, batch: Batch, found: BeamResult, row: int) -> None:
-        """Add a list, that of one row of a batch; its history without padding."""
+        """Add the list of one row of a batch, with its history without padding."""
         is_read = batch.mask[row] == 1
         self.domain.append(domain)
         self.history.append(batch.tokens[row][is_read])
@@ -74,8 +75,8 @@ class ProvenLists:
 
 @dataclass(frozen=True)
 class Histories:
-    """Histories of one domain's test users: item rows back to back, int32, and where each begins and the last ends,
-    int64 [histories + 1]."""
+    """Histories of one domain's test users: concatenated item rows, int32, and their row splits, int64
+    [histories + 1]."""
 
     domain: CodedDomain
     rows: NDArray[np.int32]
@@ -85,13 +86,13 @@ class Histories:
 def draw_histories(
     domains: Sequence[CodedDomain], count: int, random: np.random.Generator, max_history: int
 ) -> list[Histories]:
-    """Histories of the test split, `count` in all if there are so many, spread evenly over the domains.
+    """Draw `count` histories of the test split (or all, if there are fewer), spread evenly over the domains.
 
-    A domain of which none is drawn is left out.
+    A domain without drawn histories is left out.
 
     Raises
     ------
-    ModelError : there is none at all
+    ModelError : there are no histories
     """
     splits = [split_for(each.data, max_history).test for each in domains]
     drawn = []
@@ -116,12 +117,12 @@ def prove_lists(
     advance: Advance,
     keep: int = 0,
 ) -> ProvenLists:
-    """Graph against `generate`, domain by domain.
+    """Compare the graph with `generate`, domain by domain.
 
     Parameters
     ----------
     beams : W of the searches
-    keep : how many clear cases to keep, spread over the domains
+    keep : number of clear lists (see `CLEAR`) to keep, spread over the domains
 
     Raises
     ------
@@ -143,7 +144,7 @@ def prove_lists(
                 )
                 one = batch.tokens[row][batch.mask[row] == 1], batch.mask[row][batch.mask[row] == 1]
                 if compared.problem is not None:
-                    # Two right searches part where a step keeps one of two beams that score alike.
+                    # Two correct searches may diverge where a step keeps one of two beams with equal scores.
                     if narrowest_choice(trained.model, *one, tokens, beams) > TIE:
                         raise ModelError(f"recommender {recommender.part.name}, {name}: {compared.problem}")
                     torn += 1
@@ -174,19 +175,19 @@ def prove_lists(
 
 
 def one_root(tokens: IntArray) -> TrieArrays:
-    """The index of all items of a domain, int32 [n, depth], each a leaf of its row's number."""
+    """The index of all items of a domain, int32 [n, depth]; a leaf is an item's row."""
     leaves = np.arange(len(tokens), dtype=np.int32)
     return CodeTrie.from_tokens(tokens, np.zeros_like(leaves), leaves, root_count=1).arrays()
 
 
 def search_all(recommender: Recommender, batch: Batch, index: TrieArrays, beams: int) -> BeamResult:
-    """Search the whole of an index of one root."""
+    """Search an index with one root, without blocked edges."""
     roots = np.zeros((len(batch.tokens), 1), dtype=np.int32)
     return recommender.search(batch.tokens, batch.mask, index, roots, np.full_like(roots, -1), beams)
 
 
 def _level_difference(expected: GeneratedLists, found: BeamResult, row: int) -> float:
-    """Greatest difference, at one level, between the scores of the results that both lists have at one rank."""
+    """Greatest difference in the score of a level, over the results that both lists have at the same rank."""
     same = (expected.tokens[row] == found.tokens[row]).all(axis=1) & np.isfinite(expected.log_prob[row])
     gaps = np.abs(expected.log_prob_by_level[row, same] - found.log_prob_by_level[row, same])
     return float(gaps.max(initial=0.0))
@@ -201,7 +202,7 @@ class Batch:
 
 
 def batches(histories: Histories, trained: TrainedRecommender) -> Iterator[Batch]:
-    """Histories as the recommender reads them."""
+    """Batches of histories as input of the recommender."""
     layout, splits = trained.layout, histories.splits
     lead = layout.domain_token(histories.domain.data.name)
     for start in range(0, len(splits) - 1, BATCH):

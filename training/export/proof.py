@@ -1,6 +1,6 @@
-"""Export means prove: runs the bundle that was written, with the engine that will serve it, against the networks.
+"""Proof of an export: runs the written bundle with the engine that will serve it, and compares it with the networks.
 
-Any difference that is no tie ends the export with an error that names the tensor and the greatest difference. Knows
+Any difference other than a tie ends the export with an error that names the tensor and the greatest difference. Knows
 nothing of how the files are written.
 
 Symbols: B histories, S sequence, W beams, depth = L + N + 1.
@@ -29,7 +29,7 @@ from training.export.sources import ExportedDomain, Sources
 from training.tokenizer.repair import repair_encoded
 
 VECTOR_TOLERANCE = 1e-3
-"""Greatest difference, in a component, between a stored embedding and the encoder's vector of the item's text."""
+"""Greatest difference, per component, between a stored embedding and the encoder's vector of the item's text."""
 STORED_LISTS = 16
 STORED_ITEMS = 64
 STORED_TEXTS = 32
@@ -37,13 +37,13 @@ STORED_TEXTS = 32
 
 @dataclass(frozen=True)
 class Proof:
-    """What was proven.
+    """Results of a proof.
 
     Attributes
     ----------
     figures : for the manifest
     quantization_error : mean over the catalogue, by domain
-    sample : with which `verify` repeats the proof
+    sample : inputs and results with which `verify` repeats the proof
     """
 
     figures: dict[str, Any]
@@ -58,15 +58,15 @@ def prove(
 
     Parameters
     ----------
-    histories : real histories, over all domains, whose lists every recommender is compared on
+    histories : number of real histories, over all domains, on whose lists every recommender is compared
     beams : W of those searches
-    half : the recommenders compute in half precision
-    threads : of the graphs that are opened besides
+    half : whether the recommenders compute in half precision
+    threads : of the twins in half precision
 
     Raises
     ------
-    ModelError : a tensor differs by more than a tie, half precision changes more than it may, or no list is fit to be
-        kept in the sample
+    ModelError : a tensor differs by more than a tie, half precision changes more than allowed, or no list is clear
+        enough for the sample
     """
     random = np.random.default_rng(0)
     embeddings = np.concatenate([domain.aligned for domain in sources.domains])
@@ -140,7 +140,7 @@ def _padded(row: NDArray[np.int64], width: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _ProvenIds:
-    """How many items' codes a tie in rounding changes, and how many were moved off their nearest code by the repair."""
+    """Numbers of items: with codes that a tie in rounding changes, and moved off their nearest code by the repair."""
 
     ties: int
     moved: int
@@ -149,7 +149,7 @@ class _ProvenIds:
 def _prove_ids(
     sources: Sources, graph: TokenizedItems, embeddings: NDArray[np.float32], values: IntArray
 ) -> _ProvenIds:
-    """The published IDs are what graph or network says now, after the same repair where there was one."""
+    """Check that the published IDs are those of the network (repaired, if they were repaired) or of the graph."""
     network = sources.tokenizer.encode(embeddings)
     published = values[:, :-1]
     by_graph = np.concatenate([graph.codes, graph.experts], axis=1)
@@ -190,7 +190,7 @@ def _name(domains: tuple[ExportedDomain, ...], row: int) -> str:
 def _prove_texts(
     engine: Engine, sources: Sources, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, Any]]:
-    """The encoder's vectors of some items' texts are the stored embeddings; also makes the sample of `verify`.
+    """Check that the encoder's vectors of some items' texts equal the stored embeddings; draw the texts of the sample.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""A trained recommender as one ONNX graph: the encoder and the whole constrained beam search.
+"""Export of a trained recommender as one ONNX graph: the encoder and the whole constrained beam search.
 
-The signature it writes is the one that `service/engine/recommender.py` checks when it opens the file. Knows nothing of
-items, nor of a bundle's other files.
+The signature is the one that `service/engine/recommender.py` checks when it opens the file. Knows nothing of items or
+of a bundle's other files.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from training.networks.t5_graph import T5Graph
 from training.networks.word_vectors import plain_state
 
 GRAPH = "recommender.onnx"
-"""The file of a recommender that is the only one in its folder."""
+"""File name of a bundle's only recommender."""
 
 
 def recommender_part(trained: TrainedRecommender, name: str, model: str) -> RecommenderPart:
-    """What a manifest says of a recommender whose graph is the file `model`."""
+    """The part of a manifest for a recommender whose graph is the file `model`."""
     return RecommenderPart(
         name=name,
         model=model,
@@ -47,21 +47,21 @@ def export_recommender(
     half: bool = False,
     for_gpu: bool = False,
 ) -> None:
-    """Write the graph; every size but the vocabulary and the depth stays open.
+    """Write the graph; all sizes except the vocabulary and the depth are dynamic.
 
     Parameters
     ----------
     model : weights and shape
-    layout : says how deep the search goes; its vocabulary must be the model's
+    layout : its depth is that of the search; its vocabulary must be the model's
     path : the file to write
-    half : `for_gpu`, and weights and results of the network in half precision; scores are added up and ranked in
-        float32, and the signature is the same
-    for_gpu : laid out for a GPU: a request's beams share the states decoded before, and no size follows from what
-        histories hold, so that a search can be replayed; the same lists, later on a processor
+    half : implies `for_gpu`, with weights and results of the network in half precision; scores are summed and ranked
+        in float32, and the signature is the same
+    for_gpu : laid out for a GPU: a request's beams share the states decoded before, and no size depends on the contents
+        of histories, so that a search can be replayed; gives the same lists, but is slower on a CPU
 
     Raises
     ------
-    ModelError : model and layout do not fit, or the network is of a kind the graph does not cover
+    ModelError : model and layout do not fit, or the graph does not support this kind of network
     """
     if model.config.vocab_size != layout.vocabulary:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""What the exported search is measured against: transformers' own constrained `generate`, and a slow twin in float64.
+"""References for the exported search: transformers' own constrained `generate`, and a slow search in float64.
 
 Knows nothing of ONNX.
 
@@ -28,7 +28,7 @@ from training.networks.semantic_t5 import SemanticT5
 from training.networks.token_tables import head_rows_of_written, shift_after
 
 DEAD = -1e8
-"""`generate` starts all beams but one at -1e9; what still has such a score at the end never existed."""
+"""`generate` starts all beams but one at -1e9; a result that still has such a score does not exist."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class GeneratedLists:
     ----------
     tokens : int32 [B, W, depth], best first; 0 where there is no result
     log_prob : float32 [B, W], -inf where there is no result
-    log_prob_by_level : float32 [B, W, depth], what each token adds to it; -inf where there is no result
+    log_prob_by_level : float32 [B, W, depth], contribution of each token; -inf where there is no result
     """
 
     tokens: IntArray
@@ -48,7 +48,7 @@ class GeneratedLists:
 
 
 class AllowedTokens:
-    """`prefix_allowed_tokens_fn`: what may follow a prefix, so that nothing but one of n items comes out.
+    """`prefix_allowed_tokens_fn`: the tokens that may follow a prefix, so that every result is one of n items.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class AllowedTokens:
 
     Attributes
     ----------
-    depth : tokens of an item
+    depth : tokens per item
     """
 
     def __init__(self, tokens: IntArray) -> None:
@@ -68,21 +68,21 @@ class AllowedTokens:
         self._following = {prefix: sorted(after) for prefix, after in following.items()}
 
     def __call__(self, _: int, prefix: torch.Tensor) -> Sequence[int]:
-        """`prefix` holds the decoder's start token and what was written; a beam that died may go on with padding."""
+        """Allowed tokens after `prefix`, which begins with the decoder's start token; padding for a dead beam."""
         return self._following.get(tuple(prefix.tolist()[1:]), [PAD_TOKEN])
 
 
 class Guide(LogitsProcessor):  # type: ignore[misc]
-    """What a head over items adds to the scores of `generate`.
+    """Adds the scores of a head over items to those of `generate`.
 
     Parameters
     ----------
     model : with a head
-    state : float32 [B, M or 2 M], what it judges by
+    state : float32 [B, M or 2 M], the vector that scores items
 
     Attributes
     ----------
-    written_share : of the log-probabilities in the scores
+    written_share : weight of the decoder's log-probabilities in the scores
     """
 
     def __init__(self, model: SemanticT5, state: torch.Tensor) -> None:
@@ -92,36 +92,36 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
 
     @classmethod
     def of(cls, model: T5ForConditionalGeneration, history: NDArray[np.int64], mask: NDArray[np.int64]) -> Guide | None:
-        """The guide of B histories [B, S]; None where the network has no head."""
+        """The guide for B histories [B, S]; None if the network has no head."""
         if not isinstance(model, SemanticT5):
             return None
         read, there = torch.from_numpy(history), torch.from_numpy(mask)
         return cls(model, model.judging_state(model.encoder(read, there), read, there))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores float32 [B * beams, V] of what may follow the tokens written, which the start token leads."""
+        """Scores float32 [B * beams, V] of the next token; `input_ids` begin with the start token."""
         batch, vocabulary = len(self._bias), scores.shape[1]
         written = input_ids[:, 1:].reshape(batch, len(input_ids) // batch, input_ids.shape[1] - 1)
-        # What may not be written has -inf, and keeps it also where the decoder has no word.
+        # Tokens that are not allowed keep -inf, also if the decoder's share is 0 (0 times -inf is NaN).
         own = torch.where(scores.isinf(), scores, self.written_share * scores)
         return own + self._added(written, torch.arange(vocabulary)).reshape(scores.shape)
 
     def by_level(self, items: torch.Tensor) -> torch.Tensor:
-        """What each token of items adds, or of their prefixes: int64 [B, W, l] -> float32 [B, W, l]."""
+        """What each token of items, or of prefixes, adds to the score: int64 [B, W, l] -> float32 [B, W, l]."""
         levels = [
             self._added(items[..., :level], items[..., level : level + 1])[..., 0] for level in range(items.shape[-1])
         ]
         return torch.stack(levels, dim=-1)
 
     def _added(self, written: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """By tokens int64 [..., C] behind what is written, int64 [B, W, l]: float32 [B, W, C]."""
+        """What tokens int64 [..., C] add after the prefixes `written`, int64 [B, W, l]: float32 [B, W, C]."""
         model, length = self._model, written.shape[-1]
         tokens = tokens.expand(*written.shape[:2], tokens.shape[-1])
         shift = torch.zeros_like(tokens[..., :1])
         if length > 0:
             shift = shift_after(model.layout, 0, written[..., :1], shift)
         rows = head_rows_of_written(model.layout, length, tokens, shift)
-        # Of the tokens asked about only those matter that an item may have here; the others may have no row.
+        # Only tokens that an item may have at this position matter; the others may have no row.
         rows = rows.clamp(0, self._bias.shape[1] - 1)
         before = model.hash_parts[written].sum(dim=-1)
         after = before[..., None] + model.hash_parts[tokens]
@@ -138,8 +138,8 @@ def generate_lists(
     allowed: AllowedTokens,
     beams: int,
 ) -> GeneratedLists:
-    """Ranked lists of B histories [B, S] by transformers; scores are summed, without a length penalty; a head over
-    items adds its own."""
+    """Ranked lists of B histories [B, S] by transformers. Scores are summed, without a length penalty, and mixed with
+    those of a head over items."""
     with torch.inference_mode():
         guide = Guide.of(model, history, mask)
         found = model.generate(
@@ -155,13 +155,13 @@ def generate_lists(
             output_logits=True,
             output_scores=True,
             return_dict_in_generate=True,
-            # The cache that `generate` makes by itself has as many layers as the encoder, whatever the decoder has.
+            # The default cache of `generate` has the encoder's number of layers, which may differ from the decoder's.
             past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
-            # With one beam `generate` is greedy, warns of a length penalty, and sums no scores.
+            # With one beam `generate` is greedy, warns about a length penalty, and sums no scores.
             **({"length_penalty": 0.0} if beams > 1 else {}),
         )
         written = found.sequences[:, 1:]
-        # transformers' own compute_transition_scores sums less exactly: it errs by up to 1e-4.
+        # transformers' own compute_transition_scores sums less exactly, with errors up to 1e-4.
         log_prob, levels = torch.log_softmax(torch.stack(found.logits), dim=-1), torch.arange(allowed.depth)[:, None]
         states = found.beam_indices[:, : allowed.depth].T.clamp(min=0) if beams > 1 else torch.arange(len(written))
         gained = log_prob[levels, states, written.T].T
@@ -186,10 +186,10 @@ def narrowest_choice(
     tokens: IntArray,
     beams: int,
 ) -> float:
-    """How close the search comes to keeping another beam: the least gap, over all steps, between the last beam kept and
-    the first one dropped, in float64; infinity where nothing is dropped.
+    """Least gap, over all steps of the search, between the last beam kept and the first one dropped, in float64;
+    infinity if nothing is dropped.
 
-    Where it is below rounding, two correct searches may part ways and end with different lists.
+    If it is below rounding, two correct searches may diverge and end with different lists.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def narrowest_choice(
 
 
 def _children(prefixes: IntArray, longer: IntArray) -> tuple[IntArray, NDArray[np.intp]]:
-    """Those rows of `longer` that continue one of `prefixes`, and which one each continues."""
+    """The rows of `longer` that continue one of `prefixes`, and for each the index of its prefix."""
     number = {tuple(prefix): row for row, prefix in enumerate(prefixes.tolist())}
     parent = np.asarray([number.get(tuple(row[:-1]), -1) for row in longer.tolist()], dtype=np.intp)
     return longer[parent >= 0], parent[parent >= 0]

@@ -1,6 +1,6 @@
-"""The four folders that an export brings together, opened and checked against each other.
+"""The inputs of an export: folders of the earlier stages, opened and checked against each other.
 
-Knows nothing of what is written.
+Knows nothing of the export's output.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from training.tokenizer.kinds import load_tokenizer
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the artefacts of the earlier stages lie.
+    """Folders of the earlier stages.
 
     Attributes
     ----------
-    dataset, embeddings, tokenizer : what `prepare`, `embed` and `train-tokenizer` wrote
-    recommenders : what `train-recommender` wrote, one folder each; a recommender is named after its folder
+    dataset, embeddings, tokenizer : outputs of `prepare`, `embed` and `train-tokenizer`
+    recommenders : outputs of `train-recommender`; a recommender is named after its folder
     """
 
     dataset: Path
@@ -54,7 +54,7 @@ class ExportedDomain:
     ----------
     data : items and histories
     embeddings : float32 [n, D]
-    aligned : float32 [n, D], what the tokenizer reads of them, which differs where the domain has an alignment
+    aligned : float32 [n, D], input of the tokenizer: the embeddings, aligned if the domain has an alignment
     values : int32 [n, L + N + 1], the semantic IDs
     """
 
@@ -66,7 +66,7 @@ class ExportedDomain:
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything a bundle is made of.
+    """All inputs of a bundle.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Sources:
     tokenizer : the trained tokenizer
     alignments : of the domains of the catalogue that it was not trained on
     layout : of the semantic IDs, without domain tokens
-    repaired : whether items of different content were moved apart before their IDs were published
+    repaired : whether the IDs were repaired, see `training.tokenizer.repair`
     recommenders : by name
     domains : of the catalogue
     """
@@ -90,17 +90,17 @@ class Sources:
 
 
 def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
-    """Open everything.
+    """Open all folders and check that they fit each other.
 
     Parameters
     ----------
-    domains : names for the bundle's catalogue; None: all of the dataset that have IDs
+    domains : domains of the bundle's catalogue; None: all of the dataset that have IDs
 
     Raises
     ------
-    ConfigError : a folder is not finished, two do not fit each other, as where a recommender learned other IDs, or a
-        domain is unknown
-    InvalidInput : vectors or IDs do not fit the items
+    ConfigError : a folder is not finished, a domain is unknown, or two folders do not fit each other, e.g. because a
+        recommender was trained on other IDs
+    InvalidInput : embeddings or IDs do not fit the items
     """
     encoder_folder = folders.embeddings / ENCODER
     card = read_card(encoder_folder)
@@ -116,7 +116,7 @@ def open_sources(folders: Folders, domains: Sequence[str] | None) -> Sources:
         name = folder.resolve().name
         if name in recommenders:
             raise ConfigError(f"two recommenders are in folders called {name!r}; rename one, they are told apart by it")
-        read_figures(folder)  # before its end, a training's weights are not yet those that will be kept
+        read_figures(folder)  # refuses an unfinished training, whose weights may still be replaced by better ones
         recommenders[name] = load_recommender(folder)
         _require_layout(recommenders[name].layout, layout, folder)
     if not recommenders:
@@ -155,7 +155,7 @@ def _require_layout(found: TokenLayout, layout: TokenLayout, folder: Path) -> No
 
 
 def _expert_first(recommenders: Mapping[str, TrainedRecommender]) -> bool:
-    """The order of tokens of all recommenders, since they search one index."""
+    """Whether the expert token comes first, the same for all recommenders, since they search one index."""
     found = {name: recommender.layout.expert_first for name, recommender in recommenders.items()}
     first = [name for name, is_first in found.items() if is_first]
     if first and len(first) < len(found):
