@@ -1,4 +1,4 @@
-"""What codes alone say of embeddings: the best that a vector for every code can do, whatever decoder a kind has.
+"""How well codes alone reconstruct embeddings: by a least-squares vector per code, whatever a kind's decoder.
 
 Symbols: n items, L levels, N experts an item, D embedding width, C codes in use. Knows nothing of tokenizers.
 """
@@ -20,19 +20,19 @@ FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 MOST_CODES = 8192
-"""In use: their products with each other take 8 C^2 bytes, and the solution C^3 / 3 multiply-adds."""
+"""Upper limit of C: the normal equations take 8 C^2 bytes, and solving them C^3 / 3 multiply-adds."""
 SAYS_NOTHING = 1.0
-"""Items at the mean that every code is taken to have besides its own: a code of one item does not learn it by heart."""
+"""Ridge penalty: each code gets this many extra items at the mean, so that a code of one item does not memorise it."""
 
 
 @dataclass(frozen=True)
 class CodeError:
-    """Squared errors of sums of code vectors, each as a share of the spread of the items that it is of.
+    """Squared errors of sums of code vectors, each divided by the spread of the same items about their mean.
 
     Attributes
     ----------
-    learned : of the items that the vectors were fitted to
-    held_out : of the others; None where there are none
+    learned : over the items that the vectors were fitted to
+    held_out : over the others; None if there are none
     """
 
     learned: float
@@ -40,10 +40,10 @@ class CodeError:
 
 
 def code_error(embeddings: FloatArray, codes: IntArray, experts: IntArray, learned: BoolArray) -> CodeError | None:
-    """Fit a vector to every code of every level by least squares, and say how far their sums are from the embeddings.
+    """Fit a vector to every code of every level by least squares, and measure how well their sums fit the embeddings.
 
-    The sum is of L vectors and a mean: the form in which residual quantisation decodes, with the best vectors for these
-    codes. Codes of two experts are different ones. A code that no learned item has stands for nothing.
+    An item is decoded as the mean plus L vectors, the form of residual quantisation, with the best vectors for these
+    codes. The same code under two experts counts as two codes. A code that no learned item has gets a zero vector.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def code_error(embeddings: FloatArray, codes: IntArray, experts: IntArray, learn
 
     Returns
     -------
-    None where more than `MOST_CODES` are in use.
+    None if more than `MOST_CODES` codes are in use.
     """
     rows = np.concatenate([first_experts(experts)[:, None], codes], axis=1)
     columns, used = np.empty(codes.shape, dtype=np.int64), 0

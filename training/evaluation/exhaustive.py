@@ -1,4 +1,4 @@
-"""What a head over items says of every item of a domain, no search between: what its searches could find at best.
+"""Ranks by the item head over all items of a domain, without a search: the best that a search could reach.
 
 Symbols: n users, B batch, I items of the domain, L levels, N experts an item.
 """
@@ -26,13 +26,13 @@ BATCH = 256
 def judging_states(
     trained: TrainedRecommender, model: SemanticT5, domain: DomainData, values: IntArray, examples: Examples
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Places of a batch's examples, int64 [B], and the state behind each history, float32 [B, width], longest first.
+    """Batches of example numbers, int64 [B], with the state after each history, float32 [B, width], longest first.
 
-    The product of a state with an item's vector is the item's score. For inference: no gradient is kept.
+    The product of a state with an item's vector is the item's score. For inference only: no gradients.
 
     Parameters
     ----------
-    model : that of `trained`
+    model : the network of `trained`
     values : int32 [I, L + N + 1], the semantic IDs of the domain
     """
     for batch, history in batched_histories(
@@ -48,7 +48,7 @@ def judging_states(
 def judged_ranks(
     trained: TrainedRecommender, domain: DomainData, values: IntArray, examples: Examples
 ) -> JudgedRanks | None:
-    """Where a recommender's head ranks each target, in the middle of those with the same score; None where it has none.
+    """Rank of each target by the recommender's item head, in the middle of equal scores; None if it has no such head.
 
     Parameters
     ----------
@@ -72,6 +72,6 @@ def judged_ranks(
 
 
 def _places(scores: Tensor, wanted: Tensor) -> NDArray[np.int64]:
-    """How many of the others come first, half of those with the same score too: float32 [B, I], [B, 1] -> [B]."""
+    """Number of items with a higher score, plus half of those with the same: float32 [B, I], [B, 1] -> [B]."""
     places: NDArray[np.int64] = ((scores > wanted).sum(dim=1) + (scores == wanted).sum(dim=1) // 2).numpy()
     return places

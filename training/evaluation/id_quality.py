@@ -1,6 +1,6 @@
-"""How good the semantic IDs of a domain are, in figures that can be compared between tokenizers.
+"""Quality of the semantic IDs of a domain, in figures that can be compared between tokenizers.
 
-Symbols: n items, L levels, N experts an item, D embedding width. Suffixes are left out throughout: they make
+Symbols: n items, L levels, N experts an item, D embedding width. Suffixes are ignored throughout, since they make
 any ID unique. Knows nothing of networks or files.
 """
 
@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float32]
 
 NEIGHBOURS = 10
 ROUNDING = 1e-12
-"""Of the sum of squares: what float32 makes of equal values, in an encoder's matrix products."""
+"""As a share of the sum of squares: differences between equal values that float32 products in an encoder cause."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class IdQuality:
     ----------
     items : n
     sharing : share of items whose codes and experts another item has too
-    distinct_contents : items of different content, as `contents_of` tells them apart
+    distinct_contents : number of different contents, as `contents_of` defines them
     sharing_beyond_equal_content : the same as `sharing`, over one item of each content
-    largest_group : most items on one ID
-    entropy_hartleys : entropy of full IDs, to base 10; log10 n where all differ
-    perplexity, codes_used : by level over all items, whatever their expert: what the recommender reads
-    main_expert : the first expert of most items
-    main_expert_share : of the items
+    largest_group : largest number of items with the same ID
+    entropy_hartleys : entropy of full IDs, to base 10; log10 n if all differ
+    perplexity, codes_used : by level, over all items of all experts together, as the recommender reads codes
+    main_expert : the most frequent first expert
+    main_expert_share : share of the items with this first expert
     main_expert_perplexity, main_expert_codes_used : by level, over the items of that expert
     """
 
@@ -57,7 +57,7 @@ class IdQuality:
 
 
 def id_quality(codes: IntArray, experts: IntArray, texts: Sequence[str]) -> IdQuality:
-    """Judge the IDs of one domain.
+    """Compute the figures of one domain's IDs.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def id_quality(codes: IntArray, experts: IntArray, texts: Sequence[str]) -> IdQu
 
 
 def first_experts(experts: IntArray) -> IntArray:
-    """int32 [n]: the expert whose codes an item has, from experts int32 [n, N]; expert 0 where IDs hold none."""
+    """int32 [n]: the expert that gave an item its codes, from experts int32 [n, N]; 0 if IDs hold no experts."""
     return experts[:, 0] if experts.shape[1] else np.zeros(len(experts), dtype=np.int32)
 
 
@@ -97,14 +97,14 @@ def _used(codes: IntArray) -> list[int]:
 
 
 def relative_error(values: FloatArray, approximations: FloatArray) -> float:
-    """Squared error of approximations [n, D], as a share of the values' own spread about their mean."""
+    """Squared error of approximations [n, D], divided by the spread of the values about their mean."""
     return share_of_spread(float(np.square(values - approximations, dtype=np.float64).sum()), values)
 
 
 def share_of_spread(error: float, values: FloatArray) -> float:
-    """A squared error over all of values [n, D], as a share of their spread about their mean.
+    """A squared error, summed over all values [n, D], divided by their spread about their mean.
 
-    Of values that differ by no more than float32 rounds, 1 where there is an error and 0 where there is none.
+    If the values differ by no more than float32 rounding: 1 if there is an error, 0 if there is none.
     """
     spread = float(np.square(values - values.mean(axis=0, dtype=np.float64)).sum())
     rounding = ROUNDING * float(np.square(values, dtype=np.float64).sum())
@@ -113,13 +113,13 @@ def share_of_spread(error: float, values: FloatArray) -> float:
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Whether near items have equal first codes.
+    """Whether near items share their first code.
 
     Attributes
     ----------
     kept : share of an item's nearest neighbours, by embedding, that share its first code
     chance : the same for items drawn at random
-    asked : how many items' neighbours were looked at
+    asked : number of items whose neighbours were looked up
     """
 
     kept: float
@@ -128,13 +128,13 @@ class Neighbourhood:
 
 
 def neighbourhood(embeddings: FloatArray, codes: IntArray, most: int = 2000) -> Neighbourhood:
-    """Compare the 10 nearest neighbours (all, of fewer items) in embeddings [n, D] by the first of codes [n, L].
+    """Compare the first of codes [n, L] of items and their 10 nearest neighbours (or all others) by embedding [n, D].
 
-    Of one item alone nothing is known: `asked` is 0.
+    A single item has no neighbours: `asked` is 0.
 
     Parameters
     ----------
-    most : a random sample of this many items is asked for its neighbours, which are sought among all
+    most : size of the random sample of items whose neighbours are looked up among all items
     """
     count = len(embeddings)
     first = codes[:, 0]
@@ -147,7 +147,7 @@ def neighbourhood(embeddings: FloatArray, codes: IntArray, most: int = 2000) -> 
     index = faiss.IndexFlatL2(embeddings.shape[1])
     index.add(np.ascontiguousarray(embeddings, dtype=np.float32))
     _, found = index.search(np.ascontiguousarray(embeddings[asked], dtype=np.float32), k + 1)
-    # The item itself is among its neighbours, but with equal embeddings not always first, nor always there.
+    # The item itself is usually in its own result, but with equal embeddings not always first, or not at all.
     themselves = found == asked[:, None]
     themselves[~themselves.any(axis=1), -1] = True
     others = found[~themselves].reshape(len(asked), k)

@@ -1,7 +1,7 @@
-"""The rules of the evaluation: leave-one-out by time, full ranking, a hit is a hit on the item.
+"""The evaluation protocol: leave-one-out by time, full ranking, a hit is a hit on the item.
 
-Every ranked list comes from the engine that serves: its graph and the service's constraint index. Items of the history
-are removed only where one asks for it. Knows nothing of torch, nor of where IDs and graphs come from.
+Ranked lists come from the engine that serves: its graph and the service's constraint index. Items of the history are
+removed only on request. Knows nothing of torch, nor of where IDs and graphs come from.
 
 Symbols: B batch, W beams, n users, L levels, N experts an item.
 """
@@ -41,15 +41,15 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class DomainEvaluation:
-    """What one domain's users got.
+    """Figures of one domain.
 
     Attributes
     ----------
-    users, items : how many were evaluated, and among how many items each list was ranked
+    users, items : number of evaluated users, and of items that each list was ranked among
     item_level : a hit is a hit on the item
-    tuple_level : a hit is any item with the target's codes and experts, as publications count that compare IDs
-    popularity : the ten most frequent training items for everyone, item level
-    popularity_tuple_level : the ten most frequent ID tuples of the training part for everyone
+    tuple_level : a hit is any item with the target's codes and experts, as in publications that compare IDs
+    popularity : the ten most frequent training items for every user, item level
+    popularity_tuple_level : the ten most frequent ID tuples of the training part for every user
     items_sharing_a_tuple : share of the items whose codes and experts another item has too
     """
 
@@ -62,7 +62,7 @@ class DomainEvaluation:
     items_sharing_a_tuple: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For `evaluation.json`."""
+        """The entry in `evaluation.json`."""
         return {
             "users": self.users,
             "items": self.items,
@@ -80,28 +80,28 @@ def catalogue_ids(path: Path) -> dict[str, DomainIds]:
 
 
 def without_suffixes(values: IntArray) -> IntArray:
-    """Semantic IDs int32 [items, L + N + 1] as a history shows them where disambiguation is switched off."""
+    """Semantic IDs int32 [items, L + N + 1] with all suffixes 0: histories without disambiguation."""
     return np.concatenate([values[:, :-1], np.zeros_like(values[:, -1:])], axis=1)
 
 
 def _histories(domain: DomainData, examples: Examples, rows: Iterable[int]) -> list[IntArray]:
-    """Items of the histories of some examples, each int32 [items]."""
+    """Items of the histories of the given examples, each int32 [items]."""
     return [domain.history_items[examples.starts[row] : examples.stops[row]] for row in rows]
 
 
 def batched_histories(
     layout: TokenLayout, domain: DomainData, read: IntArray, examples: Examples, *, max_history: int, size: int
 ) -> Iterator[tuple[NDArray[np.int64], HistoryTokens]]:
-    """Histories of examples as a recommender reads them, batched by their length, the longest first.
+    """Tokens of the examples' histories, batched by length, the longest first.
 
     Parameters
     ----------
-    read : int32 [items, L + N + 1], what stands for the items in a history
-    size : histories of a batch
+    read : int32 [items, L + N + 1], the items' IDs as written in histories
+    size : histories per batch
 
     Yields
     ------
-    places of the batch's examples, int64 [B], and their histories
+    the numbers of the batch's examples, int64 [B], and their histories
     """
     domain_token = layout.domain_token(domain.name)
     by_length = np.argsort(examples.starts - examples.stops, kind="stable")
@@ -125,17 +125,17 @@ def ranked_lists(
     remove_history: bool = False,
     without_repeats: bool = False,
 ) -> NDArray[np.int64]:
-    """Item rows that the serving engine recommends, best first, -1 where there is none: int64 [n, W].
+    """Item rows that the serving engine recommends, best first, padded with -1: int64 [n, W].
 
-    Users are batched by the length of their history; the order of the result is that of `examples`. Items of a history
-    that are not removed stand where the recommender has learned that they belong, if it has.
+    Users are batched by the length of their history; the order of the result is that of `examples`. Items of the
+    history, unless removed, are ranked with the bonus that the recommender has learned for repeats, if any.
 
     Parameters
     ----------
-    values : int32 [items, L + N + 1], what may be found
-    read : the same shape, what stands for the items in a history; None: `values`
+    values : int32 [items, L + N + 1], the IDs to search
+    read : the same shape, the items' IDs as written in histories; None: `values`
     remove_history : no list holds an item of its history
-    without_repeats : leave aside what the recommender has learned of repeats
+    without_repeats : ignore the learned bonus of repeats
     """
     read = values if read is None else read
     layout = recommender.layout
@@ -174,14 +174,14 @@ def judge(
     *,
     remove_history: bool = False,
 ) -> DomainEvaluation:
-    """Compare ranked lists int64 [n, W] with the targets, and the popularity rule beside them.
+    """Compare ranked lists int64 [n, W] with the targets; the popularity rule is the baseline.
 
     Parameters
     ----------
     values : int32 [items, L + N + 1], the semantic IDs of the domain
     examples : n users, one list each
-    shuffle : draws the order of the items of one tuple, where disambiguation is switched off
-    remove_history : see `ranked_lists`; an item of the history that shares a tuple with one that is found stays out too
+    shuffle : draws the order of items that share a tuple, if disambiguation is switched off; else None
+    remove_history : see `ranked_lists`; with `shuffle`, items of the history are left out of all tuples
     """
     groups = groups_of(values[:, :-1])
     histories = _histories(domain, examples, range(len(examples))) if remove_history else None

@@ -1,6 +1,6 @@
 """Recall and NDCG of ranked lists, at the item level and at the level of ID tuples. Knows nothing of models.
 
-Symbols: n users, W length of a list. A rank is 0-based; W stands for a target that is not in the list.
+Symbols: n users, W length of a list. Ranks are 0-based; the rank W means that the target is not in the list.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 IntVector = NDArray[np.int64]
 NO_RESULT = -1
-"""Fills the end of a list that holds fewer than W items."""
+"""Pads a list that holds fewer than W items."""
 
 
 @dataclass(frozen=True)
 class RankingFigures:
-    """Means over users; one target a user, so Recall@k is the hit rate and NDCG@k is 1 / log2(rank + 2) of a hit."""
+    """Means over users. Each has one target, so Recall@k is the hit rate, and a hit's NDCG@k is 1 / log2(rank + 2)."""
 
     recall_5: float
     recall_10: float
@@ -31,9 +31,9 @@ class RankingFigures:
 
 
 def item_ranks(lists: NDArray[np.integer], targets: NDArray[np.integer]) -> IntVector:
-    """Where each target stands in its list.
+    """Rank of each target in its list.
 
-    lists : int [n, W], best first, `NO_RESULT` where there is no result; targets : int [n] -> int64 [n]
+    lists : int [n, W], best first, padded with `NO_RESULT`; targets : int [n] -> int64 [n]
     """
     found = lists == targets[:, None]
     ranks: IntVector = np.where(found.any(axis=1), found.argmax(axis=1), lists.shape[1])
@@ -41,9 +41,10 @@ def item_ranks(lists: NDArray[np.integer], targets: NDArray[np.integer]) -> IntV
 
 
 def tuple_ranks(lists: NDArray[np.integer], targets: NDArray[np.integer], group_of: NDArray[np.integer]) -> IntVector:
-    """Where each target's ID tuple (its ID without the suffix) stands in the list of *distinct* tuples.
+    """Rank of each target's ID tuple (its ID without the suffix) in the list of *distinct* tuples.
 
-    This is the laxer count of publications that compare IDs: any item with the target's codes and experts is a hit.
+    This is the less strict measure of publications that compare IDs: any item with the target's codes and experts is a
+    hit.
 
     lists, targets : as for `item_ranks`; group_of : int [items], equal for items with equal tuples
     """
@@ -63,11 +64,11 @@ def random_within_tuples(
     random: np.random.Generator,
     left_out: Sequence[NDArray[np.integer]] | None = None,
 ) -> IntVector:
-    """Lists as they would be if nothing told apart the items of one ID tuple: every item of a tuple, in random order.
+    """The lists without disambiguation: each found tuple is replaced by all items that share it, in random order.
 
-    The tuples keep the order of their best item. Each list is drawn on its own.
+    Tuples are ordered by their best item. The random order is drawn for each list separately.
 
-    lists, group_of : as for `tuple_ranks` -> int64 [n, W]; left_out : n, items that a list must not hold; None: none
+    lists, group_of : as for `tuple_ranks` -> int64 [n, W]; left_out : for each list, items to leave out; None: none
     """
     by_group = np.argsort(group_of, kind="stable")
     starts = np.concatenate([[0], np.cumsum(np.bincount(group_of))])
@@ -89,7 +90,7 @@ def discounted(ranks: IntVector, cutoff: int) -> NDArray[np.float64]:
 
 
 def ranking_figures(ranks: IntVector) -> RankingFigures:
-    """Means over users; all 0 where there is none."""
+    """Means over users; all 0 if there are no users."""
     if not len(ranks):
         return RankingFigures(0.0, 0.0, 0.0, 0.0)
     return RankingFigures(
@@ -101,15 +102,15 @@ def ranking_figures(ranks: IntVector) -> RankingFigures:
 
 
 def most_popular(training_items: NDArray[np.integer], item_count: int, k: int) -> IntVector:
-    """The k items that occur most often, ties by number: int64 [min(k, items)]."""
+    """The k most frequent items, ties by item number: int64 [min(k, items)]."""
     counts = np.bincount(training_items, minlength=item_count)
     return np.argsort(-counts, kind="stable")[:k].astype(np.int64)
 
 
 @dataclass(frozen=True)
 class JudgedRanks:
-    """How many items stand before each target, int64 [n]: `known` as it is, `new` if it had come after training, with
-    the vectors of its tokens alone. The latter is kinder than time: those vectors have learned from the target as well.
+    """Rank of each target by the item head, int64 [n]: `known` with its full vector, `new` as if it had come after
+    training, with the vectors of its tokens alone. `new` is optimistic: these vectors have learned from the target too.
     """
 
     known: NDArray[np.int64]

@@ -1,7 +1,7 @@
-"""Lists in which items of the history stand where a recommender has learned that they belong.
+"""Ranked lists in which items of the history get the bonus that the recommender has learned for repeats.
 
-As the service makes them (`service/repeats.py`): the items of a history are searched alone, over an index of their own,
-raised by what was learned of the domain, and put among the others. Here for a whole batch at once.
+Does for a whole batch at once what the service does (`service/repeats.py`): items of the history are searched in an
+index of their own, get the bonus of the domain, and are merged with the other items.
 
 Symbols: B batch, W beams, I items of the domain.
 """
@@ -29,14 +29,14 @@ def with_repeats(
     others: BeamResult,
     learned: LearnedRepeats,
 ) -> NDArray[np.int64]:
-    """Item rows of both, best first, -1 where there is none: int64 [B, W].
+    """Item rows of both searches merged, best first, padded with -1: int64 [B, W].
 
     Parameters
     ----------
     values : int32 [I, L + N + 1], the semantic IDs of the domain
-    history, items_of : of each request, as tokens, and as item rows, oldest first
-    others : what a search without the items of the history found
-    learned : what items of the domain gain
+    history, items_of : each request's history, as tokens, and as item rows, oldest first
+    others : result of the search without the items of the history
+    learned : the bonuses of repeats in this domain
     """
     known = [met(items.tolist()) for items in items_of]
     rows = np.array([item for its in known for item in its], dtype=np.int64)
@@ -46,7 +46,7 @@ def with_repeats(
     gained[owner, rows] = learned.gains(ago, times)
     tokens = recommender.layout.tokens(values[rows])
     index = CodeTrie.from_tokens(tokens, owner.astype(np.int32), rows.astype(np.int32), len(known)).arrays()
-    # All of them come out, since what a search keeps is chosen before they gain.
+    # A beam for each of them, since a search ranks by scores without the bonus and would drop the rest.
     width = max(map(len, known))
     nothing = np.full((len(known), 1), -1, dtype=np.int32)
     again = recommender.search(history.tokens, history.mask, index, index.roots[:, None], nothing, width)

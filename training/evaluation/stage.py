@@ -1,4 +1,4 @@
-"""The stage `evaluate`: IDs and recommenders, and the dataset they were made of, in; `evaluation.json` out.
+"""The stage `evaluate`: measures IDs and recommenders on their dataset and writes `evaluation.json`.
 
 Knows nothing of the command line.
 """
@@ -35,16 +35,16 @@ class EvaluationOptions:
 
     Attributes
     ----------
-    domains : None: every domain of the dataset that the bundle has items of
+    domains : None: every domain of the dataset for which the subject has IDs
     part : "test" or "validation"
     max_users : per domain, drawn at random with `seed`; None: all
-    beams : of every search, at least 10
+    beams : beam width of every search, at least 10
     recommender : name of one of the subject's; None: for each domain the first that learned from it, else the first
-    remove_history : take the items of a history out of its list, its newest 20, or as many as the recommender reads if
-        those are more, as the service's `exclude_history` does with those it is sent; a user's older items stay
-    without_repeats : leave aside what a recommender has learned of repeats
-    without_suffix : seed of a random order; given, the disambiguation is switched off: histories are read without
-        suffixes, and the items of one ID tuple come in that order
+    remove_history : exclude items of the history from the list, as the service's `exclude_history` does: the newest 20,
+        or as many as the recommender reads if that is more; a user's older items stay
+    without_repeats : ignore the learned bonus of repeats
+    without_suffix : if given, disambiguation is switched off: histories are read without suffixes, and items that share
+        an ID tuple are ordered at random with this seed
     seed : draws the users
     """
 
@@ -64,12 +64,12 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
 
     Returns
     -------
-    what `figures.json` holds; `evaluation.json` holds the same figures
+    the contents of `figures.json`; `evaluation.json` holds the same figures
 
     Raises
     ------
-    ConfigError : a domain is unknown to the dataset or has no semantic IDs, an item of it has none, no recommender has
-        the name that is asked for, or beams is below 10
+    ConfigError : a domain is unknown to the dataset or has no semantic IDs, one of its items has no ID, no recommender
+        has the requested name, or beams is below 10
     ModelError : the network returned NaN
     """
     if options.beams < 10:
@@ -131,13 +131,13 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
 
 
 def _mean_ndcg(figures: Mapping[str, Any]) -> float | None:
-    """Mean over the domains that users were evaluated in; None where there is no such domain."""
+    """Mean over the domains with evaluated users; None if there is no such domain."""
     found = [each["item_level"]["ndcg_10"] for each in figures.values() if each["users"]]
     return round(float(np.mean(found)), 5) if found else None
 
 
 def _without_search(subject: Subject, domain: DomainData, values: IntArray, examples: Examples) -> dict[str, Any]:
-    """Figures of a head over items alone, over all items; nothing where there is none. Items of the history stay."""
+    """Figures of the item head over all items, without a search; empty if there is none. Items of the history stay."""
     ranks = subject.judged(domain, values, examples)
     if ranks is None:
         return {}

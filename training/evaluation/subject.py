@@ -1,6 +1,6 @@
-"""What is evaluated: the semantic IDs of some domains and the recommenders over them, as the engine serves them.
+"""The subject of an evaluation: semantic IDs of some domains and the recommenders over them, run by the engine.
 
-A bundle is one such subject. Knows nothing of histories, of figures and of torch.
+A bundle is one such subject. Knows nothing of histories, figures or torch.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Subject:
 
     Attributes
     ----------
-    described : what `evaluation.json` says of it
+    described : its description in `evaluation.json`
     ids : by domain, the items of each in any order
     parts : the recommenders
     open : opens the graph of one of them
-    judged : ranks of the targets by a head over items alone, without a search, where the network is at hand and has one
+    judged : computes ranks of the targets by the item head without a search; gives None without torch network or head
     """
 
     described: Mapping[str, Any]
@@ -46,7 +46,7 @@ class Subject:
 
 
 def choose_recommender(parts: Sequence[RecommenderPart], domain: str, wanted: str | None) -> RecommenderPart:
-    """The recommender named, else the first that learned from the domain, else the first of all.
+    """The recommender named `wanted`; if None, the first that learned from the domain, else the first of all.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def choose_recommender(parts: Sequence[RecommenderPart], domain: str, wanted: st
 
 
 def bundle_subject(folder: Path, runtime: Runtime) -> Subject:
-    """The bundle that `export` wrote; its graphs are opened when they are asked for.
+    """A bundle written by `export`; its graphs are opened on demand.
 
     Raises
     ------

@@ -1,7 +1,6 @@
-"""A recommender as training left it, made into what the engine serves, without a bundle around it.
+"""A trained recommender as a subject of evaluation, exported for the engine without a bundle.
 
-Evaluation needs neither a text encoder nor the tokenizer's network, only the IDs that it gave. Knows nothing of
-figures.
+Evaluation needs neither the text encoder nor the tokenizer's network, only the IDs. Knows nothing of figures.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ from training.stage import read_figures
 from training.tokenizer.ids import read_ids
 
 HISTORIES, BEAMS = 20, 20
-"""Real histories that the graph is proven on before it is measured, and the beam width of that proof."""
+"""Number of real histories on which the graph is checked before it is measured, and the beam width of that check."""
 
 
 def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path, runtime: Runtime) -> Subject:
-    """What `train-tokenizer` and `train-recommender` wrote; the recommender's graph goes into `out`, proven.
+    """The subject from the folders of `train-tokenizer` and `train-recommender`; its graph is written to `out`, proven.
 
     Raises
     ------
-    ConfigError : one of the folders is not finished, or they do not fit each other: the recommender learned other IDs
-    ModelError : the graph does not rank as the network does
+    ConfigError : one of the folders is not finished, or the recommender learned other IDs than the tokenizer's
+    ModelError : the graph does not give the network's ranked lists
     """
     use_processor(runtime.threads)
     ids, data = read_ids(tokenizer), Dataset.open(dataset)
-    read_figures(recommender)  # before its end, a training's weights are not yet those that will be kept
+    read_figures(recommender)  # raises if training is unfinished: its weights are not yet the final ones
     trained = load_recommender(recommender)
     without = [name for name in trained.trained_on if name not in ids]
     if without:

@@ -1,4 +1,4 @@
-"""Who is measured, and on what part of their histories. Knows nothing of recommenders and of figures."""
+"""Which users are evaluated, and on what part of their histories. Knows nothing of recommenders or figures."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from training.data.split import MAX_HISTORY, Examples, Split, leave_one_out
 
 
 def split_for(domain: DomainData, max_history: int) -> Split:
-    """The split of a domain for a recommender that reads so many items of a history, or fewer than the usual number.
+    """The split of a domain for a recommender that reads `max_history` items.
 
-    For those it is the usual one, so that what takes out the items of a history takes out the same.
+    Their limit is never below `MAX_HISTORY`, so that removing a history's items removes the same ones for all
+    recommenders that read fewer.
     """
     return leave_one_out(domain.history_items, domain.history_starts, max(MAX_HISTORY, max_history))
 
 
 def evaluated_users(examples: Examples, max_users: int | None, seed: int) -> Examples:
-    """All examples, or `max_users` of them drawn at random, none twice, in the order in which they were."""
+    """All examples, or `max_users` of them drawn at random without replacement, in their original order."""
     if max_users is None or max_users >= len(examples):
         return examples
     rows = np.sort(np.random.default_rng(seed).permutation(len(examples))[:max_users])
@@ -27,11 +28,11 @@ def evaluated_users(examples: Examples, max_users: int | None, seed: int) -> Exa
 
 
 def even_shares(sizes: Sequence[int], total: int) -> list[tuple[int, int]]:
-    """How many to take of each of several groups so that they are `total` in all, as evenly as the groups allow.
+    """Distribute `total` over groups as evenly as their sizes allow.
 
     Returns
     -------
-    place and share of every group, the smallest group first: what it lacks is taken from the larger ones
+    number and share of every group, the smallest group first: what it cannot give is taken from the larger ones
     """
     shares, left = [], total
     for taken, place in enumerate(np.argsort(sizes, kind="stable").tolist()):
