@@ -1,1 +1,1 @@
-"""The laboratory: experiments as small files, every figure as a row, tables and plots made of the rows."""
+"""The laboratory: experiments as small files, every figure as a row, tables and plots made from the rows."""

@@ -1,4 +1,4 @@
-"""Which commit the code is of. Knows nothing of what it is run for."""
+"""The commit of the running code. Knows nothing of what it is run for."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-"""The checkout, where the code runs from one."""
+"""Root of the checkout, if the code runs from one."""
 
 
 def commit() -> str:
-    """Short hash of the checkout's commit, with a `+` where its code differs from it; `unknown` outside a checkout."""
+    """Short hash of the checkout's commit, with a `+` if its code differs from it; `unknown` outside a checkout."""
     head = _git("rev-parse", "--short", "HEAD")
     if not head:
         return "unknown"

@@ -1,6 +1,6 @@
-"""Curves of finished trainings: how validation went, epoch by epoch, and how often each code is used.
+"""Curves of finished trainings: validation and losses by epoch, and how often each code is used.
 
-Reads the logs and the IDs that stages leave in their folders; what is not there has no curve. Knows nothing of drawing.
+Reads the logs and IDs in the folders of stages; a missing one gives no curve. Knows nothing of drawing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from training.laboratory.rows import NONE
 from training.stage import FIGURES, read_figures, read_log
 
 POINTS = 40
-"""Of a curve of code use: enough for its shape, few enough for a file that git can keep."""
+"""Number of points of a curve of code use: enough for its shape, few enough for a file that git can keep."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Curve:
 
     Attributes
     ----------
-    panel, label : where it belongs, and what it is called there
-    x, y : as many numbers each
+    panel, label : the panel that shows it, and its name in the legend
+    x, y : coordinates, of equal length
     """
 
     panel: str
@@ -39,7 +39,7 @@ class Curve:
 
 
 def validation_curves(stages: Iterable[PlannedStage], work: Path) -> list[Curve]:
-    """NDCG@10 of validation by epoch, a panel a domain, of the first seed of every recommender and baseline."""
+    """Validation NDCG@10 by epoch of all recommenders and baselines among the stages, one panel per domain."""
     curves = []
     for stage in stages:
         log = read_log(work / stage.name)
@@ -53,7 +53,7 @@ def validation_curves(stages: Iterable[PlannedStage], work: Path) -> list[Curve]
 
 
 def tokenizer_curves(stages: Iterable[PlannedStage], work: Path) -> list[Curve]:
-    """Losses and the mean share of items sharing an ID, by epoch, a panel each, of tokenizers trained in epochs."""
+    """Losses and the mean share of items sharing an ID, by epoch, of tokenizers with a log; one panel per metric."""
     curves = []
     for stage in stages:
         if stage.command != "train-tokenizer" or not (work / stage.name / FIGURES).is_file():
@@ -68,7 +68,7 @@ def tokenizer_curves(stages: Iterable[PlannedStage], work: Path) -> list[Curve]:
 
 
 def code_use(codes: IntArray, label: str) -> list[Curve]:
-    """Share of a domain's items on each code, most used first, a panel a level; codes int32 [n, L]."""
+    """Share of a domain's items on each code, most used first, one panel per level; codes int32 [n, L]."""
     curves = []
     for level, column in enumerate(codes.T, start=1):
         counts: NDArray[np.int64] = np.sort(np.bincount(column))[::-1]
@@ -80,7 +80,7 @@ def code_use(codes: IntArray, label: str) -> list[Curve]:
 
 
 def _validated(entry: dict[str, Any], domain: str) -> float | None:
-    """NDCG@10 of one domain in a line of a log; a log of one domain alone names none."""
+    """NDCG@10 of one domain in a line of a log; logs of a single domain have no `by_domain`."""
     by_domain = entry.get("by_domain")
     if by_domain is None:
         return float(entry["ndcg_10"])
@@ -88,7 +88,7 @@ def _validated(entry: dict[str, Any], domain: str) -> float | None:
 
 
 def _mean(value: float | dict[str, float] | None) -> float | None:
-    """A number, or the mean over domains; None where there is none yet."""
+    """A number, or the mean over domains; None if there is no value yet."""
     if isinstance(value, dict):
         return float(np.mean(list(value.values()))) if value else None
     return None if value is None else float(value)

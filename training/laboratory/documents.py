@@ -1,10 +1,10 @@
-"""Tables in a Markdown document, each between two comments; the first is the command that makes it anew.
+"""Tables in a Markdown document, each between two comments; the first one states the command that makes the table.
 
     <!-- unitok report --table small-ids -->
     | ... |
     <!-- end of table -->
 
-Knows nothing of what is in the tables.
+Knows nothing of the tables' contents.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def tables_in(text: str, where: str) -> list[str]:
 
     Raises
     ------
-    InvalidInput : a place has no end; names it
+    InvalidInput : a place has no end comment; names it
     """
     names: list[str] = []
     open_name: str | None = None
@@ -46,7 +46,7 @@ def filled(text: str, tables: Mapping[str, str], where: str) -> str:
 
     Raises
     ------
-    InvalidInput : a place has no end
+    InvalidInput : a place has no end comment
     """
     tables_in(text, where)
     lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Figures as SVG files that are equal, byte for byte, whenever the numbers are.
+"""Figures as SVG files: equal numbers give equal bytes.
 
 Knows nothing of what is drawn.
 """
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from training.stage import replacing
 
 STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "unitok",  # else the names of clip paths are drawn at random
+    "svg.hashsalt": "unitok",  # without it, the names of clip paths are random
     "svg.fonttype": "none",  # text stays text: small files that can be searched
     "font.size": 9.0,
     "axes.spines.top": False,
@@ -59,5 +59,5 @@ def save(figure: Figure, path: Path) -> None:
     """Write the file in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE), replacing(path) as partial:
-        # Without a date, and without the version of the library that wrote it.
+        # No date and no library version, which would change the bytes.
         figure.savefig(partial, format="svg", metadata={"Date": None, "Creator": None})

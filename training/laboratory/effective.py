@@ -1,6 +1,6 @@
-"""What a stage of an experiment will really be run with: its configuration, and the defaults of all that it leaves out.
+"""The effective parameters of a stage of an experiment: its configuration, completed by the defaults.
 
-A default that the code has changed makes another training of the same file. Knows nothing of folders and of running.
+So a default that changes in the code makes a different training of the same file. Knows nothing of folders or running.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def effective_parameters(stage: PlannedStage) -> dict[str, Any]:
-    """Every parameter of a stage, as JSON has them, but the threads, by which nothing is another training; none for a
-    stage that takes no configuration.
+    """All parameters of a stage in JSON form, except the threads, which do not make a different training.
+
+    Empty for a stage that takes no configuration.
 
     Raises
     ------
@@ -26,7 +27,7 @@ def effective_parameters(stage: PlannedStage) -> dict[str, Any]:
 
 
 def _checked(stage: PlannedStage) -> BaseModel | None:
-    # Imported here, as two of them wait for torch.
+    # Imported here, since two of them import torch, which takes long.
     match stage.command:
         case "train-tokenizer":
             from training.tokenizer.configuration import stage_parameters  # noqa: PLC0415

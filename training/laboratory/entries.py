@@ -1,6 +1,6 @@
-"""What an experiment's file may have trained: tokenizers, recommenders on their IDs, and baselines.
+"""Entries of an experiment's file: tokenizers, recommenders on their IDs, and baselines to train.
 
-Knows nothing of what makes an experiment of them.
+Knows nothing of the experiment as a whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PUT_OVER = {
     "train_domains": "the experiment's `domains` or `tokenizer_domains`",
     "id_domains": "the experiment's `domains` and `unseen`",
 }
-"""Parameters that the experiment puts over every configuration, and what says them."""
+"""Parameters that the experiment overrides in every configuration, and where they are set instead."""
 
 
 class Trained(Strict):
@@ -35,10 +35,10 @@ class Trained(Strict):
     Attributes
     ----------
     name : in rows, tables and plots
-    config : TOML file of the stage's parameters, beside which the experiment lies; None: the stage's defaults
-    configs : by domain, a file in place of `config`; only where each domain has a training of its own
-    set : parameters put over those of the file, those of a table key by key
-    sweep : parameters, each with the values to try one after the other beside the rest: `NAME@PARAMETER=VALUE`
+    config : TOML file of the stage's parameters, relative to the experiment's file; None: the stage's defaults
+    configs : by domain, a file to use instead of `config`; only if each domain is trained separately
+    set : parameters that override those of the file; tables are merged key by key
+    sweep : by parameter, the values to try, with all else unchanged; each is trained as `NAME@PARAMETER=VALUE`
     """
 
     name: Name
@@ -56,15 +56,15 @@ class Trained(Strict):
         return self
 
     def variants(self, domain: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Names and parameters of all that is to be trained: itself, or one for each value of the sweep.
+        """Names and parameters of the trainings of this entry: one, or one for each value of the sweep.
 
         Parameters
         ----------
-        domain : that it is trained for alone; None: for several at once
+        domain : the only domain it is trained on; None: several at once
 
         Raises
         ------
-        ConfigError : its file is missing or no TOML
+        ConfigError : its file is missing or is not TOML
         """
         config = self.config if domain is None else self.configs.get(domain, self.config)
         base = _put_over(read_toml(config), self.set)
@@ -76,7 +76,7 @@ class Trained(Strict):
 
 
 def _put_over(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of both; of a table that both have, the keys of both."""
+    """The parameters of both, where `over` wins; tables that both have are merged."""
     found = {**values, **over}
     for name in values.keys() & over.keys():
         if isinstance(values[name], dict) and isinstance(over[name], dict):
@@ -89,9 +89,9 @@ class Tokenizer(Trained):
 
     Attributes
     ----------
-    seeds : one training each, of tokenizer and recommenders alike unless these have seeds of their own
-    per_domain : one tokenizer for each domain, trained on that alone, rather than one for all
-    without_suffix : measure once more with the disambiguation switched off
+    seeds : one training each, of the tokenizer, and of its recommenders unless they have their own seeds
+    per_domain : one tokenizer for each domain, trained on that domain alone, instead of one for all
+    without_suffix : measure a second time with disambiguation switched off
     recommenders : names of those trained on its IDs; None: all of the experiment
     """
 
@@ -101,7 +101,7 @@ class Tokenizer(Trained):
     recommenders: tuple[Name, ...] | None = None
 
     def takes(self, recommender: str) -> bool:
-        """Whether the recommender of that name is trained on its IDs."""
+        """Whether the recommender with that name is trained on its IDs."""
         return self.recommenders is None or recommender in self.recommenders
 
 
@@ -110,10 +110,10 @@ class Recommender(Trained):
 
     Attributes
     ----------
-    per_domain : one recommender for each domain rather than one for all
-    seeds : one training each, on the IDs of tokenizers of one seed; None: the seeds of the tokenizer
-    teachers : names of recommenders and baselines to learn from as well, every seed of them that learned from the same
-        domains; of recommenders those on the same IDs
+    per_domain : one recommender for each domain instead of one for all
+    seeds : one training each, on the IDs of tokenizers with a single seed; None: the seeds of the tokenizer
+    teachers : names of recommenders and baselines to distil from: all of their seeds with a domain in common;
+        recommenders must be on the same IDs
     """
 
     per_domain: bool = False
@@ -122,11 +122,11 @@ class Recommender(Trained):
 
 
 class Baseline(Trained):
-    """A sequence baseline, trained on every domain by itself.
+    """A sequence baseline, trained on each domain separately.
 
     Attributes
     ----------
-    domains : of the experiment's; None: all
+    domains : a subset of the experiment's; None: all
     """
 
     seeds: Seeds = (0,)
@@ -141,7 +141,7 @@ def variant_name(name: str, parameter: str, value: Any) -> str:
 def parse_variant(name: str) -> tuple[str, str, str] | None:
     """Name, parameter and value of a member of a sweep; None for anything else.
 
-    What was measured without suffixes is a sweep of its own: its name ends in that.
+    Measurements without suffixes form a sweep of their own: its name ends in `SWITCHED_OFF`.
     """
     base, at, setting = name.removesuffix(SWITCHED_OFF).partition("@")
     parameter, equals, value = setting.partition("=")

@@ -1,4 +1,4 @@
-"""An experiment as a small TOML file says it: what to train, on which domains, how often, and how to measure it.
+"""An experiment, read from a small TOML file: what to train, on which domains, with which seeds, how to measure it.
 
 Knows nothing of how the stages are run.
 """
@@ -22,8 +22,8 @@ class Evaluation(Strict):
     Attributes
     ----------
     parts : which items are the targets
-    beams : of every search
-    max_users : a domain, drawn at random; None: all
+    beams : beam width of every search
+    max_users : per domain, drawn at random; None: all
     """
 
     parts: Annotated[tuple[Literal["validation", "test"], ...], Field(min_length=1)] = ("validation", "test")
@@ -32,14 +32,14 @@ class Evaluation(Strict):
 
 
 class Experiment(Strict):
-    """What the file may hold.
+    """Contents of the file.
 
     Attributes
     ----------
-    protocol : name of the set of sizes and rules, under which the rows are kept
+    protocol : name of this set of sizes and rules; rows are stored under it
     domains : domains to learn from and to measure
     tokenizer_domains : domains that tokenizers learn from; None: `domains`
-    unseen : further domains that get IDs and, where one recommender serves all, are measured without training
+    unseen : further domains, not trained on, that get IDs; recommenders for all domains are measured on them too
     """
 
     protocol: Name
@@ -138,11 +138,11 @@ class Experiment(Strict):
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Read the file; paths in it start from the folder it lies in.
+    """Read the file; paths in it are relative to its folder.
 
     Raises
     ------
-    ConfigError : the file or one that it names is missing or no TOML, or a key is unknown or wrong
+    ConfigError : the file is missing or is not TOML, a file that it names is missing, or a key is unknown or wrong
     """
     values = read_toml(path)
     for group in ("tokenizers", "recommenders", "baselines"):

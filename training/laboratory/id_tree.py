@@ -1,4 +1,4 @@
-"""How the first two levels of semantic IDs split a domain: its largest branches, each with the words that mark it.
+"""How the first two levels of semantic IDs split a domain: the largest branches, each with its typical words.
 
 Knows nothing of drawing.
 
@@ -33,10 +33,10 @@ class Branch:
 
     Attributes
     ----------
-    code : of its level; None for what is left over of the parent's smaller branches
-    items : how many
-    words : that mark it, the most telling first
-    children : its largest branches, then the rest of them together
+    code : at its level; None for the parent's smaller branches taken together
+    items : number of items
+    words : typical words, the most typical first
+    children : its largest branches, then the smaller ones taken together
     """
 
     code: int | None
@@ -56,13 +56,13 @@ def id_tree(codes: IntArray, contents: Sequence[ItemContent], *, first: int = 16
 
 
 def words_of(content: ItemContent) -> frozenset[str]:
-    """Words of an item's title and categories that could tell it from others."""
+    """Words of an item's title and categories, without stop words."""
     text = " ".join([content.title or "", *content.categories]).lower()
     return frozenset(WORD.findall(text)) - STOP_WORDS
 
 
 def telling_words(members: Sequence[frozenset[str]], documents: Counter[str], total: int) -> tuple[str, ...]:
-    """Three words at most, common among the members and rarer elsewhere: by share x log(share / share of all items)."""
+    """Up to three words, frequent among the members and rarer elsewhere: by share x log(share / share of all items)."""
     counts = Counter(word for each in members for word in each)
     size = len(members)
 
@@ -75,13 +75,13 @@ def telling_words(members: Sequence[frozenset[str]], documents: Counter[str], to
 
 
 class _Grower:
-    """Grows the branches of one domain.
+    """Builds the branches of one domain.
 
     Parameters
     ----------
     codes : int32 [n, L]
     words : of n items
-    shown : how many branches are shown on their own, by level
+    shown : number of branches shown separately, by level
     """
 
     def __init__(self, codes: IntArray, words: Sequence[frozenset[str]], shown: Sequence[int]) -> None:
@@ -90,7 +90,7 @@ class _Grower:
         self._documents = Counter(word for each in words for word in each)
 
     def grow(self, code: int | None, rows: NDArray[np.int64], level: int = 0) -> Branch:
-        """The branch of some rows whose codes are equal above `level`."""
+        """The branch of the given rows, whose codes are equal at all levels before `level`."""
         if level == len(self._shown):
             return self._leaf(code, rows)
         own = self._codes[rows, level]

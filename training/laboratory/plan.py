@@ -1,4 +1,4 @@
-"""An experiment laid out as stages, each one command line of `unitok` with a folder of its own.
+"""The plan of an experiment: its stages, each one command line of `unitok` with its own folder.
 
 Knows nothing of running them.
 """
@@ -18,17 +18,15 @@ from training.laboratory.teachers import require_teaching
 
 
 def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[PlannedStage]:
-    """All stages in the order in which they are run: the first seed of everything, then the second, and so on.
-
-    What a stage builds on comes before it, whatever its seed.
+    """All stages in the order in which they run: sorted by seed, but each after the stages that it depends on.
 
     Parameters
     ----------
-    only : names of tokenizers, recommenders and baselines, `*` for any characters; none: everything
+    only : names of tokenizers, recommenders and baselines, `*` for any characters; empty: everything
 
     Raises
     ------
-    ConfigError : a name of `only` fits nothing, or a teacher cannot teach
+    ConfigError : a name of `only` matches nothing, or a teacher cannot teach
     """
     stages = [stage for tokenizer in experiment.tokenizers for stage in _with_tokenizer(experiment, tokenizer)]
     stages += _baselines(experiment)
@@ -38,7 +36,7 @@ def plan(experiment: Experiment, only: Sequence[str] = ()) -> list[PlannedStage]
 
 
 def _with_tokenizer(experiment: Experiment, tokenizer: Tokenizer) -> Iterator[PlannedStage]:
-    """A tokenizer's own trainings, and everything that is trained on its IDs."""
+    """Trainings of a tokenizer, and all stages on its IDs."""
     for name, parameters in tokenizer.variants():
         for seed in tokenizer.seeds:
             stage_of: dict[str, str] = {}
@@ -89,7 +87,7 @@ def _recommenders(
 def _evaluations(
     experiment: Experiment, trained: PlannedStage, domains: tuple[str, ...], switched_off: bool
 ) -> Iterator[PlannedStage]:
-    """The measurements of one trained recommender."""
+    """The evaluations of one trained recommender."""
     rules = experiment.evaluation
     options = ["--domains", ",".join(domains), "--beams", str(rules.beams)]
     options += [] if rules.max_users is None else ["--max-users", str(rules.max_users)]
@@ -128,7 +126,7 @@ def _baselines(experiment: Experiment) -> Iterator[PlannedStage]:
 
 
 def _taught(experiment: Experiment, stages: Sequence[PlannedStage]) -> Iterator[PlannedStage]:
-    """The stages, a recommender's with its teachers behind the tokenizer among what it builds on."""
+    """The stages, with each recommender's teachers added to `after`, behind its tokenizer."""
     teachers = {each.name: each.teachers for each in experiment.recommenders}
     for stage in stages:
         names = teachers.get(stage.recommender, ()) if stage.command == "train-recommender" else ()
@@ -136,7 +134,7 @@ def _taught(experiment: Experiment, stages: Sequence[PlannedStage]) -> Iterator[
             other
             for other in stages
             if other.recommender in names
-            # Baselines build on nothing, a recommender that can teach on the same IDs, an evaluation on two folders.
+            # Baselines depend on nothing, recommenders that can teach on the same tokenizer, evaluations on two.
             and other.after in ((), stage.after)
             and set(other.reads) & set(stage.reads)
         ]
@@ -145,7 +143,7 @@ def _taught(experiment: Experiment, stages: Sequence[PlannedStage]) -> Iterator[
 
 
 def _ordered(stages: Sequence[PlannedStage]) -> list[PlannedStage]:
-    """The stages as they come, but each after those it builds on."""
+    """The stages in the given order, except that each comes after those it depends on."""
     named = {stage.name: stage for stage in stages}
     ordered: dict[str, PlannedStage] = {}
 
@@ -161,7 +159,7 @@ def _ordered(stages: Sequence[PlannedStage]) -> list[PlannedStage]:
 
 
 def _groups(domains: tuple[str, ...], per_domain: bool) -> list[tuple[str, ...]]:
-    """What is trained together."""
+    """Groups of domains that are trained together."""
     return [(domain,) for domain in domains] if per_domain else [domains]
 
 
@@ -171,7 +169,7 @@ def _folder(kind: str, name: str, seed: int, group: tuple[str, ...], per_domain:
 
 
 def _chosen(stages: list[PlannedStage], only: Iterable[str]) -> list[PlannedStage]:
-    """The stages that the names fit, and those that they need."""
+    """The stages that match the names, and those that they depend on."""
     wanted: set[str] = set()
     for pattern in only:
         fitting = [

@@ -1,6 +1,6 @@
-"""One stage of an experiment, as it is planned: a command line of `unitok`, and what its figures are rows of.
+"""One planned stage of an experiment: a command line of `unitok`, and the labels of its figures in rows.
 
-Knows nothing of how stages are laid out or run.
+Knows nothing of how stages are arranged or run.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class PlannedStage:
     Attributes
     ----------
     name : its folder below the work folder
-    command : of `unitok`
-    tokenizer, recommender, seed : what its figures are rows of
+    command : subcommand of `unitok`
+    tokenizer, recommender, seed : labels of its rows
     reads : domains whose data it reads
     after : names of the stages whose folders it reads, in the order of the command line
-    configuration : what its TOML file holds; empty: it takes none
-    options : of the command line, name and value
+    configuration : contents of its TOML file; empty: it takes none
+    options : of the command line, names and values
     """
 
     name: str
@@ -38,5 +38,5 @@ class PlannedStage:
 
     @property
     def labels(self) -> tuple[str, str]:
-        """Names by which a person may choose it."""
+        """Names by which `--only` chooses it."""
         return self.tokenizer, self.recommender

@@ -22,7 +22,7 @@ LINE = 0.17
 
 
 def line_plot(curves: Sequence[Curve], x_label: str, y_label: str, *, logarithmic: bool = False) -> Figure:
-    """Curves in their panels; one label has one colour throughout."""
+    """Curves in their panels; a label has the same colour in all panels."""
     titles = list(dict.fromkeys(curve.panel for curve in curves))
     figure, axes = panels(titles)
     labels = list(dict.fromkeys(curve.label for curve in curves))
@@ -40,7 +40,7 @@ def line_plot(curves: Sequence[Curve], x_label: str, y_label: str, *, logarithmi
 
 
 def sensitivity_plot(responses: Sequence[Response]) -> Figure:
-    """A metric over the values of one parameter, a panel a metric, a line a domain, bars for the spread over seeds."""
+    """Metrics over the values of one parameter: one panel per metric, one line per label, error bars over seeds."""
     metrics = list(dict.fromkeys(response.metric for response in responses))
     figure, axes = panels(metrics)
     lines = list(dict.fromkeys(response.label for response in responses))
@@ -64,8 +64,8 @@ def sensitivity_plot(responses: Sequence[Response]) -> Figure:
 def tree_plot(root: Branch, title: str) -> Figure:
     """The domain's largest first codes on the left; on the right, how the second level splits each of them.
 
-    One line is one branch, and its bar is as long as its items are many: on the left beside the largest first code, on
-    the right beside the code that it belongs to.
+    Each branch has a bar whose length shows its number of items: on the left relative to the largest first code, on the
+    right relative to its parent.
     """
     lines = [max(1, len(branch.children)) for branch in root.children]
     figure, (axes,) = panels([title], width=10.5, height=LINE * sum(lines) + 0.8, per_row=1)
@@ -91,7 +91,7 @@ def _named(letter: str, branch: Branch, parent: Branch) -> str:
 
 
 def _bar(axes: Axes, box: tuple[float, float, float, float], share: float, number: int, text: str) -> None:
-    """A bar over a share of its box (left, width, top, height), and what it stands for."""
+    """A bar that fills a share of its box (left, width, top, height), with a label."""
     left, width, top, height = box
     middle, tall = top + height / 2, 0.9 * height
     axes.barh(middle, width, height=tall, left=left, color=_colour(number, white=0.85))
@@ -100,6 +100,6 @@ def _bar(axes: Axes, box: tuple[float, float, float, float], share: float, numbe
 
 
 def _colour(number: int, white: float = 0.0) -> str:
-    """One of twenty colours as `#rrggbb`, mixed with some white to be written on."""
+    """One of twenty colours as `#rrggbb`, mixed with white so that text on it is legible."""
     channels = colormaps[COLOURS](number % 20)[:3]
     return "#" + "".join(f"{round(255 * (value + (1 - value) * white)):02x}" for value in channels)

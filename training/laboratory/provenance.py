@@ -1,4 +1,4 @@
-"""What a figure or an artefact was made of: digests of the data that a stage reads.
+"""Provenance of figures and artefacts: digests of the data that a stage reads.
 
 Knows nothing of stages.
 """
@@ -17,7 +17,7 @@ from training.encoders.vectors import vectors_file
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of anything that JSON can say."""
+    """SHA-256 of any JSON-serialisable value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode("utf-8")).hexdigest()
 
 
@@ -26,11 +26,11 @@ class DataDigests:
 
     Parameters
     ----------
-    dataset, embeddings : folders that `prepare` and `embed` wrote
+    dataset, embeddings : folders written by `prepare` and `embed`
 
     Raises
     ------
-    ConfigError : where a digest is asked for: a domain has no such file
+    ConfigError : raised by the methods if a domain has no such file
     """
 
     def __init__(self, dataset: Path, embeddings: Path) -> None:
@@ -38,11 +38,11 @@ class DataDigests:
         self._known: dict[Path, str] = {}
 
     def dataset(self, domains: Iterable[str]) -> list[str]:
-        """Of items and interactions of some domains."""
+        """Digests of the items and interactions of the given domains."""
         return [self._of(self._dataset / name / file) for name in domains for file in (ITEMS, INTERACTIONS)]
 
     def embeddings(self, domains: Iterable[str]) -> list[str]:
-        """Of the vectors of some domains."""
+        """Digests of the vectors of the given domains."""
         return [self._of(vectors_file(self._embeddings, name)) for name in domains]
 
     def _of(self, path: Path) -> str:

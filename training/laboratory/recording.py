@@ -1,6 +1,6 @@
-"""Figures of a finished stage as rows.
+"""Turns the figures of a finished stage into rows.
 
-Reads `figures.json` as the stages write it, and nothing else of them.
+Reads the stages' `figures.json` and nothing else of them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from training.laboratory.planned import PlannedStage
 from training.laboratory.rows import EVERY, NONE, POPULARITY, Level, Part, Row
 
 REMOVED = "_history_removed"
-"""Follows a metric that was measured with the items of the history taken out of the lists."""
+"""Suffix of a metric measured with items of the history removed from the lists."""
 
 REPEATS = "_with_repeats"
-"""Follows a metric of a baseline that has learned of its domain whether items come again."""
+"""Suffix of a metric of a baseline with the learned bonus of repeats."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Recorder:
     Attributes
     ----------
     protocol : of the experiment
-    stage : whose figures they are
+    stage : the stage that gave the figures
     commit, seconds : see `Row`
     """
 
@@ -37,9 +37,9 @@ class Recorder:
     seconds: float
 
     def rows(self, figures: Mapping[str, Any]) -> list[Row]:
-        """All rows that `figures.json` of the stage holds; none for a stage that only trains.
+        """All rows in `figures.json` of the stage; none for a stage that only trains.
 
-        A domain without evaluated users has none either: zeros of nobody are no figures.
+        A domain without evaluated users gives no rows, since its zeros are not measurements.
         """
         match self.stage.command:
             case "train-tokenizer":
@@ -69,7 +69,7 @@ class Recorder:
 
     def _ids(self, figures: Mapping[str, Any]) -> Iterator[Row]:
         counts = {f"parameters_{name}": count for name, count in figures["parameter_counts"].items()}
-        # Of several tokenizers, one a domain, each has a number of parameters of its own.
+        # Tokenizers of a single domain each have their own number of parameters.
         whose = self.stage.reads[0] if len(self.stage.reads) == 1 else EVERY
         for domain, quality in [(whose, counts), *figures["domains"].items()]:
             for metric, value in numbers(quality):
@@ -106,9 +106,9 @@ class Recorder:
 
 
 def numbers(figures: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    """Names and values of all that is a number or a list of numbers, one a level: `perplexity_1`, `perplexity_2`, ...
+    """Names and values of all numbers and lists of numbers, the latter by level: `perplexity_1`, `perplexity_2`, ...
 
-    Truth values, texts and tables are no figures; what is not finite (an empty mean) is left out.
+    Booleans, texts and tables are skipped, and so are numbers that are not finite (an empty mean).
     """
     for name, value in figures.items():
         several = enumerate(value, start=1) if isinstance(value, list) else [(0, value)]

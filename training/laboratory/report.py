@@ -1,4 +1,4 @@
-"""Rows to tables in a document, and rows and finished stages to plots.
+"""Writes rows as tables into documents, and draws plots from rows and finished stages.
 
 Knows nothing of the command line.
 """
@@ -31,13 +31,13 @@ from training.tokenizer.ids import DomainIds, read_ids
 
 @dataclass(frozen=True)
 class Finished:
-    """What an experiment has left.
+    """A finished experiment and its folders.
 
     Attributes
     ----------
-    experiment : as its file says it
-    work : folder of the stages' folders
-    dataset : folder that `prepare` wrote
+    experiment : as read from its file
+    work : parent of the stages' folders
+    dataset : folder written by `prepare`
     """
 
     experiment: Experiment
@@ -49,7 +49,7 @@ class Finished:
         stages = plan(self.experiment)
         seen: set[tuple[str, ...]] = set()
         first = []
-        for stage in stages:  # of which equal ones are sorted by seed
+        for stage in stages:  # stages that differ only in the seed are sorted by it
             if (key := (stage.command, *stage.labels, *stage.reads, *stage.options)) not in seen:
                 seen.add(key)
                 first.append(stage)
@@ -57,7 +57,7 @@ class Finished:
 
 
 def write_tables(rows: Sequence[Row], documents: Sequence[Path]) -> dict[str, Any]:
-    """Fill every place of the documents that there are rows for.
+    """Fill all places in the documents for which there are rows.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def write_tables(rows: Sequence[Row], documents: Sequence[Path]) -> dict[str, An
 
 
 def write_table(rows: Sequence[Row], documents: Sequence[Path], name: str) -> str:
-    """Make one table, put it into whichever document has a place for it, and return it.
+    """Make one table, write it into all documents that have a place for it, and return it.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def write_table(rows: Sequence[Row], documents: Sequence[Path], name: str) -> st
 
 
 def draw_sensitivity(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """One plot for each parameter that some protocol swept."""
+    """One plot for each swept parameter of each protocol."""
     plots = {
         f"{protocol}/sensitivity_{name}.svg": sensitivity_plot(found)
         for protocol in dict.fromkeys(row.protocol for row in rows)
@@ -101,11 +101,11 @@ def draw_finished(finished: Finished, folder: Path, trees_of: str | None = None)
 
     Parameters
     ----------
-    trees_of : tokenizer whose IDs are drawn as trees; None: the experiment's first
+    trees_of : tokenizer whose IDs are drawn as trees; None: the first finished one
 
     Raises
     ------
-    ConfigError : no finished tokenizer is called that
+    ConfigError : no finished tokenizer has that name
     """
     stages, protocol = finished.first_stages(), finished.experiment.protocol
     plots: dict[str, Figure] = {}
@@ -131,7 +131,7 @@ def draw_finished(finished: Finished, folder: Path, trees_of: str | None = None)
 
 
 def _fill(documents: Sequence[Path], tables: Mapping[str, str]) -> None:
-    """Put tables into their places; documents without one stay as they are, and all do where a place has no end."""
+    """Write tables into their places; writes nothing at all if any document has a place without an end comment."""
     texts = {document: document.read_text(encoding="utf-8") for document in documents}
     places = {document: tables_in(text, str(document)) for document, text in texts.items()}
     for document, text in texts.items():
@@ -140,7 +140,7 @@ def _fill(documents: Sequence[Path], tables: Mapping[str, str]) -> None:
 
 
 def _ids_of(stages: Iterable[PlannedStage], work: Path) -> dict[str, dict[str, DomainIds]]:
-    """IDs that finished tokenizers gave, by tokenizer and domain."""
+    """IDs of finished tokenizers, by tokenizer and domain."""
     ids: dict[str, dict[str, DomainIds]] = {}
     for stage in stages:
         if stage.command == "train-tokenizer" and (work / stage.name / FIGURES).is_file():

@@ -1,7 +1,7 @@
-"""A measured figure as a row, and the file of all rows: JSON lines that only ever grow.
+"""A measured figure as a row, and the append-only file of all rows, in JSON lines.
 
-A figure is named by its key; where the file holds several rows of one key, the last counts. Knows nothing of how
-figures come about or of what is made of them.
+A figure is identified by its key; of several rows with the same key, the last one counts. Knows nothing of how figures
+are measured or used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from service.errors import InvalidInput
 from training.configuration import Natural, problems
 
 NONE = "none"
-"""Stands where a figure has no tokenizer (a sequence baseline) or no recommender (the quality of IDs)."""
+"""The value for a figure without a tokenizer (a sequence baseline) or without a recommender (the quality of IDs)."""
 EVERY = "all"
-"""Stands for the domain where a figure belongs to none of them, such as a number of parameters."""
+"""The domain of a figure that belongs to no single domain, such as a number of parameters."""
 POPULARITY = "popularity"
-"""Stands as the recommender of figures of the most frequent ID tuples, for everyone."""
+"""The recommender of figures of the popularity rule: the most frequent ID tuples for every user."""
 SWITCHED_OFF = "-without-suffix"
-"""Follows a recommender's name where it was measured with the disambiguation switched off."""
+"""Suffix of a recommender's name if it was measured with disambiguation switched off."""
 
 Name = Annotated[str, Field(min_length=1)]
 Part = Literal["validation", "test", "items"]
@@ -36,13 +36,13 @@ class Row(BaseModel):
 
     Attributes
     ----------
-    protocol : which set of rules and sizes it comes from, such as `small`
+    protocol : the set of rules and sizes it belongs to, such as `small`
     domain, tokenizer, recommender, seed : what was measured
-    part : the targets that were measured on; "items" for figures of the items themselves
+    part : the split of the targets; "items" for figures of the items themselves
     level : what counts as a hit, the item or its ID tuple; "id" for the quality of IDs
     metric, value : the figure
-    commit : of the code that gave it; `A..B` where its stage was begun with A and gone on with B
-    seconds : that the stage took which gave it, the recommender's training included where there was one
+    commit : of the code that ran its stage; `A..B` if the stage was started with A and resumed with B
+    seconds : duration of its stage, including the training of the recommender if there is one
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -61,17 +61,17 @@ class Row(BaseModel):
 
     @property
     def key(self) -> tuple[str | int, ...]:
-        """What names the figure: all but its value and how it came about."""
+        """Identifies the figure: all fields but value, commit and seconds."""
         named = (self.protocol, self.domain, self.tokenizer, self.recommender)
         return (*named, self.seed, self.part, self.level, self.metric)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows that count: of every key the last, in the order in which keys first appear.
+    """The last row of every key, in the order in which keys first appear.
 
     Raises
     ------
-    InvalidInput : a line is no row; names file, line and key
+    InvalidInput : the file is missing, or a line is not a row; names file, line and key
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such file; `unitok experiment` writes it")
@@ -79,10 +79,10 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> int:
-    """Add the rows that say something new, in one write, and return how many those were.
+    """Append the rows that change something, in one write, and return their number.
 
-    A row whose key already has that value adds nothing, so that an experiment may record again what it has skipped.
-    Several processes may append at once.
+    A row whose key already has the same value is not written again, so that an experiment may record skipped stages
+    anew. Several processes may append at once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
@@ -94,7 +94,7 @@ def append_rows(path: Path, rows: Iterable[Row]) -> int:
         for row in rows:
             if row.key not in known or known[row.key].value != row.value:
                 fresh[row.key] = row
-        # An editor may have left the last row without an end of its line.
+        # An editor may have saved the file without a newline at its end.
         start = "\n" if fresh and text and not text.endswith("\n") else ""
         file.write((start + "".join(row.model_dump_json() + "\n" for row in fresh.values())).encode("utf-8"))
         file.flush()

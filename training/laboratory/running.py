@@ -1,7 +1,7 @@
-"""Runs one stage of an experiment as the command line that a person would type, unless its folder holds it already.
+"""Runs one stage of an experiment as the command line that a person would type, unless it is already finished.
 
-A stage's folder belongs to one fingerprint: its parameters, defaults among them, its data and the fingerprints of what
-it builds on. Knows nothing of what the stages do with their folders beyond `figures.json`.
+A stage's folder belongs to one fingerprint, computed from its parameters (with defaults), its data, and the
+fingerprints of the stages it depends on. Knows nothing of the stages' files beyond `figures.json`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STAMP = "run.json"
 CONFIGURATION = "configuration.toml"
 
 Execute = Callable[[Sequence[str], int], None]
-"""Runs `unitok` with arguments, keeping a file open as long as anything of it runs; raises UnitokError if it fails."""
+"""Runs `unitok` with arguments; its process inherits the given file descriptor. Raises UnitokError if it fails."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Workplace:
 
     Attributes
     ----------
-    dataset, embeddings : folders that `prepare` and `embed` wrote
-    work : folder of the stages' folders
-    threads : of the processor, for every stage; 0 takes every core
+    dataset, embeddings : folders written by `prepare` and `embed`
+    work : parent of the stages' folders
+    threads : CPU threads for every stage; 0: all cores
     """
 
     dataset: Path
@@ -52,13 +52,13 @@ class Workplace:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A stage that is finished.
+    """A finished stage.
 
     Attributes
     ----------
     figures : its `figures.json`
-    commit : of the code that ran it; several, `A..B`, where it was gone on with from a checkpoint
-    skipped : whether it was finished before
+    commit : of the code that ran it; `A..B` if it was resumed from a checkpoint by other commits
+    skipped : whether it was already finished
     """
 
     figures: dict[str, Any]
@@ -67,11 +67,11 @@ class Outcome:
 
 
 def in_process_of_its_own(arguments: Sequence[str], keep_open: int) -> None:
-    """Run `unitok` with the interpreter of this process; its progress is seen, its line of figures is not.
+    """Run `unitok` with the interpreter of this process; shows its progress (stderr), not its line of figures (stdout).
 
     Raises
     ------
-    UnitokError : it ended with another status than 0
+    UnitokError : its exit status is not 0
     """
     command = [sys.executable, "-m", "service.cli.main", *arguments]
     ended = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, pass_fds=(keep_open,))  # noqa: S603
@@ -80,7 +80,7 @@ def in_process_of_its_own(arguments: Sequence[str], keep_open: int) -> None:
 
 
 def fingerprints(stages: Sequence[PlannedStage], place: Workplace) -> dict[str, str]:
-    """What each stage's folder belongs to, by the stage's name; stages come after those they build on.
+    """Fingerprint of each stage, by its name; stages must come after those they depend on.
 
     Raises
     ------
@@ -98,11 +98,11 @@ def fingerprints(stages: Sequence[PlannedStage], place: Workplace) -> dict[str, 
 
 
 def run_stage(stage: PlannedStage, fingerprint: str, place: Workplace, execute: Execute) -> Outcome:
-    """Run the stage, or go on with it, unless it is finished; waits for another process that is running it.
+    """Run or resume the stage unless it is finished; waits while another process runs it.
 
     Raises
     ------
-    ConfigError : something else lies in its folder
+    ConfigError : its folder holds files of something else
     UnitokError : the stage failed
     """
     folder = place.work / stage.name
@@ -145,11 +145,11 @@ def _write_configuration(path: Path, configuration: Mapping[str, Any], threads: 
 
 
 def _commits(folder: Path, begun: str | None) -> str:
-    """Commit of the code that is about to run a stage, behind those of the starts that it goes on from.
+    """Commit of the code that is about to run a stage, preceded by the commits of the runs that it resumes.
 
-    What an earlier start has left counts only by its checkpoint: without one, nothing of that start is in the figures.
+    An earlier run counts only if it left a checkpoint; otherwise it contributes nothing to the figures.
     """
-    # Imported here, as it waits for torch.
+    # Imported here, since it imports torch, which takes long.
     from training.checkpoint import CHECKPOINT  # noqa: PLC0415
 
     now = commit()
@@ -159,7 +159,7 @@ def _commits(folder: Path, begun: str | None) -> str:
 
 
 def _stamp(folder: Path) -> dict[str, str]:
-    """What was written when the stage began; empty where nothing has begun."""
+    """The stamp written when the stage began; empty if it has not begun."""
     path = folder / STAMP
     if path.is_file():
         stamp: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
@@ -171,7 +171,7 @@ def _stamp(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """Hold the stage's lock; it is kept by the stage's process too, should this one be killed."""
+    """Hold the stage's lock. The stage's process inherits it, so it stays locked even if this process is killed."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

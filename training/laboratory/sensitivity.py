@@ -1,4 +1,4 @@
-"""What a parameter does: the figures of an experiment's sweeps, over the values that were tried.
+"""Sensitivity to parameters: the figures of an experiment's sweeps over the values that were tried.
 
 Knows nothing of drawing.
 """
@@ -18,7 +18,7 @@ SHOWN: dict[tuple[Part, Level, str], str] = {
     ("items", "id", "sharing_beyond_equal_content"): "sharing an ID beyond equal content",
     ("items", "id", "relative_reconstruction_error"): "relative reconstruction error",
 }
-"""Metrics that are drawn; choices are made on validation, so test is not among them."""
+"""Metrics that are drawn. Parameters are chosen on validation, so test metrics are not included."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Response:
     Attributes
     ----------
     parameter, metric, label : names of the axes and of the line
-    values : numbers in rising order, or texts as they first appear
-    figures : one a value
+    values : numbers in rising order, or texts in order of appearance
+    figures : one per value
     """
 
     parameter: str
@@ -40,7 +40,7 @@ class Response:
 
 
 def responses(rows: Iterable[Row], protocol: str) -> dict[str, list[Response]]:
-    """All of a protocol's sweeps, by name of what was swept and parameter: `unitok-levels`."""
+    """All sweeps of a protocol, by entry and parameter, such as `unitok-levels`."""
     rows = list(rows)
     points: dict[_Line, dict[str, Summary]] = defaultdict(dict)
     for (part, level, metric), title in SHOWN.items():
@@ -69,7 +69,7 @@ class _Line:
 
 
 def _ordered(by_value: dict[str, Summary]) -> tuple[tuple[float | str, ...], tuple[Summary, ...]]:
-    """Values and figures, by rising value where all values are numbers."""
+    """Values and figures, sorted by value if all values are numbers."""
     known = {value: number for value in by_value if (number := _number(value)) is not None}
     if len(known) < len(by_value):
         return tuple(by_value), tuple(by_value.values())
@@ -78,7 +78,7 @@ def _ordered(by_value: dict[str, Summary]) -> tuple[tuple[float | str, ...], tup
 
 
 def _number(text: str) -> float | None:
-    """The number that a text writes, if it writes one."""
+    """The text as a number; None if it is not one."""
     try:
         return float(text)
     except ValueError:

@@ -1,7 +1,6 @@
-"""Runs an experiment: every stage in its order, what is finished skipped, every figure appended as a row.
+"""Runs an experiment: all stages in order, except finished ones, and appends every figure as a row.
 
-A stage that fails is reported at the end; what does not build on it is run all the same. Knows nothing of the command
-line.
+A failed stage is reported at the end; stages that do not depend on it still run. Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -35,16 +34,16 @@ def run_experiment(
     ----------
     rows : the file of rows
     execute : runs a command line of `unitok`
-    say : told of every stage as it begins
+    say : called with a message when a stage begins or fails
     only : see `plan`
 
     Returns
     -------
-    how many stages were run and skipped, and how many rows were new
+    numbers of stages run and skipped, and of new rows
 
     Raises
     ------
-    ConfigError : a domain has no data, a configuration has an unknown key or a wrong value, or `only` fits nothing
+    ConfigError : a domain has no data, a configuration has an unknown key or a wrong value, or `only` matches nothing
     UnitokError : stages failed; names them
     """
     stages = plan(experiment, only)
@@ -81,7 +80,7 @@ def run_experiment(
 
 
 def time_left(taken: Mapping[str, Sequence[float]], left: Sequence[str]) -> str:
-    """What remains, as the stages of the same command took in the mean; nothing where none has finished yet.
+    """Text with the remaining time, estimated from the mean of finished stages by command; empty if there are none.
 
     Parameters
     ----------

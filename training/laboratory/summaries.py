@@ -1,4 +1,4 @@
-"""Rows of several seeds as one figure: mean, spread and how many.
+"""Combines rows of several seeds into one figure: mean, spread and number of seeds.
 
 Knows nothing of tables.
 """
@@ -20,8 +20,8 @@ class Summary:
     Attributes
     ----------
     mean : of the values
-    deviation : sample standard deviation; None for one seed, which says nothing of the spread
-    seeds : how many
+    deviation : sample standard deviation; None for a single seed
+    seeds : number of seeds
     """
 
     mean: float
@@ -31,7 +31,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a figure was measured of, seeds aside."""
+    """What was measured, apart from the seed."""
 
     domain: str
     tokenizer: str
@@ -43,7 +43,7 @@ Figures = dict[tuple[Level, str], Summary]
 
 
 def summarised(rows: Iterable[Row], protocol: str, part: Part) -> dict[Measured, Figures]:
-    """All figures of one part of a protocol, in the order in which the rows first name what was measured."""
+    """All figures of one part of a protocol, in the order in which they first appear in the rows."""
     values: dict[Measured, dict[tuple[Level, str], list[float]]] = {}
     for row in rows:
         if (row.protocol, row.part) == (protocol, part):

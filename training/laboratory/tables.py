@@ -1,4 +1,4 @@
-"""Rows -> Markdown tables: one for each protocol and kind of figure, named `PROTOCOL-KIND`.
+"""Rows as Markdown tables: one for each protocol and kind of figure, named `PROTOCOL-KIND`.
 
 Knows nothing of the documents that hold them.
 """
@@ -15,9 +15,9 @@ from training.laboratory.summaries import Figures, Measured, Summary, summarised
 Format = Callable[[float], str]
 ABSENT = "-"
 HELD_OUT = "_held_out"
-"""Ends the metrics of items that a tokenizer did not learn from."""
+"""Suffix of the metrics of items that a tokenizer did not learn from."""
 FREQUENT = "frequent_"
-"""Leads the metrics of always recommending the most frequent ID tuples, in the line of a recommender."""
+"""Prefix of the metrics of the most frequent ID tuples, which are shown in the lines of recommenders."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Column:
 
     Attributes
     ----------
-    title : above it
-    metrics : level and metric; several stand in one cell, parted by a slash
-    shown : how a value is written
-    spread : whether the spread over seeds stands beside the mean
+    title : header
+    metrics : level and metric; several share a cell, separated by slashes
+    shown : formats a value
+    spread : whether the spread over seeds is shown beside the mean
     """
 
     title: str
@@ -55,7 +55,7 @@ def _decimal(value: float) -> str:
 
 
 def recommendation_columns() -> list[Column]:
-    """By the item first; by the ID tuple, and how many items share one, beside it."""
+    """Figures at the item level first, then at the tuple level, with the share of items that share a tuple."""
     metrics = {"recall_5": "Recall@5", "recall_10": "Recall@10", "ndcg_5": "NDCG@5", "ndcg_10": "NDCG@10"}
     columns = [Column(title, (("item", metric),), _rank) for metric, title in metrics.items()]
     columns += [Column(f"{metrics[name]} by tuple", (("tuple", name),), _rank) for name in ("recall_10", "ndcg_10")]
@@ -67,7 +67,7 @@ def recommendation_columns() -> list[Column]:
 
 
 def quality_columns(levels: int) -> list[Column]:
-    """Quality of IDs; figures by level stand in one cell, first level first."""
+    """Quality of IDs; figures of all levels share a cell, first level first."""
 
     def by_level(metric: str) -> tuple[tuple[Level, str], ...]:
         return tuple(("id", f"{metric}_{level}") for level in range(1, levels + 1))
@@ -87,7 +87,7 @@ def quality_columns(levels: int) -> list[Column]:
 
 
 def held_out_columns() -> list[Column]:
-    """How items fare that were not learned from, beside those that were; what the repair moves is of both."""
+    """Figures of held-out items beside those of training items; the share moved by the repair is over both."""
 
     def both(metric: str, ending: str = "") -> tuple[tuple[Level, str], ...]:
         return ("id", f"{metric}{ending}"), ("id", f"{metric}{HELD_OUT}")
@@ -103,11 +103,11 @@ def held_out_columns() -> list[Column]:
 
 
 KINDS: Mapping[str, Part] = {"recommendations": "test", "validation": "validation", "ids": "items"}
-"""Kinds of table, and the part that each shows."""
+"""Kinds of tables, and the part that each shows."""
 
 
 def table_names(rows: Iterable[Row]) -> list[str]:
-    """Tables that the rows have something for."""
+    """Names of the tables for which there are rows."""
     present = dict.fromkeys((row.protocol, row.part) for row in rows)
     return [f"{protocol}-{kind}" for protocol, part in present for kind, shown in KINDS.items() if shown == part]
 
@@ -117,7 +117,7 @@ def table(rows: Sequence[Row], name: str) -> str:
 
     Raises
     ------
-    ConfigError : no row belongs to such a table; lists those there are
+    ConfigError : no rows belong to this table; lists the tables there are
     """
     names = table_names(rows)
     if name not in names:
@@ -133,13 +133,13 @@ def table(rows: Sequence[Row], name: str) -> str:
 
 
 def _by_domain(found: Mapping[Measured, Figures]) -> dict[Measured, Figures]:
-    """Domains together, in the order in which they first appear; within one, as they appear."""
+    """Grouped by domain, in order of appearance."""
     domains = list(dict.fromkeys(of.domain for of in found))
     return dict(sorted(found.items(), key=lambda each: domains.index(each[0].domain)))
 
 
 def _beside_frequent(found: Mapping[Measured, Figures]) -> dict[Measured, Figures]:
-    """Put what the most frequent tuples of a tokenizer score into the lines of its recommenders."""
+    """Copy the figures of a tokenizer's most frequent tuples into the lines of its recommenders."""
     lines = {}
     for of, figures in found.items():
         if of.recommender == POPULARITY and of.tokenizer != NONE:
@@ -160,7 +160,7 @@ def _markdown(lines: Mapping[Measured, Figures], columns: Sequence[Column]) -> s
     for of, figures in lines.items():
         labels = [of.domain, of.tokenizer, *([of.recommender] if recommended else [])]
         labels = [ABSENT if label == NONE else label for label in labels]
-        # Figures of the IDs alone come from every recommender on them.
+        # Not the maximum over all figures: those of the IDs alone come from every recommender on them.
         counted = figures.get(("item", "ndcg_10"))
         seeds = str(max(each.seeds for each in figures.values()) if counted is None else counted.seeds)
         written.append([*labels, seeds, *(_cell(column, figures) for column in used)])

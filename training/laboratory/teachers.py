@@ -1,7 +1,7 @@
-"""Who may teach in an experiment, as far as its configurations say it: what `unitok train-recommender --teacher` would
-refuse, perhaps hours later, is refused before anything is trained.
+"""Checks an experiment's teachers by its configurations, before anything is trained.
 
-Knows nothing of data sets: whether a domain has more items than the taught one tells apart is seen when its stage runs.
+Otherwise `unitok train-recommender --teacher` would refuse them, perhaps hours later. Knows nothing of data sets:
+whether a domain has more items than the student can distinguish is only checked when its stage runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def require_teaching(taught: PlannedStage, teachers: Sequence[PlannedStage]) -> 
     Parameters
     ----------
     taught : a stage that trains a recommender
-    teachers : those that it learns from; none: nothing is asked
+    teachers : those that it learns from; if empty, nothing is checked
 
     Raises
     ------
@@ -63,7 +63,7 @@ def _refused(taught: PlannedStage, wrong: str) -> ConfigError:
 
 
 def _recommender(stage: PlannedStage) -> RecommenderParameters:
-    # Imported here, as in all below, so that experiments without teachers need not wait for it.
+    # Imported here, as below, so that experiments without teachers do not wait for the import.
     from training.recommender.parameters import RecommenderParameters  # noqa: PLC0415
 
     return checked(RecommenderParameters, stage.configuration, stage.name)
@@ -72,7 +72,7 @@ def _recommender(stage: PlannedStage) -> RecommenderParameters:
 def _teaching(
     taught: PlannedStage, teacher: PlannedStage
 ) -> RecommenderParameters | SASRecParameters | GRU4RecParameters:
-    """Parameters of a teacher of a kind that can teach."""
+    """Parameters of a teacher, whose kind must be able to teach."""
     from training.teaching.teachers import SEQUENCES  # noqa: PLC0415
 
     name = teacher.recommender
