@@ -1,4 +1,4 @@
-"""What a baseline learns from and is asked: one domain's histories, split as for every other recommender.
+"""The data of a baseline: one domain's histories, split as for every other recommender.
 
 Knows nothing of models.
 """
@@ -23,7 +23,7 @@ class Corpus:
     Attributes
     ----------
     domain : its name
-    items, users : how many there are
+    items, users : their numbers
     history_items : int32 [interactions], users back to back, oldest first
     split : the examples of training, validation and test
     training : the training part of every user
@@ -38,7 +38,7 @@ class Corpus:
 
     @classmethod
     def of(cls, domain: DomainData, max_history: int) -> Corpus:
-        """Split a domain for a baseline that reads so many items of a history."""
+        """Split a domain for a baseline that reads `max_history` items of a history."""
         split, training = split_for(domain, max_history), training_stretches(domain.history_starts)
         return cls(domain.name, len(domain.items), domain.users, domain.history_items, split, training)
 
@@ -47,7 +47,7 @@ class Corpus:
         return self.training.interactions(self.history_items)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that is learned from."""
+        """SHA-256 of the training data."""
         digest = hashlib.sha256(f"{self.domain} {self.items}".encode())
         digest.update(np.ascontiguousarray(self.history_items).data)
         digest.update(np.ascontiguousarray(self.training.stops).data)

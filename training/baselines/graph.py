@@ -1,6 +1,7 @@
-"""LightGCN as a baseline: pairs of an item a user had and one drawn at random, told apart (BPR).
+"""LightGCN as a baseline, trained with BPR on pairs of an item of the user and a random negative.
 
-A user is known by number: scores come from the training part, whatever history is given. Knows nothing of optimisers.
+A user is identified by number: scores depend on the training part and ignore the given history. Knows nothing of
+optimisers.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ IntVector = NDArray[np.int64]
 
 
 class GraphBaseline:
-    """LightGCN over the interactions of the training part, as `training.baselines.trainer` trains it.
+    """LightGCN over the interactions of the training part; a `Trainable` of `training.baselines.trainer`.
 
     Parameters
     ----------
-    corpus, parameters : what to learn from, and how
-    device : where the network lies
+    corpus, parameters : the data, and how to learn from it
+    device : of the network
     """
 
     def __init__(self, corpus: Corpus, parameters: LightGCNParameters, device: torch.device) -> None:
@@ -43,12 +44,12 @@ class GraphBaseline:
         ).to(device)
 
     def batches(self, random: np.random.Generator) -> list[IntVector]:
-        """Interactions of an epoch, shuffled."""
+        """Batches of an epoch's interactions, shuffled."""
         rows = random.permutation(len(self._users))
         return np.array_split(rows, -(-len(rows) // self.parameters.batch_pairs))
 
     def loss(self, batch: IntVector, random: np.random.Generator) -> Tensor:
-        """BPR, and the squared embeddings of the batch (He et al. 2020, Eq. 15)."""
+        """BPR plus the L2 penalty on the batch's embeddings (He et al. 2020, Eq. 15)."""
         users, items = self._users[batch], self._items[batch]
         indices = (torch.from_numpy(rows).to(self.device) for rows in (users, items, self._others(users, random)))
         user, item, other = indices
@@ -61,7 +62,7 @@ class GraphBaseline:
         return loss
 
     def scorer(self) -> Scorer:
-        """Scores by the weights as they are, smoothed once."""
+        """A scorer with the present weights, smoothed once."""
         self.network.eval()
         with torch.no_grad():
             smoothed: Smoothed = self.network()
@@ -73,7 +74,7 @@ class GraphBaseline:
         return scores
 
     def _others(self, users: IntVector, random: np.random.Generator) -> IntVector:
-        """For each user an item that is not among the user's, int64 [B]; any item, for a user who had them all."""
+        """A random negative for each user, int64 [B]; after 100 tries any item, e.g. for a user who had all of them."""
         others = random.integers(0, self._catalogue, len(users))
         for _ in range(100):
             pairs = users * self._catalogue + others

@@ -1,7 +1,7 @@
-"""Every knob of every baseline, checked strictly: an unknown key or a wrong value is an error naming it.
+"""Parameters of all baselines, checked strictly: an unknown key or a wrong value is an error that names it.
 
-The key `kind` says which baseline a file configures, and so which keys it may hold. The defaults suit domains of some
-thousand items. Knows nothing of data sets.
+The key `kind` selects the baseline, and so which keys a file may hold. The defaults suit domains of some thousand
+items. Knows nothing of data sets.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from training.configuration import (
 
 
 class BaselineParameters(Strict):
-    """What every baseline takes.
+    """Parameters of every baseline.
 
     Attributes
     ----------
-    max_history : items of a history, the latest
+    max_history : number of latest items of a history that are read
     seed : of everything random
-    threads : of the processor; 0 takes every core
+    threads : CPU threads; 0: all cores
     """
 
     max_history: Count = 20
@@ -43,17 +43,17 @@ class BaselineParameters(Strict):
 
 
 class EpochParameters(BaselineParameters):
-    """What baselines trained by gradients take besides.
+    """Further parameters of baselines trained by gradient descent.
 
     Attributes
     ----------
     width : of the embeddings
-    epochs : at most so many
-    patience : validations without a new best before training ends; one validation an epoch
-    learning_rate, weight_decay : AdamW; the rate falls along a cosine to 0 at `epochs`
+    epochs : upper limit
+    patience : validations without a new best before training ends; one validation per epoch
+    learning_rate, weight_decay : of AdamW; the rate falls along a cosine to 0 at `epochs`
     warmup_steps : steps over which the rate rises
     clip_norm : largest norm of a gradient
-    average : decay of a moving average of the weights, which is then validated and kept in place of them; 0: none
+    average : decay of a moving average of the weights, which is validated and saved in their place; 0: no average
     """
 
     width: Count = 64
@@ -67,13 +67,13 @@ class EpochParameters(BaselineParameters):
 
 
 class SequenceParameters(EpochParameters):
-    """What networks over sequences take besides.
+    """Further parameters of networks over sequences.
 
     Attributes
     ----------
     layers : of the network
-    dropout : share of activations dropped while training
-    batch_tokens : padded items of a batch
+    dropout : share of activations dropped in training
+    batch_tokens : size of a batch in items, padding included
     """
 
     layers: Count = 2
@@ -82,7 +82,7 @@ class SequenceParameters(EpochParameters):
 
 
 class TransformerParameters(SequenceParameters):
-    """What transformers take besides. `heads`: of attention, which part the width among them."""
+    """Further parameters of transformers. `heads`: attention heads, which must divide the width."""
 
     heads: Count = 2
 
@@ -100,12 +100,12 @@ class SASRecParameters(TransformerParameters):
 
 
 class BERT4RecParameters(TransformerParameters):
-    """A transformer that sees both ways and fills in masked items.
+    """A bidirectional transformer that predicts masked items.
 
     Attributes
     ----------
     mask_share : share of the items that is masked
-    last_share : share of the rows in which the last item alone is masked, which is what is asked of it later
+    last_share : share of the rows in which only the last item is masked, as in inference
     """
 
     kind: Literal["bert4rec"] = "bert4rec"
@@ -123,13 +123,13 @@ class GRU4RecParameters(SequenceParameters):
 
 
 class LightGCNParameters(EpochParameters):
-    """Embeddings smoothed over the graph of users and items, trained on pairs (BPR).
+    """Embeddings smoothed over the user-item graph, trained on pairs (BPR).
 
     Attributes
     ----------
     layers : steps of smoothing
-    batch_pairs : interactions of a batch, each with an item drawn at random beside it
-    regularization : of the squared embeddings of a batch
+    batch_pairs : interactions per batch, each paired with a random negative
+    regularization : weight of the squared embeddings of a batch
     """
 
     kind: Literal["lightgcn"] = "lightgcn"
@@ -147,9 +147,9 @@ class FactorizationParameters(BaselineParameters):
 
     Attributes
     ----------
-    width : factors
-    regularization, alpha : of the factors; confidence in an interaction
-    iterations : over all users and items
+    width : number of factors
+    regularization, alpha : penalty on the factors; confidence in an interaction
+    iterations : passes over all users and items
     """
 
     kind: Literal["mf"] = "mf"
@@ -160,13 +160,13 @@ class FactorizationParameters(BaselineParameters):
 
 
 class PopularityParameters(BaselineParameters):
-    """The items that occur most often in the training part, for everyone."""
+    """The most frequent items of the training part, for every user."""
 
     kind: Literal["popularity"] = "popularity"
 
 
 class RandomParameters(BaselineParameters):
-    """A random order of the items, drawn for every user."""
+    """A random order of the items for each user."""
 
     kind: Literal["random"] = "random"
 
@@ -193,11 +193,11 @@ KINDS: dict[str, type[AnyParameters]] = {
 
 
 def baseline_parameters(values: Mapping[str, Any], where: str) -> AnyParameters:
-    """Parameters of the kind that `values` name.
+    """Parameters of the kind named in `values`.
 
     Raises
     ------
-    ConfigError : no known kind is named, a key is unknown or a value is wrong; names it, and `where` it stands
+    ConfigError : the kind is missing or unknown, a key is unknown or a value is wrong; names it and `where` it stands
     """
     kind = values.get("kind")
     if kind not in KINDS:
@@ -206,10 +206,10 @@ def baseline_parameters(values: Mapping[str, Any], where: str) -> AnyParameters:
 
 
 def read_baseline_parameters(path: Path, overrides: Mapping[str, Any]) -> AnyParameters:
-    """Read a TOML file and put the command line's values over it.
+    """Read a TOML file and override it with the command line's values.
 
     Raises
     ------
-    ConfigError : the file is missing, no TOML, names no known kind, or holds an unknown key or a wrong value
+    ConfigError : the file is missing or is not TOML, names no known kind, or holds an unknown key or a wrong value
     """
     return baseline_parameters({**read_toml(path), **overrides}, str(path))

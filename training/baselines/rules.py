@@ -1,6 +1,6 @@
-"""Baselines that are made in one go: popularity, a random order, matrix factorisation.
+"""Baselines without epochs of training: popularity, a random order, matrix factorisation.
 
-Each is its arrays, which are its artefact, and a scorer. Knows nothing of files.
+Each consists of arrays, which are its artefact, and a scorer. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ IntVector = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Rule:
-    """What was made: `arrays` by name, and the scorer that uses them."""
+    """A finished baseline: `arrays` by name, and the scorer that uses them."""
 
     arrays: dict[str, Tensor]
     scorer: Scorer
 
 
 def make_rule(corpus: Corpus, parameters: AnyRule) -> Rule:
-    """Make the baseline that the parameters describe."""
+    """Make the baseline of the parameters' kind."""
     if isinstance(parameters, PopularityParameters):
         return popularity(corpus)
     if isinstance(parameters, RandomParameters):
@@ -40,7 +40,7 @@ def make_rule(corpus: Corpus, parameters: AnyRule) -> Rule:
 
 
 def popularity(corpus: Corpus) -> Rule:
-    """The items that occur most often in the training part, ties by number, for everyone."""
+    """The most frequent items of the training part, ties by item number, for every user."""
     order = torch.from_numpy(most_popular(corpus.interactions().items, corpus.items, corpus.items))
     scores = torch.empty(corpus.items)
     scores[order] = -torch.arange(corpus.items, dtype=torch.float32)
@@ -48,7 +48,7 @@ def popularity(corpus: Corpus) -> Rule:
 
 
 def random_order(items: int, seed: int) -> Rule:
-    """Scores that are a hash of seed, user and item: even, independent, and the same however users are batched."""
+    """Scores from a hash of seed, user and item: uniform, independent, and the same however users are batched."""
     numbers = np.arange(items, dtype=np.uint64)
 
     def scores(users: IntVector, histories: NDArray[np.int32]) -> Tensor:
@@ -61,7 +61,7 @@ def random_order(items: int, seed: int) -> Rule:
 
 
 def _mixed(values: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64 on the next of its states: every bit of the input moves every bit of the output."""
+    """One step of SplitMix64 with its finalizer: every bit of the input affects every bit of the output."""
     with np.errstate(over="ignore"):
         mixed = np.asarray(values, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -71,7 +71,7 @@ def _mixed(values: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
 
 
 def factorization(corpus: Corpus, parameters: FactorizationParameters) -> Rule:
-    """Alternating least squares on the training part; a user's factors are solved for from the history given."""
+    """Alternating least squares on the training part; a user's factors are solved for from the given history."""
     from implicit.cpu.als import AlternatingLeastSquares  # noqa: PLC0415 - slow to load, and of use here alone
     from scipy.sparse import csr_matrix  # noqa: PLC0415
 

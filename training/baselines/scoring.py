@@ -1,6 +1,6 @@
-"""Scores of every item of a domain -> ranked lists -> figures. Knows nothing of how scores come about.
+"""From scores of all items of a domain to ranked lists and figures. Knows nothing of how scores are computed.
 
-Symbols: B users asked together, S items of the longest history, n users.
+Symbols: B users of a batch, S items of the longest history, n users.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Lists:
-    """Item rows, best first, `NO_RESULT` at the end where items ran out: two of int64 [n, 10].
+    """Item rows, best first, padded with `NO_RESULT`; both int64 [n, 10].
 
     Attributes
     ----------
-    kept : items of the history may be among them
-    removed : items of the history are not
+    kept : with items of the history
+    removed : without items of the history
     """
 
     kept: NDArray[np.int64]
@@ -50,7 +50,7 @@ class Measured:
 
 
 def ranked(scores: Tensor, histories: NDArray[np.int32]) -> Lists:
-    """Lists of some users from scores float32 [B, items], and histories int32 [B, S] whose items are removed."""
+    """Ranked lists from scores float32 [B, items]; items of histories int32 [B, S] are removed in `removed`."""
     length = min(scores.shape[1], LONGEST + histories.shape[1])
     best = scores.topk(length, dim=1).indices.cpu().numpy()
     best = np.pad(best, ((0, 0), (0, max(0, LONGEST - length))), constant_values=NO_RESULT)
@@ -61,9 +61,9 @@ def ranked(scores: Tensor, histories: NDArray[np.int32]) -> Lists:
 
 
 def measure(scorer: Scorer, examples: Examples, history_items: NDArray[np.int32], max_history: int) -> Measured:
-    """Rank all items for every example, and judge the lists by the item.
+    """Rank all items for every example and compute figures at the item level.
 
-    What is scored by is the newest `max_history` items of a history; what is removed is all that an example has of it.
+    The scorer reads the newest `max_history` items of a history; all items of an example's history are removed.
     """
     read = examples.matrix(history_items, max_history)
     known = examples.matrix(history_items, int((examples.stops - examples.starts).max(initial=1)))
@@ -84,7 +84,7 @@ def measure(scorer: Scorer, examples: Examples, history_items: NDArray[np.int32]
 def learned_repeats(
     scorer: Scorer, validation: Examples, history_items: NDArray[np.int32], max_history: int
 ) -> LearnedRepeats:
-    """What items of the history should gain, by the rule and the number of users of our recommenders."""
+    """The bonus of items of the history, learned by the same rule and from as many users as for our recommenders."""
     examples = evaluated_users(validation, USERS, 0)
     histories = examples.matrix(history_items, max_history)
 
@@ -100,7 +100,7 @@ def learned_repeats(
 
 
 def with_repeats(scorer: Scorer, learned: LearnedRepeats) -> Scorer:
-    """The same scores, those of items of the history raised by what was learned."""
+    """A scorer that adds the learned bonus to items of the history."""
 
     def scores(users: NDArray[np.int64], histories: NDArray[np.int32]) -> Tensor:
         raised = scorer(users, histories).clone()

@@ -1,4 +1,4 @@
-"""SASRec, BERT4Rec and GRU4Rec as baselines: windows of a domain, a network, a task.
+"""SASRec, BERT4Rec and GRU4Rec as baselines: windows of histories, a network, a task.
 
 The loss is the cross-entropy over all items of the domain. Knows nothing of optimisers or files.
 """
@@ -28,12 +28,12 @@ AnySequence = SASRecParameters | BERT4RecParameters | GRU4RecParameters
 
 
 class SequenceBaseline:
-    """A network over sequences, as `training.baselines.trainer` trains it.
+    """A network over sequences; a `Trainable` of `training.baselines.trainer`.
 
     Parameters
     ----------
-    corpus, parameters : what to learn from, and how
-    device : where the network lies
+    corpus, parameters : the data, and how to learn from it
+    device : of the network
     """
 
     def __init__(self, corpus: Corpus, parameters: AnySequence, device: torch.device) -> None:
@@ -47,19 +47,19 @@ class SequenceBaseline:
         self._windows = padded(corpus.history_items, cut.starts, cut.stops, parameters.max_history + 1)
 
     def batches(self, random: np.random.Generator) -> list[NDArray[np.int64]]:
-        """Windows of an epoch, in batches of about equal length."""
+        """Batches of an epoch's windows, of similar length within a batch."""
         rows = np.arange(len(self._lengths))
         return epoch_batches(self._lengths, rows, random, extra=0, budget=self.parameters.batch_tokens, devices=1)
 
     def loss(self, batch: NDArray[np.int64], random: np.random.Generator) -> Tensor:
-        """Mean over the asked positions of the windows in `batch`."""
+        """Mean over the predicted positions of the windows in `batch`."""
         rows = self._windows[batch, : int(self._lengths[batch].max())]
         question = self._task.question(rows, random)
         hidden = self.network(self._tensor(question.inputs))[self._tensor(question.asked)]
         return full_softmax_loss(hidden, self.network.items.table, self._tensor(question.answers))
 
     def scorer(self) -> Scorer:
-        """Scores by the weights as they are."""
+        """A scorer with the present weights."""
         self.network.eval()
 
         def scores(users: NDArray[np.int64], histories: NDArray[np.int32]) -> Tensor:
@@ -76,7 +76,7 @@ class SequenceBaseline:
 
 
 def build_network(items: int, parameters: AnySequence) -> SequenceTransformer | SequenceGRU:
-    """A freshly initialised network for so many items."""
+    """A freshly initialised network for `items` items."""
     if isinstance(parameters, GRU4RecParameters):
         return SequenceGRU(items, width=parameters.width, layers=parameters.layers, dropout=parameters.dropout)
     causal = isinstance(parameters, SASRecParameters)

@@ -1,6 +1,6 @@
-"""The stage `train-baseline`: one domain of a dataset in, a trained baseline and its figures out.
+"""The stage `train-baseline`: trains a baseline on one domain of a dataset and measures it.
 
-Every choice is made on validation; test is measured once, at the end. Knows nothing of the command line.
+All choices are made on validation; test is measured once, at the end. Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from training.stage import Stage
 
 @dataclass(frozen=True)
 class Trained:
-    """A baseline that is ready: its scorer, how many numbers it learned, and how its training went."""
+    """A trained baseline: its scorer, its number of parameters, and the result of its training."""
 
     scorer: Scorer
     numbers: int
@@ -39,19 +39,19 @@ class Trained:
 def train_baseline(
     dataset: Path, domain: str, out: Path, parameters: AnyParameters, max_users: int | None = None
 ) -> dict[str, Any]:
-    """Run the stage; a run that was killed goes on after its last finished epoch.
+    """Run the stage; a killed run resumes after its last finished epoch.
 
     Parameters
     ----------
-    max_users : measured at the end, the same ones as by `unitok evaluate`; None: all
+    max_users : number of users measured at the end, the same as by `unitok evaluate`; None: all
 
     Returns
     -------
-    what `figures.json` holds
+    the contents of `figures.json`
 
     Raises
     ------
-    ConfigError : the dataset has no such domain or nothing to learn from or to validate on in it, or `out` holds a
+    ConfigError : the dataset has no such domain, the domain has no examples of training or validation, or `out` holds a
         checkpoint of another training
     """
     use_processor(parameters.threads)
@@ -95,7 +95,7 @@ def _trained(corpus: Corpus, parameters: AnyParameters, checkpoint: Checkpoint) 
         model = SequenceBaseline(corpus, parameters, device)
 
     def validate(scorer: Scorer) -> float:
-        # As our recommenders are judged: whether items of the history come again is learned after the training.
+        # The better of both, as for our recommenders: the bonus of items of the history is learned after training.
         measured = _measured(scorer, corpus, corpus.split.validation, parameters)
         return round(max(measured.kept.ndcg_10, measured.removed.ndcg_10), 5)
 
@@ -113,7 +113,7 @@ def _measured(scorer: Scorer, corpus: Corpus, examples: Examples, parameters: An
 def _repeats(
     scorer: Scorer, corpus: Corpus, measured: dict[str, Examples], parameters: AnyParameters
 ) -> dict[str, Any]:
-    """What a network over sequences learns of repeats afterwards, as our recommenders do, and its figures with that."""
+    """The bonus of repeats, learned after training as for our recommenders, and the figures with it; sequences only."""
     if not isinstance(parameters, SequenceParameters):
         return {}
     learned = learned_repeats(scorer, corpus.split.validation, corpus.history_items, parameters.max_history)

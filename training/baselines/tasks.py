@@ -1,6 +1,6 @@
-"""What a network over sequences is asked, while it learns and afterwards. Knows nothing of networks.
+"""Tasks of networks over sequences, in training and inference. Knows nothing of networks.
 
-`NextItem` (SASRec, GRU4Rec): at every position, the item that comes next. `Cloze` (BERT4Rec): items that were masked.
+`NextItem` (SASRec, GRU4Rec): predict the next item at every position. `Cloze` (BERT4Rec): predict masked items.
 
 Symbols: B rows, S sequence.
 """
@@ -19,13 +19,13 @@ from training.networks.item_embedding import MASKED
 
 @dataclass(frozen=True)
 class Question:
-    """A batch to learn from.
+    """A training batch.
 
     Attributes
     ----------
-    inputs : int64 [B, S], what the network reads
-    asked : bool [B, S], the positions whose answer counts
-    answers : int64 [asked positions], the right items, row by row
+    inputs : int64 [B, S], inputs of the network
+    asked : bool [B, S], the positions that enter the loss
+    answers : int64 [asked positions], the target items, row by row
     """
 
     inputs: NDArray[np.int64]
@@ -35,14 +35,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Query:
-    """Histories whose next item is wanted: `inputs` int64 [B, S] and where the answer stands, `at` int64 [B]."""
+    """Histories to predict the next item of: `inputs` int64 [B, S], and positions of the answers, `at` int64 [B]."""
 
     inputs: NDArray[np.int64]
     at: NDArray[np.int64]
 
 
 class Task(Protocol):
-    """How a window becomes a question, and a history a query."""
+    """Turns windows into training batches, and histories into queries."""
 
     def question(self, rows: NDArray[np.int32], random: np.random.Generator) -> Question:
         """Windows int32 [B, S + 1], padded at the end."""
@@ -52,35 +52,35 @@ class Task(Protocol):
 
 
 class NextItem:
-    """Every position but the last is asked for the item after it."""
+    """Predict the next item at every position but the last."""
 
     def question(self, rows: NDArray[np.int32], random: np.random.Generator) -> Question:
-        """Nothing is drawn at random."""
+        """Deterministic; `random` is ignored."""
         del random
         following = rows[:, 1:].astype(np.int64)
         asked = following != PADDING
         return Question(rows[:, :-1].astype(np.int64), asked, following[asked])
 
     def query(self, histories: NDArray[np.int32]) -> Query:
-        """The position of the newest item is asked."""
+        """The answer is at the position of the newest item."""
         return Query(histories.astype(np.int64), (histories != PADDING).sum(axis=1) - 1)
 
 
 @dataclass(frozen=True)
 class Cloze:
-    """Masked items are asked for.
+    """Predict masked items.
 
     Attributes
     ----------
-    mask_share : share of the items that is masked; at least one a row
-    last_share : share of the rows in which the last item alone is masked
+    mask_share : share of the items that is masked; at least one per row
+    last_share : share of the rows in which only the last item is masked
     """
 
     mask_share: float
     last_share: float
 
     def question(self, rows: NDArray[np.int32], random: np.random.Generator) -> Question:
-        """What is masked is drawn anew each time."""
+        """The masked items are drawn anew at each call."""
         present = rows != PADDING
         lengths = present.sum(axis=1)
         asked = present & (random.random(rows.shape) < self.mask_share)
@@ -93,7 +93,7 @@ class Cloze:
         return Question(np.where(asked, MASKED, items), asked, items[asked])
 
     def query(self, histories: NDArray[np.int32]) -> Query:
-        """A masked item after the newest is asked."""
+        """The answer is at a masked item appended after the newest."""
         lengths = (histories != PADDING).sum(axis=1)
         inputs = np.pad(histories.astype(np.int64), ((0, 0), (0, 1)), constant_values=PADDING)
         inputs[np.arange(len(inputs)), lengths] = MASKED

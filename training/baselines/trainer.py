@@ -1,7 +1,7 @@
-"""Epochs of gradient steps, a validation after each, early stopping, a checkpoint: for every baseline that learns so.
+"""The training loop of baselines: epochs of gradient steps, each with validation and checkpoint, and early stopping.
 
-A killed training goes on after its last finished epoch and ends with the same weights. Knows nothing of data sets, nor
-of what is trained.
+A killed training resumes after its last finished epoch and ends with the same weights. Knows nothing of data sets or
+particular baselines.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ MODEL = "model.safetensors"
 
 
 class Trainable(Protocol):
-    """A baseline that learns by gradients."""
+    """A baseline that is trained by gradient descent."""
 
     @property
     def network(self) -> nn.Module:
-        """What holds the weights."""
+        """The module with the weights."""
 
     def batches(self, random: np.random.Generator) -> list[NDArray[np.int64]]:
-        """The batches of an epoch; always as many."""
+        """The batches of an epoch; their number is the same in all epochs."""
 
     def loss(self, batch: NDArray[np.int64], random: np.random.Generator) -> Tensor:
-        """What to descend, a scalar."""
+        """The loss, a scalar."""
 
     def scorer(self) -> Scorer:
-        """Scores by the weights as they are."""
+        """A scorer with the present weights."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended.
+    """Result of a training.
 
     Attributes
     ----------
-    epochs, best_epoch : made, and the one whose weights were kept; counted from 1
-    seconds : of training and validation, over all starts
+    epochs, best_epoch : number of epochs, and the one whose weights were kept, counted from 1
+    seconds : of training and validation, over all runs
     ended_by : "epochs" or "patience"
     """
 
@@ -73,13 +73,12 @@ def train(
     checkpoint: Checkpoint,
     fingerprint: str,
 ) -> TrainingResult:
-    """Train until the epochs or the patience are used up; the best weights end in the model and in the checkpoint's
-    folder.
+    """Train until `epochs` or `patience` is reached; load the best weights and save them in the checkpoint's folder.
 
     Parameters
     ----------
-    validate : what is to be greatest, NDCG@10
-    fingerprint : names the parameters and the data of this training
+    validate : the metric to maximise, NDCG@10
+    fingerprint : identifies the parameters and the data of this training
 
     Raises
     ------
@@ -124,7 +123,7 @@ def write_arrays(folder: Path, arrays: dict[str, Tensor]) -> None:
 
 
 def _best(log: list[dict[str, Any]]) -> int:
-    """Place of the greatest NDCG@10, the first of equals."""
+    """Index of the greatest NDCG@10, the first of equals."""
     return int(np.argmax([entry["ndcg_10"] for entry in log]))
 
 
@@ -141,7 +140,7 @@ def _epoch(
     epoch: int,
     advance: Advance,
 ) -> float:
-    """One epoch; returns the mean loss. Everything random is drawn from seed and epoch."""
+    """One epoch; returns the mean loss. All randomness is seeded by seed and epoch."""
     random = np.random.default_rng([parameters.seed, epoch])
     torch.manual_seed((parameters.seed << 32) + epoch)
     model.network.train()
