@@ -1,7 +1,6 @@
-"""A file of vectors already computed, so that a text is encoded once: across domains, runs and kills.
+"""A cache of computed vectors in a file, so that each text is encoded only once across domains, runs and kills.
 
-Keyed by the encoder's hash and the text's; a vector that was put is there after `kill -9`. Knows nothing of encoders
-or items.
+Keyed by the hashes of encoder and text; stored vectors survive `kill -9`. Knows nothing of encoders or items.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ class VectorCache:
 
     Parameters
     ----------
-    path : the file; created if need be
+    path : the file; created if missing
     encoder : hash of the encoder, see `training.encoders.folder.EncoderCard`
     width : D
 
     Raises
     ------
-    ConfigError : the file is there and is no such cache
+    ConfigError : the file exists and is not such a cache
     """
 
     def __init__(self, path: Path, encoder: str, width: int) -> None:
@@ -63,7 +62,7 @@ class VectorCache:
 
         Raises
         ------
-        ConfigError : a vector in the file has not D components
+        ConfigError : a vector in the file does not have D components
         """
         found: dict[str, FloatArray] = {}
         for start in range(0, len(contents), _KEYS_AT_ONCE):
@@ -83,7 +82,7 @@ class VectorCache:
         return found
 
     def put(self, vectors: Mapping[str, FloatArray]) -> None:
-        """Add vectors by content hash, all or none; returns when they are on disk."""
+        """Add vectors by content hash in one transaction; returns when they are on disk."""
         rows = [(self._encoder, content, vector.astype("<f4").tobytes()) for content, vector in vectors.items()]
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)

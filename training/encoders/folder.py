@@ -1,7 +1,7 @@
 """A text encoder on disk: `text_encoder.onnx`, `tokenizer.json`, and `encoder.json`, which says how to use them.
 
-The folder is what `embed` writes beside the vectors and what `export` copies into a bundle, so that the text of a
-new item is encoded exactly as the training items were. Knows nothing of how encoders are made.
+`embed` writes this folder beside the vectors, and `export` copies it into a bundle, so that texts of new items are
+encoded exactly like those of training items. Knows nothing of how encoders are made.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ CARD = "encoder.json"
 
 @dataclass(frozen=True)
 class EncoderCard:
-    """What must be known of an encoder to use it.
+    """Contents of `encoder.json`: what is needed to use an encoder.
 
     Attributes
     ----------
-    source : what it was made of, for people
+    source : what it was made from, for human readers
     width : D, width of its vectors
-    max_tokens : longer texts are cut to so many tokens
-    recipe : recipe of the texts it was meant for, see `service.items.TEXT_RECIPE`
+    max_tokens : longer texts are truncated to this number of tokens
+    recipe : recipe of its input texts, see `service.items.TEXT_RECIPE`
     sha256 : of graph, tokenizer and `max_tokens` together; equal encoders have equal values
     """
 
@@ -47,18 +47,18 @@ class EncoderCard:
 
 
 def write_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write `tokenizer.json` without the padding and truncation that its source may have had built in."""
+    """Write `tokenizer.json` without any padding and truncation settings of its source."""
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.save(str(folder / TOKENIZER))
 
 
 def write_card(folder: Path, source: str, max_tokens: int) -> EncoderCard:
-    """Write `encoder.json` for a folder that already holds graph and tokenizer; the folder is complete with it.
+    """Write `encoder.json` into a folder that already holds graph and tokenizer; this completes the folder.
 
     Raises
     ------
-    BundleError : the graph has not the signature of a text encoder
+    BundleError : the graph does not have the signature of a text encoder
     """
     width = open_session(folder / MODEL, Runtime(threads=1), INPUTS, OUTPUTS).size("D")
     parts = f"{sha256_of(folder / MODEL)} {sha256_of(folder / TOKENIZER)} {max_tokens}"
@@ -94,6 +94,6 @@ def open_encoder(folder: Path, runtime: Runtime | None = None) -> TextEncoder:
     Raises
     ------
     ConfigError : see `read_card`
-    BundleError : graph or tokenizer are missing or unusable
+    BundleError : graph or tokenizer is missing or unusable
     """
     return TextEncoder.open(folder / MODEL, folder / TOKENIZER, read_card(folder).max_tokens, runtime)

@@ -1,7 +1,7 @@
-"""What every network that goes through torch's exporter has in common: the version, silence, and a file without traces.
+"""Shared by all exports with torch's ONNX exporter: the opset, a quiet exporter, and files without debug metadata.
 
-The exporter notes source lines and folders at every node; they do not belong into a file that is given away, and would
-make equal graphs differ from one machine to the next. Knows nothing of what the graphs compute.
+The exporter stores source lines and paths in every node. They do not belong in a published file, and would make equal
+graphs differ between machines. Knows nothing of what the graphs compute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OPSET = 20
 
 @contextlib.contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """Keep the exporter's progress lines and notices of its own internals out of a person's terminal; errors come."""
+    """Suppress the exporter's progress lines and notices about its internals; errors are still shown."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -34,7 +34,7 @@ def quiet_exporter() -> Iterator[None]:
 
 
 def write_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Check a graph, take off notes of its making, and write it in one file.
+    """Write a graph into one file without debug metadata, and check it.
 
     Equal graphs give equal bytes.
     """

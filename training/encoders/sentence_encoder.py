@@ -1,6 +1,6 @@
-"""Exports a local sentence encoder (transformer, pooling, unit length) to one ONNX graph, and proves it.
+"""Exports a local sentence encoder (transformer, pooling, normalisation) to one ONNX graph, and proves it.
 
-Reads folders as sentence-transformers writes them. Knows nothing of items and downloads nothing.
+Reads folders in the format of sentence-transformers. Knows nothing of items and downloads nothing.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from training.encoders.graphs import OPSET, quiet_exporter, write_graph
 Pooling = Literal["mean", "cls"]
 
 TOLERANCE = 1e-4
-"""Greatest difference allowed between a component of the exported and the original vector."""
+"""Greatest allowed difference between components of the exported and the original vector."""
 
 
 @dataclass(frozen=True)
 class SentenceEncoderSpec:
-    """What a sentence-transformers folder says of itself.
+    """Configuration of a sentence-transformers folder.
 
     Attributes
     ----------
-    folder : where the transformer's configuration and weights lie
+    folder : with the transformer's configuration and weights
     pooling : how token vectors become one vector
     max_tokens : the longest input it was made for
     """
@@ -48,7 +48,7 @@ class SentenceEncoderSpec:
 
 
 class PooledEncoder(nn.Module):
-    """Transformer, pooling over the tokens that the mask keeps, division by the norm.
+    """Transformer, pooling over unmasked tokens, normalisation to unit length.
 
     Parameters
     ----------
@@ -92,9 +92,9 @@ def minilm_folder() -> Path:
 
 
 def read_spec(folder: Path) -> SentenceEncoderSpec:
-    """Read what a sentence-transformers folder says of its modules.
+    """Read the configuration of a sentence-transformers folder.
 
-    A folder without `modules.json` is taken as a bare transformer, pooled by the mean.
+    A folder without `modules.json` is read as a bare transformer with mean pooling.
 
     Raises
     ------
@@ -123,18 +123,18 @@ def read_spec(folder: Path) -> SentenceEncoderSpec:
 
 
 def load_encoder(spec: SentenceEncoderSpec) -> PooledEncoder:
-    """Load the weights, with attention written out: fused attention does not export as well."""
+    """Load the weights with eager attention: fused attention does not export as well."""
     with _quiet():
         transformer = AutoModel.from_pretrained(spec.folder, attn_implementation="eager", local_files_only=True)
     return PooledEncoder(transformer.to(torch.float32), spec.pooling).eval()
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a transformer's folder, as the library `tokenizers` runs it without `transformers`.
+    """The tokenizer of a transformer's folder, in the form that the library `tokenizers` runs without `transformers`.
 
     Raises
     ------
-    ConfigError : it is one that exists in Python only
+    ConfigError : the tokenizer exists in Python only
     """
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -146,14 +146,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def export_sentence_encoder(source: Path, folder: Path, max_tokens: int, name: str | None = None) -> EncoderCard:
-    """Export a local sentence encoder into an encoder folder, then run what was written against the original.
+    """Export a local sentence encoder into an encoder folder, then compare the written graph with the original.
 
     Parameters
     ----------
-    source : folder as sentence-transformers writes it
-    folder : where `text_encoder.onnx`, `tokenizer.json` and `encoder.json` go; created if need be
-    max_tokens : texts are cut to so many tokens, or to the encoder's own limit if that is lower
-    name : what the card calls the source; the folder's name if left out
+    source : folder of a sentence-transformers model
+    folder : for `text_encoder.onnx`, `tokenizer.json` and `encoder.json`; created if missing
+    max_tokens : texts are truncated to this number of tokens, or to the encoder's own limit if that is lower
+    name : `source` in the card; None: the folder's name
 
     Raises
     ------
@@ -171,7 +171,7 @@ def export_sentence_encoder(source: Path, folder: Path, max_tokens: int, name: s
 
 
 def write_encoder_graph(encoder: nn.Module, path: Path, longest: int) -> None:
-    """Export a module with the signature of a text encoder; batch and sequence length stay open.
+    """Export a module with the signature of a text encoder; batch size and sequence length are dynamic.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def write_encoder_graph(encoder: nn.Module, path: Path, longest: int) -> None:
 
     Raises
     ------
-    ModelError : torch makes no graph of the module
+    ModelError : torch returned no graph
     """
     example = torch.tensor([[5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 8, 9, 0, 0]])
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence", max=longest)
@@ -202,14 +202,14 @@ def write_encoder_graph(encoder: nn.Module, path: Path, longest: int) -> None:
 
 
 def prove(encoder: nn.Module, folder: Path, texts: int = 64, seed: int = 0) -> float:
-    """Run the encoder of a folder on random texts against torch; return the greatest difference of a component.
+    """Compare the encoder of a folder with torch on random texts; return the greatest difference of a component.
 
-    The texts are random words of the vocabulary, from one to more than the encoder takes, batched as in service; torch
-    gets them one by one, without padding.
+    The texts are random words of the vocabulary, from one word to more than the encoder reads. The encoder gets them in
+    batches as in the service, torch one by one without padding.
 
     Raises
     ------
-    ModelError : some component differs by more than `TOLERANCE`
+    ModelError : a component differs by more than `TOLERANCE`
     """
     exported = open_encoder(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -241,7 +241,7 @@ def _longest_input(folder: Path, transformer: Path) -> int:
     """The longest input an encoder was made for, in tokens."""
     config = _read_json(transformer / "config.json")
     positions = int(config.get("max_position_embeddings", 512))
-    # RoBERTa and its kin number positions from the padding token on, and so take fewer tokens than they have positions.
+    # RoBERTa and similar models count positions from the padding token's number, so they take fewer tokens.
     if config.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         positions -= int(config.get("pad_token_id", 1)) + 1
     said = folder / "sentence_bert_config.json"
@@ -259,7 +259,7 @@ def _read_json(path: Path) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the notes of loading off the terminal; errors still come."""
+    """Suppress notices while loading; errors are still shown."""
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

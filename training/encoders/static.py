@@ -1,6 +1,7 @@
-"""A static text encoder: one vector a token, distilled from a sentence encoder; a text is the sum of its tokens.
+"""A static text encoder: one vector per token, distilled from a sentence encoder; a text is the sum of its tokens.
 
-A few MB and some hundred times faster than its teacher, at the cost of word order and context. Knows nothing of items.
+It takes a few MB and is some hundred times faster than its teacher, but ignores word order and context. Knows nothing
+of items.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from training.encoders.folder import MODEL, EncoderCard, write_card, write_token
 from training.encoders.sentence_encoder import load_encoder, load_tokenizer, prove, read_spec, write_encoder_graph
 
 WIDTH = 128
-"""D of the table: with one byte a component, a vocabulary of 30,522 takes 4 MB."""
+"""D of the table: with one byte per component, a vocabulary of 30,522 tokens takes 4 MB."""
 COMMON = 1e-4
-"""Words more frequent than this lose weight (the constant a of smooth inverse frequency)."""
+"""The constant a of smooth inverse frequency: words more frequent than this get less weight."""
 NOTHING = 1e-3
-"""Length of the start token's vector: it decides only where a text has no known word, and keeps its norm off 0."""
+"""Length of the start token's vector, as a share of the median: keeps the norm of texts without known words above 0."""
 LONGEST = 8192
 _BATCH = 1024
 
 
 class StaticEncoder(nn.Module):
-    """Token table in 8 bits with one scale a row; V tokens, D components.
+    """Token table in 8 bits with one scale per row; V tokens, D components.
 
     Parameters
     ----------
-    table : float32 [V, D], each row its token's contribution to a text, weight included
+    table : float32 [V, D], the contribution of each token to a text, including its weight
     """
 
     codes: Tensor
@@ -53,14 +54,14 @@ class StaticEncoder(nn.Module):
 def export_static_encoder(
     source: Path, folder: Path, max_tokens: int, name: str | None = None, width: int = WIDTH
 ) -> EncoderCard:
-    """Distil a local sentence encoder into a token table, export it, and run what was written against torch.
+    """Distil a local sentence encoder into a token table, export it, and compare the written graph with torch.
 
     Parameters
     ----------
-    source : folder of the teacher, as sentence-transformers writes it
-    folder : where `text_encoder.onnx`, `tokenizer.json` and `encoder.json` go; created if need be
-    max_tokens : texts are cut to so many tokens
-    name : what the card calls the source
+    source : folder of the teacher, a sentence-transformers model
+    folder : for `text_encoder.onnx`, `tokenizer.json` and `encoder.json`; created if missing
+    max_tokens : texts are truncated to this number of tokens
+    name : `source` in the card
     width : D, at most the teacher's
 
     Raises
@@ -82,9 +83,9 @@ def export_static_encoder(
 def distil(teacher: nn.Module, tokenizer: Tokenizer, width: int) -> Tensor:
     """Token table of a teacher: float32 [V, width].
 
-    Each token goes through the teacher alone; the vectors are centred, turned onto their principal axes, cut to `width`
-    and weighted by smooth inverse frequency, `a / (a + p)`. The frequency p is not known and estimated by Zipf's law
-    from the order of the vocabulary, which tokenizers list from frequent to rare.
+    The teacher encodes each token alone. The vectors are centred, projected onto their first `width` principal axes and
+    weighted by smooth inverse frequency, `a / (a + p)`. The frequency p is unknown and estimated by Zipf's law from the
+    order of the vocabulary, which tokenizers list from frequent to rare.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def distil(teacher: nn.Module, tokenizer: Tokenizer, width: int) -> Tensor:
 
 
 def _encode_tokens(teacher: nn.Module, tokenizer: Tokenizer) -> Tensor:
-    """Vector of every token of the vocabulary, between the tokens that start and end a text: float32 [V, D]."""
+    """Vector of every token of the vocabulary, encoded between start and end tokens: float32 [V, D]."""
     tokenizer.no_padding()
     frame = tokenizer.encode("").ids
     start, end = torch.tensor(frame[:1], dtype=torch.int64), torch.tensor(frame[1:], dtype=torch.int64)
@@ -122,6 +123,6 @@ def _encode_tokens(teacher: nn.Module, tokenizer: Tokenizer) -> Tensor:
 
 
 def _is_special(tokenizer: Tokenizer, token: int) -> bool:
-    """Whether a token stands for no text: control tokens, and places that a vocabulary keeps free."""
+    """Whether a token represents no text: control tokens and unused entries of the vocabulary."""
     name = tokenizer.id_to_token(token)
     return name is None or (len(name) > 2 and name[0] in "[<" and name[-1] in "]>")

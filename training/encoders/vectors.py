@@ -1,6 +1,6 @@
-"""Reads one vector an item from a file and refuses what no later stage could use, naming file and row.
+"""Reads one vector per item from a file and refuses what no later stage could use, naming file and row.
 
-Knows nothing of how the vectors came about.
+Knows nothing of how the vectors were computed.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from training.stage import FIGURES
 FloatArray = NDArray[np.float32]
 
 ITEMS_DIGESTS = "items_sha256"
-"""In the figures of `embed` before each array had a `digest_file`: `items_digest` by domain."""
+"""Key in the figures of earlier versions of `embed`, which wrote no `digest_file`: `items_digest` by domain."""
 
 
 def digest_file(vectors: Path) -> Path:
-    """Where `embed` says which items a `.npy` file is of: beside it, since figures go when the stage is run again."""
+    """The file with the `items_digest` of a `.npy` file; not in the figures, which a new run of the stage deletes."""
     return vectors.with_suffix(".items.sha256")
 
 
 def texts_file(vectors: Path) -> Path:
-    """Where `embed` says which texts a `.npy` file was computed from; not there for vectors that were handed to it."""
+    """The file with the `texts_digest` that a `.npy` file was computed from; missing for precomputed vectors."""
     return vectors.with_suffix(".texts.sha256")
 
 
 def vectors_file(folder: Path, domain: str) -> Path:
-    """Where the vectors of a domain lie: `<domain>.npy`, or `<domain>.parquet` if only that is there."""
+    """The file with the vectors of a domain: `<domain>.npy`, or `<domain>.parquet` if only that exists."""
     plain, table = folder / f"{domain}.npy", folder / f"{domain}.parquet"
     return table if table.is_file() and not plain.is_file() else plain
 
 
 def domain_vectors(folder: Path, data: DomainData, width: int | None = None) -> FloatArray:
-    """Read the vectors of a domain, as the stages do: `read_vectors` of its `vectors_file`.
+    """Read the vectors of a domain from its `vectors_file` with `read_vectors`.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def domain_vectors(folder: Path, data: DomainData, width: int | None = None) -> 
     """
     path = vectors_file(folder, data.name)
     vectors, beside = read_vectors(path, data.item_ids, width), texts_file(path)
-    # Folders from before this was written down say only which items they are of.
+    # Earlier versions of `embed` wrote no digest of texts.
     if path.suffix == ".npy" and beside.is_file() and beside.read_text(encoding="utf-8").strip() != texts_digest(data):
         raise InvalidInput(f"{path}: was computed from other texts of these items; run `unitok embed` again")
     return vectors
@@ -65,9 +65,9 @@ def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) 
     Parameters
     ----------
     path : `.npy`, float [n, D] in the order of `item_ids`; or `.parquet` with columns `item_id` and `embedding`
-        (a list or array of numbers), in any order, with no item but these
+        (a list or array of numbers), in any order, with exactly these items
     item_ids : the n items of the domain
-    width : D that the vectors must have; any if left out
+    width : the required D; None: any
 
     Returns
     -------
@@ -75,15 +75,15 @@ def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) 
 
     Raises
     ------
-    InvalidInput : no file or a damaged one, rows that `embed` wrote for other items, an item without a vector or with
-        two, rows of unequal width or of another than asked for, a number that is not finite, or a row of zeros
+    InvalidInput : the file is missing or damaged, `embed` wrote it for other items, an item has no vector or two, rows
+        differ in width or do not have the required one, a number is not finite, or a row is all zeros
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: no such file; vectors of a domain lie in <domain>.npy or <domain>.parquet")
     _require_same_items(path, item_ids)
     vectors = _read_table(path, item_ids) if path.suffix == ".parquet" else _read_plain(path)
     if np.issubdtype(vectors.dtype, np.floating):
-        # Checked as what is kept: float64 holds numbers that float32 has not.
+        # Converted before the checks, since a large float64 becomes infinite in float32.
         with np.errstate(over="ignore"):
             vectors = vectors.astype(np.float32, copy=False)
     check_embeddings(vectors, item_ids, str(path))
@@ -93,12 +93,12 @@ def read_vectors(path: Path, item_ids: Sequence[str], width: int | None = None) 
 
 
 def items_digest(item_ids: Sequence[str]) -> str:
-    """What tells items, in their order, from any others."""
+    """SHA-256 of items in their order."""
     return hashlib.sha256(json.dumps(list(item_ids)).encode()).hexdigest()
 
 
 def texts_digest(data: DomainData) -> str:
-    """What tells a domain's items, in their order and with the texts that are encoded, from any others."""
+    """SHA-256 of a domain's items in their order, with their composed texts."""
     digest = hashlib.sha256()
     for pair in zip(data.item_ids, compose_texts(data.contents()), strict=True):
         digest.update(json.dumps(pair).encode())
@@ -106,7 +106,7 @@ def texts_digest(data: DomainData) -> str:
 
 
 def _require_same_items(path: Path, item_ids: Sequence[str]) -> None:
-    """Refuse rows that `embed` wrote for items of before; rows from elsewhere say nothing of items."""
+    """Refuse rows that `embed` wrote for other items; files from elsewhere have no digest and are not checked."""
     if path.suffix == ".parquet":
         return
     known = _known_digest(path)
@@ -115,7 +115,7 @@ def _require_same_items(path: Path, item_ids: Sequence[str]) -> None:
 
 
 def _known_digest(path: Path) -> str | None:
-    """Of the items that a `.npy` file is of, as far as `embed` has said."""
+    """Digest of the items of a `.npy` file, if `embed` recorded one."""
     beside, figures = digest_file(path), path.with_name(FIGURES)
     if beside.is_file():
         return beside.read_text(encoding="utf-8").strip()
