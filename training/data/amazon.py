@@ -1,4 +1,4 @@
-"""The raw Amazon editions of 2014, 2018 and 2023: where their items and reviews keep what we need.
+"""The raw Amazon editions of 2014, 2018 and 2023: which keys of their items and reviews hold our fields.
 
 Knows nothing of files.
 """
@@ -13,12 +13,12 @@ from training.data.records import Rename
 
 @dataclass(frozen=True)
 class Edition:
-    """Names of one edition's keys; our name = the name in the source.
+    """Names of one edition's keys.
 
     Attributes
     ----------
-    items, reviews : where the fields are
-    features : key of a list of selling points, which goes before the description; None where there is none
+    items, reviews : our name -> name in the source
+    features : key of a list of selling points, which is put before the description; None if there is no such key
     timestamp_unit : of a review's timestamp
     literals : items may be written as Python literals
     """
@@ -77,7 +77,7 @@ EDITIONS = {
 
 
 def renaming(names: dict[str, str], features: str | None = None) -> Rename:
-    """Look fields up under the source's names; selling points, where there are any, go before the description."""
+    """A function that looks up fields by the source's names and puts selling points, if any, before the description."""
 
     def rename(record: dict[str, object]) -> dict[str, object]:
         ours = {name: record.get(source) for name, source in names.items()}

@@ -1,6 +1,6 @@
-"""How much of each domain an epoch takes, where it does not take every item or example once.
+"""How many samples of each domain an epoch takes, if it does not take every item or example once.
 
-Knows nothing of what is taken.
+Knows nothing of what is sampled.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 
 def domain_quotas(sizes: NDArray[np.int64], balance: float, total: int) -> NDArray[np.int64]:
-    """How many an epoch of about `total` takes of each domain: int64 [domains], in proportion to sizes^balance.
+    """Samples per domain in an epoch of about `total`: int64 [domains], in proportion to sizes^balance.
 
-    A balance of 1 takes of each as many as it has, 0 of each the same; nothing of a domain that has nothing.
+    With a balance of 1 they are proportional to the sizes, with 0 equal for all domains; empty domains get none.
     """
     weights = np.where(sizes > 0, sizes.astype(np.float64) ** balance, 0.0)
     quotas: NDArray[np.int64] = np.rint(total * weights / weights.sum()).astype(np.int64)

@@ -1,4 +1,4 @@
-"""From the two raw tables of a domain to the two that a dataset holds: checks across rows, k-core, order.
+"""Turns a domain's two raw tables into the two tables of a dataset: checks across rows, k-core, order.
 
 Knows nothing of file formats.
 """
@@ -26,12 +26,12 @@ from training.data.split import MIN_INTERACTIONS
 from training.data.tables import PLACE, RawTable
 
 LAST_MOMENT = 253_402_300_800_000
-"""Milliseconds from 1970 to the year 10000; no later moment is believed."""
+"""Milliseconds from 1970 to the year 10000; timestamps from here on are errors."""
 
 OUTSIDE_CORE = "outside the k-core"
 
 _UNUSABLE_ID = ~pl.col("item_id").str.contains(ITEM_ID_PATTERN) | (pl.col("item_id").str.len_bytes() > MAX_NAME_BYTES)
-"""Items that no request could name, or no store hold, once they are trained on and served."""
+"""Matches ids that no request could name, or no store could hold, in service."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class CheckedDomain:
     Attributes
     ----------
     items, interactions : columns of `ITEM_SCHEMA`, `INTERACTION_SCHEMA`; order of users and items as in the source
-    figures : what was read, dropped and kept
+    figures : counts of what was read, dropped and kept
     """
 
     items: pl.DataFrame
@@ -54,8 +54,8 @@ def check_domain(config: DomainConfig, items: RawTable, interactions: RawTable, 
 
     Parameters
     ----------
-    items, interactions : as read; no rows where the configuration names no files
-    findings : takes every problem
+    items, interactions : as read; empty if the configuration names no files
+    findings : collects all problems
     """
     kept = Sieve(interactions, findings)
     order = _check_interactions(kept)
@@ -93,7 +93,7 @@ def check_domain(config: DomainConfig, items: RawTable, interactions: RawTable, 
 
 
 def _check_interactions(kept: Sieve) -> str:
-    """Check single interactions; returns what orders them: position, timestamp or file."""
+    """Check single interactions; returns what they are sorted by: "position", "timestamp" or "file"."""
     for column in ("user_id", "item_id"):
         _drop_missing(kept, column)
     columns = kept.frame
@@ -114,7 +114,7 @@ def _check_interactions(kept: Sieve) -> str:
 
 
 def _items_of(interactions: RawTable, kept: pl.DataFrame) -> RawTable:
-    """The items that interactions name, without any content; each stands where it is named first."""
+    """The items that interactions name, without any content, in order of first appearance."""
     first = kept.unique("item_id", keep="first", maintain_order=True).select(*PLACE, "item_id")
     content = (
         pl.lit(None, dtype).alias(name) for name, dtype in ITEM_SCHEMA.items() if name not in ("item_id", "price")
@@ -125,7 +125,7 @@ def _items_of(interactions: RawTable, kept: pl.DataFrame) -> RawTable:
 
 
 def _check_items(listed: Sieve, config: DomainConfig) -> pl.Series:
-    """Check items and clean their text; returns the ids that are listed, the dropped ones included."""
+    """Check items and clean their text; returns all listed ids, including those of dropped items."""
     _drop_missing(listed, "item_id")
     known = listed.frame["item_id"].unique()
     reason = pl.format(
@@ -169,14 +169,14 @@ def _cleaned(items: pl.DataFrame) -> pl.DataFrame:
 
 
 def _has_text(items: pl.DataFrame) -> pl.Series:
-    """Whether the one recipe makes text of each item: bool [items]."""
+    """Whether the text recipe gives a non-empty text for each item: bool [items]."""
     columns = items.select("title", "brand", "categories", "description")
     texts = (compose_text(ItemContent(t, b, tuple(filter(None, c or ())), d)) for t, b, c, d in columns.iter_rows())
     return pl.Series([bool(text) for text in texts], dtype=pl.Boolean)
 
 
 def _check_references(kept: Sieve, listed: Sieve, known: pl.Series) -> None:
-    """Drop interactions whose item was never listed, then those whose item was dropped."""
+    """Drop interactions whose item is not listed (a problem), then those whose item was dropped (already reported)."""
     reason = pl.format("item {} is not among the items", "item_id")
     kept.drop(~pl.col("item_id").is_in(known.implode()), Kind.UNKNOWN_ITEM, "item_id", reason)
     kept.remove(_UNUSABLE_ID, Kind.BAD_ITEM_ID.value)
@@ -192,8 +192,8 @@ def _keep_core(kept: Sieve, k: int) -> None:
 def _check_lengths(kept: Sieve, config: DomainConfig, users_lost: int, findings: Findings) -> int:
     """Report users with too short a history; returns how many are left in training only.
 
-    Where a k-core was asked for, short users are what it is there to remove: a notice. Elsewhere they are a problem;
-    told to skip it, they stay, and their interactions are used for training alone.
+    With a k-core, whose purpose is to remove such users, this is only a notice. Otherwise it is a problem; with
+    `--skip-bad` the users stay, and their interactions are used for training alone.
     """
     if config.core and users_lost:
         removed = f"{users_lost:,} users are outside the {config.core}-core and were removed"
@@ -210,7 +210,7 @@ def _check_lengths(kept: Sieve, config: DomainConfig, users_lost: int, findings:
 
 
 def _in_order(interactions: pl.DataFrame, order: str) -> pl.DataFrame:
-    """Users in the order of first appearance, each one's interactions by `order`; equal moments stay as in the file."""
+    """Users in order of first appearance, the interactions of each sorted by `order`; ties stay as in the file."""
     users = number(interactions["user_id"])
     by = [users] if order == "file" else [interactions[order].to_numpy(), users]
     ordered = interactions[np.lexsort(by)]

@@ -1,6 +1,6 @@
-"""Text as shops publish it -> plain text: entities unescaped, tags stripped, placeholder titles dropped.
+"""Turns text published by shops into plain text: unescapes entities, strips tags, drops placeholder titles.
 
-Knows nothing of the records that it stands in.
+Knows nothing of the records with the text.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
 
 _PLACEHOLDERS = frozenset({"nan", "none", "null", "n/a", "no title", "undefined"})
 _DASHES = "-\u2013\u2014_./?*# "
-"""A title of nothing else stands for a missing one; other signs may be a name (`!!!` is a band)."""
+"""A title of these characters alone counts as missing; other punctuation may be a name (`!!!` is a band)."""
 
 _PAGE_REMNANTS = ("var aPageStart", "getTime()")
-"""Script of the shop's page that crawlers stored as the title; known from the 2018 Amazon metadata."""
+"""Pieces of page script that crawlers stored as titles, found in the 2018 Amazon metadata."""
 
 
 def clean_text(text: str | None) -> str | None:
-    """Plain text with folded whitespace; None where nothing is left.
+    """Plain text with collapsed whitespace; None if nothing is left.
 
-    Entities are unescaped twice, for shops that escape what is escaped already. Tags that end a line or a cell leave
-    a space, others (`H<sub>2</sub>O`) leave nothing.
+    Entities are unescaped twice, since some shops escape them twice. Tags that end a line or a cell are replaced by a
+    space, others (`H<sub>2</sub>O`) are removed.
     """
     if text is None:
         return None
@@ -38,7 +38,7 @@ def clean_text(text: str | None) -> str | None:
 
 
 def clean_title(title: str | None) -> str | None:
-    """`clean_text`, and None for a title that only stands for a missing one: `NaN`, `n/a`, `---`, a piece of script."""
+    """`clean_text`, but None for placeholders of a missing title: `NaN`, `n/a`, `---`, pieces of script."""
     if title is None or any(remnant in title for remnant in _PAGE_REMNANTS):
         return None
     title = clean_text(title)
@@ -48,5 +48,5 @@ def clean_title(title: str | None) -> str | None:
 
 
 def clean_categories(categories: list[str] | None) -> list[str]:
-    """`clean_text` of each, without repetitions."""
+    """`clean_text` of each category, without duplicates."""
     return list(distinct_categories(filter(None, map(clean_text, categories or ()))))

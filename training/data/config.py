@@ -1,7 +1,7 @@
 """The configuration of `prepare` as a strict schema: which domains, in which files, in which format.
 
 An unknown key, or an option that the format would ignore, is an error that names it. Knows nothing of where a
-configuration comes from, nor of what is in the files.
+configuration comes from, nor of the files' contents.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Format(StrEnum):
 
 
 class Strict(BaseModel):
-    """Base of every part: unknown keys are refused, values are not coerced."""
+    """Base class of all parts: unknown keys are refused, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def _paths(value: Any) -> Any:
-    """One path or a list of them, as a tuple of paths; anything else is left for the schema to refuse."""
+    """One path or a list of paths as a tuple of paths; anything else is returned as is, and the schema refuses it."""
     values = [value] if isinstance(value, str | Path) else value
     if isinstance(values, list | tuple):
         return tuple(Path(path) if isinstance(path, str) else path for path in values)
@@ -54,12 +54,12 @@ def _paths(value: Any) -> Any:
 
 
 def _tuple(value: Any) -> Any:
-    """A list, which is what TOML has, as a tuple."""
+    """A list, as TOML has it, as a tuple."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _domain_name(value: str) -> str:
-    """A name that the service takes, and whose folder takes no file's place in the dataset's."""
+    """A name that the service accepts, and whose folder does not clash with a file of the dataset."""
     if not re.fullmatch(DOMAIN_PATTERN, value):
         raise ValueError(f"{value!r} {DOMAIN_RULE}")
     if value.startswith((INDEX, REPORT, FIGURES)):
@@ -72,7 +72,7 @@ Column = Annotated[str, Field(min_length=1)]
 
 
 class ItemColumns(Strict):
-    """Where the fields of an item are found: our name = the name in the file."""
+    """Columns of an item's fields: our name = the name in the file."""
 
     item_id: Column = "item_id"
     title: Column = "title"
@@ -83,7 +83,7 @@ class ItemColumns(Strict):
 
 
 class InteractionColumns(Strict):
-    """Where the fields of an interaction are found: our name = the name in the file."""
+    """Columns of an interaction's fields: our name = the name in the file."""
 
     user_id: Column = "user_id"
     item_id: Column = "item_id"
@@ -93,7 +93,7 @@ class InteractionColumns(Strict):
 
 
 class ColumnMap(Strict):
-    """Names of columns or keys, where they are not ours."""
+    """Names of columns or keys, if they differ from ours."""
 
     items: ItemColumns = ItemColumns()
     interactions: InteractionColumns = InteractionColumns()
@@ -104,19 +104,19 @@ class DomainConfig(Strict):
 
     Attributes
     ----------
-    name : as the service will know it
+    name : its name in the service
     format : format of all its files
-    items : files of items; none: the items are those that the interactions name, and have no text
-    interactions : files of interactions; none: the domain has a catalogue and no histories
+    items : files of items; if empty, the items are those named in the interactions, without text
+    interactions : files of interactions; if empty, the domain has a catalogue and no histories
     map : names of columns, for parquet, csv and jsonl
-    k_core : drop users and items with fewer interactions, again and again until none is left; 0: keep all.
-        5 for the raw Amazon formats unless given
-    category_separator : between categories where they are one string
-    sort_categories : put them in alphabetical order, where theirs means nothing, as that of tags: items that differ in
-        it alone are then of equal content
-    timestamp_unit : of timestamps that are numbers: seconds or milliseconds
-    clean_text : unescape entities, strip tags, drop placeholder titles; on for all but parquet unless given
-    needs_text : an item without any text is a problem; switch it off where embeddings come from elsewhere
+    k_core : repeatedly drop users and items with fewer interactions until none is left; 0: keep all.
+        Default: 5 for the raw Amazon formats, else 0
+    category_separator : between categories given as one string
+    sort_categories : sort them alphabetically; for categories whose order has no meaning, such as tags, so that items
+        that differ only in this order have equal content
+    timestamp_unit : of numeric timestamps: seconds or milliseconds
+    clean_text : unescape entities, strip tags, drop placeholder titles; default: on for all formats but parquet
+    needs_text : report an item without any text as a problem; switch it off if embeddings come from elsewhere
     """
 
     name: Annotated[str, AfterValidator(_domain_name)]
@@ -144,14 +144,14 @@ class DomainConfig(Strict):
 
     @property
     def core(self) -> int:
-        """`k_core` with the format's default filled in."""
+        """`k_core`, or the format's default."""
         return (
             (AMAZON_CORE if self.format.is_amazon and self.interactions else 0) if self.k_core is None else self.k_core
         )
 
     @property
     def cleans_text(self) -> bool:
-        """`clean_text` with the format's default filled in."""
+        """`clean_text`, or the format's default."""
         return self.format is not Format.PARQUET if self.clean_text is None else self.clean_text
 
 

@@ -1,6 +1,6 @@
-"""From what a person gives `prepare`, a file, options or a folder in our layout, to a checked configuration.
+"""Builds a checked configuration of `prepare` from a TOML file, from options, or from a folder in our layout.
 
-Knows nothing of what is in the files that it names.
+Knows nothing of the contents of the files that it names.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ def parse_config(values: dict[str, Any], origin: str, base: Path | None = None) 
 
     Parameters
     ----------
-    values : keys and values as TOML gives them
-    origin : where they come from, for messages
-    base : folder that relative paths start from; the working folder unless given
+    values : keys and values as read from TOML
+    origin : their source, for messages
+    base : folder that paths are relative to; None: the working folder
 
     Raises
     ------
-    ConfigError : an unknown key, a wrong value or a missing file, by name
+    ConfigError : a key is unknown, a value wrong or a file missing; names it
     """
     try:
         config = PrepareConfig.model_validate(values)
@@ -43,18 +43,17 @@ def parse_config(values: dict[str, Any], origin: str, base: Path | None = None) 
 
 
 def read_config(path: Path) -> PrepareConfig:
-    """Read a TOML file; relative paths in it start from the folder it lies in.
+    """Read a TOML file; paths in it are relative to its folder.
 
     Raises
     ------
-    ConfigError : no such file, no TOML, or what `parse_config` refuses
+    ConfigError : the file is missing or is not TOML, or `parse_config` refuses its contents
     """
     return parse_config(read_toml(path), str(path), path.parent)
 
 
 def parse_map(entries: list[str]) -> dict[str, dict[str, str]]:
-    """Column names from the command line: `item_id=asin` for every kind of file that has the field, `items.title=name`
-    for one kind.
+    """Parse column names from the command line: `item_id=asin` for both kinds of files, `items.title=name` for one.
 
     Returns
     -------
@@ -62,7 +61,7 @@ def parse_map(entries: list[str]) -> dict[str, dict[str, str]]:
 
     Raises
     ------
-    ConfigError : an entry is not OURS=THEIRS, or OURS is no field
+    ConfigError : an entry is not OURS=THEIRS, or OURS is not a field
     """
     fields = {"items": set(ItemColumns.model_fields), "interactions": set(InteractionColumns.model_fields)}
     mapping: dict[str, dict[str, str]] = {"items": {}, "interactions": {}}
@@ -87,12 +86,12 @@ def parquet_config(root: Path, domains: Sequence[str], sort_categories: Collecti
     Parameters
     ----------
     root : the folder
-    domains : which of its domains, in this order
-    sort_categories : those among them the order of whose categories means nothing
+    domains : names of the domains to use, in this order
+    sort_categories : those whose order of categories has no meaning
 
     Raises
     ------
-    ConfigError : a file is missing, or the categories of a domain are to be sorted that is not among `domains`
+    ConfigError : a file is missing, or `sort_categories` names a domain that is not in `domains`
     """
     unknown = sorted(set(sort_categories) - set(domains))
     if unknown:

@@ -1,6 +1,6 @@
-"""The k-core of a set of interactions: every user and every item left has at least k of them.
+"""The k-core of a set of interactions: every remaining user and item has at least k of them.
 
-Knows nothing of files and of what users and items are.
+Knows nothing of files, nor of what users and items are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def number(values: pl.Series) -> NDArray[np.int64]:
-    """Equal values -> equal numbers, from 0 in the order of first appearance: int64 [n]."""
+    """Number the distinct values from 0 in order of first appearance: int64 [n]."""
     distinct = pl.DataFrame({"value": values.unique(maintain_order=True)}).with_row_index("number")
     joined = pl.DataFrame({"value": values}).join(distinct, on="value", how="left", maintain_order="left")
     return joined["number"].to_numpy().astype(np.int64)
@@ -20,12 +20,12 @@ def number(values: pl.Series) -> NDArray[np.int64]:
 def core_mask(users: NDArray[np.int64], items: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
     """Which interactions belong to the k-core.
 
-    Several interactions of one user with one item count each, as in the published 5-core sets.
+    Repeated interactions of a user with an item are all counted, as in the published 5-core sets.
 
     Parameters
     ----------
     users, items : int64 [n], numbers from 0
-    k : interactions every user and item must have
+    k : interactions that every user and item must have
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """A prepared dataset on disk: the catalogue and the histories of every domain, in arrays.
 
-Written by `prepare`, read by every later stage. Row numbers of `items.parquet` ("item rows") name items everywhere
-in the offline half. Knows nothing of source formats, splits or embeddings.
+Written by `prepare`, read by every later stage. The offline half identifies items by their row number in
+`items.parquet` ("item row"). Knows nothing of source formats, splits or embeddings.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ INDEX = "dataset.json"
 ITEMS = "items.parquet"
 INTERACTIONS = "interactions.parquet"
 FORMAT = 1
-"""Version of the folder's layout; a reader refuses any other."""
+"""Version of the folder's layout; other versions are refused."""
 
 ITEM_SCHEMA = pl.Schema(
     {
@@ -56,7 +56,7 @@ class DomainData:
     ----------
     name : the domain
     items : item_id, title, brand, categories, description, price; the row number is the item row
-    user_ids : one a user, in the order of `history_starts`
+    user_ids : one per user, in the order of `history_starts`
     history_items : int32 [interactions], item rows, users back to back, chronological within a user
     history_starts : int64 [users + 1]; user u owns `history_items[history_starts[u] : history_starts[u + 1]]`
     """
@@ -79,7 +79,7 @@ class DomainData:
 
         Raises
         ------
-        InvalidInput : an item is listed twice, an interaction names no item, or a user's rows are out of order
+        InvalidInput : an item is listed twice, an interaction names an unknown item, or rows are out of order
         """
         if items["item_id"].n_unique() != len(items):
             twice = items.filter(pl.col("item_id").is_duplicated())["item_id"][0]
@@ -115,7 +115,7 @@ class DomainData:
         return self.items["item_id"].to_list()
 
     def contents(self) -> list[ItemContent]:
-        """What is known of every item, by item row."""
+        """Content of every item, by item row."""
         columns = self.items.select("title", "brand", "categories", "description", "price")
         return [
             ItemContent(title, brand, tuple(categories or ()), description, price)
@@ -125,7 +125,7 @@ class DomainData:
 
 @dataclass(frozen=True)
 class DomainSummary:
-    """How much a prepared domain holds."""
+    """Size of a prepared domain."""
 
     name: str
     items: int
@@ -135,12 +135,12 @@ class DomainSummary:
 
 @dataclass(frozen=True)
 class Dataset:
-    """An opened dataset; domains are read when first asked for, and kept.
+    """An opened dataset; domains are read at first access, and cached.
 
     Attributes
     ----------
-    folder : what `prepare` wrote
-    summaries : one a domain, in the order of the configuration
+    folder : written by `prepare`
+    summaries : one per domain, in the order of the configuration
     """
 
     folder: Path
@@ -149,7 +149,7 @@ class Dataset:
 
     @classmethod
     def open(cls, folder: Path) -> Dataset:
-        """Open the folder that `prepare` wrote.
+        """Open a folder written by `prepare`.
 
         Raises
         ------
@@ -189,7 +189,7 @@ class Dataset:
 def write_domain(folder: Path, name: str, items: pl.DataFrame, interactions: pl.DataFrame) -> DomainSummary:
     """Write one domain's two tables below a dataset's folder.
 
-    The tables must be what `DomainData.from_frames` takes; columns are cast to the schemas of this module.
+    The tables must satisfy `DomainData.from_frames`; columns are cast to the schemas of this module.
     """
     items = items.select(pl.col(column).cast(dtype) for column, dtype in ITEM_SCHEMA.items())
     interactions = interactions.select(pl.col(column).cast(dtype) for column, dtype in INTERACTION_SCHEMA.items())
@@ -202,7 +202,7 @@ def write_domain(folder: Path, name: str, items: pl.DataFrame, interactions: pl.
 
 
 def write_index(folder: Path, summaries: list[DomainSummary]) -> None:
-    """Write `dataset.json`, which makes the folder a dataset; call it after every `write_domain`."""
+    """Write `dataset.json`, which makes the folder a dataset; call it after the last `write_domain`."""
     index = {"format": FORMAT, "domains": [vars(summary) for summary in summaries]}
     write_atomically(folder / INDEX, json.dumps(index, indent=2) + "\n")
 

@@ -1,6 +1,6 @@
-"""Checks of precomputed embeddings: one row an item, all finite, none of length zero.
+"""Checks of precomputed embeddings: one row per item, all finite, none of length zero.
 
-Knows nothing of where they come from and of who reads them.
+Knows nothing of where they come from or who uses them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from training.data.report import EXAMPLES
 
 
 def check_embeddings(matrix: NDArray[np.generic], ids: Sequence[str], file: str) -> None:
-    """Refuse embeddings that no tokenizer should see.
+    """Refuse embeddings that cannot be used.
 
     Parameters
     ----------
     matrix : [n, D], floating point
-    ids : n item ids, one a row
-    file : where the matrix comes from, for the message
+    ids : n item ids, one per row
+    file : source of the matrix, for the message
 
     Raises
     ------
-    InvalidInput : not a matrix of n rows, no columns, no floating point, a NaN or an infinity, a row of zeros; the
+    InvalidInput : not a matrix of n rows, no columns, not floating point, a NaN or an infinity, or a row of zeros; the
         first bad rows are listed with their items
     """
     if matrix.ndim != 2 or len(matrix) != len(ids) or matrix.shape[1] == 0:

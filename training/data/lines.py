@@ -1,4 +1,4 @@
-"""Lines of text files, plain or gzip, with their numbers and byte offsets.
+"""Reads lines of text files, plain or gzip, with their numbers and byte offsets.
 
 Knows nothing of what the lines mean.
 """
@@ -19,17 +19,17 @@ _BOM = b"\xef\xbb\xbf"
 _REPORT_EVERY = 1 << 20
 
 OnBytes = Callable[[int], None]
-"""Called with the number of bytes of the file that were read since the last call."""
+"""Called with the number of bytes read from the file since the last call."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line without its line end.
+    """One line without its line ending.
 
     Attributes
     ----------
     number : from 1
-    offset : bytes before the line, in the unpacked file
+    offset : number of bytes before the line in the uncompressed file
     content : its bytes
     """
 
@@ -39,9 +39,9 @@ class Line:
 
 
 def read_lines(path: Path, findings: Findings, on_bytes: OnBytes) -> Iterator[Line]:
-    """Lines of a file; gzip is recognised by its first bytes, not by the name.
+    """Lines of a file; gzip is recognised by its first bytes, not by the file name.
 
-    A gzip stream that is damaged or ends early is a malformed line; the lines before it are given.
+    A gzip stream that is damaged or ends early is reported as a malformed line; the lines before it are yielded.
     """
     number = offset = told = 0
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def read_lines(path: Path, findings: Findings, on_bytes: OnBytes) -> Iterator[Li
 
 
 def broken_byte(line: Line) -> str | None:
-    """Why a line is not UTF-8, with the byte's place in the unpacked file; None where it is."""
+    """Why a line is not UTF-8, with the byte's offset in the uncompressed file; None if it is."""
     try:
         line.content.decode("utf-8")
     except UnicodeDecodeError as error:

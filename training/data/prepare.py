@@ -1,4 +1,4 @@
-"""The stage `prepare`: source files -> a dataset folder, with a report on everything that was wrong.
+"""The stage `prepare`: turns source files into a dataset folder, with a report on all problems.
 
 Knows nothing of the command line.
 """
@@ -26,9 +26,9 @@ def prepare(config: PrepareConfig, folder: Path, *, skip_bad: bool = False, exam
     Parameters
     ----------
     config : the domains
-    folder : the dataset's; `report.json` is written there in any case, the dataset only if nothing stops it
-    skip_bad : go on without the bad rows, which are counted in the figures, and without empty domains
-    examples : problems of each kind and domain that the report shows
+    folder : of the dataset; `report.json` is always written, the dataset only if the stage succeeds
+    skip_bad : continue without the bad rows, which are counted in the figures, and without empty domains
+    examples : number of problems of each kind and domain that the report shows
 
     Returns
     -------
@@ -36,7 +36,7 @@ def prepare(config: PrepareConfig, folder: Path, *, skip_bad: bool = False, exam
 
     Raises
     ------
-    InvalidInput : there are problems and they are not to be skipped, or no domain is left
+    InvalidInput : there are problems and `skip_bad` is False, or no domain is left
     """
     stage = Stage("prepare", folder)
     (folder / INDEX).unlink(missing_ok=True)

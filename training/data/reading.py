@@ -1,6 +1,6 @@
-"""From the files of a domain to its two raw tables, whatever the format.
+"""Reads the files of a domain, in any format, into its two raw tables.
 
-Knows nothing of checks across rows, cores or order.
+Knows nothing of checks across rows, k-cores or order.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def read_interactions(domain: DomainConfig, findings: Findings, on_bytes: OnByte
 def _expected(
     names: dict[str, str], required: tuple[str, ...], chosen: ItemColumns | InteractionColumns | None
 ) -> frozenset[str]:
-    """Names every file must have: the required ones, and whatever the configuration maps by hand."""
+    """Names that every file must have: the required fields, and those that the configuration maps explicitly."""
     return frozenset(names[name] for name in {*required, *(chosen.model_fields_set if chosen else ())})
 
 
@@ -93,7 +93,7 @@ def _read_file(path: Path, kind: Format, collector: Collector, on_bytes: OnBytes
 
 
 def _read_parquet(path: Path, collector: Collector) -> None:
-    """Take a Parquet file: column by column where the types are ours, else row by row through the converters."""
+    """Read a Parquet file: by columns if all types can be cast, else row by row through the converters."""
     try:
         columns = list(pl.scan_parquet(path, glob=False).collect_schema())
         if not has_columns(columns, collector):
@@ -130,7 +130,7 @@ def _is_plain(found: pl.DataType, wanted: pl.DataType) -> bool:
 
 
 def _plain(name: str, found: pl.Schema, wanted: pl.DataType, milliseconds: float) -> pl.Expr:
-    """A column in our type, null where the file has none; a timestamp in milliseconds."""
+    """A column in our type, null if the file does not have it; timestamps in milliseconds."""
     if name not in found:
         return pl.lit(None, wanted)
     if found[name] in (pl.Datetime, pl.Date):

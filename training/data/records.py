@@ -1,4 +1,4 @@
-"""Files of JSON lines and CSV as records: one dictionary a row, bad rows rejected with their reason.
+"""Reads JSON lines and CSV files as records: one dictionary per row; bad rows are rejected with a reason.
 
 Knows nothing of which keys matter.
 """
@@ -19,15 +19,15 @@ from training.data.report import Kind, Problem
 from training.data.tables import Collector
 
 Record = tuple[int, dict[str, object]]
-"""Line number and what stands there."""
+"""Line number and content."""
 
 
 def json_records(path: Path, collector: Collector, on_bytes: OnBytes, literals: bool = False) -> Iterator[Record]:
-    """Records of a file with one JSON object a line; blank lines are passed over.
+    """Records of a file with one JSON object per line; blank lines are skipped.
 
     Parameters
     ----------
-    literals : also take lines that are Python literals, as the 2014 Amazon metadata are in the wild
+    literals : also accept lines that are Python literals, like those of the published 2014 Amazon metadata
     """
     for line in read_lines(path, collector.findings, on_bytes):
         if not line.content.strip():
@@ -52,7 +52,7 @@ def json_records(path: Path, collector: Collector, on_bytes: OnBytes, literals: 
 
 
 def _parse_leniently(text: str, literals: bool) -> object:
-    """JSON with the extensions that Python's own writer uses (NaN, Infinity), then Python literals.
+    """Parse JSON with the extensions of Python's own writer (NaN, Infinity), else, if allowed, a Python literal.
 
     Raises
     ------
@@ -71,9 +71,9 @@ def _parse_leniently(text: str, literals: bool) -> object:
 
 
 def csv_records(path: Path, collector: Collector, on_bytes: OnBytes) -> Iterator[Record]:
-    """Records of a CSV file with a header line, RFC 4180 quoting; a row's number is that of its first line.
+    """Records of a CSV file with a header line and RFC 4180 quoting; a row's number is that of its first line.
 
-    A file whose header lacks a column that is expected gives no records and is one problem.
+    A file whose header lacks an expected column is reported and gives no records.
     """
     numbered = _DecodedLines(read_lines(path, collector.findings, on_bytes))
     reader = csv.reader(numbered, strict=True)
@@ -109,12 +109,12 @@ def csv_records(path: Path, collector: Collector, on_bytes: OnBytes) -> Iterator
 
 
 class _DecodedLines:
-    """Lines as text for the CSV reader, which asks for as many as a row needs; remembers where it is.
+    """Lines as text for the CSV reader, which takes as many as a row needs; tracks the position.
 
     Attributes
     ----------
-    number : number of the last line given
-    broken : why a line given since this was last set to None is not UTF-8
+    number : number of the last line returned
+    broken : why a line returned since this was last reset to None is not UTF-8
     """
 
     def __init__(self, lines: Iterator[Line]) -> None:
@@ -133,7 +133,7 @@ class _DecodedLines:
 
 
 def has_columns(columns: list[str], collector: Collector) -> bool:
-    """Whether a file has every column that is expected, and none of those twice; reports what is wrong."""
+    """Whether a file has all expected columns, and no column that is read twice; reports what is wrong."""
     missing = sorted(collector.fields.expected - set(columns))
     for name in missing:
         reason = f"no such column; there are {', '.join(columns)}"
@@ -146,11 +146,11 @@ def has_columns(columns: list[str], collector: Collector) -> bool:
 
 
 Rename = Callable[[dict[str, object]], dict[str, object]]
-"""A record under the source's names -> under ours."""
+"""Turns a record with the source's names into one with ours."""
 
 
 def take_records(records: Iterator[Record], rename: Rename, collector: Collector) -> None:
-    """Hand records over, and report the expected keys that no record of the file has."""
+    """Pass records to the collector, and report expected keys that no record of the file has."""
     missing = set(collector.fields.expected)
     row = 0
     for row, record in records:

@@ -1,6 +1,6 @@
-"""The report on bad data: what kind, in which file, row and field, and why.
+"""The report on bad data: kind, file, row, field and reason of each problem.
 
-Every problem is counted; the first few of each kind and domain are kept as examples. Knows nothing of how problems
+All problems are counted; the first few of each kind and domain are kept as examples. Knows nothing of how problems
 are found.
 """
 
@@ -19,7 +19,7 @@ from training.stage import write_atomically
 
 REPORT = "report.json"
 EXAMPLES = 20
-"""Examples kept of each kind and domain unless asked for more."""
+"""Default number of examples kept of each kind and domain."""
 
 
 class Kind(StrEnum):
@@ -40,15 +40,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with the input.
+    """One problem in the input.
 
     Attributes
     ----------
-    kind : what kind of problem
-    file : the source file, empty where the problem is not one file's
-    row : line number of a text file, row number of a Parquet file, both from 1
-    field : the column or key as the source names it
-    reason : what was found there, and what would be right
+    kind : kind of problem
+    file : the source file; empty if the problem does not belong to a single file
+    row : line number in a text file or row number in a Parquet file, both from 1
+    field : name of the column or key in the source
+    reason : what was found, and what would be right
     """
 
     kind: Kind
@@ -64,15 +64,15 @@ class Problem:
 
 @dataclass
 class Findings:
-    """What was found in one domain.
+    """Problems found in one domain.
 
     Attributes
     ----------
     domain : its name
-    limit : examples kept of each kind
-    problems : counts that stop the stage unless bad data is skipped
-    notices : counts of what is worth knowing and stops nothing
-    examples : the first of each kind, of problems and notices together
+    limit : number of examples kept of each kind
+    problems : counts of problems that stop the stage unless bad data is skipped
+    notices : counts of problems that are only reported
+    examples : the first of each kind, problems and notices together
     """
 
     domain: str
@@ -86,7 +86,7 @@ class Findings:
         self.add_many(problem.kind, 1, [problem], notice)
 
     def add_many(self, kind: Kind, count: int, examples: Iterable[Problem], notice: bool = False) -> None:
-        """Count many problems of a kind at once; of the examples no more than the limit are looked at."""
+        """Count many problems of a kind at once; examples beyond the limit are not kept."""
         (self.notices if notice else self.problems)[kind] += count
         kept = self.examples.setdefault(kind, [])
         for problem in examples:
@@ -97,22 +97,22 @@ class Findings:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in every domain."""
+    """Problems found in all domains."""
 
     domains: tuple[Findings, ...]
 
     @property
     def problems(self) -> Counter[Kind]:
-        """Problems of every kind over all domains."""
+        """Counts of problems by kind over all domains."""
         return sum((findings.problems for findings in self.domains), Counter())
 
     @property
     def notices(self) -> Counter[Kind]:
-        """Notices of every kind over all domains."""
+        """Counts of notices by kind over all domains."""
         return sum((findings.notices for findings in self.domains), Counter())
 
     def as_json(self) -> dict[str, Any]:
-        """The report as it is written: every kind has its count, zero included."""
+        """The content of `report.json`; total counts include kinds that did not occur."""
         return {
             "problems": {kind.value: self.problems[kind] for kind in Kind},
             "notices": {kind.value: self.notices[kind] for kind in Kind},
@@ -131,7 +131,7 @@ class Report:
         write_atomically(folder / REPORT, json.dumps(self.as_json(), indent=2, ensure_ascii=False) + "\n")
 
     def table(self) -> str:
-        """One line a domain and kind of problem: how many, and the first of them."""
+        """One line per domain and kind of problem: the count, and the first example."""
         lines = [("domain", "kind", "count", "first")]
         for findings in self.domains:
             for kind, count in findings.problems.items():

@@ -1,6 +1,6 @@
-"""A raw table under checks: rows leave it one reason after the other, and each reason keeps its count.
+"""A raw table under checks: bad rows are removed, and the removals are counted by reason.
 
-Knows nothing of which checks there are.
+Knows nothing of particular checks.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from training.data.tables import RawTable
 class Sieve:
     """Rows of a table that have passed the checks so far.
 
-    A *mask* is a boolean Series, or an expression for one, over the rows of `frame` as it is now; null counts as
-    False.
+    A *mask* is a boolean Series or expression over the current rows of `frame`; null counts as False.
 
     Attributes
     ----------
-    frame : the rows left
-    dropped : how many rows are gone, by reason; those that were never taken included
-    emptied : how many values were set to null, by reason
+    frame : the remaining rows
+    dropped : number of dropped rows, by reason, including records rejected while reading
+    emptied : number of values set to null, by reason
     files : names of the files, by number
     """
 
@@ -36,11 +35,11 @@ class Sieve:
         self._findings = findings
 
     def report(self, mask: pl.Expr | pl.Series, kind: Kind, column: str, reason: pl.Expr, notice: bool = False) -> int:
-        """Count rows as a problem; the rows stay. Returns how many.
+        """Report rows as a problem without removing them; returns their number.
 
         Parameters
         ----------
-        reason : text for each row, evaluated on the bad rows alone: what depends on other rows must be a column
+        reason : text for each row, evaluated on the bad rows alone; values that depend on other rows must be columns
         """
         bad = self.frame.filter(mask)
         if len(bad):
@@ -62,13 +61,13 @@ class Sieve:
         self.frame = self.frame.with_columns(pl.when(mask).then(None).otherwise(pl.col(column)).alias(column))
 
     def remove(self, mask: pl.Expr | pl.Series, why: str) -> None:
-        """Remove rows for a reason that is no problem in itself."""
+        """Remove rows without reporting a problem; they are counted under `why`."""
         before = len(self.frame)
         self.frame = self.frame.remove(mask)
         self.dropped[why] += before - len(self.frame)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """What happened, as it stands in the figures; reasons that never applied are left out."""
+        """Counts by reason for the figures, without zeros."""
         return {
             "dropped": {why: count for why, count in self.dropped.items() if count},
             "emptied": {why: count for why, count in self.emptied.items() if count},

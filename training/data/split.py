@@ -1,6 +1,6 @@
 """Leave-one-out by time: the last item of a user is for test, the last but one for validation, the rest for training.
 
-A split is a matter of position, so nothing is copied: an example is a target and a stretch of the history before it.
+A split depends on positions alone and copies no histories: an example is a target and a range of the history before it.
 Knows nothing of files, semantic IDs or networks.
 """
 
@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from service.errors import ConfigError
 
 MAX_HISTORY = 20
-"""Items of history an example has at most."""
+"""Largest number of history items of an example."""
 
 MIN_INTERACTIONS = 3
-"""A user with fewer has no test and no validation example; everything the user did is for training."""
+"""A user with fewer has no test and no validation example; all interactions are used for training."""
 
 PADDING = -1
-"""Fills the end of a history where several lie side by side; never an item row."""
+"""Pads the end of histories in a matrix; never an item row."""
 
 
 def padded(
     history_items: NDArray[np.int32], starts: NDArray[np.int64], stops: NDArray[np.int64], length: int
 ) -> NDArray[np.int32]:
-    """Stretches of at most `length` items side by side: int32 [n, length], `PADDING` after the newest."""
+    """Stretches of at most `length` items as a matrix: int32 [n, length], `PADDING` after the newest."""
     at = starts[:, None] + np.arange(length)
     inside = at < stops[:, None]
     rows = np.full(at.shape, PADDING, dtype=np.int32)
@@ -35,7 +35,7 @@ def padded(
 
 
 def positions(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Every place of every stretch, one stretch after the other: int64 [n] twice -> int64 [places]."""
+    """All positions of all stretches, concatenated: starts and stops int64 [n] -> int64 [positions]."""
     lengths = stops - starts
     before = np.cumsum(lengths) - lengths
     found: NDArray[np.int64] = np.arange(lengths.sum(), dtype=np.int64) + np.repeat(starts - before, lengths)
@@ -44,12 +44,12 @@ def positions(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np
 
 @dataclass(frozen=True)
 class Examples:
-    """What came before, and what came next: n examples.
+    """Examples of a history and the item that came next.
 
     Attributes
     ----------
     users : int64 [n], number of the user
-    targets : int32 [n], item row that came next
+    targets : int32 [n], row of the item that came next
     starts, stops : int64 [n]; the history is `history_items[start : stop]`, oldest first, never empty
     """
 
@@ -62,16 +62,16 @@ class Examples:
         return len(self.targets)
 
     def matrix(self, history_items: NDArray[np.int32], length: int = MAX_HISTORY) -> NDArray[np.int32]:
-        """Histories side by side: int32 [n, length], oldest first, `PADDING` after the newest.
+        """Histories as a matrix: int32 [n, length], oldest first, `PADDING` after the newest.
 
-        Where a history is longer than `length`, its newest items are kept.
+        Of a history longer than `length`, the newest items are kept.
         """
         return padded(history_items, np.maximum(self.starts, self.stops - length), self.stops, length)
 
 
 @dataclass(frozen=True)
 class Interactions:
-    """Who had what: one entry an interaction, users back to back, in the order of time within a user.
+    """Pairs of user and item: one entry per interaction, users back to back, chronological within a user.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class Interactions:
 
 @dataclass(frozen=True)
 class Stretches:
-    """Stretches of histories, without a target: n of them, `history_items[start : stop]`.
+    """n contiguous parts of histories, without targets: `history_items[start : stop]`.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class Stretches:
     stops: NDArray[np.int64]
 
     def interactions(self, history_items: NDArray[np.int32]) -> Interactions:
-        """All that lies in the stretches, one stretch after the other."""
+        """All interactions of the stretches, concatenated."""
         owners = np.repeat(self.users, self.stops - self.starts)
         return Interactions(owners, history_items[positions(self.starts, self.stops)].astype(np.int64))
 
@@ -107,9 +107,9 @@ class Split:
 
     Attributes
     ----------
-    training : every position from the second of a user's training part is a target once
-    validation : the last but one as target
-    test : the last as target, the validation item in its history
+    training : every item of a user's training part but the first is a target once
+    validation : the last but one item is the target
+    test : the last item is the target, and the validation item is in its history
     short_users : users with fewer than `MIN_INTERACTIONS`, who are in training only
     """
 
@@ -128,7 +128,7 @@ def leave_one_out(
     ----------
     history_items : int32 [interactions], item rows, users back to back, chronological within a user
     history_starts : int64 [users + 1]
-    max_history : items of history an example has at most
+    max_history : largest number of history items of an example
     """
     lengths = np.diff(history_starts)
     enough = lengths >= MIN_INTERACTIONS
@@ -151,11 +151,11 @@ def leave_one_out(
 
 
 def require_examples(where: str, training: int, validation: int) -> None:
-    """Refuse what nothing can be learned from, or what no epoch can be chosen on.
+    """Refuse data without examples to learn from, or without examples to choose the best epoch on.
 
     Raises
     ------
-    ConfigError : there are no examples of training, or of validation
+    ConfigError : there are no examples of training, or none of validation
     """
     if not training:
         raise ConfigError(f"{where}: no user has two interactions to learn from, the last two items aside")
@@ -167,17 +167,17 @@ def require_examples(where: str, training: int, validation: int) -> None:
 
 
 def training_stretches(history_starts: NDArray[np.int64]) -> Stretches:
-    """The training part of every user, whole: int64 [users + 1] -> as many stretches as users."""
+    """The whole training part of every user, one stretch each, from `history_starts` int64 [users + 1]."""
     lengths = np.diff(history_starts)
     stops = history_starts[1:] - np.where(lengths >= MIN_INTERACTIONS, 2, 0)
     return Stretches(np.arange(len(lengths), dtype=np.int64), history_starts[:-1], stops)
 
 
 def windows(stretches: Stretches, max_history: int = MAX_HISTORY) -> Stretches:
-    """Cut stretches so that every item but a stretch's first follows another in exactly one window.
+    """Cut stretches into windows so that every item but a stretch's first has a predecessor in exactly one window.
 
-    A window holds at most `max_history + 1` items, its first being the last of the window before; it is the oldest
-    window of a user that is short. A stretch of one item has none.
+    A window holds at most `max_history + 1` items and begins with the last item of the window before it. Only the
+    oldest window of a stretch may be shorter. A stretch of one item has no window.
     """
     counts = -(-(stretches.stops - stretches.starts - 1) // max_history)
     owner = np.repeat(np.arange(len(counts)), counts)

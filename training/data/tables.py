@@ -1,6 +1,6 @@
-"""Raw tables: foreign records turned into columns of our names and types, with the place where each row stood.
+"""Raw tables: source records as columns with our names and types, with the file and row of each.
 
-Every record that is not taken is counted by its reason. Knows nothing of file formats, nor of what makes a domain.
+Rejected records are counted by reason. Knows nothing of file formats, nor of what makes a domain.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from training.data.report import Findings, Kind, Problem
 from training.data.values import BadValue, Converter
 
 _CHUNK = 50_000
-"""Records held as Python objects before they become columns."""
+"""Number of records held as Python objects before they are converted to columns."""
 
 PLACE = {"file": pl.UInt32(), "row": pl.Int64()}
-"""Columns every raw table has: number of the file among its table's files, and row within it."""
+"""Columns of every raw table: number of the file among the table's files, and row within it."""
 
 ITEM_TYPES: dict[str, pl.DataType] = {
     "item_id": pl.String(),
@@ -35,23 +35,23 @@ INTERACTION_TYPES: dict[str, pl.DataType] = {
     "timestamp": pl.Float64(),
     "rating": pl.Float64(),
 }
-"""Timestamps are milliseconds; numbers stay floats until the checks have seen them."""
+"""Timestamps are milliseconds; numbers stay floats until they are checked."""
 
 ESSENTIAL = frozenset({"user_id", "item_id", "position", "timestamp"})
-"""A record whose value here cannot be read is dropped; elsewhere the value alone is emptied."""
+"""A record is dropped if a value of these fields cannot be read; in other fields the value becomes null."""
 
 
 @dataclass(frozen=True)
 class Fields:
-    """What to make of a record.
+    """How records are read.
 
     Attributes
     ----------
     types : our columns
-    names : our name -> name in the source, for messages and for looking up
-    converters : our name -> how a value is read
+    names : our name -> name in the source, for look-ups and messages
+    converters : our name -> converter of values
     expected : names in the source that every file must have
-    milliseconds : in the unit of timestamps that are numbers
+    milliseconds : per unit of numeric timestamps
     """
 
     types: Mapping[str, pl.DataType]
@@ -70,9 +70,9 @@ class RawTable:
     frame : `PLACE` and our columns
     files : names of the files, by number
     names : our name -> name in the source
-    read : records met, the dropped ones included
-    dropped : records not in `frame`, by reason
-    emptied : values that could not be read and are null now, by reason
+    read : number of records read, including dropped ones
+    dropped : number of records not in `frame`, by reason
+    emptied : number of unreadable values set to null, by reason
     """
 
     frame: pl.DataFrame
@@ -85,7 +85,7 @@ class RawTable:
 
 @dataclass
 class Collector:
-    """Takes records one by one, or whole frames, and gives a `RawTable` at the end."""
+    """Collects records one by one, or whole frames, into a `RawTable`."""
 
     fields: Fields
     findings: Findings
@@ -100,17 +100,17 @@ class Collector:
         self._clear()
 
     def start_file(self, name: str) -> None:
-        """Say which file the next records are from."""
+        """Set the file that the next records come from."""
         self.files.append(name)
 
     def reject(self, kind: Kind, row: int, reason: str, source_field: str | None = None) -> None:
-        """Count a record that cannot be taken."""
+        """Count and report a record that cannot be used."""
         self.read += 1
         self.dropped[kind.value] += 1
         self.findings.add(Problem(kind, self.files[-1], row, source_field, reason))
 
     def take(self, row: int, record: Mapping[str, object]) -> None:
-        """Take a record under our names; absent keys are null."""
+        """Add a record with our names; missing keys become null."""
         values: dict[str, object] = {}
         for name, convert in self.fields.converters.items():
             try:
@@ -133,7 +133,7 @@ class Collector:
             self._flush()
 
     def take_frame(self, frame: pl.DataFrame) -> None:
-        """Take a whole file whose columns have our names and types already; rows are numbered from 1."""
+        """Add a whole file whose columns already have our names and types; rows are numbered from 1."""
         self.read += len(frame)
         place = (
             pl.lit(len(self.files) - 1, pl.UInt32()).alias("file"),
@@ -143,7 +143,7 @@ class Collector:
         self._chunks.append(frame.select(*place, *self.fields.types))
 
     def table(self) -> RawTable:
-        """Everything taken so far, in order."""
+        """All records so far, in order."""
         self._flush()
         frame = pl.concat(self._chunks, rechunk=True)
         return RawTable(frame, tuple(self.files), self.fields.names, self.read, self.dropped, self.emptied)

@@ -1,6 +1,6 @@
-"""Single values of foreign records: text, categories, numbers, moments; what does not fit says why.
+"""Converters of single values of source records: text, categories, numbers, timestamps.
 
-Knows nothing of files and of which field a value belongs to.
+Knows nothing of files, nor of which field a value belongs to.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from training.data.report import Kind
 _PRICE = re.compile(r"[$€£]?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)")
 
 MILLISECONDS = {"s": 1000.0, "ms": 1.0}
-"""Milliseconds in a unit of time."""
+"""Milliseconds per unit of time."""
 
 Converter = Callable[[object], object]
-"""A value of a record -> one of ours, None for nothing; raises `BadValue` for what does not fit."""
+"""Converts a value of a record into one of our type, None if it is empty; raises `BadValue` if it does not fit."""
 
 
 class BadValue(ValueError):
@@ -30,7 +30,7 @@ class BadValue(ValueError):
     ----------
     kind : kind of problem
     reason : what was found, and what would be right
-    notice : the value is worth a note but no reason to stop
+    notice : the value is only reported and does not stop the stage
     """
 
     def __init__(self, kind: Kind, reason: str, notice: bool = False) -> None:
@@ -41,7 +41,7 @@ class BadValue(ValueError):
 
 
 def as_text(value: object) -> str | None:
-    """Text of a string, a number or a list of such; None for nothing at all."""
+    """Text of a string, a number or a list of these; None for null and NaN."""
     if isinstance(value, str):
         if not value.isascii():
             try:
@@ -51,7 +51,7 @@ def as_text(value: object) -> str | None:
                     Kind.BROKEN_ENCODING, f"character {error.start} is half a surrogate pair; text must be valid UTF-8"
                 ) from None
         return value
-    if value is None or value != value:  # noqa: PLR0124 - NaN, which other tools write for nothing
+    if value is None or value != value:  # noqa: PLR0124 - NaN, which other tools write for null
         return None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
@@ -61,7 +61,7 @@ def as_text(value: object) -> str | None:
 
 
 def as_id(value: object) -> str | None:
-    """Text of an id; one that was rounded is refused."""
+    """Text of an id; an id that was rounded to a float is refused."""
     if is_rounded(value):
         raise BadValue(
             Kind.BAD_NUMBER, f"{shown(value)} is an id that was rounded to a float; write ids of so many digits as text"
@@ -70,9 +70,9 @@ def as_id(value: object) -> str | None:
 
 
 def as_categories(separator: str | None) -> Converter:
-    """Converter for categories: a list, lists in a list (paths in a tree), or one string with a separator.
+    """Converter for categories: a list, a list of lists (paths in a tree), or one string with a separator.
 
-    The result is a list without repetitions, first occurrences first.
+    The result is a list without duplicates, in order of first occurrence.
     """
 
     def convert(value: object) -> list[str]:
@@ -88,7 +88,7 @@ def as_categories(separator: str | None) -> Converter:
 
 
 def as_number(value: object) -> float | None:
-    """A number, or text that is one; NaN and infinities pass, for the checks to report with the field's range."""
+    """A number, or text that is one; NaN and infinities pass, since later checks report them with the valid range."""
     if value is None or value == "":
         return None
     if isinstance(value, int | float | str) and not isinstance(value, bool):
@@ -107,9 +107,9 @@ def as_price(value: object) -> float | None:
 
 
 def as_listed_price(value: object) -> float | None:
-    """Price of a raw Amazon listing: of a range the lower end; whatever else stands there is noted, not a problem.
+    """Price of a raw Amazon listing: the lower end of a range; other content is a notice, not a problem.
 
-    Those fields hold remnants of web pages, and no encoder reads the price.
+    These fields contain remnants of web pages, and no encoder reads the price.
     """
     if isinstance(value, str):
         value = value.split(" - ")[0].removeprefix("from ").strip()
@@ -125,9 +125,9 @@ def as_listed_price(value: object) -> float | None:
 
 
 def as_milliseconds(unit: str) -> Converter:
-    """Converter for moments: a number in `unit` ("s" or "ms"), or a date as ISO 8601 writes it, UTC unless it says.
+    """Converter for timestamps: a number in `unit` ("s" or "ms"), or an ISO 8601 date, in UTC if it has no time zone.
 
-    Text that is a number is a number: ISO 8601 would also read some of them as dates without dashes.
+    Text that is a number is read as a number, although some such texts are also ISO 8601 dates without dashes.
     """
     factor = MILLISECONDS[unit]
 
