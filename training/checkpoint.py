@@ -1,8 +1,8 @@
 """A checkpoint of a network in training: one safetensors file, replaced in one step.
 
-Holds weights, AdamW's moments, an average of the weights where there is one, and, in the file's header, how far
-training is and what it has seen, as JSON, and how many seconds its stage has taken. Random numbers need no place in it:
-every epoch or step draws from a generator of its own, seeded by its number. Knows nothing of what is being trained.
+Holds weights, AdamW's moments and the average of the weights, if any. The file's header holds the fingerprint, the
+progress of training as JSON, and the seconds that its stage has taken. The state of random generators is not needed:
+every epoch or step has its own generator, seeded by its number. Knows nothing of what is being trained.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from service.errors import ConfigError
 from training.stage import Clock, replacing
 
 CHECKPOINT = "checkpoint.safetensors"
-"""Its name in the folder of a stage that is not finished."""
+"""File name of the checkpoint in the folder of an unfinished stage."""
 
 _WEIGHT = "weight."
 _MOMENT = "optimizer."
@@ -30,7 +30,7 @@ _KEYS = ("step", "exp_avg", "exp_avg_sq", "average")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a checkpoint is kept, and the clock of the stage, which goes on with it."""
+    """The file of a checkpoint, and the clock of the stage, which resumes from the checkpoint."""
 
     path: Path
     clock: Clock = field(default_factory=Clock)
@@ -47,8 +47,8 @@ def save_checkpoint(
 
     Parameters
     ----------
-    fingerprint : names the parameters and the data of this training
-    progress : what `load_checkpoint` gives back; JSON
+    fingerprint : identifies the parameters and the data of this training
+    progress : returned by `load_checkpoint`; JSON
     """
     state, names = network.state_dict(), _names_in_file(network)
     tensors = {_WEIGHT + name: state[name].detach().contiguous() for name in set(names.values())}
@@ -64,12 +64,11 @@ def save_checkpoint(
 def load_checkpoint(
     checkpoint: Checkpoint, network: nn.Module, optimizer: torch.optim.Optimizer, fingerprint: str
 ) -> dict[str, Any] | None:
-    """Put weights and moments back in place, count the seconds before, and return the progress; None where there is no
-    checkpoint.
+    """Restore weights, moments and the clock, and return the progress; None if there is no checkpoint.
 
     Raises
     ------
-    ConfigError : the file is no checkpoint, or one of other parameters or data
+    ConfigError : the file is not a checkpoint, or one of other parameters or data
     """
     path = checkpoint.path
     if not path.is_file():
@@ -89,17 +88,17 @@ def load_checkpoint(
     for name, parameter in network.named_parameters():
         keys = [key for key in _KEYS if f"{_MOMENT}{key}.{name}" in tensors]
         if keys:
-            # On the parameter's device, as fused optimisers want it.
+            # On the parameter's device, as fused optimisers require.
             moments = {key: tensors[f"{_MOMENT}{key}.{name}"].to(parameter.device) for key in keys}
             optimizer.state[parameter] = moments
-    # Checkpoints from before this was written down say nothing of it.
+    # Checkpoints of earlier versions have no seconds.
     checkpoint.clock.before = float(metadata.get("seconds", 0.0))
     progress: dict[str, Any] = json.loads(metadata["progress"])
     return progress
 
 
 def _names_in_file(network: nn.Module) -> dict[str, str]:
-    """Of each tensor of a state dict the name that the file has it under; tied ones are there once."""
+    """Name in the file of each tensor of the state dict; tied tensors share one name."""
     first: dict[tuple[torch.device, int, torch.Size], str] = {}
     names = {}
     for name, tensor in network.state_dict().items():

@@ -1,6 +1,6 @@
 """Registers the offline subcommands with the command line `unitok`, in the order in which they are run.
 
-Imports only thin modules: torch is loaded by the subcommand that needs it, when it runs.
+Imports only light modules: a subcommand that needs torch imports it when it runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from training.commands.train_tokenizer import train_tokenizer
 
 
 def register(app: typer.Typer) -> None:
-    """Add one subcommand a stage, and those that run many of them and gather what they found."""
+    """Add one subcommand per stage, and those of the laboratory, which run many stages and report their figures."""
     offline: dict[str, Any] = {
         "prepare": prepare,
         "embed": embed,

@@ -1,6 +1,6 @@
-"""TOML file -> parameters, strictly: an unknown key or a value out of range is an error that names it.
+"""Reads parameters from TOML files strictly: an unknown key or a value out of range is an error that names it.
 
-Also the kinds of numbers that parameters are. Knows nothing of what the parameters mean.
+Also defines the types of numeric parameters. Knows nothing of what the parameters mean.
 """
 
 from __future__ import annotations
@@ -19,27 +19,26 @@ P = TypeVar("P", bound=BaseModel)
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, le=2_000_000_000)]
-"""faiss counts in 32 bits, and every level and expert has a seed of its own a little above."""
+"""Upper limit: faiss takes 32-bit seeds, and each level and expert has its own seed, slightly above this one."""
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
-"""A share that must leave something: what is dropped, spread over others, or kept from step to step."""
+"""A share below 1, such as of dropout, of label smoothing, or the decay of an average."""
 
 
 class Strict(BaseModel):
-    """Parameters: they do not change; unknown keys are refused, and so are `inf` and `nan`, which TOML can write and
-    nothing learns by."""
+    """Immutable parameters; refuses unknown keys, and `inf` and `nan`, which TOML allows but no training can use."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def read_toml(path: Path | None) -> dict[str, Any]:
-    """What a TOML file holds; nothing, where there is none to read.
+    """Contents of a TOML file; empty for None.
 
     Raises
     ------
-    ConfigError : the file is missing or no TOML
+    ConfigError : the file is missing or is not TOML
     """
     if path is None:
         return {}
@@ -56,7 +55,7 @@ def checked(kind: type[P], values: Mapping[str, Any], where: str, also_known: Se
 
     Parameters
     ----------
-    also_known : further keys that may stand there, for the message
+    also_known : further allowed keys, for the message
 
     Raises
     ------
@@ -74,7 +73,7 @@ def checked(kind: type[P], values: Mapping[str, Any], where: str, also_known: Se
 
 
 def problems(error: ValidationError, whole: str) -> str:
-    """What is wrong, key by key: `key: message; ...`; `whole` names what a problem of no single key is one of."""
+    """All problems as `key: message; ...`; a problem that belongs to no single key is listed under `whole`."""
     return "; ".join(
         f"{'.'.join(map(str, each['loc'])) or whole}: "
         + ("unknown key" if each["type"] == "extra_forbidden" else each["msg"])

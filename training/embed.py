@@ -1,4 +1,4 @@
-"""The stage `embed`: one vector an item, computed from its text or taken from files, in the order of the items.
+"""The stage `embed`: one vector per item, computed from its text or read from files, in the order of the items.
 
 Knows nothing of what the vectors are used for.
 """
@@ -31,21 +31,21 @@ ENCODER = "encoder"
 CACHE = "cache.sqlite"
 MAX_TOKENS = 128
 CHUNK = 1024
-"""Texts that are encoded and then saved together: what a kill can cost."""
+"""Number of texts that are encoded and saved together; a kill loses at most this many."""
 
 FloatArray = NDArray[np.float32]
 
 
 @dataclass
 class Counts:
-    """What a run has done so far.
+    """Progress of a run.
 
     Attributes
     ----------
-    items : items that have their vector
-    encoded : distinct texts that went through the encoder
-    cached : distinct texts, chunk by chunk, whose vectors were in the cache
-    encoding_seconds : time inside the encoder
+    items : items with a vector
+    encoded : distinct texts that were encoded
+    cached : distinct texts whose vectors were in the cache, counted per chunk
+    encoding_seconds : time spent in the encoder
     """
 
     items: int = 0
@@ -65,17 +65,17 @@ def embed_texts(
 ) -> dict[str, Any]:
     """Encode the text of every item; small domains first.
 
-    A text that occurs twice is encoded once. Vectors are saved to the cache as they come, so that a run that was killed
-    goes on where it stopped when it is started again.
+    A text that occurs twice is encoded once. Vectors are saved to the cache chunk by chunk, so that a killed run
+    resumes where it stopped.
 
     Parameters
     ----------
-    dataset : what `prepare` wrote
-    out : gets `<domain>.npy` float32 [n, D] in item rows, what they are of, `encoder/` and `figures.json`
+    dataset : written by `prepare`
+    out : gets `<domain>.npy` float32 [n, D] in item rows, their digests, `encoder/` and `figures.json`
     encoder : see `training.encoders.choose.prepare_encoder`
-    max_tokens : texts are cut to so many tokens
-    cache : file of vectors already computed; `out/cache.sqlite` if left out
-    runtime : where and with how many threads the encoder runs
+    max_tokens : texts are truncated to this number of tokens
+    cache : file of the vector cache; None: `out/cache.sqlite`
+    runtime : device and number of threads of the encoder
 
     Returns
     -------
@@ -108,21 +108,21 @@ def embed_texts(
 def embed_precomputed(
     dataset: Dataset, out: Path, vectors: Path, encoder: str | None = None, max_tokens: int = MAX_TOKENS
 ) -> dict[str, Any]:
-    """Take over vectors computed elsewhere, of any width, after checking them.
+    """Check and copy vectors computed elsewhere, of any width.
 
     Parameters
     ----------
-    dataset : what `prepare` wrote
-    out : gets `<domain>.npy` float32 [n, D] in item rows, what they are of, and `figures.json`
+    dataset : written by `prepare`
+    out : gets `<domain>.npy` float32 [n, D] in item rows, their digests, and `figures.json`
     vectors : folder with `<domain>.npy` (rows as in `items.parquet`) or `<domain>.parquet` (`item_id`, `embedding`)
-    encoder : what the vectors were made with, where new items are to be tokenized from their text
-    max_tokens : texts of new items are cut to so many tokens
+    encoder : the encoder of the vectors, needed if new items are to be tokenized from their text
+    max_tokens : texts of new items are truncated to this number of tokens
 
     Raises
     ------
-    InvalidInput : a file is missing, or does not hold one finite vector for every item, all of one width, which is the
-        encoder's where one is named
-    ConfigError : the encoder cannot be used, or `vectors` is the folder that is written to
+    InvalidInput : a file is missing or does not hold one finite vector for every item, all of the same width, and of
+        the encoder's width if one is given
+    ConfigError : the encoder cannot be used, or `vectors` is the output folder
     """
     if vectors.resolve() == out.resolve():
         raise ConfigError(f"{out}: vectors cannot be read from the folder they are written to")
@@ -143,7 +143,7 @@ def embed_precomputed(
 
 
 def _begin(dataset: Dataset, out: Path) -> Stage:
-    """Start the stage. What a run of before has left may be of other items, and must not be taken for this run's."""
+    """Start the stage and delete vectors of earlier runs, which may be of other items."""
     stage = Stage("embed", out)
     for name in dataset.domains:
         (out / f"{name}.npy").unlink(missing_ok=True)
@@ -164,7 +164,7 @@ def _texts(data: DomainData) -> list[str]:
 
 
 def _chunk(texts: Sequence[str], model: TextEncoder, known: VectorCache, counts: Counts) -> FloatArray:
-    """Vectors of some texts, from the cache where they are there: float32 [rows, D]."""
+    """Vectors of the texts, from the cache if possible: float32 [rows, D]."""
     hashes = [content_hash(text) for text in texts]
     distinct = dict(zip(hashes, texts, strict=True))
     vectors = known.get(list(distinct))
@@ -188,7 +188,7 @@ def _write(
     chunks: Iterator[FloatArray],
     written: Callable[[int], None],
 ) -> None:
-    """Write chunks of rows into one `.npy` file that appears when it is whole; memory holds one chunk."""
+    """Write chunks of rows into one `.npy` file, which appears when complete; only one chunk is held in memory."""
     path = out / f"{data.name}.npy"
     write_atomically(digest_file(path), items_digest(data.item_ids) + "\n")
     with replacing(path) as unfinished:

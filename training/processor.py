@@ -1,4 +1,4 @@
-"""How a stage uses the processor. Knows nothing of what is computed."""
+"""Settings of torch for CPU threads and matrix products. Knows nothing of what is computed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ import torch
 
 
 def use_processor(threads: int, bf16_products: bool = False) -> None:
-    """Set the threads of torch, 0 for every core that this process may use, and how it multiplies matrices."""
+    """Set the number of torch's threads (0: all cores that this process may use) and the precision of products."""
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     torch.set_float32_matmul_precision("medium" if bf16_products else "highest")

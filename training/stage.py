@@ -1,8 +1,7 @@
-"""What every stage of the offline half has in common: one folder, one JSON file of figures, one line of JSON.
+"""Shared by all stages of the offline half: one folder, one JSON file of figures, one line of JSON.
 
-A stage writes its artefact into a folder of its own; `figures.json` beside the artefact says how it came about. A
-stage is finished when `figures.json` exists, which is therefore written last and in one step. Knows nothing of what
-the stages do.
+A stage writes its artefact into its own folder; `figures.json` beside it records how the artefact was made. A stage is
+finished when `figures.json` exists, so this file is written last and in one step. Knows nothing of what the stages do.
 """
 
 from __future__ import annotations
@@ -21,24 +20,24 @@ from service.errors import ConfigError
 
 FIGURES = "figures.json"
 LOG = "training.jsonl"
-"""Of a stage that trains: one line of JSON a validation, as far as the training has come."""
+"""Log of a training stage: one line of JSON per validation so far."""
 
 
 @dataclass
 class Clock:
-    """Seconds that a stage takes.
+    """Measures the seconds that a stage takes.
 
     Attributes
     ----------
-    before : of its earlier starts, up to the checkpoint that this one goes on from
-    started : when this start began
+    before : seconds of earlier runs, up to the checkpoint that this run resumes from
+    started : when this run began
     """
 
     before: float = 0.0
     started: float = field(default_factory=time.perf_counter)
 
     def seconds(self) -> float:
-        """Over all starts, so far."""
+        """Seconds over all runs so far."""
         return self.before + time.perf_counter() - self.started
 
 
@@ -49,12 +48,12 @@ class Stage:
     Attributes
     ----------
     name : the subcommand that runs it
-    folder : where its artefact goes; created if need be
-    clock : of the stage; what saves and loads its checkpoints keeps it
+    folder : for its artefact; created if missing
+    clock : of the stage; saved in and restored from its checkpoints
 
     Raises
     ------
-    ConfigError : the folder holds what another stage has finished
+    ConfigError : the folder holds the artefact of another, finished stage
     """
 
     name: str
@@ -63,16 +62,16 @@ class Stage:
 
     def __post_init__(self) -> None:
         make_folder(self.folder)
-        # Without its figures what lies there could no longer be used.
+        # Deleting another stage's figures would make its artefact unusable.
         other = _finished_stage(self.folder)
         if other not in (None, self.name):
             raise ConfigError(f"{self.folder}: holds what `unitok {other}` wrote; choose another folder, or delete it")
         (self.folder / FIGURES).unlink(missing_ok=True)
 
     def finish(self, figures: dict[str, Any]) -> dict[str, Any]:
-        """Write `figures.json` and return what it holds.
+        """Write `figures.json` and return its contents.
 
-        Seconds over all starts are added, and the peak memory of this one in MiB.
+        Adds the seconds over all runs, and the peak memory of this run in MiB.
         """
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         complete = {
@@ -86,7 +85,7 @@ class Stage:
 
 
 def _finished_stage(folder: Path) -> str | None:
-    """The stage that a folder is of; None where none has finished there, or its figures are damaged."""
+    """The finished stage in a folder; None if there is none, or its figures are damaged."""
     try:
         stage: str | None = read_figures(folder).get("stage")
     except ConfigError:
@@ -96,10 +95,10 @@ def _finished_stage(folder: Path) -> str | None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield where to write what then takes the place of `path`: a reader sees the old content or the new, never a part.
+    """Yield a temporary path whose file replaces `path` in one step: readers see the old content or the new.
 
-    The new content is on the disk when the block has ended. What a failed block has written lies beside `path` until
-    the next one writes over it.
+    The new content is on disk when the block has ended. A failed block leaves the temporary file beside `path` until
+    the next one overwrites it.
     """
     partial = path.with_name(path.name + ".partial")
     yield partial
@@ -118,7 +117,7 @@ def write_log(folder: Path, entries: Iterable[dict[str, Any]]) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """What `write_log` wrote; nothing where it has not yet."""
+    """Entries written by `write_log`; empty if there is no log yet."""
     path = folder / LOG
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
