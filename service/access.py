@@ -1,7 +1,7 @@
-"""API keys: who may ask for what. Keys are kept as SHA-256 digests and compared in constant time.
+"""API keys and their scopes. Keys are stored as SHA-256 digests and compared in constant time.
 
-A key is 256 random bits, so a plain digest cannot be guessed back, and no slow hash is needed on every request. A key
-may do exactly what its scopes name; none includes another. Knows nothing of HTTP.
+A key is 256 random bits, so its digest cannot be inverted by guessing, and no slow password hash is needed on every
+request. A key allows exactly the scopes it lists; no scope includes another. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from service.errors import ConfigError, Forbidden
 
 KEY_PREFIX = "utk_"
-"""Begins every key, so that scanners for leaked secrets can find one."""
+"""Prefix of every key, by which scanners for leaked secrets can find one."""
 KEY_BYTES = 32
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -41,9 +41,9 @@ class ApiKey:
 
     Attributes
     ----------
-    name : stands for the key in logs and metrics
+    name : identifies the key in logs and metrics
     digest : SHA-256 of the key
-    items_per_second : rate of its own; None takes the configured one
+    items_per_second : rate limit of this key; None for the configured default
     """
 
     name: str
@@ -56,7 +56,7 @@ class ApiKey:
 
         Raises
         ------
-        Forbidden : it does
+        Forbidden : the key lacks it
         """
         if scope not in self.scopes:
             has = ", ".join(sorted(self.scopes))
@@ -64,7 +64,7 @@ class ApiKey:
 
 
 class ApiKeys:
-    """The configured keys; without any, the service is open."""
+    """The configured keys; with none, the service is open to everyone."""
 
     def __init__(self, keys: Iterable[ApiKey] = ()) -> None:
         self._keys: Sequence[ApiKey] = tuple(keys)
@@ -73,7 +73,7 @@ class ApiKeys:
         return bool(self._keys)
 
     def find(self, secret: str) -> ApiKey | None:
-        """The key that a caller presented; takes as long for a wrong one as for any right one."""
+        """The configured key that matches a presented secret, or None; takes constant time, found or not."""
         presented = digest_of(secret)
         found = None
         for key in self._keys:
@@ -83,12 +83,12 @@ class ApiKeys:
 
     @classmethod
     def read(cls, inline: str, file: Path | None) -> ApiKeys:
-        """Keys of a text (entries parted by line ends or `;`) and of a file, together.
+        """Read the keys of a text (entries separated by line breaks or `;`) and of a file, together.
 
         Raises
         ------
-        ConfigError : the text or the file holds something but no key, the file cannot be read, an entry is malformed,
-            or two share a name or a digest
+        ConfigError : the text is not empty but holds no key, the file holds no key or cannot be read, an entry is
+            malformed, or two keys share a name or a digest
         """
         keys = _parse(inline, "UNITOK_API_KEYS")
         if inline and not keys:
@@ -112,7 +112,7 @@ class ApiKeys:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key just made: the secret for its user, and the entry for the service's configuration."""
+    """A new key: the secret for its user, and the entry for the service's configuration."""
 
     secret: str = field(repr=False)
     entry: str
@@ -135,11 +135,11 @@ def new_key(name: str, scopes: Sequence[KeyScope], items_per_second: float | Non
 
 
 def key_to_send(text: str, where: str) -> str:
-    """A key as a header can carry it; spaces and line ends around it, as of a mounted file, are not part of it.
+    """Check a key that is to be sent in a header; surrounding whitespace, as in a mounted file, is removed.
 
     Raises
     ------
-    ConfigError : it is none; the message does not repeat it
+    ConfigError : it is empty, or not printable ASCII; the message does not repeat it
     """
     key = text.strip()
     if not key or not key.isascii() or not key.isprintable():
@@ -148,12 +148,12 @@ def key_to_send(text: str, where: str) -> str:
 
 
 def digest_of(secret: str) -> bytes:
-    """What is kept of a key."""
+    """SHA-256 digest of a key, all that is stored of it."""
     return hashlib.sha256(secret.encode("utf-8")).digest()
 
 
 def _parse(text: str, where: str) -> list[ApiKey]:
-    """The keys of a text; empty lines and those that begin with # are passed over."""
+    """The keys of a text; empty lines and lines that start with # are skipped."""
     entries = [
         part.strip() for line in text.splitlines() if not line.lstrip().startswith("#") for part in line.split(";")
     ]
@@ -161,7 +161,7 @@ def _parse(text: str, where: str) -> list[ApiKey]:
 
 
 def _entry(entry: str, where: str) -> ApiKey:
-    # Nothing of the entry but the name is repeated: whoever put the key itself there would find it in the log.
+    # Messages repeat only the name: if someone put the key itself into the entry, it would end up in the log.
     parts = entry.split()
     if len(parts) not in (3, 4):
         raise ConfigError(f"{where}: has {len(parts)} parts, but must be {FORM}")

@@ -1,7 +1,7 @@
-"""The HTTP application: routes, errors, outer layers and life span, put together.
+"""Builds the HTTP application: routes, error handlers, middleware and lifespan.
 
-Everything it works with is passed in; making one has no effect outside it. Knows nothing of how requests are carried
-out.
+All dependencies are passed in, and building an application has no side effects. Knows nothing of how requests are
+carried out.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ for one of them in place of the current one. Errors are problem details (RFC 945
 
 
 class Application(FastAPI):
-    """FastAPI, documenting each problem under the one content type it is sent with, and whether a key is needed."""
+    """FastAPI with a corrected OpenAPI document: the content type of problems, and whether a key is required."""
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document; FastAPI would list problems under the content type of results as well."""
+        """The OpenAPI document, without the content type of results that FastAPI also lists for problems."""
         if self.openapi_schema is not None:
             return self.openapi_schema
         document = super().openapi()
         for path in document["paths"].values():
             for operation in path.values():
                 if "security" in operation and not self.state.has_keys:
-                    operation["security"].append({})  # Nothing at all is one of the ways.
+                    operation["security"].append({})  # An empty requirement: no key is needed.
                 for response in operation["responses"].values():
                     content = response.get("content", {})
                     if PROBLEM_TYPE in content:
@@ -66,26 +66,26 @@ class Application(FastAPI):
 
 
 def http_spans(tracing: Tracing) -> TelemetryConfig:
-    """FastAPI's own spans of requests: to our provider or none, whatever the environment says; not of probes."""
+    """Settings for FastAPI's request spans: our provider or none, whatever the environment says; none for probes."""
     return {
         "tracer_provider": tracing.provider,
         "tracing": tracing.provider is not None,
         "operation_spans": False,
         "metrics": False,
-        "logs": False,  # they would hold the input of bodies that do not fit
+        "logs": False,  # they would contain the input of invalid bodies
         "auto_configure": False,
         "exclude": lambda scope: scope["path"] in QUIET_PATHS,
     }
 
 
 def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) -> FastAPI:
-    """Make the application.
+    """Build the application.
 
     Parameters
     ----------
-    settings : what the operator chose
+    settings : the operator's settings
     engine : an opened bundle
-    catalogue : its live catalogue, loaded; still belongs to the caller, who closes it
+    catalogue : its live catalogue, loaded; the caller still owns it and closes it
 
     Raises
     ------
@@ -99,7 +99,7 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        # Not awaited: /livez and /readyz must answer while the first runs are under way.
+        # Not awaited: /livez and /readyz must answer during the warm-up.
         warming = asyncio.create_task(service.warm_up())
         try:
             with service.following():
@@ -117,26 +117,27 @@ def create_app(settings: Settings, *, engine: Engine, catalogue: LiveCatalogue) 
         description=DESCRIPTION,
         version=str(service.manifest.generation),
         lifespan=life,
-        docs_url=None,  # Its page takes scripts from another host; ours stands in `service/documentation.py`.
+        docs_url=None,  # FastAPI's page loads scripts from another host; ours is in `service/documentation.py`.
         redoc_url=None,
-        # Or a path without its last part would be led to one that is empty.
+        # Otherwise a path without its last part would be redirected to one whose last part is empty.
         redirect_slashes=False,
         telemetry=http_spans(tracing),
     )
     app.state.service = service
     app.state.has_keys = bool(keys)
     for router in (operations.router, items.router, explaining.router, generations.router, about.router):
-        # Not `include_router`: FastAPI would look for the route of every request twice, in the router and in its copy.
+        # Not `include_router`: FastAPI would match every request twice, in the router and in its copy.
         app.router.routes += router.routes
     add_documentation(app)
     for route in app.router.routes:
         if isinstance(route, Route):
-            # `$` and `.` leave a line end out, and so an item would be found, or deleted, by a name that it has not.
+            # `$` also matches before a final line break, and `.` matches none. So an item could be found, or deleted,
+            # under a wrong id.
             route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z", re.DOTALL)
     app.add_exception_handler(UnitokError, handle_error)
     app.add_exception_handler(RequestValidationError, handle_validation)
     app.add_exception_handler(HTTPException, handle_http)
-    # The last one added is the outermost.
+    # The middleware added last is the outermost.
     metrics = service.metrics
     app.add_middleware(OwnGeneration, generation=service.manifest.generation)
     app.add_middleware(Deadline, seconds=settings.max_request_seconds, metrics=metrics)

@@ -1,11 +1,11 @@
-"""Micro-batching: one thread owns the queue, asyncio stands in front of it.
+"""Dynamic micro-batching: asyncio callers submit jobs to a queue that one worker thread owns.
 
-The thread takes whatever waits as soon as it is free: there is no window in which an idle machine waits for company,
-and under load the batches grow by themselves. A batch holds entries of one group (only what can share one run of a
-graph) and is bounded by its padded size: entries times the largest size among them. Callers share fairly: a request of
-one entry does not wait for all of a request of hundreds that came just before it. Entries whose client has left are
-dropped before any work is done for them. When a batch fails, its entries are run one by one, so that a poisonous one
-fails alone.
+As soon as the thread is free, it takes what is queued. There is no batching window in which an idle machine waits for
+more entries, and under load the batches grow by themselves. A batch holds entries of one group (those that can share
+one run of a graph) and is bounded by its padded size: entries times the largest size among them. Queueing is fair: a
+request of one entry does not wait for all of a request of hundreds that came just before it. Entries whose client has
+disconnected are dropped before any work is done for them. When a batch fails, its entries are run one by one, so that
+only the entry at fault fails.
 
 Knows nothing of what it batches, of HTTP, or of how much may wait (see `service/admission.py`).
 """
@@ -29,7 +29,7 @@ from service.pace import Expected, Pace
 from service.tracing import OFF, Tracing
 
 ANSWERED_A_ROUND = 4
-"""Callers of a batch that are answered in one round of the event loop: some two milliseconds of work."""
+"""Callers of a batch that are answered in one iteration of the event loop: about two milliseconds of work."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -37,13 +37,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What one batch was like.
+    """Statistics of one batch.
 
     Attributes
     ----------
     entries : entries that were run together
-    waited : seconds each of them had waited
-    dropped : entries thrown away since the last batch because their client had left
+    waited : seconds each of them waited in the queue
+    dropped : entries dropped since the last batch because their client had disconnected
     """
 
     entries: int
@@ -53,7 +53,7 @@ class BatchReport:
 
 @dataclass(slots=True)
 class _Submission(Generic[Result]):
-    """The jobs of one caller, answered together; `results` and `missing` belong to the event loop."""
+    """The jobs of one caller, answered together; only the event loop touches `results` and `missing`."""
 
     loop: asyncio.AbstractEventLoop
     traced: Context | None
@@ -65,7 +65,7 @@ class _Submission(Generic[Result]):
 
 @dataclass(slots=True)
 class _Entry(Generic[Job, Result]):
-    """One job in the queue; `turn` is when all the caller's entries up to it would be done if callers took turns."""
+    """One job in the queue; `turn` is its virtual finish time in fair queueing, which orders the queue."""
 
     turn: int
     number: int
@@ -81,20 +81,20 @@ class _Entry(Generic[Job, Result]):
 
 
 _Outcome: TypeAlias = tuple[_Entry[Job, Result], Result | None, Exception | None]
-"""An entry with its result, or with the error that it ended in."""
+"""An entry with its result or its error."""
 
 
 class Batcher(Generic[Job, Result]):
-    """Runs jobs of many callers in batches on a thread of its own.
+    """Runs jobs of many callers in batches, on its own thread.
 
     Parameters
     ----------
-    name : of the thread
-    run : takes the jobs of one batch and returns a result for each, in their order
-    budget : bound on a batch's entries x largest size; a single entry above it is a batch of its own
-    size : what one job costs, in the unit of the budget
+    name : name of the queue, used for the thread, messages and spans
+    run : takes the jobs of one batch and returns one result for each, in the same order
+    budget : bound on a batch's entries x largest size; an entry that exceeds it alone forms its own batch
+    size : cost of one job, in the unit of the budget
     group : jobs of different groups are never in one batch
-    report : told about each batch, on the batcher's thread, before it is run
+    report : called for each batch, on the batcher's thread, before the batch is run
     tracing : makes a span of each caller's wait and of each batch
     """
 
@@ -116,7 +116,7 @@ class Batcher(Generic[Job, Result]):
         self._group = group
         self._report = report
         self._tracing = tracing
-        # A heap by turn: fair queueing by finish times, each caller's counted from the turn that was served last.
+        # A heap by turn: fair queueing by virtual finish times, which start at the turn that was served last.
         self._queue: list[_Entry[Job, Result]] = []
         self._served = 0
         self._numbers = itertools.count()
@@ -138,7 +138,7 @@ class Batcher(Generic[Job, Result]):
         return self._thread.is_alive()
 
     def expected(self, entries: int) -> Expected:
-        """How long so many new entries of one caller would wait, callers taking turns, and then take."""
+        """Expected waiting and running time of this many new entries of one caller, under fair queueing."""
         size = self._pace.size(entries)
         with self._changed:
             turn = self._served + size
@@ -146,12 +146,12 @@ class Batcher(Generic[Job, Result]):
         return self._pace.expected(size, ahead)
 
     async def submit(self, jobs: Sequence[Job]) -> list[Result]:
-        """Queue jobs and wait for all their results; cancelling the wait withdraws what has not started.
+        """Queue jobs and wait for all their results; cancelling the call withdraws the jobs that have not started.
 
         Raises
         ------
         NotReady : the batcher is closed
-        Exception : whatever the first failing job raised; the jobs still waiting are withdrawn
+        Exception : the error of the first job that failed; the jobs still queued are withdrawn
         """
         if not jobs:
             return []
@@ -179,9 +179,9 @@ class Batcher(Generic[Job, Result]):
             submission.left = True
 
     def close(self, seconds: float) -> bool:
-        """Take no more jobs, finish those that wait, and end the thread.
+        """Accept no more jobs, finish those in the queue, and end the thread.
 
-        Returns whether all was finished within `seconds`; what was not is answered with `NotReady`.
+        Returns whether all jobs were finished within `seconds`; those still queued then fail with `NotReady`.
         """
         with self._changed:
             self._closing = True
@@ -197,7 +197,7 @@ class Batcher(Generic[Job, Result]):
         return finished
 
     def _work(self) -> None:
-        """The thread: batch after batch until closed and empty."""
+        """Body of the thread: run batches until the queue is closed and empty."""
         while batch := self._next_batch():
             now = time.perf_counter()
             dropped, self._dropped = self._dropped, 0
@@ -207,11 +207,11 @@ class Batcher(Generic[Job, Result]):
                 outcomes = self._attempt(batch)
             self._pace.end()
             self._deliver(outcomes)
-            # Nothing may keep the last batch's arrays alive while the thread waits for the next.
+            # Free the arrays of the last batch before the thread waits for the next.
             del batch, outcomes
 
     def _next_batch(self) -> list[_Entry[Job, Result]]:
-        """Wait for entries and take those that run with the first; empty when closed and done."""
+        """Wait for entries and take the next batch; an empty list once the queue is closed and empty."""
         with self._changed:
             while True:
                 self._drop_abandoned()
@@ -222,7 +222,7 @@ class Batcher(Generic[Job, Result]):
                 self._changed.wait()
 
     def _drop_abandoned(self) -> None:
-        """Throw away the entries that nobody waits for any more."""
+        """Drop the entries whose callers have left."""
         kept = [entry for entry in self._queue if not entry.submission.left]
         if len(kept) < len(self._queue):
             self._dropped += len(self._queue) - len(kept)
@@ -230,9 +230,9 @@ class Batcher(Generic[Job, Result]):
             self._queue = kept
 
     def _take(self) -> list[_Entry[Job, Result]]:
-        """Remove the entry whose turn it is and all that fit beside it.
+        """Remove the entry with the lowest turn and all others that fit into its batch.
 
-        That entry always goes, and turns only grow, so nothing starves, however badly it fits with the rest.
+        That entry is always taken, and turns only increase. So no entry starves, however badly it fits with others.
         """
         first = heappop(self._queue)
         self._served = first.turn
@@ -250,7 +250,7 @@ class Batcher(Generic[Job, Result]):
         return batch
 
     def _attempt(self, batch: Sequence[_Entry[Job, Result]]) -> list[_Outcome[Job, Result]]:
-        """Run a batch; if that fails, each of its entries alone."""
+        """Run a batch; if it fails, run each of its entries alone."""
         try:
             results = self._run([entry.job for entry in batch])
             if len(results) != len(batch):
@@ -263,7 +263,7 @@ class Batcher(Generic[Job, Result]):
         return [(entry, result, None) for entry, result in zip(batch, results, strict=True)]
 
     def _deliver(self, outcomes: list[_Outcome[Job, Result]]) -> None:
-        """Hand outcomes to the event loops that wait for them, one call a loop."""
+        """Pass outcomes to the event loops that wait for them, with one call for each loop."""
         callers: dict[asyncio.AbstractEventLoop, dict[int, list[_Outcome[Job, Result]]]] = {}
         for outcome in outcomes:
             submission = outcome[0].submission
@@ -272,16 +272,16 @@ class Batcher(Generic[Job, Result]):
             try:
                 loop.call_soon_threadsafe(_settle, loop, deque(mine.values()))
             except RuntimeError:
-                # The loop is closed, so nobody waits.
+                # The loop is closed, so no caller waits.
                 continue
 
 
 def _settle(loop: asyncio.AbstractEventLoop, callers: deque[list[_Outcome[Job, Result]]]) -> None:
-    """On the event loop: fill in some callers' results, and resolve their futures if they are complete; then the next.
+    """On the event loop: fill in the results of some callers and resolve complete futures; the rest follow later.
 
-    A round of the loop answers `ANSWERED_A_ROUND`: all at once they would write their answers one after the other, and
-    whatever else becomes ready meanwhile would wait for the whole batch of them; one a round, and under overload the
-    last of a batch would wait for as many rounds full of refusals.
+    Each iteration of the loop answers `ANSWERED_A_ROUND` callers. If all were answered at once, everything else that
+    becomes ready meanwhile would wait for the whole batch. If it were one for each iteration, the last caller of a
+    batch would, under overload, wait through as many iterations full of refusals.
     """
     some = [callers.popleft() for _ in range(min(ANSWERED_A_ROUND, len(callers)))]
     for entry, result, error in itertools.chain.from_iterable(some):
@@ -294,7 +294,7 @@ def _settle(loop: asyncio.AbstractEventLoop, callers: deque[list[_Outcome[Job, R
         submission.results[entry.position] = result
         submission.missing -= 1
         if submission.missing == 0:
-            # Every place has been filled, so the list holds no None of ours.
+            # Every position is filled, so no initial None is left in the list.
             submission.future.set_result(submission.results)  # type: ignore[arg-type]
     if callers:
         loop.call_soon(_settle, loop, callers)

@@ -1,6 +1,6 @@
-"""The longest time that a request may take, once its body is there.
+"""Request deadline: the longest time that a request may take once its body has been read.
 
-Knows nothing of what the request does: it is cancelled, and whatever of it still waits in a queue is withdrawn.
+Knows nothing of what the request does: it is cancelled, and its entries still in a queue are withdrawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from service.problems import error_response
 
 
 class Deadline:
-    """Answers a request that takes too long with a problem, unless its answer has begun."""
+    """Middleware that cancels a request that takes too long and answers with a problem, unless its answer has begun."""
 
     def __init__(self, app: ASGIApp, seconds: float, metrics: Metrics) -> None:
         self._app = app

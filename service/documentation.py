@@ -1,7 +1,7 @@
-"""The page that shows the OpenAPI document and tries it out: Swagger UI, with all that it needs from this service.
+"""The interactive documentation page at `/docs`: Swagger UI, with all its files served from here.
 
-Its script and its style are files of an installed package, so the page works where no other host can be reached. Knows
-nothing of what is documented.
+Script and style are files of an installed package, so the page works without internet access. Knows nothing of what is
+documented.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ PAGE_PATH = "/docs"
 START_PATH = f"{PAGE_PATH}/start.js"
 
 ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon-32x32.png": "image/png"}
-"""Files of the package, and what they are."""
+"""Files of the package and their media types."""
 
 PATHS = frozenset({PAGE_PATH, START_PATH, *(f"{PAGE_PATH}/{name}" for name in ASSETS)})
-"""All that is asked for to see the page, besides the OpenAPI document."""
+"""All paths that the page needs, besides the OpenAPI document."""
 
-# Addresses are relative, so that a proxy may serve all of it below a path of its own.
+# URLs are relative, so that a proxy may serve the page under a path prefix.
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -43,17 +43,17 @@ PAGE = """<!DOCTYPE html>
 </html>
 """
 START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true});\n'
-"""In a file of its own, so that the page needs no script within it."""
+"""Start-up script, in its own file, so that the page needs no inline script."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may load: nothing of another host. Pictures in the style are `data:`."""
+"""Content security policy of the page: nothing from other hosts. Images in the style sheet are `data:` URLs."""
 
 
 def add_documentation(app: FastAPI) -> None:
-    """Serve the page and what it loads."""
+    """Add routes for the page and the files it loads."""
 
     async def page(request: Request) -> Response:
         return Response(PAGE, media_type="text/html", headers={"Content-Security-Policy": POLICY})

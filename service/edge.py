@@ -1,7 +1,7 @@
-"""Outer layers of the app: request ids, the access log, body limits, and clients that leave.
+"""Outer middleware of the app: request ids, the access log, body limits, and client disconnects.
 
-Plain ASGI, because they must see a request before its body is read and an answer after it is sent. Knows nothing of
-what the routes do.
+Plain ASGI, because it must see a request before its body is read and an answer after it is sent. Knows nothing of what
+the routes do.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from service.room import SMALL_BYTES, Room, Share
 REQUEST_ID = "X-Request-ID"
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 CLIENT_LEFT = 499
-"""Status written to the log and the metrics when the client did not wait for its answer; nobody receives it."""
+"""Status in the log and the metrics when the client disconnected before its answer; it is never sent."""
 LINGER_BYTES = 32 * 2**20
 LINGER_SECONDS = 5.0
-"""How much of a refused body is read and thrown away, so that its sender gets to read the answer."""
+"""How much of a refused body is read and discarded, and for how long, so that the client can read the answer."""
 
 AS_IT_IS = "identity"
-"""The one content encoding that is taken: a small compressed body may become a very large one."""
+"""The only content encoding accepted: a small compressed body may expand into a very large one."""
 
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
-"""Asked for every few seconds by machines; logged at debug level."""
+"""Polled by machines every few seconds; logged at debug level."""
 
 
 class RequestContext:
-    """Gives every request an id and a line in the log, and turns what nobody caught into an answer.
+    """Gives every request an id and a line in the access log, and turns uncaught exceptions into an answer.
 
-    A caller's own `X-Request-ID` is kept if it is sane, else one is made; it is always sent back.
+    A caller's own `X-Request-ID` is kept if it is valid, else one is made; it is always sent back.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -56,7 +56,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         request_id = request_id_of(scope)
-        # A copy, because the server shares one state between all requests.
+        # A copy, because all requests share the server's state.
         scope["state"] = {**scope.get("state", {}), "request_id": request_id}
         started, status = time.perf_counter(), CLIENT_LEFT
 
@@ -81,7 +81,7 @@ class RequestContext:
                 self._metrics.request(scope["method"], _route(scope), status, seconds)
                 if "problem" in scope["state"]:
                     self._metrics.problem(scope["state"]["problem"])
-                # What the inner layers found out: whose key it was, and what kind of problem the answer states.
+                # Set by inner layers: the name of the key, and the kind of problem in the answer.
                 found = {name: scope["state"][name] for name in ("key", "problem") if name in scope["state"]}
                 log = self._log.debug if scope["path"] in QUIET_PATHS else self._log.info
                 log(
@@ -95,11 +95,11 @@ class RequestContext:
 
 
 class BodyGuard:
-    """Reads the whole body, within limits and only if it is plain JSON, and stops work for a client that has left.
+    """Reads the whole body, within limits and only if it is uncompressed JSON, and cancels work on disconnect.
 
-    The limits are enforced while reading: nobody is waited for longer than `seconds`, no more than `max_bytes` are held
-    of a body, and no more than there is room for of all of them. On `open_paths`, which ask for no key, a body must be
-    small: strangers would take the room of those who have one.
+    The limits are enforced while reading: a body must arrive within `seconds`, at most `max_bytes` of it are held in
+    memory, and all bodies together must fit `room`. On `open_paths`, which need no key, a body must be small;
+    otherwise callers without a key could use up the memory meant for those with one.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class BodyGuard:
         await self._run(scope, body, receive, send)
 
     async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
-        """Run the app on a body, and cancel it if the client leaves before its answer is complete."""
+        """Run the app on a body, and cancel it if the client disconnects before the answer is complete."""
         left = asyncio.Event()
         unread, answered, stopped = True, False, False
         task = asyncio.current_task()
@@ -201,7 +201,7 @@ class BodyGuard:
         try:
             await self._app(scope, replay, send_and_note)
         except asyncio.CancelledError:
-            # Somebody else may want the whole task to end.
+            # The cancellation may also come from outside; then the whole task has to end.
             if not stopped or task is None or task.uncancel():
                 raise
         finally:
@@ -236,9 +236,9 @@ class BodyGuard:
 
 
 async def answer_and_linger(response: Response, receive: Receive, send: Send, more: bool) -> None:
-    """Send a complete answer, then read what the client still sends (if `more` is to come) before closing.
+    """Send a complete answer, then read what the client still sends (if there is `more`) before closing.
 
-    Closing at once would reset the connection, and many clients would lose the answer with it.
+    Closing at once would reset the connection, and many clients would then lose the answer.
     """
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     await send({"type": "http.response.body", "body": bytes(response.body), "more_body": True})
@@ -255,14 +255,14 @@ async def answer_and_linger(response: Response, receive: Receive, send: Send, mo
 
 
 def request_id_of(scope: Scope) -> str:
-    """The caller's own `X-Request-ID` if it is sane, else one that is made here."""
+    """The caller's own `X-Request-ID` if it is valid, else a new one."""
     given = Headers(scope=scope).get(REQUEST_ID, "")
     return given if SANE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 @lru_cache(maxsize=64)
 def _is_json(content_type: str | None) -> bool:
-    """Whether a content type is JSON in UTF-8, the one encoding JSON has."""
+    """Whether a content type is JSON in UTF-8, the only encoding that JSON allows."""
     if content_type is None:
         return False
     message = HeaderMessage()
@@ -277,6 +277,6 @@ def _is_json(content_type: str | None) -> bool:
 
 
 def _route(scope: Scope) -> str:
-    """Template of the route that took the request, so that metrics do not grow with the paths asked for."""
+    """Path template of the matched route, so that the number of metric labels does not grow with the paths."""
     path = getattr(scope.get("route"), "path_format", None)
     return path if isinstance(path, str) else "none"

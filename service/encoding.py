@@ -1,6 +1,6 @@
-"""Contents to codes, in batches shared by all callers: check, compose the text, encode, tokenize.
+"""Item contents to codes, in batches shared by all callers: check, compose the text, encode, tokenize.
 
-The tokenize operation and raw items in histories go through the same queue. Knows nothing of the catalogue or HTTP.
+The tokenize operation and raw items in histories share one queue. Knows nothing of the catalogue or HTTP.
 
 Symbols: D embedding width, L levels, N experts chosen, K experts.
 """
@@ -26,14 +26,14 @@ from service.semantic_ids import IntArray
 from service.token_space import TokenSpace
 
 AT_ONCE_CHARACTERS = 1_000
-"""Text whose tokens the event loop counts itself, in a third of a millisecond. More goes to another thread, and waits
-for that thread and for the way back."""
+"""Longest text whose tokens are counted on the event loop, in a third of a millisecond. Longer texts go to another
+thread, at the cost of two thread switches."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodeJob:
-    """One item in the queue: its domain, and its text and how many tokens that has, or its embedding, float32 [D], that
-    costs one."""
+    """One item in the queue: its domain, and either its text with its number of tokens or its embedding, float32 [D],
+    which counts as one token."""
 
     domain: str
     text: str | None
@@ -43,7 +43,7 @@ class EncodeJob:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedItem:
-    """What the tokenizer says of one item: codes int32 [L], experts int32 [N], gate float32 [K], squared error."""
+    """Tokenizer output of one item: codes int32 [L], experts int32 [N], gate float32 [K], squared error."""
 
     codes: IntArray
     experts: IntArray
@@ -58,8 +58,8 @@ class Encoding:
     ----------
     text_encoder, item_tokenizer : the networks
     batch_tokens : bound on a batch's padded tokens
-    metrics : told how long the phases take
-    token_space : told how well the items fit the codebooks
+    metrics : records how long the phases take
+    token_space : records how well the items fit the codebooks
     """
 
     def __init__(
@@ -85,20 +85,20 @@ class Encoding:
         )
 
     def expected(self, items: int) -> Expected:
-        """How long so many items would wait, and then take."""
+        """Expected waiting and running time of this many items."""
         return self.batcher.expected(items)
 
     async def encode(self, items: Sequence[ItemInput], fields: Sequence[str]) -> list[EncodedItem]:
-        """Encode items, together with those of other callers.
+        """Encode items, batched with those of other callers.
 
         Parameters
         ----------
-        fields : path of each item in the caller's data, for messages
+        fields : path of each item in the caller's data, for error messages
 
         Raises
         ------
-        InvalidInput : an item has neither text nor embedding, or an embedding of another width, not finite or all
-            zeros
+        InvalidInput : an item has neither text nor embedding, or an embedding of the wrong width, with a number that
+            is not finite or too large, or without a direction (all zeros)
         """
         found = await self.batcher.submit(await self._jobs(items, fields))
         if not found:
@@ -146,7 +146,7 @@ class Encoding:
         return vector
 
     def _run(self, jobs: Sequence[EncodeJob]) -> list[EncodedItem]:
-        """One batch, on the batcher's thread."""
+        """Run one batch, on the batcher's thread."""
         vectors = np.empty((len(jobs), self._item_tokenizer.width), dtype=np.float32)
         rows, texts = [], []
         for row, job in enumerate(jobs):

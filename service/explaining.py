@@ -1,7 +1,7 @@
-"""The explain operation: why an item has the semantic ID it has, and which items have one alike.
+"""The explain operation: why an item has its semantic ID, and which items have similar IDs.
 
-The tokenizer is run on what the store keeps of the item's content today; where that gives another ID than the published
-one, the answer says so (the content has changed, or the item came with more text than is stored, or as an embedding).
+The tokenizer is run on the item's content as it is stored now. If that gives another ID than the published one, the
+answer says so (the content has changed, or the item was registered with more text than is stored, or as an embedding).
 Knows nothing of HTTP.
 """
 
@@ -32,11 +32,11 @@ READERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What the tokenizer says of the stored content.
+    """Tokenizer output for the stored content.
 
     Attributes
     ----------
-    agrees : the codes and experts are those of the published ID
+    agrees : whether codes and experts equal those of the published ID
     expert_weights : the router's weight of every expert
     """
 
@@ -49,7 +49,7 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """An item, what its content gives (None: nothing is stored that the tokenizer reads), and the items alike."""
+    """An item, the tokenizer's output for it (None: no content is stored that it could read), and similar items."""
 
     entry: CatalogueEntry
     computed: Computed | None
@@ -57,11 +57,11 @@ class Explanation:
 
 
 class Explaining:
-    """The operation on one engine and one catalogue.
+    """The explain operation on one engine and one catalogue.
 
     Parameters
     ----------
-    encoding : contents to codes
+    encoding : turns contents into codes
     catalogue : the live catalogue
     expert_names : names of the K experts
     admission : shared with the other operations
@@ -74,21 +74,21 @@ class Explaining:
         self._catalogue = catalogue
         self._expert_names = tuple(expert_names)
         self._admission = admission
-        # Not the event loop's own threads: a store that is slow to answer must not use up those that texts need.
+        # Not the event loop's default threads: a slow store must not use up the threads that count tokens of texts.
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="catalogue-reader")
 
     def close(self) -> None:
-        """Read no more; what is being read comes to its end."""
+        """Start no more reads; those in progress finish."""
         self._reading.shutdown(wait=False, cancel_futures=True)
 
     async def explain(self, key: ItemKey, count: int) -> Explanation:
-        """Explain an item, with at most `count` items alike: those that share most of its ID's beginning first.
+        """Explain an item, with at most `count` similar items, longest common prefix of the IDs first.
 
         Raises
         ------
-        ItemNotFound : the catalogue does not hold it
-        Overloaded : no room; nothing was done
-        StoreUnavailable : its content cannot be read
+        ItemNotFound : the item is not in the catalogue
+        Overloaded : the request was not admitted; nothing was done
+        StoreUnavailable : the item's content cannot be read
         """
         with self._admission.enter(1, self._encoding.expected(1)):
             stored = (await self._read(self._catalogue.get, [key]))[0]

@@ -1,10 +1,10 @@
-"""Several ID generations of one bundle served beside each other, one of them current; switched in one step, and back.
+"""Serves several ID generations of one bundle side by side; the current one can be switched in one step, and back.
 
-Each generation is a whole application of its own, with its engine, its catalogue and its queues. A request goes to the
-current one, or to the one that it names in the header `X-Unitok-Generation`. A request that has begun is finished by
-the generation it began with, so a switch fails nobody.
+Each generation is a complete application with its own engine, catalogue and queues. A request goes to the current
+generation, or to the one that its header `X-Unitok-Generation` names. A request is finished by the generation that
+started it, so a switch fails no request.
 
-Which one is current is kept in the store (see `service/catalogue/current.py`), so that all replicas follow. Knows
+The store holds which generation is current (see `service/catalogue/current.py`), so that all replicas follow. Knows
 nothing of what the applications do.
 """
 
@@ -30,16 +30,16 @@ PIN = "X-Unitok-Generation"
 
 
 class Generations(Starlette):
-    """Applications of several generations as one.
+    """The applications of several generations as one application.
 
     Parameters
     ----------
-    apps : made by `create_app`, all of one bundle name; the first is current where none was ever made so
-    seconds : how often the store is asked which is current
+    apps : made by `create_app`, all of one bundle name; the first is current until another one was made current
+    seconds : interval at which the store is asked which generation is current
 
     Raises
     ------
-    ConfigError : the bundles differ in name, or two have one generation
+    ConfigError : the bundles differ in name, or two have the same generation
     """
 
     def __init__(self, apps: Sequence[FastAPI], seconds: float) -> None:
@@ -53,7 +53,7 @@ class Generations(Starlette):
         self._seconds = seconds
         self._log = get_logger("unitok.generations")
         self._current = services[0].manifest.generation
-        # The generation that the store last said is current, and its number there.
+        # The current generation according to the store's last answer, and its turn number there.
         self._told: tuple[int, int] | None = None
         self.state.service = self
         self.state.turn_away = self.turn_away
@@ -61,21 +61,21 @@ class Generations(Starlette):
             service.metrics.watch("unitok_current_generation", "ID generation that is current.", lambda: self._current)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Lead a request to its generation."""
+        """Route a request to its generation."""
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
         await self._meant(scope)(scope, receive, send)
 
     def turn_away(self, scope: Scope) -> Refusal | None:
-        """Ask the doorkeeper of a request's generation; see `service/door.py`."""
+        """Ask the doorkeeper of the request's generation; see `service/door.py`."""
         turn_away: TurnAway = self._meant(scope).state.turn_away
         return turn_away(scope)
 
     def _meant(self, scope: Scope) -> FastAPI:
         pin = Headers(scope=scope).get(PIN)
         current = self._apps[self._current]
-        # A pin that none serves goes to the current one too, which asks for the key, counts and refuses it.
+        # An unknown generation goes to the current one too, which checks the key, counts the request and refuses it.
         return current if pin is None else self._apps.get(_number(pin), current)
 
     async def drain(self) -> None:
@@ -83,8 +83,8 @@ class Generations(Starlette):
         await asyncio.gather(*(service.drain() for service in self._services.values()))
 
     async def running(self, stack: AsyncExitStack) -> None:
-        """Start every application, and follow the store; all of it ends with the stack."""
-        # Before anything is answered, ready or not: what is registered in another one is lost to the current one.
+        """Start every application, and follow the store; both end with the stack."""
+        # Before any request is answered: an item registered in another generation is missing in the current one.
         wanted = await self._wanted()
         if wanted is not None:
             self._current = wanted
@@ -105,21 +105,21 @@ class Generations(Starlette):
             await asyncio.sleep(self._seconds)
 
     async def follow(self) -> None:
-        """Look once which generation is current; one that is not ready here yet is waited for."""
+        """Check once which generation is current; switch to it only when it is ready here."""
         wanted = await self._wanted()
         if wanted is not None and wanted != self._current and self._services[wanted].state is State.READY:
             self._log.info("switched", before=self._current, now=wanted)
             self._current = wanted
 
     async def _wanted(self) -> int | None:
-        """Which generation the store says is current; None where none ever was, or the store does not answer."""
+        """The store's current generation; None if none was ever made current, or if the store does not answer."""
         try:
             turns = {
                 generation: await asyncio.to_thread(turn, service.catalogue.store)
                 for generation, service in self._services.items()
             }
         except StoreUnavailable:
-            # The catalogues' own followers say so; what was current stays so.
+            # The followers of the catalogues log the failure; the current generation stays.
             return None
         wanted = current_of(turns)
         if wanted is not None:
@@ -129,19 +129,19 @@ class Generations(Starlette):
         return wanted
 
     async def _tell_again(self, generation: int, number: int) -> None:
-        """Tell a store that was emptied which generation is current, or a replica that starts would take the first."""
+        """Write the current generation to a store that was emptied; else a new replica would start with the first."""
         try:
             await asyncio.to_thread(self._services[generation].catalogue.store.save_checkpoint, TURN, str(number))
         except (StoreUnavailable, NotReady):
-            return  # Not before the catalogue's own follower has found out, too; the next look tries again.
+            return  # Fails until the catalogue's follower has noticed too; the next check tries again.
         self._log.warning("the store no longer knew which generation is current, and was told again", now=generation)
 
 
 class OwnGeneration:
-    """Lets through what is meant for one generation, and refuses requests that name another.
+    """Middleware that refuses requests that name another generation.
 
-    The innermost layer of an application, so that a refusal is one like every other: for callers with a key, logged and
-    counted.
+    It is the innermost layer of an application, so that these refusals are like all others: only callers with a key
+    get them, and they are logged and counted.
     """
 
     def __init__(self, app: ASGIApp, generation: int) -> None:
@@ -165,5 +165,5 @@ async def _life(app: Generations) -> AsyncIterator[None]:
 
 
 def _number(pin: str) -> int:
-    """What a header names; 0, which no generation is, where it is no number."""
+    """The generation in a header; 0, which is never a generation, if it is not a number."""
     return int(pin) if pin.isascii() and pin.isdecimal() and len(pin) < 10 else 0

@@ -1,8 +1,8 @@
-"""Bounds what a connection may cost besides bodies, in bytes and in time, where HTTP is parsed.
+"""Limits, in bytes and seconds, on what a connection may cost besides bodies; enforced in the HTTP parser's protocol.
 
-That is the head of a request, the fields behind a body in chunks, a request that was refused unread, and an answer that
-nobody reads. A head that cannot be used is answered with problem details like any other mistake, and its connection is
-closed: where the next request begins is not known. Knows nothing of what requests mean.
+They cover the head of a request, the trailer fields of a chunked body, a request that was refused unread, and an answer
+that the client does not read. An unusable head is answered with problem details like any other error, and its
+connection is closed, because the start of the next request is unknown. Knows nothing of what requests mean.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from service.problems import (
 )
 
 MAX_TARGET_BYTES = 16 * 1024
-"""Of path and query; the longest that an endpoint needs names an item in 512 bytes, percent-encoded."""
+"""Limit on path and query; the longest that an endpoint needs holds an item id of 512 bytes, percent-encoded."""
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Counted by the pieces in which it arrives, the first of them aside."""
+"""Limit on a head, counted by the chunks in which it arrives, except the first."""
 
 MOST_HEAD_SECONDS = 15.0
-"""From the connection, or from the first byte after an answer, to the end of the head; for a request that was turned
-away, also from there to its end."""
+"""Time limit from the connection, or from the first byte after an answer, to the end of the head; for a request that
+was turned away, also from there to its end."""
 
 MOST_STALLED_SECONDS = 30.0
-"""For which a client may read nothing of an answer that waits for it; it then counts as gone."""
+"""How long a client may read nothing of an answer that is being sent; after that it counts as disconnected."""
 
 
 MOST_WAITING = 512
-"""Requests of one connection that may wait for the answer to the one before them. They have come in one piece with it;
-a quarter of a megabyte can hold fourteen thousand, which take fifty times as much as they came in."""
+"""Pipelined requests of one connection that may wait for earlier answers. They arrive in one chunk: a quarter of a
+megabyte can hold fourteen thousand, which take fifty times as much memory."""
 
 
 class PatientFlow(FlowControl):
-    """Reads nothing while requests wait for the answer to the one before them.
+    """Flow control that does not read from the connection while pipelined requests wait.
 
-    uvicorn stops reading when one has to wait, but reads on as soon as the application asks for the body of another,
-    which is there already. Each request that is answered would let in several, and their bodies.
+    uvicorn stops reading when a request has to wait, but resumes as soon as the application asks for the body of
+    another, which has already arrived. Each answered request would then let in several more, with their bodies.
     """
 
     def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
@@ -58,13 +58,13 @@ class PatientFlow(FlowControl):
         self._waiting = waiting
 
     def resume_reading(self) -> None:
-        """Read on, unless requests wait."""
+        """Resume reading, unless pipelined requests wait."""
         if not self._waiting:
             super().resume_reading()
 
 
 class HeadsProtocol(HttpToolsProtocol):
-    """One connection."""
+    """HTTP protocol of one connection, with the limits of this module."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -79,7 +79,7 @@ class HeadsProtocol(HttpToolsProtocol):
         self._wrong = (MALFORMED_HEAD, "The request is not HTTP/1.1 as RFC 9112 has it.")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Somebody has connected."""
+        """A client has connected."""
         super().connection_made(transport)
         self.flow = PatientFlow(transport, self.pipeline)
         self._head_timer = self.loop.call_later(MOST_HEAD_SECONDS, self._head_is_late)
@@ -91,7 +91,7 @@ class HeadsProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """A piece of a request, or of several, is there."""
+        """A chunk of one or several requests has arrived."""
         was_in_head, self._head_ended = self._in_head, False
         self._quiet_bytes += len(data)
         self._unset_keepalive_if_required()
@@ -101,30 +101,31 @@ class HeadsProtocol(HttpToolsProtocol):
         if self._head_ended or not (self._in_head or self.discarding):
             self._stop_timer()
         if self._in_head:
-            # Where a head has ended in this piece, the one that is open now began in it.
+            # If a head ended in this chunk, the current one began in it.
             continued = was_in_head and not self._head_ended
             self._head_bytes = self._head_bytes + len(data) if continued else 0
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(HEAD_TOO_LARGE, f"The head of a request may have {MAX_HEAD_BYTES} bytes.")
                 return
         elif self._open and self._quiet_bytes > MAX_HEAD_BYTES:
-            # Neither a head nor a body: fields behind a body in chunks, or what a chunk says of itself.
+            # Neither head nor body: trailer fields, or the extensions of a chunk.
             self._refuse(HEAD_TOO_LARGE, f"The fields behind a body may have {MAX_HEAD_BYTES} bytes.")
             return
         if self._in_head or self.discarding:
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(MOST_HEAD_SECONDS, self._head_is_late)
         elif self.timeout_keep_alive_task is None and not self._answering():
-            # Uvicorn stops this clock whenever something arrives, and starts it with the end of an answer alone.
+            # uvicorn stops the keep-alive timer whenever data arrives, but starts it only at the end of an answer.
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
     def _feed(self, data: memoryview) -> None:
-        """Give the parser a piece, as if nobody ever asked for another protocol than HTTP.
+        """Feed the parser a chunk, ignoring requests to upgrade to another protocol.
 
-        The parser takes what follows such a head for that other protocol. None is spoken here, and a server that
-        ignores an upgrade, as RFC 9110 lets it, has to read the body: so it gets the head once more, without the wish.
+        The parser takes all bytes after such a head for the other protocol. No other is supported here, and a server
+        that ignores an upgrade, as RFC 9110 allows, must read the body. So a new parser gets the head again, without
+        the upgrade field.
         """
         try:
             while data:
@@ -146,17 +147,17 @@ class HeadsProtocol(HttpToolsProtocol):
         return b"\r\n".join([line, *fields, b"", b""])
 
     def on_message_begin(self) -> None:
-        """The first byte of a request is there; called by the parser."""
+        """The first byte of a request has arrived; called by the parser."""
         self._in_head = self._open = True
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A field is there; called by the parser. Nobody reads those behind a body, so they are left away."""
+        """A header field is complete; called by the parser. Trailer fields are not used, so they are dropped."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The head of a request is there; called by the parser, which is told by an error that it cannot be used."""
+        """The head of a request is complete; called by the parser, to which an error reports that it is unusable."""
         self._in_head, self._head_ended, self._quiet_bytes = False, True, 0
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
@@ -169,57 +170,57 @@ class HeadsProtocol(HttpToolsProtocol):
             raise ValueError(detail)
         if len(self.pipeline) == MOST_WAITING:
             raise ValueError("too many requests wait")
-        # What uvicorn asks of it as well, but too late: by then the request counts as one that is let in.
+        # uvicorn checks this too, but too late: by then the request counts as admitted.
         httptools.parse_url(self.url).path.decode("ascii")
         self.head_complete()
 
     def head_complete(self) -> None:
-        """A head that can be used is there."""
+        """A usable head is complete."""
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """A part of a body is there; called by the parser."""
+        """A part of a body has arrived; called by the parser."""
         self._quiet_bytes = 0
         self.body_arrived(body)
 
     def body_arrived(self, body: bytes) -> None:
-        """A part of a body is there."""
+        """A part of a body has arrived."""
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is there in full; called by the parser."""
+        """A request is complete; called by the parser."""
         self._open = False
         if not self._upgrading:
             self.message_complete()
 
     def message_complete(self) -> None:
-        """A request is there in full."""
+        """A request is complete."""
         super().on_message_complete()
 
     @property
     def discarding(self) -> bool:
-        """Whether the rest of a request is read that has been refused without a task."""
+        """Whether the rest of a request is being discarded that was refused without a task."""
         return False
 
     def pause_writing(self) -> None:
-        """The client reads too slowly; called by the transport."""
+        """The client reads too slowly and the write buffer is full; called by the transport."""
         super().pause_writing()
         if self._stalled_timer is None:
             self._stalled_timer = self.loop.call_later(MOST_STALLED_SECONDS, self._let_go)
 
     def resume_writing(self) -> None:
-        """The client has read on; called by the transport."""
+        """The client reads again; called by the transport."""
         super().resume_writing()
         self._stop_stalled()
 
     def _let_go(self) -> None:
         self._stalled_timer = None
         if self.cycle is not None:
-            self.cycle.disconnected = True  # Or what is still being written would meet a transport that is gone.
+            self.cycle.disconnected = True  # Otherwise the application would write to a closed transport.
         self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Say what is wrong with a head; called where the parser found an error."""
+        """Answer an unusable head; called when the parser found an error."""
         self._refuse(*self._wrong)
 
     def _head_is_late(self) -> None:
@@ -231,15 +232,15 @@ class HeadsProtocol(HttpToolsProtocol):
         elif self._in_head:
             self._refuse(HEAD_TOO_SLOW, f"The head of a request must be there within {MOST_HEAD_SECONDS:g} s.")
         else:
-            self.transport.close()  # A connection on which nothing was ever asked.
+            self.transport.close()  # A connection without any request.
 
     def _answering(self) -> bool:
-        """Whether the answer to a request before this one is under way."""
+        """Whether the answer to an earlier request is in progress."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _refuse(self, kind: Kind, detail: str) -> None:
         if self._answering():
-            self.transport.close()  # In the middle of an answer nothing can be said.
+            self.transport.close()  # No error can be sent in the middle of another answer.
             return
         request_id = uuid.uuid4().hex
         body = problem_body({"path": "", "state": {"request_id": request_id}}, kind, detail)

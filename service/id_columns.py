@@ -1,7 +1,7 @@
-"""Codes and experts as list columns of a table: int32 matrices there and back.
+"""Converts codes and experts between int32 matrices and list columns of a table.
 
-A matrix may have no column at all: semantic IDs of a tokenizer without a router hold no expert. Knows nothing of what
-the numbers mean.
+A matrix may have zero columns: semantic IDs of a tokenizer without a router hold no expert. Knows nothing of what the
+numbers mean.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from service.semantic_ids import IntArray
 
 
 class BadList(ValueError):
-    """A list does not hold the numbers that it should.
+    """A list has the wrong length or a missing number.
 
     Attributes
     ----------
-    row, why : which, and what is wrong with it
+    row, why : row of the list, and what is wrong with it
     """
 
     def __init__(self, column: str, row: int, why: str) -> None:
@@ -27,18 +27,18 @@ class BadList(ValueError):
 
 
 def to_lists(values: IntArray) -> pl.Series:
-    """int32 [n, m] -> n lists of m numbers; m may be 0."""
+    """Convert int32 [n, m] to n lists of m numbers; m may be 0."""
     if values.shape[1] == 0:
         return pl.Series([[]] * len(values), dtype=pl.List(pl.Int32))
     return pl.Series(np.ascontiguousarray(values)).arr.to_list().cast(pl.List(pl.Int32))
 
 
 def from_lists(lists: pl.Series, width: int) -> IntArray:
-    """n lists of `width` whole numbers each -> int32 [n, width].
+    """Convert n lists of `width` whole numbers each to int32 [n, width].
 
     Raises
     ------
-    BadList : a list has another length, or a number in it is missing
+    BadList : a list has the wrong length, or a number in it is missing
     """
     lengths = lists.list.len()
     if (lengths != width).any():

@@ -1,7 +1,7 @@
-"""An item's content, and the one recipe that turns it into text for the encoder.
+"""An item's content, and the recipe that turns it into text for the encoder.
 
-Training and serving must compose the same text, or the same item gets two semantic IDs; so the recipe lives here and
-the manifest records its name. Knows nothing of encoders.
+Training and serving must compose the same text, or an item would get two semantic IDs. So both use this recipe, and the
+manifest records its name. Knows nothing of encoders.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ DESCRIPTION_CHARACTERS = 600
 
 @dataclass(frozen=True, slots=True)
 class ItemContent:
-    """What is known of an item besides its identity; every field may be absent.
+    """The content of an item, without its identity; every field may be absent.
 
-    An item needs at least one of title, brand, categories, description to be tokenized from text.
+    To be tokenized from text, an item needs at least one of title, brand, categories, description.
     """
 
     title: str | None = None
@@ -31,24 +31,24 @@ class ItemContent:
 
 
 NOT_EXACT = 2.0**53
-"""From here on, floats leave out whole numbers; integers beyond 64 bits in JSON, and columns of floats, become such."""
+"""Floats from here on cannot represent every integer; JSON integers beyond 64 bits and float columns become floats."""
 
 
 def is_rounded(item_id: object) -> bool:
-    """Whether an id was read as a number that a float cannot hold exactly: several ids have become one."""
+    """Whether an id was read as a float too large to be exact, so that different ids may have become equal."""
     return isinstance(item_id, float) and abs(item_id) >= NOT_EXACT
 
 
 def distinct_categories(names: Iterable[str]) -> tuple[str, ...]:
-    """Categories as every way in takes them: whitespace folded, empty ones and repetitions left out, as in training."""
+    """Normalize categories, as in training: whitespace is folded, empty and repeated names are left out."""
     return tuple(dict.fromkeys(filter(None, (" ".join(name.split()) for name in names))))
 
 
 def compose_text(content: ItemContent) -> str:
     """Join title, brand, categories and the first 600 characters of the description into one line.
 
-    Whitespace is folded. Returns the empty string when no field has text. The price is left out: the encoders we use
-    do not read numbers as quantities.
+    Whitespace is folded. Returns the empty string if no field has text. The price is left out, because the encoders we
+    use do not read numbers as quantities.
     """
     parts = [
         content.title or "",
@@ -60,10 +60,10 @@ def compose_text(content: ItemContent) -> str:
 
 
 def content_hash(text: str) -> str:
-    """SHA-256 of a composed text, in hexadecimal: the key of embedding caches and of equal content."""
+    """SHA-256 of a composed text, in hexadecimal: the key of embedding caches, equal for equal content."""
     return hashlib.sha256(text.encode("utf-8", errors="surrogatepass")).hexdigest()
 
 
 def compose_texts(contents: Sequence[ItemContent]) -> list[str]:
-    """`compose_text` for many."""
+    """Apply `compose_text` to many contents."""
     return [compose_text(content) for content in contents]

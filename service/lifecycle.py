@@ -1,8 +1,8 @@
-"""One running service: its parts, whether it is ready, and how it stops.
+"""One running service: its parts, its readiness, and its shutdown.
 
-Ready means that a real tokenize and a real recommend have succeeded. Stopping has two steps: first `/readyz` says no
-while requests are still served, so that load balancers notice; then new work is refused and what runs is finished.
-Knows nothing of HTTP, nor of signals.
+Ready means that a real tokenize and a real recommend have succeeded. Shutdown has two steps. First `/readyz` reports
+not ready while requests are still served, so that load balancers notice. Then new work is refused and running work is
+finished. Knows nothing of HTTP or signals.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from service.tracing import OFF, Tracing
 from service.writing import Writing
 
 PROBE = ItemInput("probe", None, ItemContent(title="A first item", description="Tokenized once at start."))
-"""What is tokenized, and recommended after, before the service says that it is ready."""
+"""Item that is tokenized, and used as a history, before the service reports that it is ready."""
 
 WAITING = "not run yet"
 PASSED = "ok"
@@ -53,20 +53,20 @@ class State(StrEnum):
 
 
 class Service:
-    """The parts of one service, put together.
+    """Builds the parts of one service and connects them.
 
     Parameters
     ----------
-    settings : what the operator chose
+    settings : the operator's settings
     engine : an opened bundle
     catalogue : its live catalogue, loaded
-    tracing : where the phases of requests are traced
+    tracing : tracer for the phases of requests
 
     Attributes
     ----------
     tokenizing, recommending, explaining, writing : the operations
-    tokenize_line, recommend_line : decide whether requests to the first two are read at all
-    state, checks : how far it is, and what each readiness check said
+    tokenize_line, recommend_line : decide whether requests to the first two operations are read at all
+    state, checks : the current state, and the result of each readiness check
     """
 
     def __init__(self, settings: Settings, engine: Engine, catalogue: LiveCatalogue, tracing: Tracing = OFF) -> None:
@@ -134,7 +134,7 @@ class Service:
         self._add_gauges()
 
     def _recommend_expected(self, items: int) -> Expected:
-        """How long a search with `items - 1` raw items in its history would wait, and then take."""
+        """Expected waiting and running time of a search with `items - 1` raw items in its history."""
         expected = self._searching.expected()
         return expected + self._encoding.expected(items - 1) if items > 1 else expected
 
@@ -160,12 +160,12 @@ class Service:
 
     @property
     def items(self) -> int:
-        """Items that can be recommended."""
+        """Number of items that can be recommended."""
         return sum(self.catalogue.domains().values())
 
     @property
     def alive(self) -> bool:
-        """Whether the threads that do the work run."""
+        """Whether the worker threads are running."""
         return self._encoding.batcher.alive and self._searching.batcher.alive
 
     def _index_bytes(self) -> float:
@@ -182,7 +182,7 @@ class Service:
             try:
                 await check()
             except Exception as error:
-                # A bug too: the service would say that it is starting for ever, and nobody why.
+                # Bugs are caught too; otherwise the service would stay in "starting" for ever, without a reason.
                 self.checks[name] = f"failed: {error}"
                 self._log.exception("readiness check failed", check=name)
                 return
@@ -198,22 +198,22 @@ class Service:
 
     async def _check_recommend(self) -> None:
         found = await self.recommending.recommend(RecommendQuery(history=(PROBE,), k=1), probe=True)
-        # An empty catalogue is no failure: a new installation registers its first items through the service.
+        # An empty catalogue is not a failure: a new installation registers its first items through the service.
         if not found.items and self.items:
             raise ModelError(f"the catalogue holds {self.items} items, but none could be recommended")
 
     @property
     def store_up(self) -> bool:
-        """Whether the catalogue store answered when it was last asked for news."""
+        """Whether the catalogue store answered when it was last asked for changes."""
         return self.checks["store"] != STORE_FAILED
 
     @property
     def store_writable(self) -> bool:
-        """Whether the catalogue store, as far as is known, takes changes."""
+        """Whether the catalogue store, as far as is known, accepts changes."""
         return self.store_up and not self.writing.refused
 
     def following(self) -> AbstractContextManager[None]:
-        """Keep the catalogue in step with other replicas while the block runs."""
+        """Follow the changes of other replicas while the block runs."""
         return following(
             self.catalogue,
             self.settings.refresh_seconds,
@@ -225,7 +225,7 @@ class Service:
         )
 
     def _store_failed(self, error: Exception) -> None:
-        """Note that the store was asked for news in vain; recommending goes on from memory, so readiness stays."""
+        """Record that the store could not be asked for changes; readiness stays, since memory still serves."""
         if self.store_up:
             self._log.warning("changes of other replicas could not be fetched", exc_info=error)
         self.checks["store"] = STORE_FAILED
@@ -252,13 +252,13 @@ class Service:
 
         Raises
         ------
-        NotReady : it is
+        NotReady : the service is stopping
         """
         if self.state is State.STOPPING:
             raise NotReady("the service is stopping; another replica, or this one in a moment, takes the request")
 
     async def drain(self) -> None:
-        """Give notice, refuse new work, and wait for what runs, no longer than the settings say."""
+        """Give load balancers notice, then refuse new work and wait for running work, as long as the settings say."""
         self.state = State.DRAINING
         self._log.info("draining", requests=self.admission.requests, items=self.admission.items)
         await asyncio.sleep(self.settings.drain_notice_seconds)
@@ -270,7 +270,7 @@ class Service:
             self._log.warning("drain time is over", requests=self.admission.requests, items=self.admission.items)
 
     async def close(self) -> None:
-        """Finish the queues and end their threads."""
+        """Finish the queued work and end the threads."""
         self.state = State.STOPPING
         for batcher in (self._encoding.batcher, self._searching.batcher):
             await asyncio.to_thread(batcher.close, self.settings.drain_seconds)
