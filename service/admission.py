@@ -64,7 +64,7 @@ NO_WAIT = Expected()
 
 
 class Admission:
-    """A count of admitted items with a bound.
+    """Admits requests, within a bound on admitted items and on the expected wait.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ class Admission:
         least `LEAST_BURST_SECONDS` and at most this; one whose own work takes longer may wait for as long as that takes
     patience : during overload a request may wait for `patience` times as long as its own work takes, divided by the
         fourth power of the share of refused requests
-    refused : told of each request that is refused
+    refused : called for each request that is refused
     clock : seconds, monotonic
 
     Attributes
@@ -108,17 +108,17 @@ class Admission:
         self._mean_stay = 0.0
 
     def check(self, items: int, expected: Expected, behind: float = 0.0) -> None:
-        """Refuse a request of so many items if there is no room for it now.
+        """Refuse a request of this many items if it cannot be admitted now.
 
         Parameters
         ----------
-        expected : how long they would wait, and then take
-        behind : seconds that the request may have waited already, because the event loop was held up; while nothing is
-            refused only `most_wait` bounds them, or a machine that falters would be taken for a flood
+        expected : expected waiting and running time of the items
+        behind : seconds that the request may have waited already, because the event loop was busy; while nothing is
+            refused, only `most_wait` bounds them, so that a short stall of the machine does not count as overload
 
         Raises
         ------
-        Overloaded : there is no room; `retry_after` is how long requests have stayed lately, in whole seconds
+        Overloaded : it cannot be admitted; `retry_after` is the mean stay of recent requests, in whole seconds
         """
         if self.items + items > self.capacity:
             reason = f"{self.items} items are being worked on and {items} more would exceed {self.capacity}"
@@ -135,7 +135,7 @@ class Admission:
 
         Raises
         ------
-        Overloaded : as `check` says
+        Overloaded : as in `check`
         """
         self.check(items, expected)
         self._came(expected.share)
@@ -154,7 +154,7 @@ class Admission:
             self._mean_stay += SMOOTHING * (self._clock() - entered - self._mean_stay)
 
     def refuse(self, reason: str, share: float) -> NoReturn:
-        """Refuse a request that would take `share` seconds; from now on there is overload.
+        """Refuse a request that would take `share` seconds; this starts the state of overload.
 
         Raises
         ------
@@ -180,11 +180,11 @@ class Admission:
         return min(longest, max(LEAST_WAIT_SECONDS, work * patience))
 
     def _decided(self, *, let_in: bool) -> None:
-        """Count a request in the running share of those that are let in."""
+        """Update the running share of admitted requests."""
         self._let_in += LET_IN_SMOOTHING * (let_in - self._let_in)
 
     def _came(self, share: float) -> None:
-        """Count work that has come, and take off what could be done since the last."""
+        """Add arriving work to the work left over, less what could be done since the last call; may end overload."""
         now = self._clock()
         self._left_over = max(0.0, self._left_over - (now - self._left_over_at))
         self._left_over_at = now

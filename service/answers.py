@@ -1,4 +1,4 @@
-"""Bodies of answers, made from the operations' results and documented field by field. Knows nothing of requests."""
+"""Bodies of answers, built from the operations' results, each field described. Knows nothing of requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from service.semantic_ids import SemanticId
 
 if TYPE_CHECKING:
-    # Results are only read here: without them a client can use these models where no engine is installed.
+    # Only imported for types, so that a client can use these models without an installed engine.
     from service.catalogue.view import Neighbour
     from service.explaining import Computed
     from service.recommending import Recommendations

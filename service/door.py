@@ -31,10 +31,10 @@ from service.shedding import Refusal
 LOG_SECONDS = 1.0
 
 BODY_SECONDS = 0.02
-"""Most bodies come with their heads; a request whose body takes longer is not counted until it is there."""
+"""Most bodies arrive with their heads; a request whose body takes longer is not counted until it has arrived."""
 
 LET_IN = "let_in"
-"""Where the state of a request that was let in keeps its `Reading`, until the application has it."""
+"""Key in a request's state that holds the `Reading` of an admitted request until the application takes it."""
 
 KIND = TABLE[Overloaded]
 ALWAYS = ((b"content-type", CONTENT_TYPE.encode()), *INERT_RAW)
@@ -42,11 +42,11 @@ REQUEST_ID_RAW = REQUEST_ID.lower().encode()
 
 
 class Doorkeeper:
-    """Asks the line of an operation about each of its requests, by the head alone.
+    """Decides on each request by its head alone, by asking the `Line` of its operation.
 
     Parameters
     ----------
-    lines : by method and first part of the path; what is not there always passes
+    lines : by method and first part of the path; requests without a line always pass
     """
 
     def __init__(self, lines: Mapping[tuple[str, str], Line], metrics: Metrics) -> None:
@@ -58,7 +58,7 @@ class Doorkeeper:
         self._log = get_logger("unitok.http")
 
     def turn_away(self, scope: Scope) -> Refusal | None:
-        """The answer to a request that finds no room; None for one that is let in, which counts as being read."""
+        """The answer to a request that is refused; None for one that is admitted, which counts as being read."""
         operation = (scope["method"], scope["path"].partition("/")[2].partition("/")[0])
         line = self._lines.get(operation)
         if line is None:
@@ -76,7 +76,7 @@ class Doorkeeper:
         return None
 
     def _count(self, operation: tuple[str, str], seconds: float) -> None:
-        """Count a refusal, under the operation's name: its route is not known."""
+        """Count a refusal under the operation's name, because the request was not routed."""
         self._counts[operation](seconds)
         if not self._refused:
             asyncio.get_running_loop().call_later(LOG_SECONDS, self._say)
@@ -89,7 +89,7 @@ class Doorkeeper:
 
 
 class Door:
-    """The outermost layer, in plain ASGI: asks the doorkeeper about requests that it was not asked about before."""
+    """The outermost ASGI middleware: asks the doorkeeper about requests on which it has not decided yet."""
 
     def __init__(self, app: ASGIApp, doorkeeper: Doorkeeper) -> None:
         self._app = app
@@ -126,17 +126,17 @@ def _refusal(scope: Scope, error: Overloaded) -> Refusal:
 async def _send(refusal: Refusal, scope: Scope, send: Send) -> None:
     headers = list(refusal.headers)
     if "expect" in Headers(scope=scope):
-        # A client that asked whether to send its body may now leave it away; nobody could tell where it ends.
+        # A client that sent `Expect` may now omit its body, so the start of the next request is unknown.
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": refusal.body})
 
 
 def _counted_body(receive: Receive, count: Callable[[bool], None]) -> Receive:
-    """What receives a body and tells `count` when it is waited for, and when it is there.
+    """Wrap `receive` so that `count` is called when the body is late (False) and when it has arrived (True).
 
-    The time runs from when the body is asked for: under a flood that is long after the head came, and most bodies are
-    there by then.
+    The time runs from when the body is asked for: under a flood that is long after the head, and most bodies have
+    arrived by then.
     """
     here = False
 

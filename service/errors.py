@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 SHOWN_CHARACTERS = 40
-"""Of a bad value in a message."""
+"""Characters of a bad value that a message shows."""
 
 
 class UnitokError(Exception):
@@ -32,13 +32,13 @@ class InvalidInput(UnitokError):
 
 
 def shown(value: object) -> str:
-    """A bad value as messages show it: its `repr`, cut."""
+    """A bad value as messages show it: its `repr`, truncated."""
     text = repr(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
 
 
 def below(field: str, name: str) -> str:
-    """Path of a part of a field; of the data themselves, whose path is empty, just the part's name."""
+    """Path of a part of a field; just the part's name if the field's path is empty (the data themselves)."""
     return f"{field}.{name}" if field else name
 
 
@@ -59,7 +59,7 @@ class SuffixExhausted(UnitokError):
 
     Parameters
     ----------
-    refused : the items of a batch that were not, path of each in the caller's data -> what to say of it
+    refused : the items of a batch that were not registered: path in the caller's data -> message
     """
 
     def __init__(self, message: str, refused: Mapping[str, str] | None = None) -> None:
@@ -93,7 +93,7 @@ class Forbidden(UnitokError):
 
 
 class DeadlineExceeded(UnitokError):
-    """The request took longer than the service lets one take; work that had not begun was withdrawn."""
+    """The request took longer than the service allows; work that had not begun was withdrawn."""
 
 
 class StoreUnavailable(UnitokError):
@@ -101,7 +101,7 @@ class StoreUnavailable(UnitokError):
 
 
 class ClusterFailed(UnitokError):
-    """A cluster of other processes does not start, or not do its work; what was acknowledged before is stored."""
+    """A cluster of other processes does not start or fails at its work; what was acknowledged before is stored."""
 
 
 class NotReady(UnitokError):
@@ -113,7 +113,7 @@ class BundleError(UnitokError):
 
 
 class SavedIndexError(UnitokError):
-    """A saved index is missing, damaged or of another catalogue; it is built anew from the store."""
+    """A saved index is missing, damaged or of another catalogue; it is rebuilt from the store."""
 
 
 class ConfigError(UnitokError):
@@ -121,7 +121,7 @@ class ConfigError(UnitokError):
 
 
 class UnknownGeneration(ConfigError):
-    """The ID generation is not there, or not served; the message says where to find those that are."""
+    """The ID generation does not exist or is not served; the message says where the served ones are listed."""
 
 
 class GenerationIncomplete(ConfigError):

@@ -1,6 +1,6 @@
-"""Authentication and rates: the API key is checked before the body is read; the answer says what is left of the rate.
+"""Authentication and rate limits: the key is checked before the body is read; answers state the remaining quota.
 
-A route says which scope it needs and how many items it works on (`Caller`). Knows nothing of what the routes do.
+A route states which scope it needs and how many items it works on (`Caller`). Knows nothing of what the routes do.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from service.problems import error_response
 from service.rates import Allowance, Limit, Rates
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/metrics", "/openapi.json"}) | documentation.PATHS
-"""Asked for without a key: by probes, by Prometheus, and by people who read the documentation."""
+"""Paths that need no key: for probes, Prometheus, and readers of the documentation."""
 
 
 @dataclass(slots=True)
 class Caller:
-    """Who makes a request.
+    """The caller of a request: its key and its rate limit.
 
     Attributes
     ----------
-    key : None where the service has no keys, and everything is allowed
-    allowance : what the rate limit said, once it was asked
+    key : None if the service has no keys or the path needs none; then everything is allowed
+    allowance : answer of the rate limit, once it was asked
     """
 
     key: ApiKey | None
@@ -47,7 +47,7 @@ class Caller:
 
         Raises
         ------
-        Forbidden : it does
+        Forbidden : the key lacks it
         """
         if self.key is not None:
             self.key.require(scope)
@@ -64,7 +64,7 @@ class Caller:
 
     @asynccontextmanager
     async def charged(self, items: int) -> AsyncIterator[None]:
-        """As `charge`; given back where the block finds no room for the work, so that asking again costs nothing."""
+        """As `charge`, but the items are refunded if the block raises `Overloaded`, so that a retry costs nothing."""
         if self.key is None:
             yield
             return
@@ -95,13 +95,13 @@ class Caller:
 
 
 class Gate:
-    """Lets in callers with a key and names them in `scope["state"]["caller"]`; open where there are no keys.
+    """Middleware that admits callers with a valid key, or everyone without keys; sets `scope["state"]["caller"]`.
 
     Parameters
     ----------
-    keys : the configured ones
-    rates : buckets of their rate limits
-    rate : items a second of a key that has no rate of its own; 0 for no limit
+    keys : the configured keys
+    rates : token buckets of their rate limits
+    rate : items a second for keys without their own rate; 0 for no limit
     burst_seconds : how many seconds' worth of items may be used at once
     """
 
@@ -164,9 +164,9 @@ class Gate:
 
 
 def _state(allowance: Allowance, headers: MutableHeaders) -> None:
-    """Say what is left, in the fields of draft-ietf-httpapi-ratelimit-headers.
+    """State the remaining quota in the fields of draft-ietf-httpapi-ratelimit-headers.
 
-    q is the quota, w its window in seconds, r what remains, t the seconds until all of it is there again.
+    q is the quota, w its window in seconds, r what remains, t the seconds until the quota is full again.
     """
     limit = allowance.limit
     window = math.ceil(limit.capacity / limit.rate)

@@ -1,6 +1,6 @@
-"""Ceilings on what a request may hold, and the check of one against the configured limits.
+"""Hard limits on the contents of a request, and the check of a request against the configured limits.
 
-The ceilings stand in the HTTP schema, so that its documentation states a bound on every field; a setting can only
+The hard limits are part of the HTTP schema, so that its documentation states a bound on every field; settings can only
 lower them. Knows nothing of HTTP, engines or stores.
 """
 
@@ -26,7 +26,7 @@ CATEGORIES = 100
 EMBEDDING_WIDTH = 65_536
 """Numbers of one embedding."""
 MOST_MAGNITUDE = 1e6
-"""Of a number in an embedding; what is far larger overflows on its way through the tokenizer."""
+"""Magnitude of a number in an embedding; far larger ones overflow in the tokenizer."""
 LEAST_PRICE = 0.0
 HISTORY = 10_000
 """Entries of a history; recommenders read the most recent ones."""
@@ -35,30 +35,30 @@ REFERENCES = 100_000
 DOMAINS = 1_000
 """Domains of one request."""
 BEAMS = 1_000
-"""Beam width, and so also k."""
+"""Beam width, and therefore also k."""
 GENERATION = 2**31 - 1
 """Number of an ID generation."""
 NEIGHBOURS = 100
-"""Items alike that an explanation may list."""
+"""Similar items that an explanation may list."""
 
 DOMAIN_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-"""What a domain may be called: it stands in paths, metrics and store keys."""
+"""Valid names of domains: they are used in paths, metrics and store keys."""
 DOMAIN_RULE = "must be 1 to 64 letters, digits, _ . or -, beginning with a letter or digit"
 ITEM_ID_PATTERN = r"^[^\x00-\x1f\x7f\ufffd]{1,256}$"
-"""What an item may be called: no control characters, and not the character that stands for broken encoding."""
+"""Valid item ids: no control characters, and not U+FFFD, the replacement character of broken encodings."""
 ITEM_ID_RULE = "must be 1 to 256 characters, none of them a control character or U+FFFD"
 
 NO_DIRECTION = "is zero in every number, which tells nothing of an item; leave such embeddings away"
 
 
 def has_direction(embedding: NDArray[np.float32]) -> bool:
-    """Whether an embedding, as the networks get it, tells one item from another; else it has `NO_DIRECTION`."""
+    """Whether an embedding, as float32, is not all zeros; `NO_DIRECTION` is the message for one that is."""
     return bool(embedding.any())
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The configured limits; see `service/settings.py` for what each one guards."""
+    """The configured limits; `service/settings.py` describes each."""
 
     items_per_request: int
     text_characters: int

@@ -34,7 +34,7 @@ class Reading:
 
     Parameters
     ----------
-    line : where it counts, from now on
+    line : where the request counts, from now on
     """
 
     def __init__(self, line: Line) -> None:
@@ -43,7 +43,7 @@ class Reading:
         self.count(True)
 
     def count(self, here: bool) -> None:
-        """Count it, or leave it out."""
+        """Count the request as being read, or not."""
         self._line.count_read(here - self._counted)
         self._counted = here
 
@@ -60,9 +60,9 @@ class Line:
     Parameters
     ----------
     admission : shared with the other operations
-    expected : how long so many items would wait, and then take
+    expected : expected waiting and running time of a number of items
     most_declined : requests a second that may be read and then refused, and as many at once
-    behind : seconds that a request may have waited before it is looked at
+    behind : seconds that a request may have waited before `look` is called
     clock : seconds, monotonic
     """
 
@@ -86,11 +86,11 @@ class Line:
         self._declined_at = clock()
 
     def look(self) -> None:
-        """Refuse a request of which nothing is known yet, if there is no room for one of average size.
+        """Refuse a request that is not read yet, if one of average size could not be admitted.
 
         Raises
         ------
-        Overloaded : it would very likely be refused once it is read
+        Overloaded : it would very likely be refused after it was read
         """
         one = self._expected(round(self._items))
         if self._lately() >= self._most_declined:
@@ -99,11 +99,11 @@ class Line:
         self._admission.check(1, replace(one, wait=one.wait + undecided * one.work), self._behind())
 
     def reading(self) -> Reading:
-        """Let a request pass, which counts as being read from now on."""
+        """Let a request pass; it counts as being read from now on."""
         return Reading(self)
 
     def count_read(self, more: int) -> None:
-        """So many more requests are being read, or fewer."""
+        """Change the number of requests being read by `more`, which may be negative."""
         self._read += more
 
     @contextmanager
@@ -112,7 +112,7 @@ class Line:
 
         Raises
         ------
-        Overloaded : there is no room
+        Overloaded : the request cannot be admitted
         """
         self._items += SMOOTHING * (items - self._items)
         with ExitStack() as place:
@@ -129,5 +129,5 @@ class Line:
         self._admitted -= 1
 
     def _lately(self) -> float:
-        """How many were refused after they were read, less what the time since then allows."""
+        """Leaky-bucket level of the requests refused after they were read; it drains by `most_declined` a second."""
         return max(0.0, self._declined - (self._clock() - self._declined_at) * self._most_declined)

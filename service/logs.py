@@ -1,8 +1,8 @@
-"""Structured logs: one line an event, JSON or a form for people, on standard error.
+"""Structured logs on standard error: one line for each event, as JSON or in a console format.
 
-Events carry ids, counts and times, never the text of items and never a secret. Configuring is the command line's
-business, since loggers belong to the process; the rest only asks for a logger. What callers send, such as a path, is
-escaped in the form for people: it cannot steer their terminals. Knows nothing of what is logged.
+Events carry ids, counts and times, never the text of items and never a secret. Only the command line configures logs,
+because loggers belong to the process; all other code only gets a logger. The console format escapes what callers send,
+such as a path, so that it cannot send control sequences to a terminal. Knows nothing of what is logged.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import structlog
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose events carry what `structlog.contextvars` holds, the request id among it."""
+    """A logger whose events include the values bound in `structlog.contextvars`, such as the request id."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
     return logger
 
 
 def configure_logs(level: str, form: Literal["json", "console"]) -> None:
-    """Send everything that is logged in this process, uvicorn's own messages included, to standard error."""
+    """Send all logs of this process, including uvicorn's, to standard error."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -62,26 +62,26 @@ def configure_logs(level: str, form: Literal["json", "console"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # The access log is ours (service/edge.py); uvicorn's would say it twice, without the request id.
+    # We write our own access log (service/edge.py); uvicorn's would repeat it without the request id.
     logging.getLogger("uvicorn.access").disabled = True
 
 
 def _escape_values(
     logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Escape the texts of an event; a processor of structlog's."""
+    """Escape the texts of an event; a structlog processor."""
     return {key: _escaped(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _write_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
-    """Write an exception, whose message may repeat what a caller sent."""
+    """Write an exception, escaped, because its message may repeat what a caller sent."""
     written = StringIO()
     structlog.dev.plain_traceback(written, error)
     out.write("\n".join(map(_escaped, written.getvalue().split("\n"))))
 
 
 def _escaped(text: str) -> str:
-    """The text with everything that is not shown as a character written as Python would."""
+    """The text with its non-printable characters as Python escape sequences."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

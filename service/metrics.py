@@ -1,4 +1,4 @@
-"""Prometheus metrics of one service, in a registry of its own.
+"""Prometheus metrics of one service, in its own registry.
 
 Knows nothing of what happens in the phases it times.
 """
@@ -30,7 +30,7 @@ ENTRIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """Every metric of a service; see the help text of each.
+    """All metrics of a service; each has a help text.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class Metrics:
         self._request_seconds.labels(method, route).observe(seconds)
 
     def turned_away(self, method: str, route: str, kind: str) -> Callable[[float], None]:
-        """What counts requests that are refused unread, told the seconds that each took; looked up once."""
+        """A function that counts one request refused unread, given its seconds; the labels are looked up only once."""
         requests = self._requests.labels(method, route, "429")
         seconds, problems = self._request_seconds.labels(method, route), self._problems.labels(kind)
 
@@ -130,15 +130,15 @@ class Metrics:
         self._charged.labels(key).inc(items)
 
     def items(self, what: str, count: int) -> None:
-        """Count items that something was done with."""
+        """Count items that were processed, by kind of work."""
         self._items_done.labels(what).inc(count)
 
     def store_failed(self, what: Literal["read", "write"]) -> None:
-        """Count one failure of the store."""
+        """Count one failed call of the store."""
         self._store_failures.labels(what).inc()
 
     def reread(self, reason: str) -> None:
-        """Count one reading of the whole catalogue."""
+        """Count one reload of the whole catalogue."""
         self._rereads.labels(reason).inc()
 
     def compared(self, outcome: str) -> None:
@@ -156,7 +156,7 @@ class Metrics:
             self._phase_seconds.labels(phase).observe(time.perf_counter() - started)
 
     def batch(self, queue: str) -> Callable[[BatchReport], None]:
-        """What a batcher reports to."""
+        """A function to which a batcher reports its batches."""
         entries, dropped = self._batch_entries.labels(queue), self._dropped.labels(queue)
         waited = self._phase_seconds.labels("queue_wait")
 
@@ -169,11 +169,11 @@ class Metrics:
         return report
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Add a gauge that is read when it is asked for."""
+        """Add a gauge whose value is read when the metrics are collected."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
     def serving(self, bundle: str, generation: int) -> None:
-        """State which generation of which bundle is served."""
+        """Record which generation of which bundle is served."""
         self._bundle.labels(bundle).set(generation)
 
     def text(self) -> bytes:

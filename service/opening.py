@@ -1,7 +1,6 @@
-"""Opens what a service works with: the bundle's engine and its live catalogue, as the settings say.
+"""Opens the parts a service works with: the bundle's engine and its live catalogue, according to the settings.
 
-Everything that can be wrong with a bundle, a provider or a store is an error here, before anything is served. Knows
-nothing of HTTP.
+All faults of a bundle, a provider or a store are reported here, before anything is served. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Opened:
 
 @contextmanager
 def opened(settings: Settings) -> Iterator[Opened]:
-    """Open bundle and store, bring the bundle's catalogue into the store if need be, load it, save it and close it.
+    """Open bundle and store, seed the store from the bundle if needed, load the catalogue; at the end save and close.
 
     Raises
     ------
@@ -50,16 +49,16 @@ def opened(settings: Settings) -> Iterator[Opened]:
         try:
             catalogue.save()
         except ConfigError as error:
-            # Everything was served and stored; the next start says it again.
+            # No data is lost, since every change is in the store; the next start reports the fault again.
             get_logger("unitok.opening").warning("index could not be saved", reason=str(error))
     finally:
         store.close()
 
 
 def warn_unless_current(settings: Settings, served: Sequence[Opened]) -> None:
-    """Say in the log if the store's current generation is one that is not served here: other replicas may answer by it.
+    """Log a warning if the store's current generation is not served here; other replicas may serve it.
 
-    A store of another generation that cannot be looked at is left aside.
+    Nothing is logged if the stores cannot be read.
     """
     numbers = [part.engine.bundle.manifest.generation for part in served]
     name = served[0].engine.bundle.manifest.name
@@ -75,7 +74,7 @@ def warn_unless_current(settings: Settings, served: Sequence[Opened]) -> None:
 
 
 def _index_folder(settings: Settings, bundle: Bundle) -> Path | None:
-    """Where the index of this bundle's generation is saved: generations served beside each other keep apart."""
+    """Folder of the saved index of this bundle's generation; each generation has its own."""
     if settings.index_folder is None:
         return None
     return settings.index_folder / f"{bundle.manifest.name}-{bundle.manifest.generation}"

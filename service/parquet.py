@@ -1,6 +1,7 @@
-"""What Polars raises for a file that is no Parquet, or a broken one. Knows nothing of what the files hold.
+"""Exceptions that Polars raises for files that are not Parquet or are damaged. Knows nothing of the contents.
 
-Whoever opens a file says `glob=False`, or Polars takes a name with `[`, `*` or `?` for a pattern and reads others.
+Always pass `glob=False` when opening a file; else Polars takes a name with `[`, `*` or `?` as a pattern and reads other
+files.
 """
 
 from __future__ import annotations
@@ -8,4 +9,4 @@ from __future__ import annotations
 from polars.exceptions import PanicException, PolarsError
 
 PARQUET_ERRORS: tuple[type[BaseException], ...] = (PolarsError, PanicException, OSError)
-"""A broken page makes Polars panic, which is no `Exception`: caught only around the reading of one file."""
+"""A damaged page makes Polars panic, which is not an `Exception`; so catch these only around reading one file."""

@@ -1,6 +1,6 @@
-"""Errors as RFC 9457 problem details: one table from class of error to HTTP status.
+"""Errors as RFC 9457 problem details, with one table from error class to HTTP status.
 
-Everything that goes wrong in a request, expected or not, becomes a response here. Knows nothing of what failed.
+Every error in a request, expected or not, becomes a response here. Knows nothing of what failed.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ from service.requests import explained, field_path
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:unitok:problem:"
 MOST_FIELDS = 20
-"""Wrong fields listed in one answer; a body of thousands of wrong items is not answered with thousands of lines."""
+"""Wrong fields listed in one answer, so that thousands of wrong items do not give thousands of lines."""
 
 FIELD_CHARACTERS = 200
-"""Characters of a wrong field's path that are shown; a caller chooses the names of fields that do not exist."""
+"""Characters shown of a wrong field's path, because callers choose the names of unknown fields."""
 
 
 class FieldProblem(BaseModel):
@@ -69,7 +69,7 @@ class Problem(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a class of errors looks like in HTTP; the details of a server's own failure are for its log alone."""
+    """HTTP form of a class of errors; a fixed `detail` replaces the error's message, which then is only logged."""
 
     status: HTTPStatus
     name: str
@@ -114,7 +114,7 @@ TABLE: Mapping[type[UnitokError], Kind] = {
         "The service failed; its log says why, under the request id.",
     ),
 }
-"""Looked up by class, then by its bases, nearest first; what is not a `UnitokError` is an internal error."""
+"""Looked up by class, then by its bases, nearest first; anything but a `UnitokError` is an internal error."""
 
 MALFORMED = Kind(HTTPStatus.BAD_REQUEST, "malformed-json", "The body is not JSON")
 TOO_LARGE = Kind(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", "The body is too large")
@@ -130,7 +130,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 def kind_of(error: BaseException) -> Kind:
-    """What an error looks like in HTTP."""
+    """HTTP form of an error."""
     for ancestor in type(error).__mro__:
         if ancestor in TABLE:
             return TABLE[ancestor]
@@ -144,7 +144,7 @@ def problem_response(
     fields: Sequence[FieldProblem] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Make the answer to a request that failed; the kind is noted for the log."""
+    """Make the answer to a request that failed; its kind is kept in the state for the log."""
     scope["state"]["problem"] = kind.name
     body = problem_body(scope, kind, detail, fields)
     return Response(body, int(kind.status), headers, media_type=CONTENT_TYPE)
@@ -166,7 +166,7 @@ def problem_body(scope: Scope, kind: Kind, detail: str, fields: Sequence[FieldPr
 
 
 def error_response(scope: Scope, error: BaseException) -> Response:
-    """Make the answer to a request that raised."""
+    """Make the answer to a request that raised an error."""
     kind = kind_of(error)
     headers = dict(kind.headers)
     if isinstance(error, Overloaded):
@@ -183,14 +183,14 @@ def error_response(scope: Scope, error: BaseException) -> Response:
 
 
 async def handle_error(request: Request, error: Exception) -> Response:
-    """FastAPI's handler of the errors that the service raises on purpose; what the answer hides is logged."""
+    """Handle the errors that the service raises on purpose; details that the answer hides are logged."""
     if kind_of(error).detail is not None:
         get_logger("unitok.http").error("request failed", path=request.url.path, exc_info=error)
     return error_response(request.scope, error)
 
 
 async def handle_validation(request: Request, error: Exception) -> Response:
-    """FastAPI's handler of bodies and paths that do not fit the schema; never repeats the input."""
+    """Handle bodies and paths that violate the schema; the answer never repeats the input."""
     found: Sequence[dict[str, Any]] = cast(RequestValidationError, error).errors()
     if found[0]["type"] == "json_invalid":
         position, reason = found[0]["loc"][-1], found[0]["ctx"]["error"]
@@ -205,7 +205,7 @@ async def handle_validation(request: Request, error: Exception) -> Response:
 
 
 async def handle_http(request: Request, error: Exception) -> Response:
-    """FastAPI's handler of the framework's own refusals: no such path, wrong method."""
+    """Handle errors of the framework itself: unknown path, wrong method."""
     refusal = cast(HTTPException, error)
     status = HTTPStatus(refusal.status_code)
     kind = Kind(status, status.phrase.lower().replace(" ", "-"), status.phrase)
@@ -218,7 +218,7 @@ async def handle_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """What a path may be asked with; the framework names the methods of its first route alone."""
+    """All methods that a path allows; the framework lists only those of its first route."""
     return [
         method
         for method in METHODS

@@ -1,6 +1,6 @@
-"""Progress bars with time left, for work a person waits for; silent where no terminal listens.
+"""Progress bars with the time left, for long work; silent if standard error is not a terminal.
 
-Knows nothing of what is being counted.
+Knows nothing of what is counted.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def progress(title: str, total: int | None) -> Iterator[Advance]:
 
     Parameters
     ----------
-    title : what is being done
-    total : number of steps, None when it cannot be known
+    title : name of the work
+    total : number of steps, None if unknown
     """
     console = Console(file=sys.stderr)
     columns = (

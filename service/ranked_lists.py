@@ -1,6 +1,6 @@
-"""Are two ranked lists the same? Scores within rounding of each other count as a tie, which either order may break.
+"""Compares two ranked lists. Scores that differ only by rounding are ties, and tied items may be in either order.
 
-Knows nothing of what ranked them.
+Knows nothing of how the lists were ranked.
 
 Symbols: W beams, depth = L + N + 1.
 """
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from service.semantic_ids import IntArray
 
 TIE = 1e-4
-"""Scores that differ by less, in natural logarithms, are rounding."""
+"""Smaller differences of scores, in natural logarithms, count as rounding."""
 BEST = 10
-"""How many items of a list count where lists need not be the same."""
+"""Number of top items that are compared when lists need not be equal."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How two lists compare.
+    """Result of comparing two lists.
 
     Attributes
     ----------
-    problem : what differs by more than a tie, as a person reads it; None where the lists are the same
-    ties : ranks at which the items differ and the scores do not
-    difference : greatest difference of two scores of one rank
+    problem : message on what differs by more than a tie; None if the lists are equal
+    ties : number of ranks at which the items differ but the scores do not
+    difference : greatest difference of two scores at the same rank
     """
 
     problem: str | None
@@ -66,7 +66,7 @@ def compare_lists(
     differ = np.flatnonzero((expected != found).any(axis=1)).tolist()
     for rank in differ:
         same = np.flatnonzero((expected == found[rank]).all(axis=1))
-        # Not in the other list at all: it may have lost a tie for the last place.
+        # An item missing in the other list may have lost a tie for the last rank.
         rival = expected_score[same[0]] if len(same) else expected_score[-1]
         if abs(float(found_score[rank]) - float(rival)) > tie:
             return Comparison(
@@ -80,13 +80,13 @@ def compare_lists(
 
 @dataclass(frozen=True)
 class Kept:
-    """What two lists have in common whose scores were rounded differently, as half precision rounds them.
+    """Overlap of two lists whose scores were rounded differently, as in half precision.
 
     Attributes
     ----------
-    best : how many items of the one list count: `BEST`, or all where it has fewer
-    kept : how many of these are among the best of the other
-    difference : greatest difference of two scores of one item, at whatever ranks it stands
+    best : number of top items of the expected list: `BEST`, or all if it has fewer
+    kept : number of these that are among the top `BEST` of the other list
+    difference : greatest difference of two scores of the same item, at any ranks
     """
 
     best: int
@@ -100,7 +100,7 @@ def compare_best(
     found: IntArray,
     found_score: NDArray[np.float32],
 ) -> Kept:
-    """Compare two lists of one request that may differ where a choice was narrow; parameters as `compare_lists`."""
+    """Compare two lists of one request that may differ where scores are close; parameters as in `compare_lists`."""
     count, found_count = int(np.isfinite(expected_score).sum()), int(np.isfinite(found_score).sum())
     places = {tuple(item): place for place, item in enumerate(found[:found_count].tolist())}
     at = np.asarray([places.get(tuple(item), -1) for item in expected[:count].tolist()], dtype=np.intp)

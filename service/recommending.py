@@ -1,15 +1,15 @@
-"""The recommend operation: a history of known and raw items to the items most likely to follow.
+"""The recommend operation: from a history of known and raw items to the most likely next items.
 
-Rules, where the contract leaves a choice:
+Rules where the contract leaves a choice:
 
-- The recommender reads the most recent readable entries, as many as it was trained on; raw entries before those are not
+- The recommender reads the most recent readable entries, as many as it was trained on; older raw entries are not
   tokenized. Excluding the history excludes all of it.
 - Domains default to those of the allow list; without one to those of the history that hold items; if none does, to all.
-- The beam width defaults to the configured one, raised to k.
-- Items of the history that are not excluded are raised, or lowered, by what the recommender has learned of repeats in
-  their domain; they are then searched apart from the others.
+- The beam width defaults to the configured one, or to k if k is larger.
+- Scores of history items that are not excluded are adjusted by what the recommender has learned about repeats in their
+  domain; these items are searched separately from the others.
 
-What of a history is read, `service/histories.py` says. Knows nothing of HTTP.
+`service/histories.py` defines which entries of a history are read. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ class Recommendations:
 
 
 class Recommending:
-    """The operation on one engine and one catalogue.
+    """The recommend operation on one engine and one catalogue.
 
     Parameters
     ----------
-    engine : for its recommenders
+    engine : provides the recommenders
     encoding, searching : the two queues
     catalogue : the live catalogue
-    default_beam_width : of requests that name none
-    line : of the operation's own requests
-    limits, metrics : shared with the other operation
+    default_beam_width : for requests that name none
+    line : admits the requests of this operation
+    limits, metrics : shared with the other operations
     """
 
     def __init__(
@@ -80,23 +80,23 @@ class Recommending:
         self._metrics = metrics
 
     def cost(self, query: RecommendQuery) -> int:
-        """Items that a request is charged as: its search, and each entry of its history that has to be encoded."""
+        """Number of items a request is charged for: 1 for its search, and 1 for each history entry to be encoded."""
         keys = [key_of(item) for item in query.history if item.item_id is None or item.has_content]
         return 1 + int((self._catalogue.ids(keys)[:, 0] == NO_ID).sum()) if keys else 1
 
     async def recommend(self, query: RecommendQuery, *, probe: bool = False) -> Recommendations:
-        """At most k items, best first, each once, none excluded; fewer than k only if fewer qualify.
+        """Recommend at most k items, best first, each once, none excluded; fewer than k only if fewer qualify.
 
         Parameters
         ----------
-        probe : as of `Tokenizing.tokenize`
+        probe : as in `Tokenizing.tokenize`
 
         Raises
         ------
-        InvalidInput : a wrong field, or a history of which nothing can be read
-        UnknownDomain : a domain that holds no item; the message names those that do
-        LimitExceeded : a list, a text or a number above its limit
-        Overloaded : no room; nothing was done
+        InvalidInput : a field is wrong, or no entry of the history can be read
+        UnknownDomain : a domain holds no item; the message names those that do
+        LimitExceeded : a list, a text or a number exceeds its limit
+        Overloaded : the request was not admitted; nothing was done
         """
         beams = self._check(query)
         known = self._catalogue.domains()
@@ -108,7 +108,7 @@ class Recommending:
         recent = readable[-recommender.part.max_history :]
         raw = [entry for entry in recent if not entry.known]
         gained = {} if query.exclude_history else may_come_again(readable, query.allow, domains, recommender.part)
-        # At least the usual width: a caller who asks for few beams does not make many searches of one.
+        # At least the default width, so that a request with few beams does not split into many searches.
         width = max(beams, self._default_beam_width)
         groups = apart(gained, width)
         expected = self._searching.expected(1 + len(groups))
@@ -144,16 +144,16 @@ class Recommending:
         return Recommendations(tuple(items), unknown)
 
     def check_size(self, history: int) -> None:
-        """Refuse a history that is too long, of which nothing more need be known.
+        """Refuse a history that is too long, given only its length.
 
         Raises
         ------
-        LimitExceeded : it is
+        LimitExceeded : the history is too long
         """
         self._limits.check_count("history", history, self._limits.history)
 
     def _check(self, query: RecommendQuery) -> int:
-        """Refuse what exceeds a limit; returns the beam width."""
+        """Refuse a query that exceeds a limit; returns the beam width."""
         limits = self._limits
         self.check_size(len(query.history))
         for position, item in enumerate(query.history):
@@ -174,7 +174,7 @@ class Recommending:
                 raise UnknownDomain(f"{domain!r} holds no item; {with_items(known)}", f"domains[{position}]")
 
     def _domains(self, query: RecommendQuery, readable: Sequence[Readable], known: dict[str, int]) -> tuple[str, ...]:
-        """Where to search; see the rules above."""
+        """Domains to search; see the rules at the top of the module."""
         if query.domains is not None:
             return query.domains
         if query.allow is not None:
@@ -184,7 +184,7 @@ class Recommending:
         return tuple(dict.fromkeys(domain for domain in wanted if domain in known)) or tuple(known)
 
     async def _encoded(self, raw: Sequence[Readable]) -> IntArray:
-        """Semantic IDs of raw items by their content, int32 [n, L + N + 1], with suffix 0."""
+        """Semantic IDs computed from the content of raw items, int32 [n, L + N + 1], with suffix 0."""
         encoded = await self._encoding.encode(
             [entry.item for entry in raw], [f"history[{entry.position}]" for entry in raw]
         )

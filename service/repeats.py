@@ -1,7 +1,7 @@
-"""Items of the history among the results: found apart from the others, and raised by what a recommender has learned.
+"""Repeated items among the results: history items are searched separately, and their scores are adjusted.
 
-What items gain that come again is learned for each domain (`repeats` of a recommender's entry in the manifest) and no
-part of its network: the items of the history are searched alone, the others without them, and both lists become one.
+The score gain of repeated items is learned for each domain (`repeats` in a recommender's entry of the manifest) and is
+not part of its network. History items are searched alone, the others without them, and both lists are merged.
 
 Knows nothing of queues, nor of where items are kept.
 """
@@ -21,10 +21,10 @@ from service.searching import Recommendation
 
 
 def gains(history: Sequence[ItemKey], learned: Mapping[str, LearnedRepeats], furthest: int) -> dict[ItemKey, float]:
-    """What each item of a history gains, oldest first, if anything was learned of its domain.
+    """Score gain of each item of a history (oldest first), for domains with learned gains.
 
-    How long ago an item was met is counted in items of its domain, as where it was learned, and no further than there:
-    beyond `furthest` items nothing is known of how gains fade.
+    How long ago an item occurred is counted in items of its domain, as in training. The count is capped at `furthest`,
+    because beyond that nothing was learned about how gains fade.
     """
     found: dict[ItemKey, float] = {}
     for domain in dict.fromkeys(key.domain for key in history):
@@ -36,15 +36,16 @@ def gains(history: Sequence[ItemKey], learned: Mapping[str, LearnedRepeats], fur
 
 
 def apart(gained: Mapping[ItemKey, float], beams: int) -> list[tuple[ItemKey, ...]]:
-    """Items in groups to be searched alone, as few as lose none that belongs in the list.
+    """Split repeated items into groups to be searched separately: as few as possible without losing a result.
 
-    A search keeps its best by what they score before they gain: right where all of them come out, or all gain alike. So
-    items that gain alike are a group of their own where they are more than come out, and the rest is cut into such.
+    A search keeps its best items by their scores before the gain. This is correct if it returns the whole group, or if
+    all items of the group have the same gain. So items with the same gain form their own group if they are more than
+    `beams`; all others are cut into groups of at most `beams`.
 
     Parameters
     ----------
-    gained : items that may come out, with what they gain
-    beams : results that a search of a group keeps
+    gained : items that may be returned, with their gains
+    beams : results that the search of a group keeps
     """
     alike: dict[float, list[ItemKey]] = {}
     for key, gain in gained.items():
@@ -57,13 +58,13 @@ def apart(gained: Mapping[ItemKey, float], beams: int) -> list[tuple[ItemKey, ..
 def merged(
     others: Sequence[Recommendation], repeated: Iterable[Recommendation], gained: Mapping[ItemKey, float], k: int
 ) -> list[Recommendation]:
-    """At most k of both, best first.
+    """Merge both lists into at most k results, best first.
 
     Parameters
     ----------
-    others : results that are not of the history, best first
+    others : results that are not in the history, best first
     repeated : results that are, in any order
-    gained : what the scores of these gain
+    gained : score gains of the repeated items
     """
     raised = [_raised(item, gained[ItemKey(item.domain, item.item_id)]) for item in repeated]
     raised.sort(key=_from_the_best)
@@ -75,7 +76,7 @@ def _from_the_best(item: Recommendation) -> float:
 
 
 def _raised(item: Recommendation, gain: float) -> Recommendation:
-    """The same with another score; what it gains is told with its last token, which makes it that very item."""
+    """The same item with its gain added to the score, and to its last token, which completes the item's ID."""
     levels = item.score_by_level
     if levels is not None:
         levels = (*levels[:-1], replace(levels[-1], log_prob=levels[-1].log_prob + gain))

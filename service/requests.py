@@ -1,8 +1,8 @@
-"""Bodies of requests: strict, bounded, documented with examples that can be pasted.
+"""Bodies of requests: strict, bounded, and documented with examples that can be pasted.
 
-Unknown fields are refused, values are not coerced, numbers are finite. The bounds here are ceilings; the configured
-limits are checked by the operations. A body is read to the first wrong entry of a list, so that refusing one that is
-wrong everywhere costs no more than reading one that is right. Knows nothing of engines and stores.
+Unknown fields are refused, values are not coerced, numbers are finite. The bounds here are hard limits; the operations
+check the configured ones. Lists are read only up to their first wrong entry, so that refusing a body with many errors
+costs no more than reading a valid one. Knows nothing of engines and stores.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ B = TypeVar("B", bound=Body)
 
 
 def read_body(model: type[B], body: dict[str, Any]) -> B:
-    """Read a body that came another way than by HTTP.
+    """Read a body that did not arrive by HTTP.
 
     Raises
     ------
-    InvalidInput : it does not fit the schema; names the first wrong field
+    InvalidInput : it violates the schema; names the first wrong field
     """
     try:
         return model.model_validate(body)
@@ -97,7 +97,7 @@ def field_path(location: Sequence[str | int]) -> str:
 
 
 NAME = frozenset({"domain", "item_id"})
-"""Fields of an item that say nothing of its content."""
+"""Fields of an item that are not content."""
 NO_CONTENT = ItemContent()
 
 
@@ -108,7 +108,7 @@ class ItemReference(Body):
     domain: Domain
 
     def reference(self) -> ItemKey:
-        """As the operations take it."""
+        """Convert to the input of the operations."""
         return ItemKey(self.domain, self.item_id)
 
 
@@ -141,7 +141,7 @@ class Content(Body):
     )
 
     def item_input(self, domain: str, item_id: str | None) -> ItemInput:
-        """As the operations take it."""
+        """Convert to the input of the operations."""
         if self.model_fields_set <= NAME:
             return ItemInput(domain, item_id, NO_CONTENT)
         categories = distinct_categories(self.categories or ())
@@ -250,7 +250,7 @@ class RecommendRequest(Body):
     explain: bool = Field(default=False, description="Say how each recommendation's score comes about, token by token.")
 
     def query(self) -> RecommendQuery:
-        """As the operations take it."""
+        """Convert to the input of the operations."""
         return RecommendQuery(
             history=tuple(entry.item_input(entry.domain, entry.item_id) for entry in self.history),
             k=self.k,

@@ -1,7 +1,7 @@
 """Searches of the constraint index, in batches shared by all callers.
 
 One batch holds searches on one recommender with one beam width and a similar number of excluded items, since every row
-of a batch is compared with as many as the longest has. Knows nothing of histories as callers write them, of HTTP or of
+is padded to the longest list of excluded items. Knows nothing of histories as callers write them, of HTTP or of
 networks.
 
 Symbols: B batch, S sequence, R roots, X blocked edges, W beams.
@@ -28,7 +28,7 @@ from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN, IntArray, SemanticId
 
 NO_NODE = -1
 EXCLUDED_OF_A_BEAM = 20
-"""Excluded items that take about as long, to be looked up and kept out, as one beam of a small recommender does."""
+"""Number of excluded items whose lookup and blocking take about as long as one beam of a small recommender."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,13 +38,13 @@ class SearchJob:
     Attributes
     ----------
     history : int32 [n, L + N + 1], semantic IDs of the items, oldest first
-    domains : where to search
-    leading_domain : whose token leads the history, for recommenders that read one
-    excluded : items that must not come out; unknown ones are harmless
-    excluded_ids : further ones, by their published IDs
-    allowed : the only items that may come out, None for all
-    k, beams : results wanted, and W >= k
-    explain : say what each token of a result adds to its score
+    domains : domains to search
+    leading_domain : domain whose token starts the history, for recommenders that read one
+    excluded : items that must not be returned; unknown ones are harmless
+    excluded_ids : further excluded items, by their published IDs
+    allowed : the only items that may be returned, None for all
+    k, beams : number of results, and W >= k
+    explain : also return what each token of a result adds to its score
     """
 
     recommender: SearchesItems
@@ -59,14 +59,14 @@ class SearchJob:
     explain: bool = False
 
     def group(self) -> Hashable:
-        """What jobs of one batch have in common; a job with an allow list has an index of its own."""
+        """Key shared by all jobs of one batch; a job with an allow list has its own index, so it runs alone."""
         if self.allowed is not None:
             return id(self)
         return self.recommender.part.name, self.beams, self._excluded_count.bit_length() // 4
 
     @property
     def size(self) -> int:
-        """What it costs, in beams."""
+        """Cost of the job, in beams."""
         return self.beams + self._excluded_count // EXCLUDED_OF_A_BEAM
 
     @property
@@ -76,7 +76,7 @@ class SearchJob:
 
 @dataclass(frozen=True, slots=True)
 class TokenScore:
-    """A token of a result, and the log-probability it has after the history and the tokens before it."""
+    """A token of a result, and its log-probability given the history and the tokens before it."""
 
     token: str
     log_prob: float
@@ -84,12 +84,12 @@ class TokenScore:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One result.
+    """One recommended item.
 
     Attributes
     ----------
     score : log-probability of its semantic ID
-    score_by_level : what each of its L + N + 1 tokens adds to it; None unless asked for
+    score_by_level : what each of its L + N + 1 tokens adds to the score; None unless asked for
     """
 
     domain: str
@@ -105,9 +105,9 @@ class Searching:
 
     Parameters
     ----------
-    catalogue : what can be found
+    catalogue : the items to search
     batch_beams : bound on a batch's requests x size of the largest
-    metrics : told how long the phase takes
+    metrics : records how long the phase takes
     """
 
     def __init__(self, catalogue: LiveCatalogue, batch_beams: int, metrics: Metrics) -> None:
@@ -124,15 +124,15 @@ class Searching:
         )
 
     def expected(self, searches: int = 1) -> Expected:
-        """How long so many searches would wait, and then take."""
+        """Expected waiting and running time of this many searches."""
         return self.batcher.expected(searches)
 
     async def search(self, jobs: Sequence[SearchJob]) -> list[list[Recommendation]]:
-        """At most k results of each, best first, each once; fewer only if fewer items qualify."""
+        """Run searches; at most k results each, best first, each item once; fewer only if fewer items qualify."""
         return await self.batcher.submit(jobs)
 
     def _run(self, jobs: Sequence[SearchJob]) -> list[list[Recommendation]]:
-        """One batch, on the batcher's thread, on one state of the catalogue."""
+        """Run one batch, on the batcher's thread, on one snapshot of the catalogue."""
         first = jobs[0]
         tokens = _histories(jobs)
         with self._catalogue.searching() as whole:
@@ -152,7 +152,7 @@ class Searching:
 
     @staticmethod
     def _results(view: CatalogueView, found: BeamResult, row: int, job: SearchJob) -> list[Recommendation]:
-        """The items of one row, best first; where there are fewer than k, its end is marked."""
+        """The items of one row, best first; leaves below 0 mark the end of a row with fewer than k."""
         count = np.count_nonzero(found.leaf[row, : job.k] >= 0)
         entries, layout = view.items(found.leaf[row, :count], found.tokens[row, :count]), job.recommender.layout
         recommended = []
@@ -166,7 +166,7 @@ class Searching:
 
 
 def _histories(jobs: Sequence[SearchJob]) -> HistoryTokens:
-    """The histories of a batch as tokens, led by a domain token where the recommender reads one."""
+    """The histories of a batch as tokens, after a domain token if the recommender reads one."""
     recommender = jobs[0].recommender
     splits = np.array(list(accumulate((len(job.history) for job in jobs), initial=0)))
     leading = None
@@ -181,7 +181,7 @@ def _histories(jobs: Sequence[SearchJob]) -> HistoryTokens:
 
 
 def _padded(rows: Sequence[IntArray]) -> IntArray:
-    """Rows of several lengths as int32 [B, longest], at least one column wide, padded with -1."""
+    """Rows of different lengths as int32 [B, longest], at least one column wide, padded with -1."""
     padded = np.full((len(rows), max(1, *(len(row) for row in rows))), NO_NODE, dtype=np.int32)
     for row, values in enumerate(rows):
         padded[row, : len(values)] = values

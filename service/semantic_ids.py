@@ -1,9 +1,9 @@
 """Semantic IDs: their parts, their token numbers, and their packing into eight bytes.
 
 Symbols (those of the UniTok paper): B batch, L levels, T codes a level, K experts, N experts chosen an item.
-A semantic ID is L codes, N experts (paper, Eq. 7) and one suffix that keeps items of one domain apart. N is 0 for a
-tokenizer without a router, whose one set of codebooks needs no number. That is the order of its values, everywhere;
-that of its tokens, as a recommender reads and writes them, may begin with the expert.
+A semantic ID is L codes, N experts (paper, Eq. 7) and one suffix that distinguishes items of one domain. N is 0 for a
+tokenizer without a router, whose single set of codebooks needs no number. Its values are always in this order; its
+tokens, as a recommender reads and writes them, may start with the expert.
 
 Knows nothing of networks, stores or tries.
 """
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from service.errors import InvalidInput
 
 PAD_TOKEN = 0
-"""Padding of histories, and the token the decoder starts from."""
+"""Padding of histories, and the start token of the decoder."""
 EOS_TOKEN = 1
-"""Reserved; semantic IDs have a fixed depth, so nothing ever has to end a sequence."""
+"""Reserved; semantic IDs have a fixed depth, so no end token is needed."""
 UNKNOWN_DOMAIN_TOKEN = 2
-"""Stands for a domain the recommender was not trained on, where domain tokens are used at all."""
+"""Domain token of all domains the recommender was not trained on, if it uses domain tokens."""
 SPECIAL_TOKENS = 3
 
 IntArray = NDArray[np.int32]
@@ -40,7 +40,7 @@ class SemanticId:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """Where each part of a semantic ID lies in the recommender's vocabulary.
+    """Maps the parts of a semantic ID to token numbers of the recommender's vocabulary.
 
     The vocabulary is, in this order: special tokens, L x T codes (level-major), K experts (none where N is 0), the
     suffixes, and the domain tokens.
@@ -49,9 +49,9 @@ class TokenLayout:
     ----------
     levels, codes, experts, experts_per_item : L, T, K, N
     suffixes : how many items of one domain may share their codes and experts
-    domains : domains with a token of their own, empty where the recommender uses none
-    expert_first : whether the token of the expert comes before those of the codes, which then mean one thing each;
-        of tokenizers with one expert an item
+    domains : domains with their own token, empty if the recommender uses none
+    expert_first : whether the expert's token precedes those of the codes, so that each code is read with its expert
+        known; only for tokenizers with one expert an item
     """
 
     levels: int
@@ -82,17 +82,17 @@ class TokenLayout:
 
     @cached_property
     def _shifts(self) -> NDArray[np.uint64]:
-        """uint64 [L + N + 1]: bits behind each position."""
+        """uint64 [L + N + 1]: number of bits to the right of each position."""
         return np.array([sum(self._bits[position + 1 :]) for position in range(self.depth)], dtype=np.uint64)
 
     @cached_property
     def _masks(self) -> IntArray:
-        """int32 [L + N + 1]: as many ones as each position has bits."""
+        """int32 [L + N + 1]: bit mask of each position, before it is shifted."""
         return np.array([(1 << bits) - 1 for bits in self._bits], dtype=np.int32)
 
     @cached_property
     def position_sizes(self) -> tuple[int, ...]:
-        """How many values each of the L + N + 1 positions takes."""
+        """Number of values of each of the L + N + 1 positions."""
         return (self.codes,) * self.levels + (self.experts,) * self.experts_per_item + (self.suffixes,)
 
     @cached_property
@@ -106,7 +106,7 @@ class TokenLayout:
 
     @cached_property
     def _written(self) -> IntArray:
-        """int32 [L + N + 1]: the position of each token among the values."""
+        """int32 [L + N + 1]: for each token, in the order they are written, its position among the values."""
         order = np.arange(self.depth, dtype=np.int32)
         if self.expert_first:
             order[:-1] = np.roll(order[:-1], 1)
@@ -133,7 +133,7 @@ class TokenLayout:
         return UNKNOWN_DOMAIN_TOKEN
 
     def join(self, codes: IntArray, experts: IntArray, suffix: IntArray) -> IntArray:
-        """Put the parts beside each other: [B, L], [B, N], [B] -> int32 [B, L + N + 1] of values."""
+        """Concatenate the parts: [B, L], [B, N], [B] -> values int32 [B, L + N + 1]."""
         return np.concatenate([codes, experts, np.asarray(suffix)[:, None]], axis=1).astype(np.int32, copy=False)
 
     def tokens(self, values: IntArray) -> IntArray:
@@ -170,7 +170,7 @@ class TokenLayout:
         """Inverse of `pack`: uint64 [B] -> int32 [B, L + N + 1]."""
         packed = np.asarray(packed, dtype=np.uint64)
         values = np.empty((len(packed), self.depth), dtype=np.int32)
-        # The cast keeps the last 32 bits of each number, and no array of 64 is made in between.
+        # The cast keeps the lowest 32 bits of each number, without a temporary array of 64 bits.
         np.right_shift(packed[:, None], self._shifts, out=values, casting="unsafe")
         values &= self._masks
         return values
@@ -181,15 +181,15 @@ class TokenLayout:
         return SemanticId(tuple(row[: self.levels]), tuple(row[self.levels : -1]), row[-1])
 
     def token_names(self, semantic_id: SemanticId) -> list[str]:
-        """Tokens as people read them: `<a_12>` to `<d_88>`, `<e_3>`, and `<s_1>` where the suffix is not 0.
+        """Readable names of the tokens: `<a_12>` to `<d_88>`, `<e_3>`, and `<s_1>` if the suffix is not 0.
 
-        These are exactly the tokens that stand for the item in a history, in their order.
+        These are exactly the tokens that represent the item in a history, in their order.
         """
         names = self.position_names(semantic_id)
         return names if semantic_id.suffix else names[:-1]
 
     def position_names(self, semantic_id: SemanticId) -> list[str]:
-        """The token of each of the L + N + 1 positions that the recommender writes, a suffix of 0 included."""
+        """Readable names of all L + N + 1 tokens that the recommender writes, including a suffix of 0."""
         names = [f"<{chr(ord('a') + level)}_{code}>" for level, code in enumerate(semantic_id.codes)]
         letter = chr(ord("a") + self.levels)
         names += [f"<{letter}_{expert}>" for expert in semantic_id.experts]

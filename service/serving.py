@@ -1,7 +1,7 @@
-"""Runs the application on a socket until it is told to stop.
+"""Runs the application on a socket until a signal stops it.
 
-SIGTERM and SIGINT drain first (see `service/lifecycle.py`), then the socket closes and the process ends with status 0;
-a second signal ends it at once. Knows nothing of what is served.
+SIGTERM and SIGINT first drain (see `service/lifecycle.py`). Then the socket closes and the process exits with status 0.
+A second signal ends it at once. Knows nothing of what is served.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from service.shedding import SheddingProtocol
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 ACCEPTED_A_ROUND = 32
-"""New connections that one round of the event loop takes in, at most. libuv takes one from each listening descriptor,
-however many wait; under load a round is many milliseconds, and thousands of clients would wait unseen."""
+"""Most new connections accepted in one iteration of the event loop. libuv accepts one from each listening descriptor,
+however many wait; under load an iteration takes many milliseconds, and thousands of clients would wait unseen."""
 
 
 class Drains(Protocol):
-    """What is told to finish its work before the socket closes."""
+    """An application that can finish its work before the socket closes."""
 
     async def drain(self) -> None: ...
 
@@ -38,14 +38,14 @@ class Drains(Protocol):
 class DrainingServer(uvicorn.Server):
     """A uvicorn server that drains on a signal and then exits normally.
 
-    uvicorn itself closes the socket at once, so that nobody sees `/readyz` change, and raises the signal again at the
-    end, so that a planned stop looks like a death.
+    uvicorn by itself closes the socket at once, so that no load balancer sees `/readyz` change, and raises the signal
+    again at the end, so that a planned stop looks like a crash.
 
     Parameters
     ----------
     app : made by `create_app`, or several as `Generations`
-    settings : address, drain times, and how long connections are kept
-    started : called with the address once requests are taken
+    settings : address, drain times, and keep-alive time
+    started : called with the address once requests are accepted
     """
 
     def __init__(self, app: Starlette, settings: Settings, started: Callable[[str], None]) -> None:
@@ -71,11 +71,11 @@ class DrainingServer(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Bind the socket, and tell where.
+        """Bind the socket, and announce its address.
 
         Raises
         ------
-        ConfigError : the address cannot be had
+        ConfigError : the address cannot be bound
         """
         try:
             listeners = sockets or await _listeners(self.config)
@@ -86,8 +86,8 @@ class DrainingServer(uvicorn.Server):
             ) from None
         await super().startup(listeners)
         if self.started:
-            # What there is by now stays, and is most of what there ever will be. Looking through all of it, as the
-            # collector does again and again under load, would stop every request for a tenth of a second.
+            # The objects that exist now stay alive, and are most of all there will ever be. Freezing them exempts them
+            # from garbage collection, which under load would repeatedly stop every request for a tenth of a second.
             gc.collect()
             gc.freeze()
             host, port = self.servers[0].sockets[0].getsockname()[:2]
@@ -109,7 +109,7 @@ class DrainingServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in SIGNALS:
             loop.remove_signal_handler(number)
-            # Whoever asks a second time means it; the catalogue store survives that.
+            # A second signal kills the process; the catalogue store survives that.
             signal.signal(number, signal.SIG_DFL)
         self._draining = asyncio.create_task(self._drain())
 
@@ -125,7 +125,7 @@ async def _listeners(config: uvicorn.Config) -> list[socket.socket]:
 
     Raises
     ------
-    OSError : the address cannot be had
+    OSError : the address cannot be bound
     """
     loop = asyncio.get_running_loop()
     bound = await loop.create_server(asyncio.Protocol, config.host, config.port, start_serving=False)

@@ -1,7 +1,7 @@
-"""Load shedding where HTTP is parsed: refusing a request by its head costs neither a task nor an ASGI message.
+"""Load shedding in the HTTP protocol: refusing a request by its head needs neither a task nor an ASGI message.
 
-A plain request is asked about as soon as its head is complete (see `service/heads.py`); any other goes on to the
-application, which asks then. Knows nothing of which requests are refused, nor why (see `service/door.py`).
+For a plain request the decision is made as soon as its head is complete (see `service/heads.py`); any other goes on to
+the application, which decides then. Knows nothing of which requests are refused, nor why (see `service/door.py`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from service.heads import HeadsProtocol
 
 PARTICULAR = frozenset({b"expect", b"origin"})
-"""Headers that a plain refusal does not answer: whether to send a body, and whether a page may read the answer."""
+"""Headers that a plain refusal cannot handle: `Expect` (whether to send the body) and `Origin` (CORS)."""
 
 
 class Refusal(NamedTuple):
-    """The whole answer to a request that is turned away."""
+    """The complete answer to a refused request."""
 
     status: int
     headers: Sequence[tuple[bytes, bytes]]
@@ -27,16 +27,16 @@ class Refusal(NamedTuple):
 
 
 TurnAway: TypeAlias = Callable[[Scope], Refusal | None]
-"""Asked with method, path, headers and state of a request; None lets it in."""
+"""Called with method, path, headers and state of a request; returns None to admit it."""
 
 
 class SheddingProtocol(HeadsProtocol):
-    """One connection.
+    """HTTP protocol of one connection, with load shedding.
 
     Parameters
     ----------
-    turn_away : asked about each plain request
-    arguments : uvicorn's
+    turn_away : decides on each plain request
+    arguments : passed on to uvicorn's protocol
     """
 
     def __init__(self, *, turn_away: TurnAway, **arguments: Any) -> None:
@@ -45,7 +45,7 @@ class SheddingProtocol(HeadsProtocol):
         self._turned_away = False
 
     def head_complete(self) -> None:
-        """A head that can be used is there."""
+        """A usable head is complete."""
         refusal = self._refusal() if self._is_plain() else None
         self._turned_away = refusal is not None
         if refusal is None:
@@ -57,22 +57,22 @@ class SheddingProtocol(HeadsProtocol):
         self.on_response_complete()
 
     def body_arrived(self, body: bytes) -> None:
-        """A part of a body is there; that of a request which was turned away is thrown away."""
+        """A part of a body has arrived; the body of a refused request is discarded."""
         if not self._turned_away:
             super().body_arrived(body)
 
     def message_complete(self) -> None:
-        """A request is there in full."""
+        """A request is complete."""
         if not self._turned_away:
             super().message_complete()
 
     @property
     def discarding(self) -> bool:
-        """Whether the rest of a request is read that was turned away."""
+        """Whether the rest of a refused request is being discarded."""
         return self._turned_away and self._open
 
     def _is_plain(self) -> bool:
-        """Whether the answer may be written at once, and the connection used again."""
+        """Whether a refusal may be written at once, and the connection reused."""
         return (
             (self.cycle is None or self.cycle.response_complete)
             and self.parser.get_http_version() == "1.1"

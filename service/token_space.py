@@ -1,8 +1,8 @@
 """The health of the token space as Prometheus metrics: collisions, perplexity, experts, and drift.
 
-The catalogue's part is read from its census when the metrics are asked for. Drift is the quantization error of incoming
-items beside that of the items that the tokenizer was trained on: new items that fit the codebooks badly get IDs that
-say little. Knows nothing of HTTP, stores and networks.
+Metrics of the catalogue are read from its census when they are collected. Drift is the quantization error of incoming
+items compared with that of the tokenizer's training items: new items that fit the codebooks badly get IDs that carry
+little information. Knows nothing of HTTP, stores and networks.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from service.catalogue.census import Census
 
 MOST_DOMAINS = 100
-"""Domains with metrics of their own, the largest ones: callers name domains, and metrics must not grow with that."""
+"""The largest domains have their own metrics; callers choose domain names, and metrics must not grow with them."""
 OTHER = "other domains"
-"""Stands for all others; no domain has this name, since names hold no space."""
+"""Label of all other domains; no domain has this name, since names contain no space."""
 
 MOST_TIMES = 100.0
-"""How many times the largest mean error of training an item's error counts for at most. Drift shows long before, and a
-caller may send any embedding: one absurd error would be all that the sum of a domain says until the next start."""
+"""Upper bound of an item's error, as a multiple of the largest mean error in training. Drift shows long before that.
+Callers may send any embedding, and a single absurd error would dominate a domain's sum until the next start."""
 
 
 class TokenSpace(Collector):
-    """What is known of the token space of one service.
+    """Prometheus collector for the token space of one service.
 
     Parameters
     ----------
-    registry : where the metrics are shown
+    registry : registry that exports the metrics
     expert_names : names of the K experts
-    census : the catalogue's census, as it is now
-    trained_error : mean quantization error by domain of the items that the tokenizer was trained on, where the bundle
-        says it
+    census : returns the catalogue's current census
+    trained_error : mean quantization error by domain of the tokenizer's training items, for the domains that the bundle
+        states
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TokenSpace(Collector):
         registry.register(self)
 
     def incoming(self, domains: Sequence[str], errors: NDArray[np.float64]) -> None:
-        """Note the quantization errors float64 [n] of items that were tokenized together; on the event loop."""
+        """Record the quantization errors float64 [n] of items tokenized together; called on the event loop."""
         census = self._census()
         names, row_of = np.unique([domain if domain in census else OTHER for domain in domains], return_inverse=True)
         counts = np.bincount(row_of, minlength=len(names)).tolist()
@@ -63,11 +63,11 @@ class TokenSpace(Collector):
             self._incoming[name] = (before_count + count, before_total + total)
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering does not take a census."""
+        """Empty, so that registering the collector does not take a census."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """The catalogue's metrics, as they are now."""
+        """The current metrics of the catalogue and of incoming items."""
         items = GaugeMetricFamily("unitok_domain_items", "Items of a domain.", labels=["domain"])
         collided = GaugeMetricFamily(
             "unitok_domain_collided_items",

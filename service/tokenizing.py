@@ -1,9 +1,9 @@
 """The tokenize operation: items to semantic IDs, stored on request.
 
-An item that is in the catalogue reports its published semantic ID, which never changes in a generation, whatever its
-content gives today; another reports what its content gives, with suffix 0 until it is registered. The quantization
-error and the expert weights are always of the content. Any sane domain name may be used: tokenizing never looks at it,
-and registering into a new one creates it. Knows nothing of HTTP.
+For an item in the catalogue the answer holds its published semantic ID, which never changes in a generation, even if
+its content now gives another. For any other item it holds the ID computed from its content, with suffix 0 until it is
+registered. Quantization error and expert weights are always computed from the content. Any valid domain name may be
+used: tokenizing ignores it, and registering into a new domain creates it. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ NAMED_REFUSALS = 5
 
 @dataclass(frozen=True, slots=True)
 class TokenizedItem:
-    """One item's semantic ID and how the tokenizer came to it.
+    """One item's semantic ID, with the tokenizer's error and router weights.
 
     Attributes
     ----------
-    tokens : the tokens that stand for the item in a history
-    created : the item was not in the catalogue before this call stored it
+    tokens : the tokens that represent the item in a history
+    created : whether this call added the item to the catalogue
     """
 
     domain: str
@@ -51,16 +51,16 @@ class TokenizedItem:
 
 
 class Tokenizing:
-    """The operation on one engine and one catalogue.
+    """The tokenize operation on one engine and one catalogue.
 
     Parameters
     ----------
-    encoding : contents to codes
-    catalogue, writing : the live catalogue, and what changes it
+    encoding : turns contents into codes
+    catalogue, writing : the live catalogue, and the object that changes it
     layout : shape of the semantic IDs
     expert_names : names of the K experts
-    line : of the operation's own requests
-    limits, metrics : shared with the other operation
+    line : admits the requests of this operation
+    limits, metrics : shared with the other operations
     """
 
     def __init__(
@@ -96,15 +96,15 @@ class Tokenizing:
 
         Parameters
         ----------
-        fields : path of each item in the caller's data, for messages; `items[0]` and so on where not given
-        probe : the service asks itself whether it can; needs no room, so that no load keeps it from finding out
+        fields : path of each item in the caller's data, for error messages; `items[0]` and so on if not given
+        probe : a readiness check of the service itself; bypasses admission, so that load cannot make it fail
 
         Raises
         ------
         InvalidInput : an item is named twice, has no usable content, or is to be registered without an `item_id`
-        LimitExceeded : too many items or too long a text
-        Overloaded : no room; nothing was done
-        SuffixExhausted : some items could not be registered, named; all others were
+        LimitExceeded : there are too many items, or a text is too long
+        Overloaded : the request was not admitted; nothing was done
+        SuffixExhausted : some items, which the message names, could not be registered; all others were
         StoreUnavailable : nothing was acknowledged; repeating the call is safe
         """
         fields = fields or [f"items[{position}]" for position in range(len(items))]
@@ -122,16 +122,16 @@ class Tokenizing:
         ]
 
     def check_size(self, items: int) -> None:
-        """Refuse a request of too many items, of which nothing more need be known.
+        """Refuse a request of too many items, given only their number.
 
         Raises
         ------
-        LimitExceeded : they are
+        LimitExceeded : there are too many
         """
         self._limits.check_count("items", items, self._limits.items_per_request)
 
     def _check(self, items: Sequence[ItemInput], fields: Sequence[str], register: bool) -> None:
-        """Refuse what is wrong before anything is started."""
+        """Refuse invalid requests before any work is started."""
         self.check_size(len(items))
         seen: dict[ItemKey, int] = {}
         for position, (item, field) in enumerate(zip(items, fields, strict=True)):
@@ -154,7 +154,7 @@ class Tokenizing:
                 )
 
     def _published(self, items: Sequence[ItemInput], encoded: Sequence[EncodedItem]) -> list[IntArray]:
-        """Semantic IDs without storing anything, int32 [L + N + 1] each."""
+        """Published or computed semantic IDs, int32 [L + N + 1] each; stores nothing."""
         keys = [ItemKey(item.domain, item.item_id or "") for item in items]
         return [
             entry.values if entry is not None else np.concatenate([said.codes, said.experts, np.zeros(1, np.int32)])

@@ -1,8 +1,8 @@
-"""Traces of requests through HTTP, batches, networks and store, in the terms of OpenTelemetry; off unless asked for.
+"""OpenTelemetry traces of requests through HTTP, batches, networks and store; off by default.
 
-A batch serves several requests, each with a trace of its own: it is run under the span of the first and linked to those
-of the others, and each of them gets a span of the same time that links to it. Spans carry counts and times, never the
-text of items, nor messages of errors, which may hold it. Knows nothing of what is traced.
+A batch serves several requests, each with its own trace. Its span is a child of the first request's span and links to
+those of the others; each of the others gets a span of the same duration that links to the batch's span. Spans carry
+counts and times, never the text of items, nor error messages, which may contain it. Knows nothing of what is traced.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from service.errors import ConfigError
 
 SERVICE_NAME = "unitok"
 EXPORT_SECONDS = 5.0
-"""Longest that sending one parcel of spans, and the last one at the end, may take."""
+"""Timeout for sending one batch of spans, also for the last one at shutdown."""
 
 NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -31,7 +31,7 @@ class Tracing:
 
     Parameters
     ----------
-    provider : where spans go; None switches tracing off
+    provider : receives the spans; None switches tracing off
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
@@ -39,24 +39,24 @@ class Tracing:
         self._tracer = None if provider is None else provider.get_tracer(SERVICE_NAME)
 
     def span(self, name: str, **attributes: int | str) -> AbstractContextManager[Any]:
-        """A span around the block, below the current one."""
+        """A span around the block, a child of the current span."""
         if self._tracer is None:
             return NOTHING
         return _current(self._tracer.start_span(name, attributes=attributes))
 
     def here(self) -> Context | None:
-        """Where the caller is, for `batch` on another thread."""
+        """The caller's trace context, for `batch` on another thread."""
         return None if self._tracer is None else contexts.get_current()
 
     def trace_id(self) -> str | None:
-        """The trace that the caller is in, as it is written."""
+        """The id of the caller's trace in text form; None if there is none."""
         if self._tracer is None:
             return None
         found = trace.get_current_span().get_span_context()
         return trace.format_trace_id(found.trace_id) if found.is_valid else None
 
     def batch(self, name: str, callers: Sequence[Context | None]) -> AbstractContextManager[Any]:
-        """A span around a batch that serves these callers, one a job; a caller may stand there for several."""
+        """A span around a batch, given the caller of each job; a caller may have several jobs."""
         if self._tracer is None:
             return NOTHING
         return _batch(self._tracer, name, callers)
@@ -70,7 +70,7 @@ def _batch(tracer: Tracer, name: str, callers: Sequence[Context | None]) -> Iter
     spans = [trace.get_current_span(caller) for caller in callers if caller is not None]
     distinct = list({span.get_span_context().span_id: span for span in spans if _is_traced(span)}.values())
     attributes = {"unitok.batch.entries": len(callers)}
-    # Where no caller is traced, the batch must not be either, rather than begin a trace of its own.
+    # If no caller is traced, the batch must not be traced either, instead of starting its own trace.
     first = trace.set_span_in_context([*distinct, *spans][0], Context()) if spans else Context()
     links = [Link(span.get_span_context()) for span in distinct[1:]]
     started = time.time_ns()
@@ -92,7 +92,7 @@ def _batch(tracer: Tracer, name: str, callers: Sequence[Context | None]) -> Iter
 
 @contextmanager
 def _current(span: Span) -> Iterator[None]:
-    """Make a span the current one while the block runs, and end it; of an error it notes the class alone."""
+    """Make a span the current one while the block runs, and end it; of an error only the class is recorded."""
     with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
         try:
             yield
@@ -107,12 +107,12 @@ def _is_traced(span: Span) -> bool:
 
 
 def open_tracing(endpoint: str | None, share: float) -> tuple[Tracing, Callable[[], None]]:
-    """Tracing that sends to a collector, and what ends it; off where there is no endpoint.
+    """Open tracing to a collector; returns it with the function that ends it. Off without an endpoint.
 
     Parameters
     ----------
     endpoint : OTLP over HTTP, as in `http://collector:4318/v1/traces`
-    share : of the requests whose caller does not say, by `traceparent`, whether they are to be traced
+    share : sampling rate for requests without a `traceparent` header, which otherwise decides
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Does a bundle do what was proven when it was exported? Runs every graph on the stored sample and compares.
+"""Verifies that a bundle gives the results proven at export: runs every graph on the stored sample and compares.
 
 Knows nothing of networks and of the command line.
 """
@@ -25,29 +25,29 @@ from service.ranked_lists import BEST, TIE, Kept, compare_best, compare_lists
 from service.semantic_ids import IntArray, TokenLayout
 
 VECTOR_TOLERANCE = 1e-3
-"""Greatest difference in a component of a text's unit vector that rounding explains, int8 encoders included."""
+"""Greatest difference in a component of a text's unit vector that counts as rounding, also for int8 encoders."""
 
 KEPT = 0.95
-"""Least share of the best of a recommender's stored lists that must stay where it computes in half precision. Exports
-store lists that one such rounding did not change; a GPU rounds yet otherwise."""
+"""Least share of the top items of a recommender's stored lists that must stay if it computes in half precision. Exports
+store lists that one such rounding did not change; a GPU rounds differently again."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked and holds: its name, and what was looked at."""
+    """A passed check: its name, and what was checked."""
 
     name: str
     what: str
 
 
 def verify(folder: Path, provider: Provider = "cpu", threads: int = 0) -> Iterator[Check]:
-    """Check a bundle, one thing after the other.
+    """Check a bundle step by step; yields each check that passes.
 
     Raises
     ------
-    BundleError : a file is missing or altered, a signature or the catalogue is not as the manifest says, or the stored
-        sample is none of this bundle
-    ModelError : a graph gives another answer than was proven; names the tensor
+    BundleError : a file is missing or altered, a signature or the catalogue differs from the manifest, or the stored
+        sample does not belong to this bundle
+    ModelError : a graph gives another result than was proven; names the tensor
     """
     bundle = Bundle.open(folder)
     yield Check("hashes", f"{len(bundle.manifest.files)} files have the SHA-256 that the manifest states")
@@ -77,12 +77,12 @@ def _require_no_further_tokens(engine: Engine, provider: Provider, threads: int)
 
 
 def catalogue_text(title: str | None, item_id: str) -> str:
-    """The text that stands for a catalogue's item in the stored sample."""
+    """The text that represents an item of the catalogue in the stored sample."""
     return title or item_id
 
 
 def _sample_of(bundle: Bundle, engine: Engine, catalogue: pl.DataFrame) -> ProvenSample:
-    """The stored sample, which fits the bundle and proves something of each of its parts."""
+    """The stored sample, checked to fit the bundle and to cover each of its parts."""
     if SAMPLE not in bundle.manifest.files:
         raise BundleError(
             f"{bundle.folder}: no {SAMPLE}; `unitok export` writes it, and without it nothing can be compared"
@@ -109,7 +109,7 @@ def _sample_of(bundle: Bundle, engine: Engine, catalogue: pl.DataFrame) -> Prove
             )
         if history.min() < 0 or history.max() >= vocabulary:
             raise BundleError(f"{path}: history holds a token of {name!r} that is not within 0..{vocabulary - 1}")
-        # One that reads more than it was trained with cannot be told: no graph is made for a number of items.
+        # A max_history that is too large cannot be detected: no graph has a fixed number of items.
         longest, said = _items_of(recommender.layout, history).max(), recommender.part.max_history
         if longest > said:
             raise BundleError(
@@ -120,7 +120,7 @@ def _sample_of(bundle: Bundle, engine: Engine, catalogue: pl.DataFrame) -> Prove
 
 
 def _items_of(layout: TokenLayout, history: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many items histories int64 [H, S] hold, int64 [H]: as many as tokens that an item begins with."""
+    """Number of items in histories int64 [H, S], as int64 [H]: counts the tokens that start an item."""
     sizes = np.asarray([layout.position_sizes], dtype=np.int32)
     first, last = (layout.tokens(values)[0, 0] for values in (np.zeros_like(sizes), sizes - 1))
     items: NDArray[np.int64] = ((history >= first) & (history <= last)).sum(axis=1)
@@ -153,7 +153,7 @@ def _check_ids(engine: Engine, sample: ProvenSample) -> Check:
 
 
 def _check_lists(engine: Engine, catalogue: pl.DataFrame, sample: ProvenSample) -> Iterator[Check]:
-    """Ranked lists of every recommender, then what no list may ever break."""
+    """Check the ranked lists of every recommender, then the constraints that every list must satisfy."""
     results = 0
     for recommender in engine.recommenders:
         mine = sample.recommender == recommender.part.name
@@ -183,7 +183,7 @@ def _check_lists(engine: Engine, catalogue: pl.DataFrame, sample: ProvenSample) 
 
 
 def _compare_list(sample: ProvenSample, row: int, found: BeamResult, place: int, name: str) -> Kept:
-    """A list with the stored one: the same up to ties, or where it was rounded to half precision with like scores."""
+    """Compare a list with the stored one: equal up to ties, or, in half precision, with scores within a tolerance."""
     lists = sample.tokens[row], sample.log_prob[row], found.tokens[place], found.log_prob[place]
     compared, tolerance = compare_best(*lists), float(sample.tolerance[row])
     problem = compare_lists(*lists).problem if tolerance == 0 else None
@@ -195,7 +195,7 @@ def _compare_list(sample: ProvenSample, row: int, found: BeamResult, place: int,
 
 
 def _kept(compared: Sequence[Kept], name: str) -> str:
-    """What stays of lists that were rounded to half precision, which must be nearly all."""
+    """Check that half precision keeps at least the share `KEPT` of the top items; returns the result as text."""
     share = sum(one.kept for one in compared) / sum(one.best for one in compared)
     if share < KEPT:
         raise ModelError(
@@ -206,7 +206,7 @@ def _kept(compared: Sequence[Kept], name: str) -> str:
 
 
 def _require_valid(result: BeamResult, tokens: IntArray, banned: IntArray, name: str) -> int:
-    """Count the results of B lists, all of which must be items, no two alike and none banned (int32 [B, 1])."""
+    """Count the results of B lists; all must be items, without duplicates, and none banned (int32 [B, 1])."""
     alive = result.leaf >= 0
     width = min(result.leaf.shape[1], len(tokens) - int((banned >= 0).any()))
     if (alive.sum(axis=1) != width).any():

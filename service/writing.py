@@ -1,9 +1,9 @@
-"""Changes of the catalogue, made for the event loop on a thread of their own.
+"""Catalogue changes, made for the event loop on a separate thread.
 
-One thread, because the catalogue makes one change at a time anyway: more of them would only wait for each other, and a
-store that is slow to answer must not use up the threads that others need. When the store fails one change, those that
-queued up behind it fail with it, instead of each waiting for a failure of its own. What a deletion waits for besides,
-batches of searches that may still find the item, it waits for elsewhere.
+There is one thread, because the catalogue makes one change at a time anyway: more threads would only wait for each
+other, and a slow store must not use up the threads that others need. When the store fails a change, those queued behind
+it fail too, instead of each waiting for its own failure. A deletion also waits for running batches of searches that may
+still find the item, but not on this thread.
 
 Knows nothing of HTTP or of networks.
 """
@@ -36,7 +36,7 @@ class Writing:
     Parameters
     ----------
     catalogue : the live catalogue
-    admission : shared with the operations; for deletions, since who registers has a place already
+    admission : shared with the operations; used for deletions, since registrations are already admitted
     metrics : shared with the operations
     """
 
@@ -54,7 +54,7 @@ class Writing:
         return self._refused
 
     def probe(self) -> None:
-        """After a refusal, see by a small write of its own whether the store takes changes again."""
+        """After a refusal, test with a small write whether the store accepts changes again."""
         if self._refused:
             try:
                 self._catalogue.store.save_checkpoint(PROBE, "")
@@ -69,17 +69,17 @@ class Writing:
         return registered
 
     async def delete(self, key: ItemKey) -> bool:
-        """Remove an item; it is recommended no more on return. False where it was not there.
+        """Remove an item; on return it is no longer recommended. Returns False if it did not exist.
 
         Raises
         ------
-        Overloaded : no room; nothing was done
+        Overloaded : the request was not admitted; nothing was done
         NotReady, StoreUnavailable : nothing was removed
         """
         loop, gone = asyncio.get_running_loop(), asyncio.Event()
 
         def tell() -> None:
-            # A loop that has been closed meanwhile has nobody who waits.
+            # If the loop has been closed meanwhile, no caller waits.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(gone.set)
 
@@ -90,7 +90,7 @@ class Writing:
         return deleted
 
     def close(self) -> None:
-        """Finish the changes that wait, and end the thread."""
+        """Finish the queued changes, and end the thread."""
         self._thread.shutdown()
 
     async def _change(self, change: Callable[[], Done]) -> Done:
