@@ -1,13 +1,14 @@
--- Put before every script that changes items: what they share.
+-- Common prefix of every script that changes items.
 --
--- KEYS  1 meta, 2 change log, 3 counts by domain, 4 fingerprints by domain, 5 numbers of domains; the script's own follow
+-- KEYS  1 meta, 2 change log, 3 counts by domain, 4 fingerprints by domain, 5 numbers of domains; then the script's own
 -- ARGV  1 the life of the store that the caller knows, 2 changes to keep, 3 and 4 number and mark of the latest change
---       that it knows of (its field, and the name of the call that made it), 5 numbers of domains that it has used, by name, as JSON; the script's own follow
--- Answers a list: what the script has to say and, if it has recorded anything, number and mark of the last change.
+--       that the caller knows (its field, and the name of the call that made it), 5 numbers of the domains that the
+--       caller has used, by name, as JSON; then the script's own
+-- Returns a list: the script's answer and, if it recorded a change, number and mark of the last change.
 --
--- Lives: a server that was emptied begins a new one. What a caller remembers of an earlier life, the numbers of domains
--- above all, is void, so nothing is changed for it. The same goes for a server that was set back to an older state, as by
--- a failover to a replica that lagged: it lacks changes, and may give their IDs and domain numbers away once more.
+-- Lives: an emptied server begins a new life. What a caller remembers of an earlier life, above all numbers of domains,
+-- is invalid, so nothing is changed for such a caller. The same holds for a server that was set back to an older state,
+-- such as by a failover to a lagging replica: it lacks changes, and could assign their IDs and domain numbers again.
 
 local meta, log, counts, fingerprints = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local kept = ARGV[2]
@@ -32,8 +33,8 @@ end
 
 local recorded = {}
 
--- Puts a field into the change log under the next sequence number, with the name of the call, if it has one: under "c"
--- if it made or deleted the item, else under "u".
+-- Appends a field to the change log under the next sequence number. The name of the call, if any, is stored under "c"
+-- if the call created or deleted the item, else under "u".
 local function record(field, call, made)
   local sequence = redis.call('HINCRBY', meta, 'sequence', 1)
   recorded = { sequence, field .. (call or '') }
@@ -41,9 +42,9 @@ local function record(field, call, made)
   redis.call('XADD', log, 'MAXLEN', '~', kept, string.format('%.0f-0', sequence), 'k', field, unpack(named))
 end
 
--- The fields of items that a call has made or deleted already. A client that did not get the answer calls again, under
--- the same name and knowing of no later change, and is to be told what the call did. Among the latest changes alone, or
--- a caller that knows of none would have the whole log read.
+-- The fields of items that a call has already created or deleted. A client that got no answer repeats the call, under
+-- the same name and without knowing a later change; it must get the answer of the first call. Reads only the latest
+-- changes, since otherwise a caller that knows of no change would cause the whole log to be read.
 local function done_before(call, rows)
   local fields = {}
   for _, entry in ipairs(redis.call('XREVRANGE', log, '+', ARGV[3] .. '-0', 'COUNT', rows + 1000)) do
@@ -60,7 +61,7 @@ end
 
 local steps, parts = {}, {}
 
--- Notes that an item became live (step 1) or deleted (step -1); see service/catalogue/fingerprint.py.
+-- Records that an item became live (step 1) or deleted (step -1); see service/catalogue/fingerprint.py.
 local function count(field, id, step)
   local domain, hash = field:sub(1, 2), redis.sha1hex(id .. field:sub(3))
   local part = parts[domain] or { 0, 0 }
@@ -69,7 +70,7 @@ local function count(field, id, step)
   parts[domain], steps[domain] = part, (steps[domain] or 0) + step
 end
 
--- Writes what was noted; once, at the end.
+-- Writes the recorded counts and fingerprints; called once, at the end.
 local function settle()
   for domain, part in pairs(parts) do
     local known = redis.call('HGET', fingerprints, domain) or '0000000000000000'

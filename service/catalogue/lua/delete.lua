@@ -2,7 +2,7 @@
 --
 -- KEYS  after those of common.lua: 6 item bucket, 7 content bucket
 -- ARGV  after those of common.lua: 6 field (two bytes of domain number and the item_id), 7 name of the call
--- Answers 1, or 0 where the item was not live before the call was made for the first time.
+-- Returns 1, or 0 if the item was not live before the first attempt of the call.
 
 if not seeded or other_life then
   return not_seeded()

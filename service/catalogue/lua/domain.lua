@@ -1,8 +1,8 @@
--- Numbers a domain: the number it has, or the next free one.
+-- Assigns a number to a domain: the one it has, or the next free one.
 --
 -- KEYS  1 domain numbers
--- ARGV  1 name of the domain, 2 how many numbers there are
--- Answers the number. One that is not below ARGV[2] says that all are given away, and is not kept for a new name.
+-- ARGV  1 name of the domain, 2 how many numbers exist
+-- Returns the number. If it is not below ARGV[2], all numbers are in use, and it is not stored for a new name.
 
 local number = redis.call('HGET', KEYS[1], ARGV[1])
 if number then

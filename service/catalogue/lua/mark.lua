@@ -1,9 +1,9 @@
--- Keeps a small text: of work that resumes, or that the bundle's catalogue is complete. What it says must be so of the
--- server that it is said to.
+-- Stores a small text: a checkpoint of resumable work, or that the bundle's catalogue is complete. It must be true of
+-- the server that stores it, so nothing is stored in another life.
 --
 -- KEYS  after those of common.lua: 6 a hash
 -- ARGV  after those of common.lua: 6 name, 7 text
--- Answers 1.
+-- Returns 1.
 
 if other_life then
   return not_seeded()

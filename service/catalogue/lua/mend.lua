@@ -1,9 +1,9 @@
--- Sets counts and fingerprints right and raises suffix counters, if nothing has changed since they were computed.
+-- Corrects counts and fingerprints and raises suffix counters, if nothing has changed since they were computed.
 --
 -- KEYS  after those of common.lua: a group bucket for each counter
--- ARGV  after those of common.lua: 6 sequence number that they were computed at, 7 domains, then for each of these:
---       number, live items, fingerprint; then for each counter: its field, suffixes given away at least
--- Answers 1, or 0 where something has changed.
+-- ARGV  after those of common.lua: 6 sequence number at which they were computed, 7 number of domains, then for each
+--       domain: number, live items, fingerprint; then for each counter: its field, least number of assigned suffixes
+-- Returns 1, or 0 if something has changed.
 
 if not seeded or other_life then
   return not_seeded()

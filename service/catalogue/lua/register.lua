@@ -1,12 +1,12 @@
--- Registers a batch in one step: existing items keep their ID, new ones get the next suffix of their group.
+-- Registers a batch atomically: existing items keep their ID, new ones get the next suffix of their group.
 --
 -- KEYS  after those of common.lua, for each item: its item, group and content bucket
 -- ARGV  after those of common.lua: 6 suffixes of the layout, 7 name of the call, then for each item: field, base ID,
 --       state, content
 --   field  two bytes of domain number and the item_id
 --   state  "L" without a title, "T" and the title with one
--- Answers for each item its 8 bytes of ID and "1" if it was not live before the call was made for the first time, else
--- "0"; "" where its group is full.
+-- Returns for each item its 8 bytes of ID and "1" if it was not live before the first attempt of the call, else "0"; ""
+-- if its group is full.
 
 if not seeded or other_life then
   return not_seeded()
@@ -15,7 +15,7 @@ local suffixes, call = tonumber(ARGV[6]), ARGV[7]
 local rows = (#ARGV - 7) / 4
 local met, before = {}, nil
 
--- The suffix fills the lowest bits of an ID and the base has zeros there, so no carry can happen.
+-- The suffix occupies the lowest bits of an ID, which are zero in the base, so no carry can occur.
 local function with_suffix(base, suffix)
   return base:sub(1, 6)
     .. string.char(base:byte(7) + math.floor(suffix / 256))

@@ -1,13 +1,13 @@
--- Puts items in with the IDs they have: those of the bundle's own catalogue, of a backup, of a replica's memory.
+-- Inserts items with their existing IDs: from the bundle's catalogue, a backup, or a replica's memory.
 --
 -- KEYS  after those of common.lua, for each item: its item, group and content bucket
 -- ARGV  after those of common.lua: 6 how, then for each item: field, base ID, suffix, ID, state, content
 --   how    "seed"     does nothing once seeding is finished; IDs of a group come in any order
---          "restore"  at any time; an ID must lie above all that its group has given away
---          "dry"      as "restore", changing nothing
+--          "restore"  at any time; an ID must lie above all that its group has assigned
+--          "dry"      as "restore", but changes nothing
 --   field  two bytes of domain number and the item_id
 --   state  "L" live without a title, "T" and the title, "D" deleted
--- Answers for each item "there", "added", "other ID" or "ID given"; nothing for "seed" once seeding is finished.
+-- Returns for each item "there", "added", "other ID" or "ID given"; nothing for "seed" once seeding is finished.
 
 if other_life then
   return not_seeded()
