@@ -41,9 +41,9 @@ class TokenizedItemAnswer(Answer):
     item_id: str | None
     domain: str
     semantic_id: SemanticIdParts
-    tokens: list[str] = Field(description="The tokens that stand for the item in a history.")
-    quantization_error: float = Field(description="Squared distance, in latent space, of what the content gives.")
-    expert_weights: dict[str, float] = Field(description="The router's weight of every expert.")
+    tokens: list[str] = Field(description="The semantic ID as token names, as a recommender reads them.")
+    quantization_error: float = Field(description="Squared distance in latent space between the item and its codes.")
+    expert_weights: dict[str, float] = Field(description="The router's weight for each expert.")
 
     @classmethod
     def of(cls, item: TokenizedItem) -> TokenizedItemAnswer:
@@ -76,8 +76,8 @@ class TokenScoreAnswer(Answer):
 
     token: str
     log_prob: float = Field(
-        description="Its log-probability after the history and the tokens before it; where the recommender has a head "
-        "over items, mixed with what it changes of the best score that the head expects behind it."
+        description="Its log-probability given the history and the tokens before it. With a head over items, this is "
+        "mixed with the change that the token makes in the best score of the head below it."
     )
 
 
@@ -87,15 +87,15 @@ class RecommendedItem(Answer):
     item_id: str
     domain: str
     score: float = Field(
-        description="Log-probability of the semantic ID after this history; where the recommender has a head over "
-        "items, mixed with its score, or that alone, and then only the order means something."
+        description="Log-probability of the semantic ID given the history. With a head over items, it is mixed with "
+        "the head's score, or the head's score alone; then only the order of scores has a meaning."
     )
     semantic_id: SemanticIdParts
     title: str | None
     score_by_level: list[TokenScoreAnswer] | None = Field(
         default=None,
         exclude_if=lambda levels: levels is None,
-        description="With `explain`: what each code, expert and the suffix add to the score; they sum to it.",
+        description="With `explain`: the contributions of the codes, experts and suffix, which add up to the score.",
     )
 
 
@@ -111,7 +111,7 @@ class RecommendResponse(Generation):
 
     items: list[RecommendedItem]
     unknown_history: list[KnownItemName] = Field(
-        description="History entries that are in no catalogue and came without content; they were not read."
+        description="History entries that were ignored: in no catalogue, and sent without content."
     )
 
     @classmethod
@@ -137,11 +137,11 @@ class ComputedAnswer(Answer):
     codes: list[int]
     experts: list[int]
     agrees: bool = Field(
-        description="They are those of the published ID. If not, the content has changed since, or the item came with "
-        "more than is stored: as an embedding, or with the bundle, of which only titles are stored."
+        description="Whether they equal those of the published ID. If not, the content has changed since, or the ID "
+        "was computed from more than is stored: from an embedding, or from the bundle, of which only titles are stored."
     )
     quantization_error: float
-    expert_weights: dict[str, float] = Field(description="The router's weight of every expert.")
+    expert_weights: dict[str, float] = Field(description="The router's weight for each expert.")
 
     @classmethod
     def of(cls, computed: Computed) -> ComputedAnswer:
@@ -161,9 +161,7 @@ class NeighbourAnswer(Answer):
     item_id: str
     title: str | None
     semantic_id: SemanticIdParts
-    shared: int = Field(
-        description="How many of the codes, experts and suffix agree, from the first on, in the order of `tokens`."
-    )
+    shared: int = Field(description="Length of the prefix of `tokens` that the two items have in common.")
 
     @classmethod
     def of(cls, neighbour: Neighbour, semantic_id: SemanticId) -> NeighbourAnswer:
@@ -180,7 +178,9 @@ class NeighbourAnswer(Answer):
 class ExplainResponse(ItemAnswer):
     """An item of the catalogue, how its ID comes about, and the items of its domain with the IDs most alike."""
 
-    computed: ComputedAnswer | None = Field(description="Null where no content is stored that the tokenizer reads.")
+    computed: ComputedAnswer | None = Field(
+        description="Null if none of the content that the tokenizer reads is stored."
+    )
     alike: list[NeighbourAnswer]
 
 
@@ -215,7 +215,7 @@ class SwitchResponse(Answer):
     """A switch that was made."""
 
     bundle: str
-    before: int | None = Field(description="The one that was current; null where none ever was made so.")
+    before: int | None = Field(description="The generation that was current before; null if there was none.")
     current: int
 
 

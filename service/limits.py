@@ -48,7 +48,7 @@ ITEM_ID_PATTERN = r"^[^\x00-\x1f\x7f\ufffd]{1,256}$"
 """Valid item ids: no control characters, and not U+FFFD, the replacement character of broken encodings."""
 ITEM_ID_RULE = "must be 1 to 256 characters, none of them a control character or U+FFFD"
 
-NO_DIRECTION = "is zero in every number, which tells nothing of an item; leave such embeddings away"
+NO_DIRECTION = "is zero in every number and so has no direction; leave it out, and send the item's text"
 
 
 def has_direction(embedding: NDArray[np.float32]) -> bool:

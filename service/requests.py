@@ -125,7 +125,7 @@ class Content(Body):
         default=None,
         max_length=limits.CATEGORIES,
         fail_fast=True,
-        description="Empty ones and repetitions are left out.",
+        description="Empty and repeated ones are ignored.",
         examples=[["Animation", "Comedy"]],
     )
     description: Text | None = Field(default=None, description="The first 600 characters are read.")
@@ -137,7 +137,7 @@ class Content(Body):
         min_length=1,
         max_length=limits.EMBEDDING_WIDTH,
         fail_fast=True,
-        description="Stands in for the text: a vector of the bundle's embedding width, not all zeros.",
+        description="Used in place of the text: a vector of the bundle's embedding width, not all zeros.",
     )
 
     def item_input(self, domain: str, item_id: str | None) -> ItemInput:
@@ -232,8 +232,8 @@ class RecommendRequest(Body):
     )
     exclude_history: bool = Field(
         default=True,
-        description="Recommend no item of the history, old ones included. Without it, they are as likely as the "
-        "recommender has learned that items come again in their domain.",
+        description="Never recommend an item of the history, however old. If false, such items are ranked by how often "
+        "items come again in their domain, as the recommender has learned it.",
     )
     exclude: list[ItemReference] = Field(
         default=[],
@@ -247,7 +247,7 @@ class RecommendRequest(Body):
         fail_fast=True,
         description="Recommend these only; unknown items cannot be recommended.",
     )
-    explain: bool = Field(default=False, description="Say how each recommendation's score comes about, token by token.")
+    explain: bool = Field(default=False, description="Return each recommendation's score token by token.")
 
     def query(self) -> RecommendQuery:
         """Convert to the input of the operations."""
