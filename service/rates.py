@@ -11,6 +11,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import Protocol
@@ -118,7 +119,9 @@ class RedisRates:
 
     async def close(self) -> None:
         """Give up connections."""
-        await self._redis.aclose()
+        with suppress(*FAILURES):
+            async with asyncio.timeout(REDIS_SECONDS):
+                await self._redis.aclose()
 
 
 def open_rates(store_url: str) -> Rates:
