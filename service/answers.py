@@ -41,7 +41,9 @@ class TokenizedItemAnswer(Answer):
     item_id: str | None
     domain: str
     semantic_id: SemanticIdParts
-    tokens: list[str] = Field(description="The semantic ID as token names, as a recommender reads them.")
+    tokens: list[str] = Field(
+        description="The tokens that a recommender reads for the item in a history; with the suffix unless that is 0."
+    )
     quantization_error: float = Field(description="Squared distance in latent space between the item and its codes.")
     expert_weights: dict[str, float] = Field(description="The router's weight for each expert.")
 
@@ -161,7 +163,7 @@ class NeighbourAnswer(Answer):
     item_id: str
     title: str | None
     semantic_id: SemanticIdParts
-    shared: int = Field(description="Length of the prefix of `tokens` that the two items have in common.")
+    shared: int = Field(description="How many of codes, experts and suffix the two share, from the first token on.")
 
     @classmethod
     def of(cls, neighbour: Neighbour, semantic_id: SemanticId) -> NeighbourAnswer:
