@@ -101,7 +101,11 @@ class Generations(Starlette):
 
     async def _follow(self) -> None:
         while True:
-            await self.follow()
+            try:
+                await self.follow()
+            except Exception:
+                # If the task ended here, this replica would follow no more switches, and its shutdown would fail.
+                self._log.exception("which generation is current could not be found out")
             await asyncio.sleep(self._seconds)
 
     async def follow(self) -> None:

@@ -245,6 +245,20 @@ def test_a_store_that_does_not_say_which_is_current_leaves_the_first(
         until(lambda: restarted.generation() == 2)
 
 
+def test_a_number_that_nobody_can_read_ends_no_following(place: Place) -> None:
+    """The task that follows the store ended with the error, unseen; no later switch reached the replica."""
+    with ExitStack() as stack:
+        replica = Replica(place, stack)
+        make_current(replica.stores, 2)
+        until(lambda: replica.generation() == 2)
+        with capture_logs() as events:
+            replica.stores[1].save_checkpoint(TURN, "not a number")
+            until(lambda: any(event["log_level"] == "error" for event in events))
+            assert replica.generation() == 2
+            replica.stores[1].save_checkpoint(TURN, "9")
+            until(lambda: replica.generation() == 1)
+
+
 def test_a_store_that_lost_which_generation_is_current_is_told_again(own_server: RedisServer) -> None:
     """A replica that started after the loss took the first one, and the others went on with the current one."""
     place = Place(own_server.url, own_server)
