@@ -64,9 +64,14 @@ class Writing:
 
     async def register(self, items: Sequence[NewItem]) -> Registered:
         """Store items; those that were not refused can be recommended on return (see `LiveCatalogue.register`)."""
-        registered = await self._change(lambda: self._catalogue.register(items))
-        self._metrics.items("registered", int(registered.created.sum()))
-        return registered
+
+        def change() -> Registered:
+            registered = self._catalogue.register(items)
+            # Counted on the thread, because the caller may be gone by now.
+            self._metrics.items("registered", int(registered.created.sum()))
+            return registered
+
+        return await self._change(change)
 
     async def delete(self, key: ItemKey) -> bool:
         """Remove an item; on return it is no longer recommended. Returns False if it did not exist.
@@ -83,9 +88,13 @@ class Writing:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(gone.set)
 
-        with self._admission.enter(1):
-            deleted = await self._change(lambda: self._catalogue.remove(key, tell))
+        def change() -> bool:
+            deleted = self._catalogue.remove(key, tell)
             self._metrics.items("deleted", int(deleted))
+            return deleted
+
+        with self._admission.enter(1):
+            deleted = await self._change(change)
             await gone.wait()
         return deleted
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from http_server import PATIENCE_SECONDS
+from http_server import until as stand_still_until
 from live_catalogues import key, new, opened
 
 from service.admission import Admission
@@ -82,3 +83,28 @@ def test_a_search_may_end_after_the_event_loop_of_who_waited_for_it(tmp_path: Pa
             asyncio.run(main(live, writing))
         assert admission.items == 0
         assert live.delete(key("i1")), "nothing is left to wait for"
+
+
+def test_a_change_is_counted_although_its_caller_left_meanwhile(tmp_path: Path) -> None:
+    """What the store has done was not counted if a deadline ended the request in the same moment."""
+
+    async def main(live: LiveCatalogue, writing: Writing) -> None:
+        for changing, changed in (
+            (writing.register([new("other")]), lambda: live.lookup([key("other")]) != [None]),
+            (writing.delete(key("i0")), lambda: live.lookup([key("i0")]) == [None]),
+        ):
+            task = asyncio.ensure_future(changing)
+            await asyncio.sleep(0)
+            # The loop stands still, so that the caller leaves before it can learn that the change is made.
+            stand_still_until(changed)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    with stocked(tmp_path) as (live, writing, admission):
+        asyncio.run(main(live, writing))
+        writing.close()
+        registry = writing._metrics.registry
+        for what in ("registered", "deleted"):
+            assert registry.get_sample_value("unitok_items_total", {"what": what}) == 1
+        assert admission.items == 0
