@@ -20,6 +20,9 @@ from service.catalogue.redis_clients import FAILURES, SCHEMES, connect_async
 
 REDIS_SECONDS = 0.25
 """Longest wait for the shared bucket: a limit must not cost more than the work that it limits."""
+CALLS_AT_ONCE = 50
+"""Calls of Redis at the same time; more wait for their turn. Each takes a connection, and a client that needs more than
+100 of them fails as if Redis were away."""
 RETRY_SECONDS = 5.0
 """How long the process uses its own buckets after Redis did not answer."""
 
@@ -103,6 +106,7 @@ class RedisRates:
         self._take = self._redis.register_script(
             resources.files("service").joinpath("lua", "rate.lua").read_text(encoding="utf-8")
         )
+        self._turns = asyncio.Semaphore(CALLS_AT_ONCE)
         self._own = MemoryRates()
         self._again_at = -math.inf
 
@@ -110,7 +114,7 @@ class RedisRates:
         """See `Rates.take`; never fails and never waits long."""
         if time.monotonic() >= self._again_at:
             try:
-                async with asyncio.timeout(REDIS_SECONDS):
+                async with asyncio.timeout(REDIS_SECONDS), self._turns:
                     granted, level = await self._take([f"unitok:rate:{name}"], [limit.rate, limit.capacity, cost])
                 return allowance(limit, bool(granted), float(level), cost)
             except FAILURES:
