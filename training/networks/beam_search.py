@@ -12,18 +12,50 @@ Symbols: those of `beams`, and V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from service.semantic_ids import PAD_TOKEN
 from training.networks.beams import NO_SCORE, NOTHING, Beams, Found, Paths, SearchInputs, Standing, Written
+from training.networks.continuations import Continuations
+from training.networks.decoded_states import DecodedStates, OwnStates
 from training.networks.graph import Graph, Value
 from training.networks.t5_graph import EncodedHistory, T5Graph
 from training.networks.token_tables import head_rows_of_written, shift_after
 
 ZERO, NONE, PAD = np.int32(0), np.int32(-1), np.int32(PAD_TOKEN)
+
+AHEAD = 3
+"""With at most so many positions left, and more than one, the decoder reads all of them at once if that is few rows:
+usually the last code, the expert and the suffix. Before that nearly every beam has choices."""
+
+_Results = tuple[Value, ...]
+RESULTS = ("int32", "float32", "int32", "float32")
+"""The fields of `Found`, and their element types."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A search that has come some way.
+
+    Attributes
+    ----------
+    standing : where its beams are
+    tokens : int32 or int64 [B * P, 1], the newest token of each
+    states : of the last step; None where no decoder runs
+    rows : int64 [B * W], which of those states each beam continues; None before the first step
+    steps : what each step has chosen
+    health : as `_health`, of all steps
+    """
+
+    standing: Standing
+    tokens: Value
+    states: DecodedStates | None
+    rows: Value | None
+    steps: tuple[Beams, ...]
+    health: Value
 
 
 class BeamSearch:
@@ -40,18 +72,17 @@ class BeamSearch:
         self._graph = graph
         self._network, self._judging = network, network.judging
         self._inputs = inputs
-        self._width = inputs.beam_slots.size(0)
+        self._depth, self._width = len(inputs.child_slots), inputs.beam_slots.size(0)
         self._padding = graph.concat([inputs.roots.size(0), self._width], axis=0)
 
     def search(self, encoded: EncodedHistory) -> Found:
         """All steps, from encoded histories to leaves."""
-        graph, depth = self._graph, len(self._inputs.child_slots)
+        graph = self._graph
         # One beam and one decoder state a request, from which all its roots begin.
         tokens = graph.op("Expand", np.asarray([[PAD_TOKEN]]), graph.shape(encoded.batch, 1))
         node = self._inputs.roots
         score = graph.where(node >= ZERO, 0.0, NOTHING)
         states = self._network.nothing_decoded(encoded) if self._network.writes else None
-        steps: list[Beams] = []
         health = graph.constant(0.0)
         written: Written | None = None
         if self._judging is not None and encoded.state is not None:
@@ -59,22 +90,65 @@ class BeamSearch:
             hashes, prospect, shift = (graph.op("Expand", zero, places) for zero in (0, 0.0, ZERO))
             written = Written(hashes, prospect, shift, guide, encoded.state)
             health = self._health(guide, encoded.batch)
-        for level in range(depth):
-            log_prob = None if states is None else self._network.step(tokens, states, encoded)
-            if log_prob is not None:
-                health = health + self._health(log_prob, encoded.batch)
-            beams = self._advance(level, log_prob, Standing(node, score, written))
-            steps.append(beams)
-            node, score, tokens, written = beams.node, beams.score, beams.token.reshape(-1, 1), beams.written
-            if states is not None and level < depth - 1:
-                states = states.continued(self._state_rows(level, beams))
+        return Found(*self._search(encoded, _Way(Standing(node, score, written), tokens, states, None, (), health)))
+
+    def _search(self, encoded: EncodedHistory, way: _Way) -> _Results:
+        """All further steps: in one pass of the decoder where few items are left, else one by one."""
+        if isinstance(way.states, OwnStates) and way.rows is not None and 1 < self._depth - len(way.steps) <= AHEAD:
+            states, rows = way.states, way.rows
+            ahead = Continuations(self._graph, self._inputs, len(way.steps), way.standing)
+            return self._graph.either(
+                ahead.fit,
+                lambda: self._at_once(encoded, way, ahead, states, rows),
+                lambda: self._step(encoded, way),
+                *RESULTS,
+            )
+        return self._step(encoded, way)
+
+    def _step(self, encoded: EncodedHistory, way: _Way) -> _Results:
+        """One step of the decoder, and whatever follows."""
+        states, health, log_prob = way.states, way.health, None
+        if states is not None:
+            states = states if way.rows is None else states.continued(way.rows)
+            log_prob = self._network.step(way.tokens, states, encoded)
+            health = health + self._health(log_prob, encoded.batch)
+        level = len(way.steps)
+        beams = self._advance(level, log_prob, way.standing)
+        steps = (*way.steps, beams)
+        if len(steps) == self._depth:
+            return self._results(steps, health)
+        standing, rows = Standing(beams.node, beams.score, beams.written), self._state_rows(level, beams)
+        return self._search(encoded, _Way(standing, beams.token.reshape(-1, 1), states, rows, steps, health))
+
+    def _at_once(
+        self, encoded: EncodedHistory, way: _Way, ahead: Continuations, states: OwnStates, rows: Value
+    ) -> _Results:
+        """One pass of the decoder over all continuations of the beams, and the steps that look up what it returned."""
+        graph, batch, level, steps, standing = self._graph, encoded.batch, len(way.steps), way.steps, way.standing
+        descent, beam = ahead.descent()
+        read = [way.tokens.reshape(batch, -1).take_along(beam, axis=1), *descent]
+        tokens = graph.concat([each.unsqueeze(2) for each in read], axis=2).reshape(-1, ahead.left)
+        rows = rows.reshape(batch, -1).take_along(beam, axis=1).reshape(-1)
+        log_prob = self._network.step(tokens, states.continued(rows, ahead.left), encoded)
+        health = way.health + self._health(log_prob, batch)
+        places = ahead.beams()
+        for position in range(ahead.left):
+            beams = self._advance(level + position, log_prob.take(ahead.rows(position, places)), standing)
+            steps, standing = (*steps, beams), Standing(beams.node, beams.score, beams.written)
+            if len(steps) < self._depth:
+                places = ahead.after(position, places, beams)
+        return self._results(steps, health)
+
+    def _results(self, steps: Sequence[Beams], health: Value) -> _Results:
+        """Tokens, scores, leaves and scores by level, as `Found` has them."""
+        graph, score = self._graph, steps[-1].score
         score = graph.where(score > NOTHING, score, NO_SCORE)
         score = graph.where(graph.op("IsNaN", health), float("nan"), score)
         paths, alive = self._paths(steps), (score > NO_SCORE).unsqueeze(2)
         tokens = graph.where(alive, graph.concat(paths.tokens, axis=2), PAD)
         gained = [paths.scores[0], *(after - before for before, after in pairwise(paths.scores))]
         levels = graph.where(alive, graph.concat(gained, axis=2), score.unsqueeze(2))
-        return Found(tokens, score, node, levels)
+        return tokens, score, steps[-1].node, levels
 
     @staticmethod
     def _paths(steps: Sequence[Beams]) -> Paths:
@@ -142,6 +216,7 @@ class BeamSearch:
         return Beams(
             score=kept,
             token=token,
+            edge=edge,
             node=graph.where(alive, inputs.edge_child.take(edge), NONE),
             parent=parent,
             written=written,

@@ -92,6 +92,7 @@ class Beams:
     ----------
     score : float32 [B, W], `NOTHING` where there is no beam
     token : int32 [B, W], the newest token; `PAD_TOKEN` where there is no beam
+    edge : int32 [B, W], where among the index's edges the one to that token is; any where there is no beam
     node : int32 [B, W], where in the index it stands (after the last step: its leaf); -1 where there is no beam
     parent : int64 [B, W], the beam before this step that it comes from
     written : their prefixes, as the head over items scores them; None without a head
@@ -99,6 +100,7 @@ class Beams:
 
     score: Value
     token: Value
+    edge: Value
     node: Value
     parent: Value
     written: Written | None

@@ -24,10 +24,18 @@ ALIGNED = 8
 
 
 class DecodedStates(Protocol):
-    """States of one step, and of those before it."""
+    """States of one step, and of those before it.
+
+    Attributes
+    ----------
+    count : positions that a beam decodes in this step
+    """
+
+    @property
+    def count(self) -> int: ...
 
     def attend(self, q: Value, k: Value, v: Value) -> Value:
-        """Self-attention of the newest states in the next layer: three float32 [B * P, 1, H * d] -> the same shape."""
+        """Self-attention of the newest states in the next layer: three float32 [B * P, count, H * d] -> that shape."""
 
     def continued(self, rows: Value) -> DecodedStates:
         """For the next step, whose beams continue these: `rows`, int64 [B * W], of the newest states [B * P]."""
@@ -43,13 +51,20 @@ class OwnStates:
     heads : H
     past : by layer, keys and values [B * P, H, t, d]; none at the first step
     t : see the symbols
+    count : see `DecodedStates`; 1 at the first step
     """
 
-    def __init__(
-        self, graph: Graph, bias: PositionBias, heads: int, past: Sequence[KeysValues] = (), t: int = 0
+    def __init__(  # noqa: PLR0917  those of `SharedStates`, and how many positions there were and are
+        self,
+        graph: Graph,
+        bias: PositionBias,
+        heads: int,
+        past: Sequence[KeysValues] = (),
+        t: int = 0,
+        count: int = 1,
     ) -> None:
         self._graph, self._bias, self._heads = graph, bias, heads
-        self._past, self._t = past, t
+        self._past, self._t, self.count = past, t, count
         self._present: list[KeysValues] = []
 
     def attend(self, q: Value, k: Value, v: Value) -> Value:
@@ -58,19 +73,19 @@ class OwnStates:
             # Attention to a single position. Parting its heads moves nothing.
             self._present.append((k.reshape(0, self._heads, 1, -1), v.reshape(0, self._heads, 1, -1)))
             return v
-        past, bias = self._past[len(self._present)], self._bias.decoder(self._t)
+        past, bias = self._past[len(self._present)], self._bias.decoder(self._t, self.count)
         attended, keys_values = self._graph.cached_attention(q, k, v, bias, past, self._heads)
         self._present.append(keys_values)
         return attended
 
-    def continued(self, rows: Value) -> OwnStates:
-        """As `DecodedStates.continued`."""
+    def continued(self, rows: Value, count: int = 1) -> OwnStates:
+        """As `DecodedStates.continued`, with `count` positions to be decoded at once."""
         past = [(keys.take(rows), values.take(rows)) for keys, values in self._present]
-        return OwnStates(self._graph, self._bias, self._heads, past, self._t + 1)
+        return OwnStates(self._graph, self._bias, self._heads, past, self._t + self.count, count)
 
 
 class SharedStates:
-    """One cache for all beams of a request.
+    """One cache for all beams of a request, of which each decodes one position in a step.
 
     Parameters
     ----------
@@ -81,6 +96,8 @@ class SharedStates:
         where a request has one beam
     sizes : by position, int64 [1], how many of the states belong to it
     """
+
+    count = 1
 
     def __init__(  # noqa: PLR0917  those of `OwnStates`, and what tells the states of a beam from another's
         self,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,9 @@ class Graph:
     def __init__(self, name: str) -> None:
         self.real = "float32"
         self._name = name
-        self._nodes: list[onnx.NodeProto] = []
+        # Nodes of the graph, and then of the branches within it that are being written, the innermost last.
+        self._scopes: list[list[onnx.NodeProto]] = [[]]
+        self._numbers = itertools.count()
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._arrays: dict[str, np.ndarray] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -151,7 +154,7 @@ class Graph:
 
     def output(self, value: Value, name: str, dtype: str, shape: Sequence[int | str]) -> None:
         """Declare a value to be an output under a name of its own."""
-        self._nodes.append(helper.make_node("Identity", [value.name], [name], name=f"output_{name}"))
+        self._scopes[-1].append(helper.make_node("Identity", [value.name], [name], name=f"output_{name}"))
         self._outputs.append(helper.make_tensor_value_info(name, _ELEMENT[dtype], list(shape)))
 
     def constant(self, array: Any, name: str | None = None) -> Value:
@@ -228,6 +231,31 @@ class Graph:
         attended, keys, values = self._add("Attention", (q, k, v, bias, *past), 3, attributes)
         return attended, (keys, values)
 
+    def either(
+        self, condition: Value, yes: Callable[[], Sequence[Value]], no: Callable[[], Sequence[Value]], *dtypes: str
+    ) -> tuple[Value, ...]:
+        """Results of one of two branches, of which only that one is computed.
+
+        Parameters
+        ----------
+        condition : bool []
+        yes, no : add a branch's nodes, which may use every value that there is so far, and return its results
+        dtypes : element types of the results
+        """
+        branches = {"then_branch": self._branch(yes, dtypes), "else_branch": self._branch(no, dtypes)}
+        return self._add("If", (condition,), len(dtypes), branches)
+
+    def _branch(self, write: Callable[[], Sequence[Value]], dtypes: Sequence[str]) -> onnx.GraphProto:
+        self._scopes.append([])
+        results, name = write(), f"branch_{next(self._numbers)}"
+        nodes = self._scopes.pop()
+        outputs: list[onnx.ValueInfoProto] = []
+        for number, (value, dtype) in enumerate(zip(results, dtypes, strict=True)):
+            # A result may be a value from outside, which a branch cannot return under its own name.
+            nodes.append(helper.make_node("Identity", [value.name], [f"{name}_{number}"]))
+            outputs.append(helper.make_tensor_value_info(f"{name}_{number}", _ELEMENT[dtype], None))
+        return helper.make_graph(nodes, name, [], outputs)
+
     def op(self, kind: str, *operands: Any, **attributes: Any) -> Value:
         """Add a node with one output."""
         return self._add(kind, operands, 1, attributes)[0]
@@ -257,14 +285,14 @@ class Graph:
     def _model(
         self, inputs: Sequence[onnx.ValueInfoProto], initializers: Sequence[onnx.TensorProto]
     ) -> onnx.ModelProto:
-        graph = helper.make_graph(self._nodes, self._name, list(inputs), self._outputs, list(initializers))
+        graph = helper.make_graph(self._scopes[0], self._name, list(inputs), self._outputs, list(initializers))
         return helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="unitok"
         )
 
     def _add(self, kind: str, operands: Sequence[Any], outputs: int, attributes: dict[str, Any]) -> tuple[Value, ...]:
         inputs = [each if isinstance(each, Value) else self.constant(each) for each in operands]
-        stem = f"{kind.lower()}_{len(self._nodes)}"
+        stem = f"{kind.lower()}_{next(self._numbers)}"
         names = [stem if number == 0 else f"{stem}_{number}" for number in range(outputs)]
-        self._nodes.append(helper.make_node(kind, [each.name for each in inputs], names, name=stem, **attributes))
+        self._scopes[-1].append(helper.make_node(kind, [each.name for each in inputs], names, name=stem, **attributes))
         return tuple(Value(self, name) for name in names)

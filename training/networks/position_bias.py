@@ -79,11 +79,13 @@ class PositionBias:
         positions = self._graph.op("Range", 0, self._graph.op("Squeeze", x.size(1)), 1)
         return (positions > positions.unsqueeze(1)).cast(self._graph.real) * MASKED
 
-    def decoder(self, t: int) -> Value:
-        """float32 [1, H, 1, t + 1]: what position t adds to its attention to positions 0..t."""
+    def decoder(self, t: int, count: int = 1) -> Value:
+        """float32 [1, H, count, t + count]: what positions t..t + count - 1 add to their attention to those from 0 on,
+        `MASKED` where a position comes later."""
         limit = self._shape.relative_attention_max_distance
-        distance = np.maximum(np.arange(-t, 1), -limit)
-        return self._graph.constant(self._by_distance("decoder")[distance + limit].T[None, :, None, :])
+        distance = np.clip(np.arange(t + count) - np.arange(t, t + count)[:, None], -limit, limit)
+        bias = self._by_distance("decoder")[distance + limit].transpose(2, 0, 1)
+        return self._graph.constant(np.where(distance > 0, np.float32(MASKED), bias)[None])
 
     def _by_distance(self, side: str) -> np.ndarray:
         """float32 [2 * max_distance + 1, H]: bias of each relative position."""

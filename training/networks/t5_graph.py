@@ -1,4 +1,4 @@
-"""T5 as graph operations: an encoder, and a decoder that takes one step for many beams at a time.
+"""T5 as graph operations: an encoder, and a decoder that takes one step, or some, for many beams at a time.
 
 The same network as transformers' `T5ForConditionalGeneration` and built from its state dict, but with every size left
 open, and with a request's cross-attention keys and values shared by all its beams. An encoder of items gets its input
@@ -132,17 +132,17 @@ class T5Graph:
         return OwnStates(self._graph, self._bias, heads)
 
     def step(self, tokens: Value, states: DecodedStates, encoded: EncodedHistory) -> Value:
-        """Log-probabilities over the whole vocabulary of what follows `tokens`: float32 [B * P, V].
+        """Log-probabilities over the whole vocabulary of what follows each of `tokens`: float32 [B * P * count, V].
 
         Parameters
         ----------
-        tokens : int [B * P, 1], the newest token of every beam
+        tokens : int [B * P, count], the newest tokens of every beam, as many as `states` has a beam decode at once
         states : of earlier positions; afterwards it remembers these too
         """
         shape = self._shape
         inner = shape.num_heads * shape.d_kv
         # The operator wants a row of the mask for every beam of a request.
-        rows = self._graph.shape(1, 1, tokens.size(0) // encoded.batch, 1)
+        rows = self._graph.shape(1, 1, tokens.size(0) // encoded.batch * states.count, 1)
         mask = self._graph.op("Expand", encoded.mask, rows)
         x = self._weight("shared.weight").take(tokens)
         for number in range(shape.num_decoder_layers):
@@ -155,7 +155,7 @@ class T5Graph:
             cross = f"{block}.1.EncDecAttention"
             q = self._linear(self._norm(x, f"{block}.1.layer_norm"), f"{cross}.q").reshape(encoded.batch, -1, inner)
             attended = self._graph.attention(q, *encoded.keys_values[number], mask, shape.num_heads)
-            x = x + self._linear(attended, f"{cross}.o").reshape(-1, 1, shape.d_model)
+            x = x + self._linear(attended, f"{cross}.o").reshape(-1, states.count, shape.d_model)
             x = x + self._feed_forward(x, f"{block}.2")
         x = self._norm(x, "decoder.final_layer_norm").reshape(-1, shape.d_model)
         # Tied embeddings: transformers scales the decoder's output before it meets the matrix.
