@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.processes import service
-from service.access import KeyScope, new_key
+from service.access.keys import KeyScope, new_key
 
 CASES = 10_000
 OPERATIONS = 5

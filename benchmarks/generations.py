@@ -30,7 +30,7 @@ from benchmarks.overload import calls
 from benchmarks.processes import Served, service, store_server
 from benchmarks.rows import Row
 from service.bundle.files import read_manifest, write_manifest
-from service.generations import PIN
+from service.http.generations import PIN
 
 REPLICAS = 2
 MOST_SECONDS = 1.0

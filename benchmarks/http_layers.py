@@ -24,15 +24,15 @@ from starlette.types import ASGIApp, Message
 
 from benchmarks.rows import Row
 from benchmarks.serving import BEAMS, HISTORY, SAMPLE, catalogue, engine_alone, request
-from service.app import create_app
+from service.access.rates import MemoryRates
 from service.bundle.files import Bundle
-from service.gate import Caller
+from service.http.app import create_app
+from service.http.authentication import Caller
+from service.http.requests import RecommendRequest
+from service.http.routes.operations import recommend
 from service.lifecycle import Service, State
 from service.logs import configure_logs
 from service.opening import opened
-from service.rates import MemoryRates
-from service.requests import RecommendRequest
-from service.routes.operations import recommend
 from service.settings import read_settings
 
 TOGETHER = 5

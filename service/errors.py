@@ -1,7 +1,7 @@
 """Every error the service raises on purpose, as a small tree.
 
-Knows nothing of HTTP: `service/problems.py` holds the one table from class to status. A message says what was wrong,
-where (file, row, field) and what would be right.
+Knows nothing of HTTP: `service/http/problems.py` holds the one table from class to status. A message says what was
+wrong, where (file, row, field) and what would be right.
 """
 
 from __future__ import annotations

@@ -12,27 +12,27 @@ import time
 from contextlib import AbstractContextManager
 from enum import StrEnum
 
-from service.admission import Admission
 from service.catalogue.live import Agreement, LiveCatalogue, Reread
 from service.catalogue.live_follower import following
-from service.encoding import Encoding
 from service.engine.engine import Engine
 from service.errors import ModelError, NotReady
-from service.explaining import Explaining
 from service.items import ItemContent
-from service.lag import Lag
-from service.line import Line
 from service.logs import get_logger
 from service.metrics import Metrics
-from service.pace import Expected
-from service.queries import ItemInput, RecommendQuery
-from service.recommending import Recommending
-from service.searching import Searching
+from service.operations.encoding import Encoding
+from service.operations.explaining import Explaining
+from service.operations.queries import ItemInput, RecommendQuery
+from service.operations.recommending import Recommending
+from service.operations.searching import Searching
+from service.operations.token_space import TokenSpace
+from service.operations.tokenizing import Tokenizing
+from service.operations.writing import Writing
+from service.overload.admission import Admission
+from service.overload.early_admission import EarlyAdmission
+from service.overload.loop_lag import LoopLag
+from service.overload.throughput import Expected
 from service.settings import Settings
-from service.token_space import TokenSpace
-from service.tokenizing import Tokenizing
 from service.tracing import OFF, Tracing
-from service.writing import Writing
 
 PROBE = ItemInput("probe", None, ItemContent(title="A first item", description="Tokenized once at start."))
 """Item that is tokenized, and used as a history, before the service reports that it is ready."""
@@ -65,7 +65,7 @@ class Service:
     Attributes
     ----------
     tokenizing, recommending, explaining, writing : the operations
-    tokenize_line, recommend_line : decide whether requests to the first two operations are read at all
+    early_tokenize, early_recommend : decide whether requests to the first two operations are read at all
     state, checks : the current state, and the result of each readiness check
     """
 
@@ -101,9 +101,9 @@ class Service:
         )
         self._searching = Searching(catalogue, settings.search_batch_beams, self.metrics)
         most_declined = settings.overload_refusals_per_second
-        lag = Lag()
-        self.tokenize_line = Line(self.admission, self._encoding.expected, most_declined, lag.seconds)
-        self.recommend_line = Line(self.admission, self._recommend_expected, most_declined, lag.seconds)
+        lag = LoopLag()
+        self.early_tokenize = EarlyAdmission(self.admission, self._encoding.expected, most_declined, lag.seconds)
+        self.early_recommend = EarlyAdmission(self.admission, self._recommend_expected, most_declined, lag.seconds)
         self.writing = Writing(catalogue, self.admission, self.metrics)
         self.tokenizing = Tokenizing(
             encoding=self._encoding,
@@ -112,7 +112,7 @@ class Service:
             layout=engine.layout,
             expert_names=manifest.item_tokenizer.expert_names,
             limits=settings.limits,
-            line=self.tokenize_line,
+            early=self.early_tokenize,
             metrics=self.metrics,
         )
         self.explaining = Explaining(
@@ -128,7 +128,7 @@ class Service:
             catalogue=catalogue,
             default_beam_width=settings.default_beam_width,
             limits=settings.limits,
-            line=self.recommend_line,
+            early=self.early_recommend,
             metrics=self.metrics,
         )
         self._add_gauges()

@@ -62,7 +62,7 @@ def configure_logs(level: str, form: Literal["json", "console"]) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # We write our own access log (service/edge.py); uvicorn's would repeat it without the request id.
+    # We write our own access log (service/http/middleware.py); uvicorn's would repeat it without the request id.
     logging.getLogger("uvicorn.access").disabled = True
 
 

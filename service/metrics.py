@@ -20,7 +20,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.batching import BatchReport
+from service.operations.batching import BatchReport
 from service.tracing import OFF, Tracing
 
 Phase = Literal["queue_wait", "text_encode", "tokenize", "beam", "store"]

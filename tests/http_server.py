@@ -18,12 +18,12 @@ from dummy_engine import DummyEngine
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
-from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
+from service.http.app import create_app
+from service.http.protocol_shedding import SheddingProtocol
 from service.opening import Opened, opened
 from service.settings import Settings
-from service.shedding import SheddingProtocol
 
 PATIENCE_SECONDS = 60.0
 

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from dummy_engine import DummyEngine
 
-from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
+from service.http.app import create_app
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]

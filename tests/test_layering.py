@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import re
 import subprocess
@@ -12,6 +13,18 @@ import service
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+USES = {
+    "bundle": set[str](),
+    "index": set[str](),
+    "overload": set[str](),
+    "access": {"catalogue"},
+    "engine": {"bundle", "index"},
+    "catalogue": {"bundle", "index"},
+    "backfill": {"bundle", "catalogue", "engine"},
+    "operations": {"bundle", "catalogue", "engine", "overload"},
+}
+"""Which other packages of the service each may import. `http`, `client` and `cli` may import all of them."""
+HTTP = {"fastapi", "httptools", "httpx", "starlette", "uvicorn"}
 OFFLINE = ("torch", "transformers", "training", "onnx", "onnxscript", "faiss", "accelerate", "safetensors")
 
 
@@ -21,7 +34,7 @@ def service_modules() -> list[str]:
 
 def test_service_imports_nothing_of_the_offline_half() -> None:
     modules = service_modules()
-    assert "service.app" in modules
+    assert "service.http.app" in modules
     code = (
         f"import importlib, sys\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
@@ -29,6 +42,32 @@ def test_service_imports_nothing_of_the_offline_half() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the modules that a file imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    named = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    sources = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    return named | {f"{node.module}.{name.name}" for node in sources for name in node.names}
+
+
+def test_imports_within_the_service_go_one_way() -> None:
+    """And nothing below the routes knows HTTP."""
+    packages = {path.parent.name for path in (ROOT / "service").glob("*/__init__.py")}
+    assert packages == {*USES, "http", "client", "cli"}
+    wrong = []
+    for path in (ROOT / "service").rglob("*.py"):
+        own = path.relative_to(ROOT / "service").parts[0]
+        if own in {"http", "client", "cli"}:
+            continue
+        for name in imported(path):
+            first, _, rest = name.partition(".")
+            package = rest.partition(".")[0] if first == "service" else ""
+            allowed = USES.get(own, packages - {"http", "client", "cli"}) | {own}
+            if first in HTTP or (package in packages and package not in allowed):
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert wrong == []
 
 
 def test_help_is_quick_to_load_and_lists_every_stage() -> None:

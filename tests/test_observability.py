@@ -13,7 +13,7 @@ import yaml
 from http_server import serving
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.access import KeyScope, new_key
+from service.access.keys import KeyScope, new_key
 from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from service.access import key_to_send
+from service.access.keys import key_to_send
 from service.errors import InvalidInput, UnitokError
 from service.lifecycle import Service
 from service.logs import configure_logs

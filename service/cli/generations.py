@@ -191,7 +191,7 @@ def _replay(path: Path, settings: list[Settings]) -> dict[str, Any]:
 def _read_requests(path: Path) -> list[dict[str, Any]]:
     """The request bodies of a file of JSON lines, each checked."""
     from service.errors import InvalidInput
-    from service.requests import RecommendRequest, read_body
+    from service.http.requests import RecommendRequest, read_body
 
     bodies: list[dict[str, Any]] = []
     try:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.access import KeyScope, new_key
+from service.access.keys import KeyScope, new_key
 
 keys = typer.Typer(help="Make API keys for the service.", no_args_is_help=True)
 

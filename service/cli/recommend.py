@@ -61,7 +61,7 @@ def history_entry(text: str) -> dict[str, str]:
 
 async def answer_recommend(service: Service, body: dict[str, Any]) -> dict[str, Any]:
     """The response body of POST /recommend, computed in this process."""
-    from service.requests import RecommendRequest, read_body
-    from service.routes.operations import answer_recommend as answer
+    from service.http.requests import RecommendRequest, read_body
+    from service.http.routes.operations import answer_recommend as answer
 
     return (await answer(read_body(RecommendRequest, body).query(), service)).model_dump()

@@ -41,11 +41,11 @@ def serve(
     """
     from contextlib import ExitStack
 
-    from service.app import create_app
-    from service.generations import Generations
+    from service.http.app import create_app
+    from service.http.generations import Generations
+    from service.http.serving import DrainingServer
     from service.logs import configure_logs
     from service.opening import opened, warn_unless_current
-    from service.serving import DrainingServer
     from service.settings import read_settings
 
     settings = read_settings(

@@ -52,7 +52,7 @@ def tokenize(
 
 async def answer_tokenize(service: Service, body: dict[str, Any]) -> dict[str, Any]:
     """The response body of POST /tokenize, computed in this process."""
-    from service.requests import TokenizeRequest, read_body
-    from service.routes.operations import answer_tokenize as answer
+    from service.http.requests import TokenizeRequest, read_body
+    from service.http.routes.operations import answer_tokenize as answer
 
     return (await answer(read_body(TokenizeRequest, body), service)).model_dump()

@@ -12,7 +12,14 @@ from service.client.asynchronous import AsyncUnitokClient
 from service.client.blocking import UnitokClient
 from service.client.errors import Busy, Denied, NotFound, RequestFailed, Unreachable
 from service.client.retrying import RetryPolicy
-from service.requests import Content, HistoryEntry, ItemReference, ItemToTokenize, RecommendRequest, TokenizeRequest
+from service.http.requests import (
+    Content,
+    HistoryEntry,
+    ItemReference,
+    ItemToTokenize,
+    RecommendRequest,
+    TokenizeRequest,
+)
 
 __all__ = [
     "AsyncUnitokClient",

@@ -11,7 +11,10 @@ from typing import TypeVar
 
 import httpx
 
-from service.answers import (
+from service.client import calls
+from service.client.retrying import RetryPolicy
+from service.client.sending import TIMEOUT_SECONDS, Sending, connection
+from service.http.answers import (
     BundleResponse,
     DomainsResponse,
     ExplainResponse,
@@ -22,10 +25,7 @@ from service.answers import (
     SwitchResponse,
     TokenizeResponse,
 )
-from service.client import calls
-from service.client.retrying import RetryPolicy
-from service.client.sending import TIMEOUT_SECONDS, Sending, connection
-from service.requests import Content, RecommendRequest, TokenizeRequest
+from service.http.requests import Content, RecommendRequest, TokenizeRequest
 
 T = TypeVar("T")
 

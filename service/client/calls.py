@@ -13,7 +13,9 @@ from urllib.parse import quote, urlencode
 
 from pydantic import BaseModel, ValidationError
 
-from service.answers import (
+from service.client.errors import Unreachable, failure
+from service.client.retrying import read_retry_after
+from service.http.answers import (
     BundleResponse,
     DomainsResponse,
     ExplainResponse,
@@ -24,9 +26,7 @@ from service.answers import (
     SwitchResponse,
     TokenizeResponse,
 )
-from service.client.errors import Unreachable, failure
-from service.client.retrying import read_retry_after
-from service.requests import Body, Content, RecommendRequest, SwitchRequest, TokenizeRequest
+from service.http.requests import Body, Content, RecommendRequest, SwitchRequest, TokenizeRequest
 
 Method = Literal["GET", "PUT", "POST", "DELETE"]
 M = TypeVar("M", bound=BaseModel)

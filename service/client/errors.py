@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pydantic import ValidationError
 
 from service.errors import UnitokError
-from service.problems import Problem
+from service.http.problems import Problem
 
 SHOWN_CHARACTERS = 200
 """Length of the excerpt of a response that is not a problem detail, such as one from a proxy."""

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import httpx
 
-from service.access import key_to_send
+from service.access.keys import key_to_send
 from service.client.calls import Call
 from service.client.errors import Unreachable
 from service.client.retrying import Patience, RetryPolicy, read_retry_after

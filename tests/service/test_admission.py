@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.admission import BURST, CALM_SECONDS, LEAST_BURST_SECONDS, LEAST_REFUSED, LONGEST_SECONDS, Admission
 from service.errors import Overloaded
-from service.pace import Expected
+from service.overload.admission import (
+    BURST,
+    CALM_SECONDS,
+    LEAST_BURST_SECONDS,
+    LEAST_REFUSED,
+    LONGEST_SECONDS,
+    Admission,
+)
+from service.overload.throughput import Expected
 
 
 @given(st.lists(st.integers(1, 6), max_size=20), st.integers(1, 15))

@@ -11,7 +11,7 @@ import pytest
 from service.backfill.reading import Record
 from service.backfill.rows import Kind, Rejection, Row, RowReader, read_mapping
 from service.errors import ConfigError
-from service.requests import ItemToTokenize
+from service.http.requests import ItemToTokenize
 
 READER = RowReader(read_mapping([]), width=3)
 

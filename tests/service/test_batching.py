@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.batching import ANSWERED_A_ROUND, Batcher, BatchReport
 from service.errors import InvalidInput, ModelError, NotReady
+from service.operations.batching import ANSWERED_A_ROUND, Batcher, BatchReport
 
 Job = tuple[int, int, str]
 """number, size, group"""

@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_server import Prepared, scripted
 
-from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.client import (
@@ -40,7 +39,8 @@ from service.client import (
 )
 from service.client.retrying import Patience, read_retry_after
 from service.errors import ConfigError
-from service.problems import Problem
+from service.http.app import create_app
+from service.http.problems import Problem
 from service.settings import Settings
 
 CALLS: list[calls.Call[Any]] = [

@@ -12,11 +12,11 @@ from http_server import PATIENCE_SECONDS
 from http_server import until as stand_still_until
 from live_catalogues import key, new, opened
 
-from service.admission import Admission
 from service.catalogue.live import LiveCatalogue
 from service.errors import Overloaded
 from service.metrics import Metrics
-from service.writing import Writing
+from service.operations.writing import Writing
+from service.overload.admission import Admission
 
 PLACES = 10
 NAMES = [f"i{number}" for number in range(PLACES)]

@@ -10,11 +10,11 @@ import pytest
 from dummy_engine import DummyEngine, DummyTextEncoder
 
 from service.catalogue.census import Census
-from service.encoding import AT_ONCE_CHARACTERS, Encoding
 from service.items import ItemContent
 from service.metrics import Metrics
-from service.queries import ItemInput
-from service.token_space import TokenSpace
+from service.operations.encoding import AT_ONCE_CHARACTERS, Encoding
+from service.operations.queries import ItemInput
+from service.operations.token_space import TokenSpace
 
 
 class Spied(DummyTextEncoder):

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from dummy_engine import DummyEngine, DummyTextEncoder
 
-from service.admission import Admission
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import ItemKey, NewItem
-from service.encoding import Encoding
 from service.errors import ItemNotFound
-from service.explaining import READERS, Explaining
 from service.metrics import Metrics
-from service.token_space import TokenSpace
+from service.operations.encoding import Encoding
+from service.operations.explaining import READERS, Explaining
+from service.operations.token_space import TokenSpace
+from service.overload.admission import Admission
 
 WAITING = 60
 

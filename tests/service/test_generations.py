@@ -29,8 +29,6 @@ from structlog.testing import capture_logs
 from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
-from service import generations
-from service.app import create_app
 from service.bundle.files import Bundle, read_manifest, write_manifest
 from service.catalogue.carrying import Carried, carry, moves
 from service.catalogue.current import TURN, current_of, make_current, turn
@@ -42,7 +40,9 @@ from service.catalogue.store import CatalogueStore
 from service.cli.main import build
 from service.client import NotFound, UnitokClient
 from service.errors import ConfigError, NotReady, StoreUnavailable
-from service.generations import PIN, Generations
+from service.http import generations
+from service.http.app import create_app
+from service.http.generations import PIN, Generations
 from service.opening import opened, warn_unless_current
 from service.settings import Settings, read_settings
 

@@ -14,7 +14,7 @@ import pytest
 from dummy_engine import POISON
 from http_server import serving_dummy
 
-from service.access import KeyScope, new_key
+from service.access.keys import KeyScope, new_key
 from service.errors import ConfigError
 from service.settings import PREFIX, Settings, read_settings
 

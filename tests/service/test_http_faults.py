@@ -20,8 +20,6 @@ from http_server import PATIENCE_SECONDS, metric, running, until, wait_until_rea
 from proxy import Proxy
 from redis_server import RedisServer
 
-from service.admission import Admission
-from service.app import create_app
 from service.catalogue import redis_clients
 from service.catalogue.checking import examine
 from service.catalogue.embedded import EmbeddedStore
@@ -30,10 +28,12 @@ from service.catalogue.opening import open_store
 from service.catalogue.records import ItemKey, NewItem
 from service.catalogue.store import CatalogueStore
 from service.errors import StoreUnavailable
+from service.http.app import create_app
 from service.lifecycle import STORE_FAILED, STORE_REFUSES
 from service.metrics import Metrics
+from service.operations.writing import Writing
+from service.overload.admission import Admission
 from service.settings import Settings
-from service.writing import Writing
 
 FILMS = [{"item_id": f"film-{number}", "domain": "films", "title": f"film {number}"} for number in range(20)]
 HISTORY = [{"item_id": "film-1", "domain": "films"}, {"domain": "films", "title": "raw"}]

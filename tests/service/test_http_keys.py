@@ -15,9 +15,9 @@ from http_server import Event, serving_dummy
 from proxy import Proxy
 from redis_server import RedisServer
 
-from service.access import KeyScope, NewKey, new_key
-from service.gate import OPEN_PATHS
-from service.room import SMALL_BYTES
+from service.access.keys import KeyScope, NewKey, new_key
+from service.http.authentication import OPEN_PATHS
+from service.overload.body_memory import SMALL_BYTES
 from service.settings import Settings
 
 READER, LOADER = new_key("shop", [KeyScope.READ]), new_key("loader", [KeyScope.REGISTER])

@@ -15,8 +15,8 @@ from http_server import PATIENCE_SECONDS, serving, serving_dummy
 from prometheus_client.parser import text_string_to_metric_families
 from redis_server import RedisServer
 
+from service.operations.token_space import MOST_DOMAINS
 from service.settings import Settings
-from service.token_space import MOST_DOMAINS
 
 Samples = dict[tuple[str, ...], float]
 

@@ -13,11 +13,11 @@ import pytest
 from dummy_engine import DummyEngine, DummyRecommender
 from http_server import running, serving_dummy, until, wait_until_ready
 
-from service.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import NewItem
 from service.errors import ModelError, Overloaded
+from service.http.app import create_app
 from service.lifecycle import PROBE, Service, State
 from service.semantic_ids import UNKNOWN_DOMAIN_TOKEN
 from service.settings import Settings

@@ -18,12 +18,13 @@ import pytest
 from dummy_engine import POISON, DummyEngine
 from http_server import Event, metric, running, until, wait_until_ready
 
-from service import errors, room
-from service.app import create_app
+from service import errors
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
-from service.generations import PIN
-from service.problems import TABLE, FieldProblem, kind_of
+from service.http.app import create_app
+from service.http.generations import PIN
+from service.http.problems import TABLE, FieldProblem, kind_of
+from service.overload.body_memory import SMALL_BYTES
 from service.settings import Settings
 
 MAX_BYTES = 64 * 1024
@@ -285,7 +286,7 @@ def sent_head(client: httpx.Client, path: str, length: int) -> socket.socket:
 def test_bodies_have_a_bound_together_and_small_ones_are_let_in_all_the_same(tmp_path: Path) -> None:
     """Each of three large bodies may come; two at a time find room."""
     body = json.dumps({"items": [ITEM]}).encode()
-    large = room.SMALL_BYTES + 100_000
+    large = SMALL_BYTES + 100_000
     with serve(tmp_path, max_body_bytes=250_000, max_concurrent_body_bytes=250_000) as served:
         waiting = [sent_head(served.client, "/tokenize", large) for _ in range(3)]
         for connection in waiting:
@@ -387,7 +388,7 @@ def test_few_errors_are_made_of_a_body_that_is_wrong_everywhere(
             super().__init__(**values)
             made.append(self.field)
 
-    monkeypatch.setattr("service.problems.FieldProblem", Counted)
+    monkeypatch.setattr("service.http.problems.FieldProblem", Counted)
     check_problem(shared.client.post("/tokenize", json={"items": [item] * 50}), 422, "invalid-input", "items[0]")
     assert 1 <= len(made) <= 20
 

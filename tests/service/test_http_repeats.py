@@ -14,7 +14,7 @@ from dummy_engine import ONE_FOR_ALL, DummyEngine
 from http_server import serving_dummy
 
 from service.catalogue.records import ItemKey
-from service.repeats import apart
+from service.operations.repeats import apart
 from service.settings import Settings
 
 NAMES = [f"{domain}-{number}" for domain in ("films", "games") for number in range(20)]

@@ -21,7 +21,7 @@ from service.catalogue.live import LiveCatalogue
 from service.errors import NotReady
 from service.items import ItemContent
 from service.lifecycle import Service, State
-from service.queries import ItemInput
+from service.operations.queries import ItemInput
 from service.settings import Settings
 
 ITEM = ItemInput("d", None, ItemContent(title="A"))
@@ -92,11 +92,11 @@ SERVER = """
 import sys, threading
 from pathlib import Path
 from dummy_engine import DummyEngine
-from service.app import create_app
+from service.http.app import create_app
 from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.logs import configure_logs
-from service.serving import DrainingServer
+from service.http.serving import DrainingServer
 from service.settings import Settings
 
 configure_logs("error", "json")

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.admission import Admission
 from service.errors import Overloaded
-from service.line import Line
-from service.pace import Expected, Pace
+from service.overload.admission import Admission
+from service.overload.early_admission import EarlyAdmission
+from service.overload.throughput import Expected, Throughput
 from service.settings import Settings
 
 BATCH, BEAMS = 32, 50
@@ -84,14 +84,16 @@ class Service:
         self._waiting: list[Request] = []
         self._running: list[Request] = []
         settings = Settings()
-        self._pace = Pace(lambda: self._now)
+        self._throughput = Throughput(lambda: self._now)
         admission = Admission(
             settings.max_concurrent_items,
             settings.max_wait_seconds,
             settings.overload_patience,
             clock=lambda: self._now,
         )
-        self._line = Line(admission, self._expected, settings.overload_refusals_per_second, clock=lambda: self._now)
+        self._early = EarlyAdmission(
+            admission, self._expected, settings.overload_refusals_per_second, clock=lambda: self._now
+        )
 
     def play(self, rate: float, seconds: float, sizes: Sequence[int] = (1,)) -> Played:
         """Requests arrive at random, `rate` a second, of sizes drawn from these, for some time after the last call."""
@@ -131,21 +133,23 @@ class Service:
             self._after(seconds, end)
 
     def _expected(self, items: int) -> Expected:
-        return self._pace.expected(self._pace.size(items), BEAMS * sum(request.items for request in self._waiting))
+        return self._throughput.expected(
+            self._throughput.size(items), BEAMS * sum(request.items for request in self._waiting)
+        )
 
     def _look(self, request: Request) -> None:
         try:
             if self._door:
-                self._line.look()
+                self._early.look()
         except Overloaded:
             self._played.refused[request.items] += 1
         else:
-            request.held.enter_context(self._line.reading())
+            request.held.enter_context(self._early.reading())
             self._on_loop(self._http.read, lambda: self._decide(request))
 
     def _decide(self, request: Request) -> None:
         try:
-            request.place.enter_context(self._line.enter(request.items, self._expected(request.items)))
+            request.place.enter_context(self._early.enter(request.items, self._expected(request.items)))
         except Overloaded:
             self._played.refused[request.items] += 1
             request.held.close()
@@ -161,12 +165,12 @@ class Service:
         count = max(1, sum(total <= BATCH for total in totals))
         self._running, self._waiting = self._waiting[:count], self._waiting[count:]
         items = sum(request.items for request in self._running)
-        self._pace.begin(items, BEAMS * items)
+        self._throughput.begin(items, BEAMS * items)
         taken = self._base + self._each * items
         self._after(taken * self._random.lognormvariate(0, 0.1), self._finish)
 
     def _finish(self) -> None:
-        self._pace.end()
+        self._throughput.end()
         for request in self._running:
             request.place.close()
             self._on_loop(self._http.write, lambda request=request: self._answer(request))  # type: ignore[misc]

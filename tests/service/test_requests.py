@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from service import limits
-from service.requests import Body, RecommendRequest, TokenizeRequest
+from service.http.requests import Body, RecommendRequest, TokenizeRequest
 
 ENTRY = {"domain": "d", "title": "T"}
 KNOWN = {"domain": "d", "item_id": "a"}

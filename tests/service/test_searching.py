@@ -15,7 +15,7 @@ from service.catalogue.embedded import EmbeddedStore
 from service.catalogue.live import LiveCatalogue
 from service.catalogue.records import ItemKey
 from service.metrics import Metrics
-from service.searching import Searching, SearchJob
+from service.operations.searching import Searching, SearchJob
 
 JOBS, BEAMS = 9, 10
 

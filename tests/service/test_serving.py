@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from service.errors import ConfigError
-from service.serving import ACCEPTED_A_ROUND, DrainingServer
+from service.http.serving import ACCEPTED_A_ROUND, DrainingServer
 from service.settings import Settings
 
 PATIENCE_SECONDS = 60

@@ -10,7 +10,7 @@ from dummy_engine import DummyEngine
 from prometheus_client import CollectorRegistry
 
 from service.catalogue.census import Census
-from service.token_space import MOST_TIMES, TokenSpace
+from service.operations.token_space import MOST_TIMES, TokenSpace
 
 
 @pytest.mark.parametrize(

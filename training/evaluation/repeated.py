@@ -1,7 +1,7 @@
 """Ranked lists in which items of the history get the bonus that the recommender has learned for repeats.
 
-Does for a whole batch at once what the service does (`service/repeats.py`): items of the history are searched in an
-index of their own, get the bonus of the domain, and are merged with the other items.
+Does for a batch what the service does for one request (`service/operations/repeats.py`): items of the history are
+searched in an index of their own, get the bonus of the domain, and are merged with the other items.
 
 Symbols: B batch, W beams, I items of the domain.
 """
