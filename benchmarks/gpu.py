@@ -4,7 +4,7 @@
     python -m benchmarks.gpu                                                 # the same as lines of JSON, at once
     python -m benchmarks.gpu provider=cpu 'items=[2000, 20000]' 'batches=[1, 4]' known=2000     # a rehearsal
 
-Random weights in TIGER's size, of a network that reads tokens and of one that reads and judges items; random items. A
+Random weights in TIGER's size, of a network that reads tokens and of one that reads and scores items; random items. A
 part that fails says so and takes none of the others with it.
 """
 

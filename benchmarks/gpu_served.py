@@ -4,8 +4,8 @@
     python -m benchmarks.gpu_served                                          # the same as lines of JSON, at once
     python -m benchmarks.gpu_served provider=cpu items=3000 'batches=[1, 4]' 'rates=[20]' known=500     # a rehearsal
 
-Random weights in TIGER's size, of a network that reads tokens, of one that reads and judges items, and of one whose
-head over items judges alone; random items. The engine alone: HTTP is not part of it. A part that fails says so and
+Random weights in TIGER's size, of a network that reads tokens, of one that reads and scores items, and of one whose
+head over items scores alone; random items. The engine alone: HTTP is not part of it. A part that fails says so and
 takes none of the others with it.
 """
 

@@ -92,7 +92,7 @@ def run(
     head: float = HEAD,
 ) -> Iterator[Row]:
     """Rows in the order in which they are measured; `reads` is what a position of the encoder is, tokens or items, and
-    `head` the share in the scores of the head that judges items."""
+    `head` the share in the scores of the head that scores items."""
     plan = Plan(items, rates, seconds)
     bundle = large_bundle(folder, None if reads == "tokens" else items, head)
     catalogue = large_catalogue(folder, plan.items)

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 
-from training.networks.graph import IR_VERSION, OPSET
+from training.graphs.graph import IR_VERSION, OPSET
 
 SIZE = 1024
 PRODUCTS = 4

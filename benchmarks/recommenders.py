@@ -49,7 +49,7 @@ def random_model() -> T5ForConditionalGeneration:
 
 
 def random_model_of_items(items: IntArray, head: float = HEAD) -> SemanticT5:
-    """A network of the same size that reads and judges items, and knows these: int32 [n, depth] tokens; `head` is the
+    """A network of the same size that reads and scores items, and knows these: int32 [n, depth] tokens; `head` is the
     share of the head in the scores, 1 for all."""
     torch.manual_seed(0)
     tokens = torch.from_numpy(items.astype(np.int64))

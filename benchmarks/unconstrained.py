@@ -19,8 +19,8 @@ from benchmarks.catalogues import LAYOUT
 from benchmarks.recommenders import Histories
 from service.engine.sessions import Runtime, open_session
 from service.engine.signature import Tensor
-from training.networks.graph import Graph, Value
-from training.networks.t5_graph import T5Graph
+from training.graphs.graph import Graph, Value
+from training.graphs.t5_graph import T5Graph
 
 INPUTS = [
     Tensor("history", "int64", ("B", "S")),

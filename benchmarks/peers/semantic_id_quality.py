@@ -1,4 +1,4 @@
-"""ID quality of the package `semantic-id`, one tokenizer a domain, judged as our own kinds are.
+"""ID quality of the package `semantic-id`, one tokenizer a domain, scored as our own kinds are.
 
     python -m benchmarks.peers.semantic_id_quality DATASET EMBEDDINGS DOMAIN [DOMAIN ...]
 

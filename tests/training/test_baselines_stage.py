@@ -81,15 +81,15 @@ def test_as_many_users_are_measured_as_asked_for_whoever_they_were_trained_with(
     )
 
 
-def test_an_epoch_is_judged_by_the_better_of_history_kept_and_removed(dataset: Path, tmp_path: Path) -> None:
+def test_an_epoch_is_scored_by_the_better_of_history_kept_and_removed(dataset: Path, tmp_path: Path) -> None:
     """As our own recommenders are: in a ring no item comes again, so what takes the history out finds more."""
     values = {"epochs": 6, "patience": 9, "learning_rate": 1e-2}
     parameters = read_baseline_parameters(configuration(tmp_path, "sasrec", **values), {})
     figures = train_baseline(dataset, "ring", tmp_path / "out", parameters)
-    judged = [json.loads(line)["ndcg_10"] for line in (tmp_path / "out" / LOG).read_text().splitlines()]
+    scored = [json.loads(line)["ndcg_10"] for line in (tmp_path / "out" / LOG).read_text().splitlines()]
     removed = figures["history_items_removed"]["validation"]["ndcg_10"]
     assert removed > figures["validation"]["ndcg_10"]
-    assert max(judged) == judged[figures["training"]["best_epoch"] - 1] == removed
+    assert max(scored) == scored[figures["training"]["best_epoch"] - 1] == removed
 
 
 @pytest.mark.parametrize(("kind", "average"), [("sasrec", 0.0), ("sasrec", 0.9), ("bert4rec", 0.0), ("lightgcn", 0.0)])

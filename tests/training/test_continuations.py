@@ -23,13 +23,13 @@ from service.index.trie import CodeTrie, TrieArrays
 from service.ranked_lists import compare_lists
 from service.semantic_ids import TokenLayout
 from training.export.recommender import export_recommender
-from training.networks import beam_search
-from training.networks.beam_search import BeamSearch, _Way
-from training.networks.beams import NOTHING, Beams, SearchInputs, Standing
-from training.networks.continuations import SPARE, Continuations
-from training.networks.graph import Graph, Value
+from training.graphs import beam_search
+from training.graphs.beam_search import BeamSearch, _Way
+from training.graphs.beams import NOTHING, Beams, SearchInputs, Standing
+from training.graphs.continuations import SPARE, Continuations
+from training.graphs.graph import Graph, Value
+from training.graphs.t5_graph import EncodedHistory
 from training.networks.t5 import T5Settings
-from training.networks.t5_graph import EncodedHistory
 
 DEPTH = 5
 PART = RecommenderPart(name="all", model="recommender.onnx", domains=[], domain_tokens=[], max_history=20)

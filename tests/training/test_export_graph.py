@@ -12,7 +12,7 @@ import pytest
 
 from service.engine.sessions import Runtime, open_session
 from service.engine.signature import Tensor
-from training.networks.graph import LARGE_BYTES, Graph, Value
+from training.graphs.graph import LARGE_BYTES, Graph, Value
 
 X = np.asarray([[4.0, 1.0, 3.0], [2.0, 6.0, 5.0]], dtype=np.float32)
 BIAS = np.asarray([[0.5, -1.0], [0.0, 2.0]], dtype=np.float32).reshape(1, 1, 2, 2)

@@ -36,8 +36,8 @@ from service.ranked_lists import compare_lists
 from service.semantic_ids import TokenLayout
 from training.export.recommender import export_recommender
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
+from training.graphs.position_bias import distance_buckets
 from training.networks.item_encoder import last_state
-from training.networks.position_bias import distance_buckets
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import T5Settings
 
@@ -132,7 +132,7 @@ def test_lists_are_those_of_generate(settings_of: T5Settings, seed: int, layout:
             np.testing.assert_allclose(levels, expected.log_prob_by_level[row, same], atol=1e-4)
 
 
-def test_a_head_that_judges_alone_needs_no_decoder(tmp_path: Path) -> None:
+def test_a_head_that_scores_alone_needs_no_decoder(tmp_path: Path) -> None:
     """Nothing of the decoder is in the graph; and what is found is what the head finds over all items."""
     items = random_items(8, (60,), EXPERT_FIRST)
     model = random_model(8, HEAD_ALONE, EXPERT_FIRST, items.tokens)
@@ -150,7 +150,7 @@ def test_a_head_that_judges_alone_needs_no_decoder(tmp_path: Path) -> None:
     np.testing.assert_allclose(found.log_prob, -np.sort(-scores, axis=1), rtol=1e-4, atol=1e-4)
 
 
-def test_broken_weights_are_found_where_the_head_judges_alone(tmp_path: Path) -> None:
+def test_broken_weights_are_found_where_the_head_scores_alone(tmp_path: Path) -> None:
     items = random_items(9, (30,), EXPERT_FIRST)
     model = random_model(9, HEAD_ALONE, EXPERT_FIRST, items.tokens)
     with torch.no_grad():

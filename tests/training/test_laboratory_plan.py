@@ -268,7 +268,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, said: str) -
             "",
             ITEMS,
             'kind = "sasrec"',
-            "'t5' judges no items; of recommenders those with history = \"items\"",
+            "'t5' scores no items; of recommenders those with history = \"items\"",
         ),
         (f"{ITEMS}, domain_token = true", ITEMS, 'kind = "sasrec"', "'t5' reads a token of the domain first"),
         (f"{ITEMS}, max_history = 19", ITEMS, 'kind = "sasrec"', "'t5' reads 19 items .* asked about 20; raise its"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from recommender_planted import TINY, random_values, ring_corpus
-from test_semantic_t5 import JUDGES, LAYOUTS, built, judging_state, tokens_of
+from test_semantic_t5 import LAYOUTS, SCORES, built, scoring_state, tokens_of
 
 from service.engine.history_tokens import history_tokens
 from service.index.trie import CodeTrie
@@ -35,13 +35,13 @@ def is_new(corpus: Corpus, known: int) -> NDArray[np.bool_]:
 
 
 @LAYOUTS
-def test_behind_a_new_history_what_the_tokens_of_its_last_item_stand_for_judges(layout: TokenLayout) -> None:
+def test_behind_a_new_history_what_the_tokens_of_its_last_item_stand_for_scores(layout: TokenLayout) -> None:
     corpus = ring_corpus(users=60, layout=layout)
     model, batch = built(corpus, known=slice(0, 12), likeness=True), collate(corpus, corpus.validation, 20)
     with torch.inference_mode():
         encoded = model.encoder(torch.from_numpy(batch.history), torch.from_numpy(batch.mask))
         assert encoded.mask is not None
-        states, found = last_state(encoded.last_hidden_state, encoded.mask), judging_state(model, batch)
+        states, found = last_state(encoded.last_hidden_state, encoded.mask), scoring_state(model, batch)
     last, new, nothing = corpus.history_items[corpus.validation.stop - 1], is_new(corpus, 12), torch.zeros(TINY.d_model)
     assert (last[~new] >= 12).any()
     assert 5 < new.sum() < 55
@@ -57,7 +57,7 @@ def test_without_content_nothing_is_alike() -> None:
     corpus = ring_corpus(users=30)
     model, batch = built(corpus, known=slice(0, 12), likeness=True), collate(corpus, corpus.validation, 20)
     model.item_likeness.zero_()
-    found = judging_state(model, batch)
+    found = scoring_state(model, batch)
     assert not found[:, TINY.d_model :].any()
     assert found[:, : TINY.d_model].any(dim=1).all()
 
@@ -110,7 +110,7 @@ def test_in_a_domain_nobody_has_met_what_is_alike_is_found(expert_first: bool) -
     hits = {}
     for likeness in (False, True):
         torch.manual_seed(0)
-        model = build_t5(layout, JUDGES.model_copy(update={"likeness": likeness}), ids.sizes).eval()
+        model = build_t5(layout, SCORES.model_copy(update={"likeness": likeness}), ids.sizes).eval()
         assert isinstance(model, SemanticT5)
         model.know(ids)
         if likeness:

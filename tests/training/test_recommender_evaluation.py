@@ -33,8 +33,8 @@ from service.semantic_ids import TokenLayout
 from training.commands.evaluate import evaluate as evaluate_command
 from training.data.dataset import DomainData
 from training.data.split import Examples, leave_one_out, training_stretches
-from training.evaluation.exhaustive import _places, judged_ranks
-from training.evaluation.protocol import batched_histories, judge, ranked_lists
+from training.evaluation.exhaustive import _places, scored_ranks
+from training.evaluation.protocol import batched_histories, ranked_lists, score
 from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
 from training.evaluation.subject import Subject, bundle_subject, choose_recommender
 from training.evaluation.trained import trained_subject
@@ -164,15 +164,15 @@ def test_a_trained_recommender_is_measured_like_its_bundle(
     of_bundle = evaluate(bundle_subject(bundle, RUNTIME), dataset, tmp_path / "bundle", options)
     torch.set_num_threads(2)
     subject = trained_subject(*trained, dataset, tmp_path / "trained", RUNTIME)
-    assert torch.get_num_threads() == RUNTIME.threads == 1, "the network that proves and judges takes more"
+    assert torch.get_num_threads() == RUNTIME.threads == 1, "the network that proves and scores takes more"
     of_folders = evaluate(subject, dataset, tmp_path / "trained", options)
     assert of_folders["recommender"] == trained[1].name
     assert of_folders["proof"]["histories"] == 20
     assert of_folders["proof"]["greatest_difference"] < 1e-4
-    judged = of_folders["domains"]["ring"]
-    assert judged.pop("recommender") == trained[1].name
+    scored = of_folders["domains"]["ring"]
+    assert scored.pop("recommender") == trained[1].name
     of_bundle["domains"]["ring"].pop("recommender")
-    assert judged == of_bundle["domains"]["ring"]
+    assert scored == of_bundle["domains"]["ring"]
 
 
 def test_items_of_the_history_can_be_removed(
@@ -209,17 +209,17 @@ def test_a_head_is_also_measured_without_a_search(
     layout = LayoutRecord.of(LAYOUT)
     save_record(tmp_path, RecommenderRecord(t5=settings, layout=layout, max_history=20, trained_on=("ring",)))
     export_recommender(model.eval(), LAYOUT, tmp_path / "recommender.onnx")
-    opened, judged = load_recommender(tmp_path), partial(judged_ranks, load_recommender(tmp_path))
+    opened, scored = load_recommender(tmp_path), partial(scored_ranks, load_recommender(tmp_path))
     part = RecommenderPart(name="a", model="recommender.onnx", domains=["ring"], domain_tokens=[], max_history=20)
     recommender = Recommender.open(tmp_path / "recommender.onnx", part, opened.layout, RUNTIME)
-    subject = Subject({}, read_ids(trained[0]), (part,), lambda _: recommender, judged=judged)
+    subject = Subject({}, read_ids(trained[0]), (part,), lambda _: recommender, scored=scored)
     found = evaluate(subject, dataset, tmp_path / "out", EvaluationOptions(beams=24))["domains"]["ring"]
     assert found["head_over_all_items"] == found["item_level"]
     with torch.no_grad():
         model.item_own.weight.zero_()
     save_weights(tmp_path, model.state_dict())
-    judged = partial(judged_ranks, load_recommender(tmp_path))
-    without = evaluate(replace(subject, judged=judged), dataset, tmp_path / "without", EvaluationOptions(beams=24))
+    scored = partial(scored_ranks, load_recommender(tmp_path))
+    without = evaluate(replace(subject, scored=scored), dataset, tmp_path / "without", EvaluationOptions(beams=24))
     figures = without["domains"]["ring"]
     assert figures["head_over_all_items_target_as_new"] == figures["head_over_all_items"]
     assert found["head_over_all_items_target_as_new"] != found["head_over_all_items"]
@@ -245,7 +245,7 @@ def test_histories_come_in_batches_of_like_length_the_longest_first(
     assert lengths[read].tolist() == sorted(lengths.tolist(), reverse=True)
 
 
-def untrained_judge(values: np.ndarray) -> tuple[TrainedRecommender, SemanticT5]:
+def untrained_scorer(values: np.ndarray) -> tuple[TrainedRecommender, SemanticT5]:
     """A network that knows all items and has nothing to say of any: whatever it is asked, all scores are 0."""
     settings = TINY.model_copy(update={"history": "items", "item_head": 1.0})
     tokens = torch.from_numpy(LAYOUT.tokens(values).astype(np.int64))
@@ -260,17 +260,17 @@ def untrained_judge(values: np.ndarray) -> tuple[TrainedRecommender, SemanticT5]
 
 def test_a_target_stands_in_the_middle_of_those_with_its_score(domain: DomainData, values: np.ndarray) -> None:
     test = split_for(domain, 20).test
-    trained, model = untrained_judge(values)
-    ranks = judged_ranks(trained, domain, values, test)
+    trained, model = untrained_scorer(values)
+    ranks = scored_ranks(trained, domain, values, test)
     assert ranks is not None
     # Of 24 items 23 are others, all with the target's score: 11 of them come first, as often as not 12.
     assert set(ranks.known.tolist()) == set(ranks.new.tolist()) == {11}
 
-    # Now one item is judged better or worse than the others, by a vector of its own, which a new item would not have.
+    # Now one item is scored better or worse than the others, by a vector of its own, which a new item would not have.
     target = int(test.targets[0])
     with torch.no_grad():
         model.item_own.weight[1 + target].normal_()
-    found = judged_ranks(trained, domain, values, test)
+    found = scored_ranks(trained, domain, values, test)
     assert found is not None
     of_target = test.targets == target
     assert set(found.known[of_target].tolist()) <= {0, 23}
@@ -328,7 +328,7 @@ def test_items_of_the_history_stay_out_without_suffixes() -> None:
     lists = np.full((users, 10), -1)
     lists[:, 0] = 3
     kept, removed = (
-        judge(domain, values, test, lists, np.random.default_rng(0), remove_history=remove) for remove in (False, True)
+        score(domain, values, test, lists, np.random.default_rng(0), remove_history=remove) for remove in (False, True)
     )
     assert kept.item_level.recall_10 == 1.0
     assert removed.item_level.recall_10 == 0.0
@@ -358,7 +358,7 @@ def test_max_users_draws_so_many_by_the_seed(
     bundle: Path, dataset: Path, domain: DomainData, tmp_path: Path, part: Literal["validation", "test"]
 ) -> None:
     measured: list[Examples] = []
-    subject = replace(bundle_subject(bundle, RUNTIME), judged=lambda _, __, examples: measured.append(examples))
+    subject = replace(bundle_subject(bundle, RUNTIME), scored=lambda _, __, examples: measured.append(examples))
     options = EvaluationOptions(part=part, max_users=7, seed=5)
     figures = evaluate(subject, dataset, tmp_path, options)
     assert figures["domains"]["ring"]["users"] == 7
@@ -449,12 +449,12 @@ def test_popularity_gets_what_arithmetic_says() -> None:
     values[:, -1] = np.arange(12) // 8
     test = leave_one_out(domain.history_items, domain.history_starts).test
     lists = np.tile(np.arange(10), (8, 1))
-    judged = judge(domain, values, test, lists)
-    assert judged.popularity.recall_10 == judged.item_level.recall_10 == 6 / 8
-    assert judged.popularity.ndcg_5 == 6 / 8
-    assert judged.items_sharing_a_tuple == pytest.approx(8 / 12)
+    scored = score(domain, values, test, lists)
+    assert scored.popularity.recall_10 == scored.item_level.recall_10 == 6 / 8
+    assert scored.popularity.ndcg_5 == 6 / 8
+    assert scored.items_sharing_a_tuple == pytest.approx(8 / 12)
     # Item 11 shares its tuple with item 3: a hit by tuple, not by item.
-    assert judged.tuple_level.recall_10 == judged.popularity_tuple_level.recall_10 == 1.0
-    assert judged.tuple_level.recall_5 == 1.0
+    assert scored.tuple_level.recall_10 == scored.popularity_tuple_level.recall_10 == 1.0
+    assert scored.tuple_level.recall_5 == 1.0
     # By tuples: 0 and 8 together come first, then 1, 2 and 3 once each (by number); so 3 stands fourth.
-    assert judged.tuple_level.ndcg_5 == pytest.approx((6 + 2 / np.log2(5)) / 8)
+    assert scored.tuple_level.ndcg_5 == pytest.approx((6 + 2 / np.log2(5)) / 8)

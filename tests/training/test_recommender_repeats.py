@@ -23,7 +23,7 @@ from training.export.recommender import export_recommender
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender, build_t5
-from training.recommender.repeats import BONUSES, Judged, best_repeats, learned_repeats
+from training.recommender.repeats import BONUSES, Scored, best_repeats, learned_repeats
 
 ITEMS, SHARE = 24, 1 - 1e-6
 """With hardly a word from the decoder, a search with beams for everything says what the head says."""
@@ -56,11 +56,11 @@ def ndcg_slowly(user: User, learned: LearnedRepeats) -> float:
 
 @given(users(), st.sampled_from([-4.0, -0.5, 0.0, 1.0, 7.5]), st.floats(0, 3), st.floats(0, 3))
 def test_what_is_weighed_equals_the_slow_twin(
-    judged: list[User], bonus: float, recency: float, frequency: float
+    scored: list[User], bonus: float, recency: float, frequency: float
 ) -> None:
     learned = LearnedRepeats(bonus=bonus, recency=recency, frequency=frequency)
-    expected = sum(ndcg_slowly(user, learned) for user in judged)
-    assert Judged.of(judged).ndcg(learned) == pytest.approx(expected)
+    expected = sum(ndcg_slowly(user, learned) for user in scored)
+    assert Scored.of(scored).ndcg(learned) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_what_is_weighed_equals_the_slow_twin(
 def test_when_and_how_often_are_learned_where_they_tell(
     history: list[int], target: int, recency: bool, frequency: bool
 ) -> None:
-    """The newest comes again, or the one that was met twice, though others are judged better."""
+    """The newest comes again, or the one that was met twice, though others are scored better."""
     scores = np.zeros(20, dtype=np.float32)
     scores[target] = -0.3
     learned = best_repeats([(scores, target, np.array(history, dtype=np.int32))] * 3)

@@ -360,7 +360,7 @@ def test_every_item_is_found_once_where_there_are_more_beams() -> None:
 
 
 @pytest.mark.usefixtures("searched_by")
-def test_a_head_that_judges_alone_is_asked_for_what_a_search_without_loss_finds() -> None:
+def test_a_head_that_scores_alone_is_asked_for_what_a_search_without_loss_finds() -> None:
     corpus = ring_corpus(users=30, items=12, domains=("ring", "other"))
     torch.manual_seed(1)
     known = KnownIds.of(LAYOUT, torch.from_numpy(LAYOUT.tokens(corpus.values).astype(np.int64)))
@@ -370,10 +370,10 @@ def test_a_head_that_judges_alone_is_asked_for_what_a_search_without_loss_finds(
     with torch.no_grad():
         model.item_own.weight[1:].normal_(std=0.1)
     validator = Validator(corpus, users=20, beams=15, max_history=20, seed=0)
-    judged = validator.ranked_lists(model)
+    scored = validator.ranked_lists(model)
     model.item_share = 1 - 1e-6  # now the decoder has a say, so small that it changes no list, and beams search
-    assert judged[:, :15].tolist() == validator.ranked_lists(model).tolist()
-    assert judged.shape == (len(judged), 15 + 20)
+    assert scored[:, :15].tolist() == validator.ranked_lists(model).tolist()
+    assert scored.shape == (len(scored), 15 + 20)
     with torch.no_grad():
         model.item_share = 1.0
         model.item_head.weight.fill_(float("nan"))

@@ -1,4 +1,4 @@
-"""Suffixes of equal IDs, the table of IDs, and the figures that judge them, each against a slow twin."""
+"""Suffixes of equal IDs, the table of IDs, and the figures that score them, each against a slow twin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading and judging items: against slow twins, against `generate`, and on planted transitions."""
+"""Reading and scoring items: against slow twins, against `generate`, and on planted transitions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ LAYOUTS = pytest.mark.parametrize(
     "layout", [LAYOUT, WITHOUT_EXPERTS, WITH_DOMAINS, EXPERT_FIRST], ids=["experts", "none", "domains", "expert first"]
 )
 FOUND_BY = ("encoder.item_slots", "encoder.item_moves", "encoder.item_keys")
-JUDGES = TINY.model_copy(update={"history": "items", "item_head": 0.6})
+SCORES = TINY.model_copy(update={"history": "items", "item_head": 0.6})
 
 
 def tokens_of(corpus: Corpus) -> torch.Tensor:
@@ -58,7 +58,7 @@ def built(corpus: Corpus, seed: int = 0, known: slice = slice(None), likeness: b
     torch.manual_seed(seed)
     items = tokens_of(corpus)[known]
     ids = KnownIds.of(corpus.layout, items)
-    model = build_t5(corpus.layout, JUDGES.model_copy(update={"likeness": likeness}), ids.sizes).eval()
+    model = build_t5(corpus.layout, SCORES.model_copy(update={"likeness": likeness}), ids.sizes).eval()
     assert isinstance(model, SemanticT5)
     with torch.no_grad():
         model.encoder.reader_own.weight[1:].normal_(std=0.1)
@@ -75,9 +75,9 @@ def encoded(model: SemanticT5, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
     return found.last_hidden_state, found.mask
 
 
-def judging_state(model: SemanticT5, batch: Batch) -> torch.Tensor:
+def scoring_state(model: SemanticT5, batch: Batch) -> torch.Tensor:
     history, mask = torch.from_numpy(batch.history), torch.from_numpy(batch.mask)
-    return model.judging_state(model.encoder(history, mask), history, mask)
+    return model.scoring_state(model.encoder(history, mask), history, mask)
 
 
 def test_its_layers_begin_as_those_of_t5() -> None:
@@ -92,7 +92,7 @@ def test_its_layers_begin_as_those_of_t5() -> None:
 
 def test_a_network_that_reads_items_is_told_how_many() -> None:
     with pytest.raises(ModelError, match="known IDs"):
-        build_t5(LAYOUT, JUDGES)
+        build_t5(LAYOUT, SCORES)
     for settings in ({"history": "items"}, {"item_head": 0.5}, {"read_dropout": 0.1}, {"likeness": True}):
         with pytest.raises(ValidationError, match="item_head"):
             T5Settings(**settings)
@@ -238,7 +238,7 @@ def test_an_item_that_came_later_is_its_tokens_alone() -> None:
         assert not model.prospect(state, hashed, corpus.layout.depth - 1).any()
 
 
-def test_what_is_taken_for_new_is_read_and_judged_as_an_item_that_came_later() -> None:
+def test_what_is_taken_for_new_is_read_and_scored_as_an_item_that_came_later() -> None:
     corpus = ring_corpus(items=40)
     model, later, items = built(corpus), built(corpus, known=slice(0, 20)), tokens_of(corpus)
     state = model.state_dict()
@@ -316,10 +316,10 @@ def test_a_found_item_has_the_score_of_decoder_and_head(layout: TokenLayout, lik
     batch, beams = collate(corpus, corpus.validation, 20), len(corpus.values)
     found = generate_lists(model, batch.history, batch.mask, AllowedTokens(tokens), beams)
     with torch.inference_mode():
-        judged = 0.6 * judging_state(model, batch) @ model.item_vectors(tokens_of(corpus)).T
+        scored = 0.6 * scoring_state(model, batch) @ model.item_vectors(tokens_of(corpus)).T
     for row in range(len(batch.history)):
         written = score_every_item(model, batch.history[row], batch.mask[row], tokens)
-        expected = 0.4 * written + judged[row].numpy()
+        expected = 0.4 * written + scored[row].numpy()
         np.testing.assert_array_equal(found.tokens[row], tokens[np.argsort(-expected)])
         np.testing.assert_allclose(found.log_prob[row], np.sort(expected)[::-1], atol=1e-3)
         np.testing.assert_allclose(found.log_prob_by_level[row].sum(axis=1), found.log_prob[row], atol=1e-3)
@@ -350,7 +350,7 @@ def test_a_window_teaches_all_its_items(share: float) -> None:
     corpus = ring_corpus(users=20, domains=("ring", "other"))
     model = built(corpus, seed=4)
     new = {"new_windows": share, "new_items": 0.4} if share else {}
-    parameters = tiny_parameters(network=JUDGES.model_dump(), item_loss=2.0, **new)
+    parameters = tiny_parameters(network=SCORES.model_dump(), item_loss=2.0, **new)
     task = NextItems(corpus, parameters, model)
     rows = np.flatnonzero(corpus.windows.domain == 1)[:6]
     torch.manual_seed(7)
@@ -360,11 +360,11 @@ def test_a_window_teaches_all_its_items(share: float) -> None:
     items = tokens_of(corpus)[first:]
     torch.manual_seed(7)
     drawn = (torch.rand(1, len(rows)) * lengths).long().clamp(max=lengths - 1)[0].numpy()
-    windows, unread, judged = (
+    windows, unread, scored = (
         torch.rand(size) < chance
         for size, chance in [((len(rows),), share), ((len(rows), int(lengths.max())), 0.4), ((len(items),), 0.4)]
     )
-    losses, tables = [], model(**read(corpus, rows[:1]), items=items, known=~judged).item_vectors
+    losses, tables = [], model(**read(corpus, rows[:1]), items=items, known=~scored).item_vectors
     for row, new, mine in zip(rows, windows, unread, strict=True):
         window = corpus.windows.take(np.asarray([row]))
         for end in range(1, int(task.lengths[row]) + 1):
@@ -400,7 +400,7 @@ def test_every_item_but_a_users_first_and_last_two_is_a_target_once() -> None:
 @pytest.mark.parametrize("negatives", [1000, 10], ids=["all items", "drawn"])
 def test_planted_transitions_are_found(tmp_path: Path, negatives: int) -> None:
     parameters = tiny_parameters(
-        network=JUDGES.model_dump() | {"read_dropout": 0.05},
+        network=SCORES.model_dump() | {"read_dropout": 0.05},
         epochs=40,
         patience=40,
         batch_tokens=256,
@@ -432,10 +432,10 @@ def test_rows_hold_the_mean_of_what_is_left(layout: TokenLayout) -> None:
 
 
 @LAYOUTS
-def test_what_is_read_and_judged_can_begin_as_the_content(layout: TokenLayout) -> None:
+def test_what_is_read_and_scored_can_begin_as_the_content(layout: TokenLayout) -> None:
     corpus = ring_corpus(layout=layout)
     tokens = tokens_of(corpus)
-    settings = JUDGES.model_copy(update={"d_model": 8})
+    settings = SCORES.model_copy(update={"d_model": 8})
     torch.manual_seed(0)
     ids = KnownIds.of(layout, tokens)
     model = build_t5(layout, settings, ids.sizes)
@@ -445,13 +445,13 @@ def test_what_is_read_and_judged_can_begin_as_the_content(layout: TokenLayout) -
     embeddings = content_of(corpus, 8)
     start_from_content(model, layout, tokens, embeddings, share=1.0)
 
-    rows, judged_rows = rows_of_items(layout, tokens), head_rows_of_items(layout, tokens)
+    rows, scored_rows = rows_of_items(layout, tokens), head_rows_of_items(layout, tokens)
     others = np.delete(np.arange(layout.depth), code_positions(layout))
     own = model.encoder.reader_own(model.encoder.known_rows(model.hash_parts[tokens].sum(dim=1)))
-    judged = model.item_vectors(tokens) - head[judged_rows[:, others]].sum(dim=1)
+    scored = model.item_vectors(tokens) - head[scored_rows[:, others]].sum(dim=1)
     read = model.encoder.reader(rows).sum(dim=1) + own - reader[rows[:, others]].sum(dim=1)
     centred = embeddings - embeddings.mean(axis=0)
-    for vectors in (judged, read):
+    for vectors in (scored, read):
         found = (vectors @ vectors.T).detach().numpy() / HEAD_SCALE**2 * centred.std() ** 2
         np.testing.assert_allclose(found, centred @ centred.T, rtol=1e-2, atol=1e-2)
 
@@ -460,7 +460,7 @@ def test_content_that_tells_no_items_apart_changes_nothing() -> None:
     """As of a catalogue of one item; a deviation of no rows was not a number, and so was all that was learned."""
     corpus = ring_corpus()
     tokens = tokens_of(corpus)
-    model = build_t5(corpus.layout, JUDGES, KnownIds.of(corpus.layout, tokens).sizes)
+    model = build_t5(corpus.layout, SCORES, KnownIds.of(corpus.layout, tokens).sizes)
     before = model.shared.weight.clone()
     start_from_content(model, corpus.layout, tokens, np.ones((len(tokens), 4), dtype=np.float32), share=0.8)
     assert torch.equal(model.shared.weight, before)

@@ -37,19 +37,19 @@ from training.teaching.taught import Places, Taught, ask
 from training.teaching.teachers import Lesson, open_teachers
 from training.tokenizer.ids import read_ids, write_ids
 
-JUDGES = TINY.model_dump() | {"history": "items", "item_head": 1.0}
+SCORES = TINY.model_dump() | {"history": "items", "item_head": 1.0}
 SASREC = {"width": 8, "epochs": 2, "threads": 1}
 
 
-def judging(**changes: object) -> RecommenderParameters:
-    return tiny_parameters(**{"network": JUDGES, "epochs": 1, "threads": 1, **changes})
+def scoring(**changes: object) -> RecommenderParameters:
+    return tiny_parameters(**{"network": SCORES, "epochs": 1, "threads": 1, **changes})
 
 
 @pytest.fixture(scope="module")
 def recommender(dataset: Path, tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of both domains; the expert comes first in what it reads."""
     folder = tmp_path_factory.mktemp("recommender")
-    train_recommender(dataset, tokenizer, folder, judging(expert_first=True))
+    train_recommender(dataset, tokenizer, folder, scoring(expert_first=True))
     return folder
 
 
@@ -62,7 +62,7 @@ def sasrec(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def lesson_of(dataset: Path, tokenizer: Path, **changes: object) -> Lesson:
     opened = Dataset.open(dataset)
-    corpus = load_corpus(opened, tokenizer, judging(**changes))
+    corpus = load_corpus(opened, tokenizer, scoring(**changes))
     return Lesson(corpus, opened, read_ids(tokenizer), 20, torch.device("cpu"))
 
 
@@ -131,7 +131,7 @@ def test_the_mean_of_log_probabilities_is_kept_as_far_as_it_is_likely() -> None:
 
 def test_what_is_taught_is_learned_in_place_of_what_was_seen(tmp_path: Path) -> None:
     corpus = ring_corpus(domains=RINGS)
-    parameters = judging(epochs=40, patience=40, batch_tokens=256, teaching=1.0)
+    parameters = scoring(epochs=40, patience=40, batch_tokens=256, teaching=1.0)
     taught = ask(corpus, [Planted(("ring",), lambda before: (before + 5) % 24, corpus)], 5)
     trainer = Trainer(corpus, parameters, tmp_path, Accelerator(cpu=True), taught=taught)
     by_domain = trainer.run().best["by_domain"]
@@ -150,7 +150,7 @@ def test_a_training_is_another_by_its_teachers_and_by_their_share(tmp_path: Path
     corpus, losses, marks = ring_corpus(domains=RINGS), [], []
     taught = ask(corpus, [Planted(("ring",), lambda before: (before + 5) % 24, corpus)], 5)
     for number, (teaching, given) in enumerate([(0.5, None), (0.5, taught), (0.9, taught), (0.0, taught)]):
-        parameters = judging(teaching=teaching, new_windows=new_windows)
+        parameters = scoring(teaching=teaching, new_windows=new_windows)
         folder = tmp_path / str(number)
         folder.mkdir()
         trainer = Trainer(corpus, parameters, folder, Accelerator(cpu=True), taught=given)
@@ -161,27 +161,27 @@ def test_a_training_is_another_by_its_teachers_and_by_their_share(tmp_path: Path
     assert len(set(marks)) == 4
 
 
-def test_every_target_is_judged_with_what_is_expected_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_target_is_scored_with_what_is_expected_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = ring_corpus(domains=RINGS)
     taught = ask(corpus, [Planted(RINGS, lambda before: (before + 5) % 24, corpus)], 5)
-    beginning = begin(corpus, judging(new_windows=0.5), None, taught)
+    beginning = begin(corpus, scoring(new_windows=0.5), None, taught)
     task = beginning.task
     assert isinstance(task, NextItems)
-    judged = 0
-    plain = task._judged
+    scored = 0
+    plain = task._scored
 
     def noted(states: torch.Tensor, vectors: torch.Tensor, answers: torch.Tensor, *where: Any) -> torch.Tensor:
-        nonlocal judged
+        nonlocal scored
         at, domain = where
         assert (corpus.history_items[at.numpy()] - corpus.item_starts[domain]).tolist() == answers.tolist()
-        judged += len(at)
+        scored += len(at)
         return plain(states, vectors, answers, *where)
 
-    monkeypatch.setattr(task, "_judged", noted)
+    monkeypatch.setattr(task, "_scored", noted)
     rows = np.flatnonzero(corpus.windows.domain == 1)
     torch.manual_seed(0)
     task.loss(beginning.network, rows, torch.device("cpu"))
-    assert judged == task.lengths[rows].sum()
+    assert scored == task.lengths[rows].sum()
 
 
 def test_fewer_expected_items_are_kept_where_that_is_asked_for(
@@ -189,7 +189,7 @@ def test_fewer_expected_items_are_kept_where_that_is_asked_for(
 ) -> None:
     losses = []
     for kept in (1, 24, 64):
-        parameters, out = judging(taught_items=kept), tmp_path / str(kept)
+        parameters, out = scoring(taught_items=kept), tmp_path / str(kept)
         train_recommender(dataset, tokenizer, out, parameters, teachers=[recommender])
         losses.append(read_log(out)[-1]["loss"])
     assert losses[0] != losses[1] == losses[2]
@@ -204,7 +204,7 @@ def test_teachers_are_told_apart_in_any_order() -> None:
 
 
 def test_a_recommender_teaches_the_domains_that_it_learned_from(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
-    train_recommender(dataset, tokenizer, tmp_path, judging(domains=["other"]))
+    train_recommender(dataset, tokenizer, tmp_path, scoring(domains=["other"]))
     lesson = lesson_of(dataset, tokenizer)
     assert ask(lesson.corpus, open_teachers([tmp_path], lesson), 5).domains == {1}
 
@@ -215,7 +215,7 @@ def test_a_recommender_teaches_what_it_would_say_after_each_part_of_a_history(
     lesson = lesson_of(dataset, tokenizer)
     (teacher,) = open_teachers([recommender], lesson)
     trained = load_recommender(recommender)
-    own = load_corpus(lesson.dataset, tokenizer, judging(expert_first=True))
+    own = load_corpus(lesson.dataset, tokenizer, scoring(expert_first=True))
     rows = np.flatnonzero(lesson.corpus.windows.domain == 1)[:3]
     windows = lesson.corpus.windows.take(rows)
     places = Places.of(windows)
@@ -227,7 +227,7 @@ def test_a_recommender_teaches_what_it_would_say_after_each_part_of_a_history(
             one = ExampleSet(*(np.asarray([value]) for value in (1, 0, start, stop)))
             batch = collate(own, one, 20)
             read, mask = torch.from_numpy(batch.history), torch.from_numpy(batch.mask)
-            state = trained.model.judging_state(trained.model.encoder(read, mask), read, mask)
+            state = trained.model.scoring_state(trained.model.encoder(read, mask), read, mask)
             torch.testing.assert_close(found[row], (state @ vectors.T)[0], atol=1e-4, rtol=1e-4)
 
 
@@ -256,7 +256,7 @@ def test_the_command_takes_several_and_says_which(
     dataset: Path, tokenizer: Path, recommender: Path, sasrec: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "config.toml"
-    network = {**JUDGES, "feed_forward": "relu"}
+    network = {**SCORES, "feed_forward": "relu"}
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in network.items()]
     config.write_text(f"epochs = 1\nvalidation_users = 40\nthreads = 1\n[network]\n{''.join(lines)}")
     arguments = ["train-recommender", dataset, tokenizer, "--config", config, "--out", tmp_path / "out"]
@@ -331,8 +331,8 @@ def test_a_recommender_of_other_histories_or_of_ids_in_another_order_does_not_te
 def test_who_cannot_learn_is_refused(dataset: Path, tokenizer: Path, sasrec: Path, tmp_path: Path) -> None:
     for parameters, words in (
         (tiny_parameters(), 'needs a network with history = "items"'),
-        (judging(item_negatives=23), "item_negatives is 23, but other has 24 items"),
-        (judging(item_loss=0.0), "item_loss is 0, so the head over items learns nothing from teachers"),
+        (scoring(item_negatives=23), "item_negatives is 23, but other has 24 items"),
+        (scoring(item_loss=0.0), "item_loss is 0, so the head over items learns nothing from teachers"),
     ):
         with pytest.raises(ConfigError, match=words):
             train_recommender(dataset, tokenizer, tmp_path, parameters, teachers=[sasrec])
@@ -344,10 +344,10 @@ def test_a_refused_teacher_leaves_what_was_trained_before(
     out = shutil.copytree(recommender, tmp_path / "out")
     before = read_figures(out)
     for teacher, parameters, words in (
-        (out, judging(), "is where the recommender would be written"),
-        (tmp_path, judging(), r"no figures\.json"),
-        (sasrec, judging(domains=["ring"]), "has nothing to say of ring"),
-        (sasrec, judging(item_negatives=23), "item_negatives is 23"),
+        (out, scoring(), "is where the recommender would be written"),
+        (tmp_path, scoring(), r"no figures\.json"),
+        (sasrec, scoring(domains=["ring"]), "has nothing to say of ring"),
+        (sasrec, scoring(item_negatives=23), "item_negatives is 23"),
     ):
         with pytest.raises(ConfigError, match=words):
             train_recommender(dataset, tokenizer, out, parameters, teachers=[teacher])
@@ -361,13 +361,13 @@ def test_a_domain_of_too_short_histories_is_not_asked_about() -> None:
     assert (taught.shares[Places.of(of_one.windows).at.numpy(), 0] > 0.9).all()
 
 
-def test_networks_that_judge_no_items_or_read_a_domain_token_do_not_teach(
+def test_networks_that_score_no_items_or_read_a_domain_token_do_not_teach(
     dataset: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     lesson = lesson_of(dataset, tokenizer)
     for name, parameters, words in (
-        ("tokens", tiny_parameters(epochs=1, threads=1), "judges no items"),
-        ("domains", judging(domain_token=True), "reads a token of the domain first"),
+        ("tokens", tiny_parameters(epochs=1, threads=1), "scores no items"),
+        ("domains", scoring(domain_token=True), "reads a token of the domain first"),
     ):
         train_recommender(dataset, tokenizer, tmp_path / name, parameters)
         with pytest.raises(ConfigError, match=words):

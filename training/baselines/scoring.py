@@ -88,7 +88,7 @@ def learned_repeats(
     examples = evaluated_users(validation, USERS, 0)
     histories = examples.matrix(history_items, max_history)
 
-    def judged() -> Iterator[tuple[NDArray[np.float32], int, NDArray[np.int32]]]:
+    def scored() -> Iterator[tuple[NDArray[np.float32], int, NDArray[np.int32]]]:
         for at in range(0, len(examples), BATCH):
             rows = slice(at, at + BATCH)
             scores = scorer(examples.users[rows], histories[rows]).cpu().numpy()
@@ -96,7 +96,7 @@ def learned_repeats(
                 yield own, target, history[history != PADDING]
 
     with torch.no_grad():
-        return best_repeats(judged())
+        return best_repeats(scored())
 
 
 def with_repeats(scorer: Scorer, learned: LearnedRepeats) -> Scorer:

@@ -93,7 +93,7 @@ def evaluate(
 
     A hit is a hit on the item; beside it stand the laxer count of whole ID tuples that publications use, what always
     recommending the ten most popular items would score, and how many items share a tuple; of a trained recommender
-    that judges items also what its head scores over all items without a search.
+    that scores items also what its head scores over all items without a search.
     """
     # Imported here so that `unitok --help` stays quick.
     from service.engine.sessions import Runtime  # noqa: PLC0415

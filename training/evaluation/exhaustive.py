@@ -16,14 +16,14 @@ from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import Examples
 from training.evaluation.protocol import batched_histories
-from training.evaluation.ranking import JudgedRanks
+from training.evaluation.ranking import ScoredRanks
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 
 BATCH = 256
 
 
-def judging_states(
+def scoring_states(
     trained: TrainedRecommender, model: SemanticT5, domain: DomainData, values: IntArray, examples: Examples
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     """Batches of example numbers, int64 [B], with the state after each history, float32 [B, width], longest first.
@@ -40,14 +40,14 @@ def judging_states(
     ):
         read, mask = torch.from_numpy(history.tokens), torch.from_numpy(history.mask)
         with torch.inference_mode():
-            states = model.judging_state(model.encoder(read, mask), read, mask)
+            states = model.scoring_state(model.encoder(read, mask), read, mask)
         yield batch, states
 
 
 @torch.inference_mode()
-def judged_ranks(
+def scored_ranks(
     trained: TrainedRecommender, domain: DomainData, values: IntArray, examples: Examples
-) -> JudgedRanks | None:
+) -> ScoredRanks | None:
     """Rank of each target by the recommender's item head, in the middle of equal scores; None if it has no such head.
 
     Parameters
@@ -59,8 +59,8 @@ def judged_ranks(
         return None
     tokens = torch.from_numpy(layout.tokens(values).astype(np.int64))
     vectors, as_new = model.item_vectors(tokens), model.vectors_of_tokens(tokens)
-    ranks = JudgedRanks(*np.zeros((2, len(examples)), dtype=np.int64))
-    for batch, states in judging_states(trained, model, domain, values, examples):
+    ranks = ScoredRanks(*np.zeros((2, len(examples)), dtype=np.int64))
+    for batch, states in scoring_states(trained, model, domain, values, examples):
         targets = torch.from_numpy(examples.targets[batch].astype(np.int64))[:, None]
         scores = states @ vectors.T
         of_known = scores.gather(1, targets)

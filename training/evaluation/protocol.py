@@ -165,7 +165,7 @@ def ranked_lists(
     return lists
 
 
-def judge(
+def score(
     domain: DomainData,
     values: IntArray,
     examples: Examples,

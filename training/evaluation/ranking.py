@@ -108,7 +108,7 @@ def most_popular(training_items: NDArray[np.integer], item_count: int, k: int) -
 
 
 @dataclass(frozen=True)
-class JudgedRanks:
+class ScoredRanks:
     """Rank of each target by the item head, int64 [n]: `known` with its full vector, `new` as if it had come after
     training, with the vectors of its tokens alone. `new` is optimistic: these vectors have learned from the target too.
     """

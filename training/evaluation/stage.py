@@ -19,7 +19,7 @@ from service.progress import progress
 from service.semantic_ids import IntArray
 from training.data.dataset import Dataset, DomainData
 from training.data.split import Examples
-from training.evaluation.protocol import judge, ranked_lists, without_suffixes
+from training.evaluation.protocol import ranked_lists, score, without_suffixes
 from training.evaluation.ranking import ranking_figures
 from training.evaluation.subject import Subject, choose_recommender
 from training.evaluation.users import evaluated_users, split_for
@@ -108,7 +108,7 @@ def evaluate(subject: Subject, dataset: Path, out: Path, options: EvaluationOpti
                 without_repeats=options.without_repeats,
             )
             figures[name] = {
-                **judge(
+                **score(
                     data[name], values, examples[name], lists, shuffle, remove_history=options.remove_history
                 ).as_dict(),
                 **_without_search(subject, data[name], values, examples[name]),
@@ -138,7 +138,7 @@ def _mean_ndcg(figures: Mapping[str, Any]) -> float | None:
 
 def _without_search(subject: Subject, domain: DomainData, values: IntArray, examples: Examples) -> dict[str, Any]:
     """Figures of the item head over all items, without a search; empty if there is none. Items of the history stay."""
-    ranks = subject.judged(domain, values, examples)
+    ranks = subject.scored(domain, values, examples)
     if ranks is None:
         return {}
     return {

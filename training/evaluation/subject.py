@@ -19,7 +19,7 @@ from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import Examples
 from training.evaluation.protocol import catalogue_ids
-from training.evaluation.ranking import JudgedRanks
+from training.evaluation.ranking import ScoredRanks
 from training.tokenizer.ids import DomainIds
 
 
@@ -33,14 +33,14 @@ class Subject:
     ids : by domain, the items of each in any order
     parts : the recommenders
     open : opens the graph of one of them
-    judged : computes ranks of the targets by the item head without a search; gives None without torch network or head
+    scored : computes ranks of the targets by the item head without a search; gives None without torch network or head
     """
 
     described: Mapping[str, Any]
     ids: Mapping[str, DomainIds]
     parts: Sequence[RecommenderPart]
     open: Callable[[RecommenderPart], Recommender]
-    judged: Callable[[DomainData, IntArray, Examples], JudgedRanks | None] = field(
+    scored: Callable[[DomainData, IntArray, Examples], ScoredRanks | None] = field(
         default=lambda *_: None, kw_only=True
     )
 

@@ -15,7 +15,7 @@ from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from service.progress import progress
 from training.data.dataset import Dataset
-from training.evaluation.exhaustive import judged_ranks
+from training.evaluation.exhaustive import scored_ranks
 from training.evaluation.subject import Subject
 from training.export.lists import CodedDomain, draw_histories, prove_lists
 from training.export.recommender import GRAPH, export_recommender, recommender_part
@@ -55,4 +55,4 @@ def trained_subject(tokenizer: Path, recommender: Path, dataset: Path, out: Path
     with progress("proving ranked lists", HISTORIES) as advance:
         proof = prove_lists(opened, trained, drawn, beams=BEAMS, advance=advance).figures
     described = {"recommender": part.name, "tokenizer": tokenizer.resolve().name, "proof": proof}
-    return Subject(described, ids, (part,), lambda _: opened, judged=partial(judged_ranks, trained))
+    return Subject(described, ids, (part,), lambda _: opened, scored=partial(scored_ranks, trained))

@@ -14,13 +14,13 @@ from service.bundle.manifest import RecommenderPart
 from service.engine.recommender import recommender_inputs, recommender_outputs
 from service.errors import ModelError
 from service.semantic_ids import TokenLayout
-from training.networks.beam_search import BeamSearch
-from training.networks.beams import SearchInputs
-from training.networks.graph import Graph
-from training.networks.judging_graph import JudgingGraph
+from training.graphs.beam_search import BeamSearch
+from training.graphs.beams import SearchInputs
+from training.graphs.graph import Graph
+from training.graphs.scoring_graph import ScoringGraph
+from training.graphs.t5_graph import T5Graph
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
-from training.networks.t5_graph import T5Graph
 from training.networks.word_vectors import plain_state
 
 GRAPH = "recommender.onnx"
@@ -72,10 +72,10 @@ def export_recommender(
     inputs = [graph.input(each.name, each.dtype, each.shape) for each in recommender_inputs(layout.depth)]
     history, history_mask, node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, *slots = inputs
     state = plain_state(model)
-    judging = None
+    scoring = None
     if isinstance(model, SemanticT5):
-        judging = JudgingGraph(graph, state, layout, model.item_share, half=half, room=for_gpu)
-    network = T5Graph(graph, model.config, state, judging, half=half, shared=for_gpu)
+        scoring = ScoringGraph(graph, state, layout, model.item_share, half=half, room=for_gpu)
+    network = T5Graph(graph, model.config, state, scoring, half=half, shared=for_gpu)
     limits = SearchInputs(node_start, node_count, edge_token, edge_child, roots, blocked, beam_slots, slots)
     found = BeamSearch(graph, network, limits).search(network.encode(history, history_mask))
     values = (found.tokens, found.log_prob, found.leaf, found.log_prob_by_level)

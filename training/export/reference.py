@@ -96,7 +96,7 @@ class Guide(LogitsProcessor):  # type: ignore[misc]
         if not isinstance(model, SemanticT5):
             return None
         read, there = torch.from_numpy(history), torch.from_numpy(mask)
-        return cls(model, model.judging_state(model.encoder(read, there), read, there))
+        return cls(model, model.scoring_state(model.encoder(read, there), read, there))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores float32 [B * beams, V] of the next token; `input_ids` begin with the start token."""

@@ -78,15 +78,15 @@ class Recorder:
     def _evaluation(self, figures: Mapping[str, Any]) -> Iterator[Row]:
         part: Part = figures["part"]
         recommender = self.stage.recommender
-        for domain, judged in figures["domains"].items():
-            if not judged["users"]:
+        for domain, scored in figures["domains"].items():
+            if not scored["users"]:
                 continue
-            by_item = {**judged["item_level"], "users": judged["users"]}
-            by_tuple = {**judged["tuple_level"], "items_sharing": judged["items_sharing_a_tuple"]}
+            by_item = {**scored["item_level"], "users": scored["users"]}
+            by_tuple = {**scored["tuple_level"], "items_sharing": scored["items_sharing_a_tuple"]}
             levels: tuple[tuple[Level, str, dict[str, Any]], ...] = (
                 ("item", recommender, by_item),
                 ("tuple", recommender, by_tuple),
-                ("tuple", POPULARITY, judged["popularity_tuple_level"]),
+                ("tuple", POPULARITY, scored["popularity_tuple_level"]),
             )
             for level, named, found in levels:
                 for metric, value in numbers(found):

@@ -85,7 +85,7 @@ def _teaching(
         return checked(SEQUENCES[kind], teacher.configuration, teacher.name)
     parameters = _recommender(teacher)
     if parameters.network.history != "items":
-        raise _refused(taught, f'{name!r} judges no items; of recommenders those with history = "items" can teach')
+        raise _refused(taught, f'{name!r} scores no items; of recommenders those with history = "items" can teach')
     if parameters.domain_token:
         raise _refused(taught, f"{name!r} reads a token of the domain first, with which none can teach; leave it out")
     return parameters

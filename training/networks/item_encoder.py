@@ -1,6 +1,6 @@
 """An encoder of T5 that reads one position an item: see `semantic_t5`, which it is a part of.
 
-Knows nothing of judging items.
+Knows nothing of scoring items.
 
 Symbols: B batch, S sequence of tokens, n items of the longest history, M model width, I items known.
 """

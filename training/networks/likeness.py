@@ -31,6 +31,6 @@ def state_or_likeness(state: Tensor, content: Tensor, rows: Any, mask: Any) -> T
     content's direction
     """
     length = content.norm(dim=1, keepdim=True)
-    judges = ~((rows > 0) & (mask > 0)).any(dim=1, keepdim=True) & (length > 0)
+    applies = ~((rows > 0) & (mask > 0)).any(dim=1, keepdim=True) & (length > 0)
     alike = content / length.clamp(min=torch.finfo(length.dtype).tiny) * ALIKE
-    return torch.cat([torch.where(judges, 0.0, state), torch.where(judges, alike, 0.0)], dim=1)
+    return torch.cat([torch.where(applies, 0.0, state), torch.where(applies, alike, 0.0)], dim=1)

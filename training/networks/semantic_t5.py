@@ -208,7 +208,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
         """How many rows of `item_ahead` are of the head; those of likeness follow."""
         return len(self.item_ahead) // (2 if self.item_likeness.shape[1] else 1)
 
-    def judging_state(self, encoded: EncodedItems, history: Tensor, mask: Tensor) -> Tensor:
+    def scoring_state(self, encoded: EncodedItems, history: Tensor, mask: Tensor) -> Tensor:
         """The vector that scores items: the encoder's state at the last one, or its content if no item is known.
 
         Parameters
@@ -238,7 +238,7 @@ class SemanticT5(T5ForConditionalGeneration):  # type: ignore[misc]
 
         Parameters
         ----------
-        state : float32 [B, M or 2 M], as `judging_state` gives it
+        state : float32 [B, M or 2 M], as `scoring_state` gives it
         hashes : int64 [B, C], sums of the hash parts of the tokens so far
         position : of the last of these tokens
 

@@ -70,7 +70,7 @@ class T5Settings(Strict):
     likeness: bool = False
 
     @model_validator(mode="after")
-    def _reads_and_judges(self) -> Self:
+    def _reads_and_scores(self) -> Self:
         reads = self.history == "items"
         if (self.item_head > 0) != reads or ((self.read_dropout or self.likeness) and not reads):
             raise ValueError(

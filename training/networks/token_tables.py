@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
-from training.networks.graph import Value
+from training.graphs.graph import Value
 
 Tokens = TypeVar("Tokens", Tensor, Value)
 """Token numbers in torch or in a graph."""

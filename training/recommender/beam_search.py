@@ -69,16 +69,16 @@ def beam_search(
     """
     batch, device = len(history), history.device
     whole = model.encoder(input_ids=history, attention_mask=mask)
-    judge = model if isinstance(model, SemanticT5) else None
-    state = torch.zeros(0) if judge is None else judge.judging_state(whole, history, mask)
+    scorer = model if isinstance(model, SemanticT5) else None
+    state = torch.zeros(0) if scorer is None else scorer.scoring_state(whole, history, mask)
     encoded, mask = whole.last_hidden_state, read_mask(whole, mask)
     # The decoder has its own configuration, since its number of layers may differ from the encoder's.
     cache = EncoderDecoderCache(DynamicCache(config=model.decoder.config), DynamicCache(config=model.decoder.config))
     node, score = roots[:, None], torch.zeros(batch, 1, device=device)
     tokens = torch.full((batch, 1), PAD_TOKEN, device=device)
-    bias = torch.zeros(0) if judge is None else judge.guide(state)
+    bias = torch.zeros(0) if scorer is None else scorer.guide(state)
     hashes, shift, prospect = torch.zeros_like(node), torch.zeros_like(node), torch.zeros_like(score)
-    writes = judge is None or judge.item_share < 1
+    writes = scorer is None or scorer.item_share < 1
     for level, children in enumerate(trie.fanout):
         # A beam that does not exist is at node -1: it reads node 0, and its children are masked out.
         here = node.clamp(min=0)
@@ -98,23 +98,23 @@ def beam_search(
             # One row per request at the first level, where its roots share a state; one per beam later.
             log_prob = torch.log_softmax(out.logits[:, -1].float(), dim=-1).reshape(batch, -1, model.config.vocab_size)
             gained = log_prob.gather(2, written)
-        if judge is not None:
-            reached = hashes[..., None] + judge.hash_parts[written]
-            rows = head_rows_of_written(judge.layout, level, written, shift[..., None]).flatten(1)
-            expected = judge.prospect(state, reached.flatten(1), level).reshape(edge.shape)
-            judged = bias.gather(1, rows).reshape(edge.shape) + expected - prospect[..., None]
-            gained = (1 - judge.item_share) * gained + judged
+        if scorer is not None:
+            reached = hashes[..., None] + scorer.hash_parts[written]
+            rows = head_rows_of_written(scorer.layout, level, written, shift[..., None]).flatten(1)
+            expected = scorer.prospect(state, reached.flatten(1), level).reshape(edge.shape)
+            scored = bias.gather(1, rows).reshape(edge.shape) + expected - prospect[..., None]
+            gained = (1 - scorer.item_share) * gained + scored
         total = torch.where(exists, score[..., None] + gained, NOTHING).flatten(1)
         missing = max(0, beams - total.shape[1])
         score, place = F.pad(total, (0, missing), value=NOTHING).topk(beams, dim=1)
         edge = F.pad(edge.flatten(1), (0, missing)).gather(1, place)
         node = torch.where(score > NOTHING, trie.edge_child[edge], -1)
-        if judge is not None:
+        if scorer is not None:
             hashes = F.pad(reached.flatten(1), (0, missing)).gather(1, place)
             prospect = F.pad(expected.flatten(1), (0, missing)).gather(1, place)
             shift = shift.gather(1, (place // children).clamp(max=shift.shape[1] - 1))
             # The token of a beam that does not exist is arbitrary.
-            shift = torch.where(node >= 0, shift_after(judge.layout, level, trie.edge_token[edge], shift), 0)
+            shift = torch.where(node >= 0, shift_after(scorer.layout, level, trie.edge_token[edge], shift), 0)
 
         if not writes:
             continue

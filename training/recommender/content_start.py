@@ -85,9 +85,9 @@ def start_from_content(
             known = encoder.known_rows(network.hash_parts[tokens].sum(dim=1))
             _mix(encoder.reader.weight, HEAD_SCALE * rows, share)
             encoder.reader_own.weight[known] = share * HEAD_SCALE * (content - read)
-            judged = rows if layout.expert_first else vectors
-            _mix(network.item_head.weight, HEAD_SCALE * judged, share)
-            summed = judged[head_rows_of_items(layout, tokens)].sum(dim=1)
+            scored = rows if layout.expert_first else vectors
+            _mix(network.item_head.weight, HEAD_SCALE * scored, share)
+            summed = scored[head_rows_of_items(layout, tokens)].sum(dim=1)
             network.item_own.weight[known] = share * HEAD_SCALE * (content - summed)
         _mix(network.shared.weight, _levelled(layout, vectors), share)
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from service.bundle.repeats import LearnedRepeats, met
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
-from training.evaluation.exhaustive import judging_states
+from training.evaluation.exhaustive import scoring_states
 from training.evaluation.ranking import discounted
 from training.evaluation.users import evaluated_users, split_for
 from training.networks.semantic_t5 import SemanticT5
@@ -39,7 +39,7 @@ FREQUENCIES = (0.0, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True)
-class Judged:
+class Scored:
     """The scores that determine the targets' ranks within the top ten, for any bonus of history items.
 
     Attributes
@@ -61,13 +61,13 @@ class Judged:
     is_target: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> Judged:
+    def of(cls, scored: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> Scored:
         """Collect from each user's scores float32 [items], target, and history (oldest first)."""
         best: list[NDArray[np.float32]] = []
         wanted: list[np.float32] = []
         scores: list[NDArray[np.float32]] = []
         known: list[tuple[int, int, int, bool]] = []
-        for user, (own, target, history) in enumerate(judged):
+        for user, (own, target, history) in enumerate(scored):
             its = met(history.tolist())
             held = list(its)
             others = np.append(np.delete(own, held), np.full(CUT, -np.inf, dtype=np.float32))
@@ -97,14 +97,14 @@ class Judged:
         return float(discounted(before, CUT).sum())
 
 
-def best_repeats(judged: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> LearnedRepeats:
+def best_repeats(scored: Iterable[tuple[NDArray[np.float32], int, IntArray]]) -> LearnedRepeats:
     """Grid search for the bonus with the best NDCG@10; the simplest one on ties, with the bonus closest to zero.
 
     Parameters
     ----------
-    judged : each user's scores float32 [items], target, and history (oldest first)
+    scored : each user's scores float32 [items], target, and history (oldest first)
     """
-    users = Judged.of(judged)
+    users = Scored.of(scored)
     further = product(RECENCIES, FREQUENCIES) if users.is_target.any() else [(0.0, 0.0)]
     tried = [
         LearnedRepeats(bonus=bonus, recency=recency, frequency=frequency)
@@ -130,10 +130,10 @@ def learned_repeats(trained: TrainedRecommender, domain: DomainData, values: Int
     tokens = torch.from_numpy(trained.layout.tokens(values).astype(np.int64))
     vectors = model.item_vectors(tokens)
 
-    def judged() -> Iterator[tuple[NDArray[np.float32], int, IntArray]]:
-        for batch, states in judging_states(trained, model, domain, values, examples):
+    def scored() -> Iterator[tuple[NDArray[np.float32], int, IntArray]]:
+        for batch, states in scoring_states(trained, model, domain, values, examples):
             for row, user in zip((states @ vectors.T).numpy(), batch.tolist(), strict=True):
                 history = domain.history_items[examples.starts[user] : examples.stops[user]]
                 yield row, int(examples.targets[user]), history
 
-    return best_repeats(judged()).scaled(model.item_share)
+    return best_repeats(scored()).scaled(model.item_share)

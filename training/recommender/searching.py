@@ -98,7 +98,7 @@ def by_head(model: SemanticT5, corpus: Corpus, beams: int) -> Search:
         leaves = np.full((len(roots), beams), -1, dtype=np.int64)
         with torch.inference_mode():
             read, there = (torch.from_numpy(array).to(model.device) for array in (history, mask))
-            states = model.judging_state(model.encoder(read, there), read, there)
+            states = model.scoring_state(model.encoder(read, there), read, there)
             for domain in np.unique(roots):
                 rows = np.flatnonzero(roots == domain)
                 first, end = corpus.item_starts[domain : domain + 2].tolist()

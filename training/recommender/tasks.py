@@ -88,12 +88,12 @@ class _New:
     """Items of a batch that are treated as new, bool.
 
     `windows`, [B], are the windows with new items. In these, the input items where `read`, [B, n], and the candidates
-    where `judged`, [C], are new.
+    where `scored`, [C], are new.
     """
 
     windows: Tensor
     read: Tensor
-    judged: Tensor
+    scored: Tensor
 
 
 class NextItems:
@@ -153,24 +153,24 @@ class NextItems:
             rows=owners[chosen].to(device),
             seen=(places[chosen] + 1 + self._lead).to(device),
             items=self._tokens[candidates].to(device),
-            known=None if new is None else ~new.judged.to(device),
+            known=None if new is None else ~new.scored.to(device),
             read_as_known=None if new is None else ~new.read.to(device),
         )
         states = found.encoder_last_hidden_state[owners.to(device), (places + self._lead).to(device)].float()
         answers = torch.searchsorted(candidates, targets).to(device)
         domain = int(examples.domain[0])
         if new is None:
-            items = self._judged(states, found.item_vectors[0].float(), answers, asked.at, domain)
+            items = self._scored(states, found.item_vectors[0].float(), answers, asked.at, domain)
         else:
-            items, judged_new = states.new_zeros(()), new.windows[owners]
-            for vectors, which in zip(found.item_vectors.float(), (~judged_new, judged_new), strict=True):
+            items, scored_new = states.new_zeros(()), new.windows[owners]
+            for vectors, which in zip(found.item_vectors.float(), (~scored_new, scored_new), strict=True):
                 if which.any():
                     there = which.to(device)
-                    own = self._judged(states[there], vectors, answers[there], asked.at[which], domain)
+                    own = self._scored(states[there], vectors, answers[there], asked.at[which], domain)
                     items += own * which.float().mean()
         return token_loss(found.logits, tokens, parameters) + parameters.item_loss * items
 
-    def _judged(self, states: Tensor, vectors: Tensor, answers: Tensor, at: Tensor, domain: int) -> Tensor:
+    def _scored(self, states: Tensor, vectors: Tensor, answers: Tensor, at: Tensor, domain: int) -> Tensor:
         """Mean cross-entropy over items, with the observed item and, weighted by `teaching`, the teachers' expectation.
 
         Parameters

@@ -119,8 +119,8 @@ def make_sample(out: Path, work: Path, threads: int, say: Callable[[str], None])
     figures["export"] = export_bundle(Folders(public, embeddings, tokenizer, (recommender,)), out, options)
     say("7/7 verify and evaluate")
     figures["verify"] = {check.name: check.what for check in verify(out, "cpu", threads)}
-    judged = EvaluationOptions(domains=(films.DOMAIN,), max_users=EVALUATED_USERS)
-    figures["evaluate"] = evaluate(bundle_subject(out, runtime), dataset, work / "evaluation", judged)
+    scored = EvaluationOptions(domains=(films.DOMAIN,), max_users=EVALUATED_USERS)
+    figures["evaluate"] = evaluate(bundle_subject(out, runtime), dataset, work / "evaluation", scored)
     return figures
 
 

@@ -133,7 +133,7 @@ class _Recommender:
 def _recommender(folder: Path, figures: Mapping[str, Any], lesson: Lesson) -> Teacher:
     trained = load_recommender(folder)
     if not isinstance(trained.model, SemanticT5):
-        raise ConfigError(f'teacher {folder}: judges no items; only one with history = "items" can teach')
+        raise ConfigError(f'teacher {folder}: scores no items; only one with history = "items" can teach')
     if trained.layout.domains:
         raise ConfigError(f"teacher {folder}: reads a token of the domain first, with which it cannot teach")
     _require_length(folder, trained.max_history, lesson.max_history)

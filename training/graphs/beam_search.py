@@ -18,11 +18,11 @@ from itertools import pairwise
 import numpy as np
 
 from service.semantic_ids import PAD_TOKEN
-from training.networks.beams import NO_SCORE, NOTHING, Beams, Found, Paths, SearchInputs, Standing, Written
-from training.networks.continuations import Continuations
-from training.networks.decoded_states import DecodedStates, OwnStates
-from training.networks.graph import Graph, Value
-from training.networks.t5_graph import EncodedHistory, T5Graph
+from training.graphs.beams import NO_SCORE, NOTHING, Beams, Found, Paths, SearchInputs, Standing, Written
+from training.graphs.continuations import Continuations
+from training.graphs.decoded_states import DecodedStates, OwnStates
+from training.graphs.graph import Graph, Value
+from training.graphs.t5_graph import EncodedHistory, T5Graph
 from training.networks.token_tables import head_rows_of_written, shift_after
 
 ZERO, NONE, PAD = np.int32(0), np.int32(-1), np.int32(PAD_TOKEN)
@@ -64,13 +64,13 @@ class BeamSearch:
     Parameters
     ----------
     graph : where to add it
-    network : scores what may follow, and judges it where it has a head over items
+    network : gives log-probabilities of what may follow, and scores it where it has a head over items
     inputs : the constraint index and the limits of a request
     """
 
     def __init__(self, graph: Graph, network: T5Graph, inputs: SearchInputs) -> None:
         self._graph = graph
-        self._network, self._judging = network, network.judging
+        self._network, self._scoring = network, network.scoring
         self._inputs = inputs
         self._depth, self._width = len(inputs.child_slots), inputs.beam_slots.size(0)
         self._padding = graph.concat([inputs.roots.size(0), self._width], axis=0)
@@ -85,8 +85,8 @@ class BeamSearch:
         states = self._network.nothing_decoded(encoded) if self._network.writes else None
         health = graph.constant(0.0)
         written: Written | None = None
-        if self._judging is not None and encoded.state is not None:
-            places, guide = graph.op("Shape", node), self._judging.guide(encoded.state)
+        if self._scoring is not None and encoded.state is not None:
+            places, guide = graph.op("Shape", node), self._scoring.guide(encoded.state)
             hashes, prospect, shift = (graph.op("Expand", zero, places) for zero in (0, 0.0, ZERO))
             written = Written(hashes, prospect, shift, guide, encoded.state)
             health = self._health(guide, encoded.batch)
@@ -175,7 +175,7 @@ class BeamSearch:
 
         Parameters
         ----------
-        log_prob : float32 [B or B * W, V], of what may follow each decoder state; None where the head judges alone
+        log_prob : float32 [B or B * W, V], of what may follow each decoder state; None where the head scores alone
         """
         graph, inputs, slots = self._graph, self._inputs, self._inputs.child_slots[level]
         node, score = standing.node, standing.score
@@ -190,13 +190,13 @@ class BeamSearch:
         if log_prob is not None:
             # As many rows as there are decoder states: the roots of a request share one.
             gained = log_prob.take_along(tokens.reshape(log_prob.size(0), -1), axis=1).reshape(shape)
-        judging, written = self._judging, standing.written
-        if judging is not None and written is not None:
-            rows = head_rows_of_written(judging.layout, level, tokens, written.shift.unsqueeze(2)).reshape(0, -1)
-            hashes = (written.hashes.unsqueeze(2) + judging.parts(tokens)).reshape(0, -1)
-            prospect = judging.prospect(written.state, hashes, level)
-            judged = (written.guide.take_along(rows, axis=1) + prospect).reshape(shape)
-            gained = gained * (1.0 - judging.item_share) + judged - written.prospect.unsqueeze(2)
+        scoring, written = self._scoring, standing.written
+        if scoring is not None and written is not None:
+            rows = head_rows_of_written(scoring.layout, level, tokens, written.shift.unsqueeze(2)).reshape(0, -1)
+            hashes = (written.hashes.unsqueeze(2) + scoring.parts(tokens)).reshape(0, -1)
+            prospect = scoring.prospect(written.state, hashes, level)
+            scored = (written.guide.take_along(rows, axis=1) + prospect).reshape(shape)
+            gained = gained * (1.0 - scoring.item_share) + scored - written.prospect.unsqueeze(2)
             written = replace(written, hashes=hashes, prospect=prospect)
         total = graph.where(exists, score.unsqueeze(2) + gained, NOTHING).reshape(0, -1)
         # Beams that do not exist fill up to W where there are fewer candidates.
@@ -206,11 +206,11 @@ class BeamSearch:
         place = graph.where(alive, place, 0)
         edge, parent = edge.reshape(0, -1).take_along(place, axis=1), place // slots.size(0)
         token = graph.where(alive, inputs.edge_token.take(edge), PAD)
-        if judging is not None and written is not None:
+        if scoring is not None and written is not None:
             hashes, prospect = (each.take_along(place, axis=1) for each in (written.hashes, written.prospect))
             written = replace(written, hashes=hashes, prospect=prospect)
-            if judging.layout.expert_first:
-                shift = shift_after(judging.layout, level, token, written.shift.take_along(parent, axis=1))
+            if scoring.layout.expert_first:
+                shift = shift_after(scoring.layout, level, token, written.shift.take_along(parent, axis=1))
                 # Rows of beams that do not exist are not used, but must be valid, so none may be negative.
                 written = replace(written, shift=graph.op("Max", shift, ZERO))
         return Beams(

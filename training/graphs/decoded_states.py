@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from training.networks.graph import Graph, Value
-from training.networks.position_bias import MASKED, PositionBias
+from training.graphs.graph import Graph, Value
+from training.graphs.position_bias import MASKED, PositionBias
 
 KeysValues = tuple[Value, Value]
 """Keys and values of attention."""

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from training.networks.graph import Graph, Value
+from training.graphs.graph import Graph, Value
 
 MASKED = float(np.finfo(np.float32).min)
 """Added to the attention score of a masked position, as transformers does (a finite number keeps a fully masked row

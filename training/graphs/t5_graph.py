@@ -2,7 +2,7 @@
 
 The same network as transformers' `T5ForConditionalGeneration` and built from its state dict, but with every size left
 open, and with a request's cross-attention keys and values shared by all its beams. An encoder of items gets its input
-from `judging_graph`. Knows nothing of semantic IDs, tries or searching.
+from `scoring_graph`. Knows nothing of semantic IDs, tries or searching.
 
 Symbols: B batch, S sequence, V vocabulary, M model width (d_model), H heads, d width of a head, n positions that the
 encoder reads (S tokens, or the items of the longest history), P beams a request has at this step.
@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from service.errors import ModelError
-from training.networks.decoded_states import DecodedStates, KeysValues, OwnStates, SharedStates
-from training.networks.graph import Graph, Value
-from training.networks.judging_graph import JudgingGraph
-from training.networks.position_bias import MASKED, Distances, PositionBias
+from training.graphs.decoded_states import DecodedStates, KeysValues, OwnStates, SharedStates
+from training.graphs.graph import Graph, Value
+from training.graphs.position_bias import MASKED, Distances, PositionBias
+from training.graphs.scoring_graph import ScoringGraph
 
 
 class T5Shape(Distances, Protocol):
@@ -64,13 +64,13 @@ class T5Graph:
     graph : where to add them
     shape : the network's configuration
     state : its tensors, by the names of transformers' state dict
-    judging : where the network reads and judges items; None: its encoder reads tokens
+    scoring : where the network reads and scores items; None: its encoder reads tokens
     half : half precision, up to the states that score items and up to the logits
     shared : the beams of a request share the states decoded before, as suits a GPU
 
     Attributes
     ----------
-    judging : as given
+    scoring : as given
     writes : whether the decoder takes part in the search; if not, the graph has none
 
     Raises
@@ -83,7 +83,7 @@ class T5Graph:
         graph: Graph,
         shape: T5Shape,
         state: Mapping[str, torch.Tensor],
-        judging: JudgingGraph | None = None,
+        scoring: ScoringGraph | None = None,
         *,
         half: bool = False,
         shared: bool = False,
@@ -96,13 +96,13 @@ class T5Graph:
         self._state = state
         self._shared = shared
         self._bias = PositionBias(self._graph, shape, state)
-        self.judging = judging
-        self.writes = judging is None or judging.item_share < 1
+        self.scoring = scoring
+        self.writes = scoring is None or scoring.item_share < 1
 
     def encode(self, history: Value, history_mask: Value) -> EncodedHistory:
         """history, history_mask int64 [B, S] -> what the decoder needs of it."""
         tokens: Value | None = history
-        read = None if self.judging is None else self.judging.read(history, history_mask)
+        read = None if self.scoring is None else self.scoring.read(history, history_mask)
         if read is None:
             x, is_read = self._weight("shared.weight").take(history), history_mask.cast("float32")
         else:
@@ -120,8 +120,8 @@ class T5Graph:
         crosses = [f"decoder.block.{number}.layer.1.EncDecAttention" for number in range(layers)]
         keys_values = [(self._linear(x, f"{cross}.k"), self._linear(x, f"{cross}.v")) for cross in crosses]
         state = None
-        if self.judging is not None and read is not None:
-            state = self.judging.judging_state(self._exact.adopt(x), history, read)
+        if self.scoring is not None and read is not None:
+            state = self.scoring.scoring_state(self._exact.adopt(x), history, read)
         return EncodedHistory(keys_values, mask, history.size(0), state)
 
     def nothing_decoded(self, encoded: EncodedHistory) -> DecodedStates:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
-from training.networks.graph import Graph, Value
+from training.graphs.graph import Graph, Value
 from training.networks.known_ids import hash_parts
 from training.networks.likeness import ALIKE
 from training.networks.token_tables import expert_place, experts_at, first_tokens, other_rows_at
@@ -95,8 +95,8 @@ class ItemGraph:
         tokens_of_item = graph.op("ReduceSum", belongs, np.asarray([2]), keepdims=0)
         return ReadItems(vectors, (tokens_of_item > 0.0).cast("float32"), belongs, known)
 
-    def judging_state(self, likeness: Value, state: Value, history: Value, read: ReadItems, last: Value) -> Value:
-        """As `SemanticT5.judging_state`.
+    def scoring_state(self, likeness: Value, state: Value, history: Value, read: ReadItems, last: Value) -> Value:
+        """As `SemanticT5.scoring_state`.
 
         Parameters
         ----------
@@ -116,9 +116,9 @@ class ItemGraph:
         alike = graph.op("Squeeze", is_part @ likeness.take(rows), np.asarray([1]))
         length = graph.op("Sqrt", graph.op("ReduceSum", alike * alike, np.asarray([1])))
         is_known = (read.known > np.int32(0)).cast("float32") * read.is_read
-        judges = (graph.op("ReduceSum", is_known, np.asarray([1])) < 1.0) & (length > 0.0)
+        applies = (graph.op("ReduceSum", is_known, np.asarray([1])) < 1.0) & (length > 0.0)
         alike = alike / graph.op("Max", length, float(np.finfo(np.float32).tiny)) * ALIKE
-        return graph.concat([graph.where(judges, 0.0, state), graph.where(judges, alike, 0.0)], axis=1)
+        return graph.concat([graph.where(applies, 0.0, state), graph.where(applies, alike, 0.0)], axis=1)
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash: int64 of the same shape."""

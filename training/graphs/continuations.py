@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.networks.beams import NOTHING, Beams, SearchInputs, Standing
-from training.networks.graph import Graph, Value
+from training.graphs.beams import NOTHING, Beams, SearchInputs, Standing
+from training.graphs.graph import Graph, Value
 
 SPARE = 5
 """There is room for one more continuation than beams for each so many beams. A pass computes all positions of each of

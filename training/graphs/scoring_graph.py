@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from service.semantic_ids import TokenLayout
-from training.networks.graph import Graph, Value
+from training.graphs.graph import Graph, Value
+from training.graphs.item_graph import ItemGraph, ItemTables, ReadItems
 from training.networks.item_encoder import HEAD_SCALE
-from training.networks.item_graph import ItemGraph, ItemTables, ReadItems
 from training.networks.semantic_state import (
     AHEAD,
     AHEAD_SLOTS,
@@ -32,7 +32,7 @@ from training.networks.semantic_state import (
 )
 
 
-class JudgingGraph:
+class ScoringGraph:
     """Adds the reader of items and the head over items to a graph.
 
     Parameters
@@ -65,7 +65,7 @@ class JudgingGraph:
         self.layout = layout
         self.item_share = float(item_share)
         self._items = ItemGraph(graph, layout, room=room)
-        self._judged = ItemGraph(self._products, layout)
+        self._scored = ItemGraph(self._products, layout)
         self._likeness = state[LIKENESS].float().numpy() if LIKENESS in state else None
 
     def read(self, history: Value, history_mask: Value) -> ReadItems:
@@ -73,15 +73,15 @@ class JudgingGraph:
         read = self._items.read(self._of_items(self._graph, READER, READER_OWN), history, history_mask)
         return replace(read, vectors=read.vectors * (1.0 / HEAD_SCALE))
 
-    def judging_state(self, states: Value, history: Value, read: ReadItems) -> Value:
-        """As `SemanticT5.judging_state`: the encoder's states float32 [B, n, M] -> float32 [B, M or 2 M]."""
+    def scoring_state(self, states: Value, history: Value, read: ReadItems) -> Value:
+        """As `SemanticT5.scoring_state`: the encoder's states float32 [B, n, M] -> float32 [B, M or 2 M]."""
         # Every history has an item at least: the last is the one before the first that is not read.
         last = self._graph.op("ReduceSum", read.is_read, np.asarray([1])).cast("int64") - 1
         state = self._graph.op("Squeeze", self._graph.row_of_each(states, last), np.asarray([1]))
         if self._likeness is None:
             return state
         likeness = self._graph.constant(self._likeness, LIKENESS)
-        return self._items.judging_state(likeness, state, history, read, last)
+        return self._items.scoring_state(likeness, state, history, read, last)
 
     def guide(self, state: Value) -> Value:
         """As `SemanticT5.guide`: float32 [B, M or 2 M] -> float32 [B, H]."""
@@ -102,13 +102,13 @@ class JudgingGraph:
             )
             # One of the two is zero.
             asked = by_head + alike
-            judges = graph.op("ReduceSum", alike * alike, np.asarray([1])) > 0.0
-            further = judges.cast("int32") * np.int32(len(self._state[AHEAD]) // 2)
+            applies = graph.op("ReduceSum", alike * alike, np.asarray([1])) > 0.0
+            further = applies.cast("int32") * np.int32(len(self._state[AHEAD]) // 2)
         if position == self.layout.depth - 1:
             tables = self._of_items(products, HEAD, HEAD_OWN)
-            return graph.adopt(self._judged.expected(tables, products.adopt(by_head), hashes))
+            return graph.adopt(self._scored.expected(tables, products.adopt(by_head), hashes))
         tables = self._tables(products, HEAD, AHEAD, AHEAD_SLOTS, unknown=position)
-        return graph.adopt(self._judged.expected_best(tables, products.adopt(asked), hashes, further))
+        return graph.adopt(self._scored.expected_best(tables, products.adopt(asked), hashes, further))
 
     def parts(self, tokens: Value) -> Value:
         """What tokens add to a hash: int64 of the same shape."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.networks.graph import Value
+from training.graphs.graph import Value
 
 NOTHING = -1e30
 """Score of a beam that does not exist, below that of any real one. Inside the graph it is not -inf: the CUDA provider's
