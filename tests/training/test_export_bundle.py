@@ -6,10 +6,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 import polars as pl
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from tiny import NOUNS, TinyStages, write_recommender
 from transformers import T5ForConditionalGeneration
 
@@ -107,12 +109,11 @@ def test_levels_that_differ_from_those_of_generate_fail_the_export(
     def levels_turned_round(model: T5ForConditionalGeneration, layout: TokenLayout, path: Path, **_: object) -> None:
         export_recommender(model, layout, path)
         graph = onnx.load(path)
-        (concat,) = (
-            node
-            for node in graph.graph.node
-            if node.op_type == "Concat" and len(node.input) == layout.depth and node.input[-1].startswith("sub")
-        )
-        concat.input[:] = list(concat.input)[::-1]
+        (last,) = (node for node in graph.graph.node if "log_prob_by_level" in node.output)
+        last.op_type = "Gather"
+        last.input.append("backwards")
+        last.attribute.append(helper.make_attribute("axis", 2))
+        graph.graph.initializer.append(numpy_helper.from_array(np.arange(layout.depth)[::-1].copy(), "backwards"))
         onnx.save(graph, path)
 
     monkeypatch.setattr(bundle_module, "export_recommender", levels_turned_round)
