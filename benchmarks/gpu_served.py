@@ -39,7 +39,7 @@ from service.engine.resident import ResidentIndexes
 from service.engine.sessions import Provider, Runtime
 from service.index.trie import CodeTrie
 from service.ranked_lists import compare_best
-from training.export.recommender import export_recommender
+from training.graphs.recommender import export_recommender
 
 KEPT = 0.99
 """Least share of the ten best items of float32, laid out for a processor and searched with open sizes."""

@@ -21,7 +21,7 @@ from service.engine.recommender import BeamResult, Recommender
 from service.engine.sessions import Runtime
 from service.index.trie import TrieArrays
 from service.semantic_ids import IntArray
-from training.export.recommender import export_recommender
+from training.graphs.recommender import export_recommender
 from training.networks.item_encoder import HEAD_SCALE
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5

@@ -18,6 +18,7 @@ from training.data.dataset import Dataset, write_domain, write_index
 from training.embed import embed_texts
 from training.export.bundle import ExportOptions, export_bundle
 from training.export.sources import Folders
+from training.ids.table import read_ids
 from training.networks.t5 import LayoutRecord, RecommenderRecord, T5Settings, build_t5, save_record, save_weights
 from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.stage import tokenizer_layout
@@ -26,7 +27,6 @@ from training.sample.invented import invent_histories
 from training.stage import Stage
 from training.tokenizer.clusterings import RqKMeansParameters
 from training.tokenizer.configuration import StageParameters
-from training.tokenizer.ids import read_ids
 from training.tokenizer.stage import train_tokenizer
 
 FILMS = 2000

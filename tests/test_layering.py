@@ -13,7 +13,7 @@ import service
 
 ROOT = Path(__file__).resolve().parents[1]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-USES = {
+SERVICE = {
     "bundle": set[str](),
     "index": set[str](),
     "overload": set[str](),
@@ -24,6 +24,21 @@ USES = {
     "operations": {"bundle", "catalogue", "engine", "overload"},
 }
 """Which other packages of the service each may import. `http`, `client` and `cli` may import all of them."""
+TRAINING = {
+    "data": set[str](),
+    "learning": set[str](),
+    "ids": {"data"},
+    "measures": {"data"},
+    "encoders": {"data"},
+    "networks": {"data"},
+    "graphs": {"networks"},
+    "tokenizer": {"data", "encoders", "ids", "networks"},
+    "baselines": {"data", "learning", "measures", "networks"},
+    "recommender": {"baselines", "data", "encoders", "graphs", "ids", "learning", "measures", "networks"},
+    "export": {"data", "encoders", "graphs", "ids", "measures", "networks", "recommender", "tokenizer"},
+    "evaluation": {"data", "export", "graphs", "ids", "measures", "networks", "recommender"},
+}
+"""The same of the offline half, where `laboratory`, `sample` and `commands` may import all of them."""
 HTTP = {"fastapi", "httptools", "httpx", "starlette", "uvicorn"}
 OFFLINE = ("torch", "transformers", "training", "onnx", "onnxscript", "faiss", "accelerate", "safetensors")
 
@@ -52,22 +67,31 @@ def imported(path: Path) -> set[str]:
     return named | {f"{node.module}.{name.name}" for node in sources for name in node.names}
 
 
-def test_imports_within_the_service_go_one_way() -> None:
-    """And nothing below the routes knows HTTP."""
-    packages = {path.parent.name for path in (ROOT / "service").glob("*/__init__.py")}
-    assert packages == {*USES, "http", "client", "cli"}
-    wrong = []
-    for path in (ROOT / "service").rglob("*.py"):
-        own = path.relative_to(ROOT / "service").parts[0]
-        if own in {"http", "client", "cli"}:
-            continue
+def against(half: str, uses: dict[str, set[str]], free: set[str]) -> list[str]:
+    """Imports within one half that `uses` does not allow.
+
+    Packages in `free`, and the half's command line, may import all; none of the others may import these. Modules
+    directly below the half are shared: any may import them, and they may import any package that is not free.
+    """
+    folder = ROOT / half
+    assert {path.parent.name for path in folder.glob("*/__init__.py")} == {*uses, *free}
+    found = []
+    for path in folder.rglob("*.py"):
+        own = path.relative_to(folder).parts[0].removesuffix(".py")
+        allowed = {own} | ({*uses, *free} if own in {*free, "cli"} else uses.get(own, set(uses)))
         for name in imported(path):
             first, _, rest = name.partition(".")
-            package = rest.partition(".")[0] if first == "service" else ""
-            allowed = USES.get(own, packages - {"http", "client", "cli"}) | {own}
-            if first in HTTP or (package in packages and package not in allowed):
-                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
-    assert wrong == []
+            package = rest.partition(".")[0]
+            is_package = first == half and package in {*uses, *free}
+            if (is_package and package not in allowed) or (half == "service" and own not in free and first in HTTP):
+                found.append(f"{path.relative_to(ROOT)} imports {name}")
+    return found
+
+
+def test_imports_go_one_way() -> None:
+    """Nothing below the routes knows HTTP, and no two packages of the offline half import each other."""
+    assert against("service", SERVICE, {"http", "client", "cli"}) == []
+    assert against("training", TRAINING, {"laboratory", "sample", "commands"}) == []
 
 
 def test_help_is_quick_to_load_and_lists_every_stage() -> None:

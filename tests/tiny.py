@@ -28,6 +28,7 @@ from training.evaluation.stage import EvaluationOptions, evaluate
 from training.evaluation.subject import bundle_subject
 from training.export.bundle import ExportOptions, export_bundle
 from training.export.sources import Folders
+from training.ids.table import read_ids
 from training.networks.t5 import (
     LayoutRecord,
     RecommenderRecord,
@@ -40,7 +41,6 @@ from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.stage import tokenizer_layout
 from training.stage import Stage
 from training.tokenizer.configuration import StageParameters
-from training.tokenizer.ids import read_ids
 from training.tokenizer.parameters import Parameters
 from training.tokenizer.stage import train_tokenizer
 

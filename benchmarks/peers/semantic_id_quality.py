@@ -25,7 +25,7 @@ from semantic_id import RQVAE, RQKMeans, SinkhornResolver
 from service.items import compose_texts
 from training.data.dataset import Dataset
 from training.encoders.vectors import domain_vectors
-from training.evaluation.id_quality import id_quality, relative_error
+from training.ids.quality import id_quality, relative_error
 
 LEVELS, CODES, SEED = 4, 256, 0
 CLUSTERS = {"n_levels": LEVELS, "n_clusters": CODES, "max_iter": 25, "n_init": 1, "random_state": SEED}

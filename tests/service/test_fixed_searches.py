@@ -32,7 +32,7 @@ from service.engine.turns import TURNS, Turns
 from service.errors import GraphFailed, UnitokError
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray, TokenLayout
-from training.export.recommender import export_recommender
+from training.graphs.recommender import export_recommender
 from training.networks.t5 import T5Settings, build_t5
 
 CPU = Runtime(threads=1)

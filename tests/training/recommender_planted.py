@@ -11,11 +11,11 @@ import polars as pl
 
 from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import INTERACTION_SCHEMA, ITEM_SCHEMA, DomainData, write_domain, write_index
+from training.ids.table import DomainIds, write_ids
 from training.networks.t5 import T5Settings
 from training.recommender.corpus import Corpus, build_corpus
 from training.recommender.parameters import RecommenderParameters
 from training.stage import FIGURES
-from training.tokenizer.ids import DomainIds, write_ids
 
 LAYOUT = TokenLayout(levels=2, codes=8, experts=3, experts_per_item=1, suffixes=4)
 TINY = T5Settings(d_model=32, d_ff=64, d_kv=8, heads=4, encoder_layers=1, decoder_layers=1, dropout=0.0)

@@ -22,12 +22,12 @@ from service.errors import ModelError
 from service.index.trie import CodeTrie, TrieArrays
 from service.ranked_lists import compare_lists
 from service.semantic_ids import TokenLayout
-from training.export.recommender import export_recommender
 from training.graphs import beam_search
 from training.graphs.beam_search import BeamSearch, _Way
 from training.graphs.beams import NOTHING, Beams, SearchInputs, Standing
 from training.graphs.continuations import SPARE, Continuations
 from training.graphs.graph import Graph, Value
+from training.graphs.recommender import export_recommender
 from training.graphs.t5_graph import EncodedHistory
 from training.networks.t5 import T5Settings
 

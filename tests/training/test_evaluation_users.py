@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training.data.split import Examples
-from training.evaluation.users import evaluated_users, even_shares
+from training.measures.users import evaluated_users, even_shares
 
 
 def examples_of(count: int) -> Examples:

@@ -24,10 +24,10 @@ from training.embed import ENCODER
 from training.export import bundle as bundle_module
 from training.export import lists
 from training.export.bundle import export_bundle
-from training.export.recommender import export_recommender
+from training.graphs.recommender import export_recommender
+from training.ids.table import read_ids
 from training.networks.t5 import load_recommender
 from training.stage import read_figures
-from training.tokenizer.ids import read_ids
 
 
 @pytest.fixture(scope="module")

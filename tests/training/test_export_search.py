@@ -34,9 +34,9 @@ from service.errors import ModelError
 from service.index.trie import CodeTrie
 from service.ranked_lists import compare_lists
 from service.semantic_ids import TokenLayout
-from training.export.recommender import export_recommender
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.graphs.position_bias import distance_buckets
+from training.graphs.recommender import export_recommender
 from training.networks.item_encoder import last_state
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import T5Settings

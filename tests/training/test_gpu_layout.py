@@ -28,9 +28,9 @@ from service.ranked_lists import compare_lists
 from service.semantic_ids import TokenLayout
 from service.verifying import verify
 from training.export.bundle import export_bundle
-from training.export.recommender import GRAPH, export_recommender
 from training.graphs.graph import Graph
 from training.graphs.item_graph import ItemGraph, ItemTables
+from training.graphs.recommender import GRAPH, export_recommender
 from training.networks.t5 import T5Settings
 from training.networks.token_tables import table_rows
 

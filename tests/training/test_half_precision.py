@@ -32,9 +32,9 @@ from training.export import proof as proof_module
 from training.export.bundle import export_bundle
 from training.export.half import open_twin, prove_half_lists, write_twin
 from training.export.lists import ProvenLists
-from training.export.recommender import export_recommender
 from training.export.reference import AllowedTokens, generate_lists
 from training.graphs.graph import HALF_LIMIT, Graph
+from training.graphs.recommender import export_recommender
 from training.networks.t5 import T5Settings
 
 PART = RecommenderPart(name="all", model="recommender.onnx", domains=[], domain_tokens=[], max_history=20)

@@ -11,12 +11,12 @@ from tokenizer_planted import ITEMS, WIDTH, small, write_prepared
 
 from service.errors import ConfigError
 from service.semantic_ids import IntArray
-from training.evaluation.code_vectors import MOST_CODES, code_error
-from training.evaluation.id_quality import relative_error
+from training.ids.code_vectors import MOST_CODES, code_error
+from training.ids.quality import relative_error
+from training.ids.table import read_ids
 from training.tokenizer import stage
 from training.tokenizer.estimator import UniTok
 from training.tokenizer.holding_out import held_out_sharing, learned_from
-from training.tokenizer.ids import read_ids
 
 
 @pytest.fixture

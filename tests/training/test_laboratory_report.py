@@ -17,6 +17,7 @@ from service.errors import ConfigError, InvalidInput
 from service.items import ItemContent
 from training.commands.report import report
 from training.data.dataset import INTERACTION_SCHEMA, write_domain, write_index
+from training.ids.table import DomainIds, write_ids
 from training.laboratory.curves import code_use
 from training.laboratory.documents import filled, tables_in
 from training.laboratory.drawing import save
@@ -25,7 +26,6 @@ from training.laboratory.plots import line_plot, tree_plot
 from training.laboratory.rows import Row, append_rows, read_rows
 from training.laboratory.sensitivity import responses
 from training.laboratory.tables import table, table_names
-from training.tokenizer.ids import DomainIds, write_ids
 
 ROWS = [
     row(value=0.02, metric="recall_10"),

@@ -17,11 +17,11 @@ from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from training.evaluation.trained import trained_subject
 from training.export.sources import open_sources
+from training.ids.table import DomainIds, read_ids, write_ids
 from training.networks.t5 import RECORD
 from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.stage import train_recommender
 from training.stage import FIGURES, read_figures
-from training.tokenizer.ids import DomainIds, read_ids, write_ids
 from training.tokenizer.stage import train_tokenizer
 
 RUNTIME = Runtime(threads=1)

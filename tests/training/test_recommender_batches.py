@@ -12,9 +12,10 @@ from recommender_planted import LAYOUT, random_values, ring_corpus, ring_domain
 
 from service.engine.history_tokens import history_tokens
 from service.errors import ConfigError, InvalidInput
-from training.recommender.batches import collate, cut_by_budget, epoch_batches, epoch_examples
+from training.ids.table import DomainIds
+from training.learning.batches import cut_by_budget, epoch_batches
+from training.recommender.batches import collate, epoch_examples
 from training.recommender.corpus import build_corpus, item_values
-from training.tokenizer.ids import DomainIds
 
 CORPUS = ring_corpus(domains=("ring", "other"), users=60)
 

@@ -33,15 +33,16 @@ from service.semantic_ids import TokenLayout
 from training.commands.evaluate import evaluate as evaluate_command
 from training.data.dataset import DomainData
 from training.data.split import Examples, leave_one_out, training_stretches
-from training.evaluation.exhaustive import _places, scored_ranks
-from training.evaluation.protocol import batched_histories, ranked_lists, score
+from training.evaluation.protocol import ranked_lists, score
 from training.evaluation.stage import EVALUATION, EvaluationOptions, evaluate
 from training.evaluation.subject import Subject, bundle_subject, choose_recommender
 from training.evaluation.trained import trained_subject
-from training.evaluation.users import evaluated_users, split_for
-from training.export.recommender import export_recommender
+from training.graphs.recommender import export_recommender
+from training.ids.table import DomainIds, read_ids, write_ids
 from training.laboratory.planned import PlannedStage
 from training.laboratory.recording import Recorder
+from training.measures.histories import batched_histories
+from training.measures.users import evaluated_users, split_for
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import (
@@ -54,10 +55,10 @@ from training.networks.t5 import (
     save_weights,
 )
 from training.recommender.corpus import build_corpus
+from training.recommender.exhaustive import _places, scored_ranks
 from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.validation import Validator, sample_users
 from training.stage import Stage, read_figures
-from training.tokenizer.ids import DomainIds, read_ids, write_ids
 
 RUNTIME = Runtime(threads=1)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.ranking import (
+from training.measures.ranking import (
     item_ranks,
     most_popular,
     random_within_tuples,

@@ -19,11 +19,12 @@ from service.engine.sessions import Runtime
 from training.data.dataset import DomainData
 from training.data.split import leave_one_out
 from training.evaluation.protocol import ranked_lists
-from training.export.recommender import export_recommender
+from training.graphs.recommender import export_recommender
+from training.measures.repeats import BONUSES, Scored, best_repeats
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender, build_t5
-from training.recommender.repeats import BONUSES, Scored, best_repeats, learned_repeats
+from training.recommender.repeats import learned_repeats
 
 ITEMS, SHARE = 24, 1 - 1e-6
 """With hardly a word from the decoder, a search with beams for everything says what the head says."""

@@ -18,6 +18,7 @@ from service.errors import ConfigError, ModelError
 from service.semantic_ids import TokenLayout
 from training.checkpoint import CHECKPOINT
 from training.data.dataset import Dataset
+from training.ids.table import DomainIds, write_ids
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import WEIGHTS, load_recommender
 from training.recommender import stage
@@ -25,7 +26,6 @@ from training.recommender.likeness import likeness_rows
 from training.recommender.stage import load_corpus, train_recommender
 from training.recommender.trainer import Trainer
 from training.stage import FIGURES, LOG, read_figures
-from training.tokenizer.ids import DomainIds, write_ids
 
 
 @pytest.mark.parametrize(("domain_token", "expert_first"), [(False, False), (True, False), (False, True)])

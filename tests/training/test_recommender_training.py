@@ -24,6 +24,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 from service.errors import ConfigError, ModelError
 from service.semantic_ids import PAD_TOKEN
 from training.checkpoint import CHECKPOINT
+from training.learning.schedule import finished_share, rate_factor
 from training.networks.known_ids import KnownIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import WEIGHTS, build_t5
@@ -31,7 +32,6 @@ from training.recommender import tasks as tasks_module
 from training.recommender import trainer as trainer_module
 from training.recommender.batches import collate
 from training.recommender.parameters import RecommenderParameters, read_parameters
-from training.recommender.schedule import finished_share, rate_factor
 from training.recommender.trainer import Trainer, TrainingResult
 from training.recommender.validation import ValidationFigures, Validator, sample_users
 from training.stage import LOG

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engine.tokenized_items import TokenizedItems
-from training.evaluation.id_quality import id_quality
+from training.ids.quality import id_quality
+from training.ids.table import contents_of
 from training.networks.unitok import UniTokNetwork
-from training.tokenizer.ids import contents_of
 from training.tokenizer.repair import Repaired, repair, repair_encoded
 
 Array = np.ndarray[Any, Any]

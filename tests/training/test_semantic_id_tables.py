@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import ConfigError, SuffixExhausted
-from training.evaluation.id_quality import id_quality, neighbourhood, relative_error, share_of_spread
-from training.tokenizer.counts import groups_of, perplexities, perplexity, sharing
-from training.tokenizer.ids import IDS, DomainIds, read_ids, suffixes_of, write_ids
+from training.ids.counts import groups_of, perplexities, perplexity, sharing
+from training.ids.quality import id_quality, neighbourhood, relative_error, share_of_spread
+from training.ids.table import IDS, DomainIds, read_ids, suffixes_of, write_ids
 
 Array = np.ndarray[Any, Any]
 

@@ -24,6 +24,7 @@ from training.baselines.parameters import GRU4RecParameters, SASRecParameters
 from training.baselines.sequence import SequenceBaseline
 from training.baselines.stage import train_baseline
 from training.data.dataset import Dataset
+from training.ids.table import read_ids, write_ids
 from training.networks.t5 import WEIGHTS, load_recommender
 from training.recommender.batches import collate
 from training.recommender.beginning import begin
@@ -31,11 +32,10 @@ from training.recommender.corpus import Corpus, ExampleSet
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.stage import load_corpus, train_recommender
 from training.recommender.tasks import NextItems
+from training.recommender.taught import Places, Taught, ask
+from training.recommender.teachers import Lesson, open_teachers
 from training.recommender.trainer import Trainer
 from training.stage import FIGURES, read_figures, read_log
-from training.teaching.taught import Places, Taught, ask
-from training.teaching.teachers import Lesson, open_teachers
-from training.tokenizer.ids import read_ids, write_ids
 
 SCORES = TINY.model_dump() | {"history": "items", "item_head": 1.0}
 SASREC = {"width": 8, "epochs": 2, "threads": 1}

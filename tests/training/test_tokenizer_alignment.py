@@ -20,12 +20,12 @@ from service.errors import BundleError, ConfigError
 from service.items import ItemContent, compose_text
 from service.settings import read_settings
 from service.verifying import verify
-from training.evaluation.id_quality import first_experts
 from training.export.bundle import export_bundle
+from training.ids.quality import first_experts
+from training.ids.table import read_ids
 from training.stage import read_figures
 from training.tokenizer.alignment import FEWEST, align, read_alignments
 from training.tokenizer.estimator import UniTok
-from training.tokenizer.ids import read_ids
 from training.tokenizer.stage import train_tokenizer
 
 SEEN, NEW = tuple(NOUNS)[:2], tuple(NOUNS)[2]

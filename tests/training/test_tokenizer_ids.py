@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from service.errors import ConfigError
-from training.tokenizer.ids import IDS, DomainIds, read_ids, write_ids
+from training.ids.table import IDS, DomainIds, read_ids, write_ids
 
 
 def change_column(path: Path, *columns: pl.Expr) -> None:

@@ -14,8 +14,8 @@ import torch
 from service.engine.item_tokenizer import ItemTokenizer
 from service.engine.sessions import Runtime
 from service.errors import ConfigError, InvalidInput
-from training.evaluation.id_quality import id_quality
 from training.export.item_tokenizer import export_item_tokenizer, prove_item_tokenizer
+from training.ids.quality import id_quality
 from training.tokenizer.configuration import read_stage_parameters
 from training.tokenizer.figures import domain_figures
 from training.tokenizer.interface import Tokenizer

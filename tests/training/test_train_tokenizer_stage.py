@@ -14,11 +14,11 @@ from tokenizer_planted import ITEMS, WIDTH, small, write_prepared
 from service.errors import ConfigError, InvalidInput, SuffixExhausted
 from training.checkpoint import CHECKPOINT
 from training.commands.train_tokenizer import train_tokenizer as command
+from training.ids.table import IDS, read_ids
 from training.stage import FIGURES, Stage, read_figures
 from training.tokenizer import stage
 from training.tokenizer.estimator import UniTok
 from training.tokenizer.holding_out import learned_from
-from training.tokenizer.ids import IDS, read_ids
 
 
 @pytest.fixture

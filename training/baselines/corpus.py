@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from training.data.dataset import DomainData
 from training.data.split import Interactions, Split, Stretches, training_stretches
-from training.evaluation.users import split_for
+from training.measures.users import split_for
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from training.baselines.corpus import Corpus
 from training.baselines.parameters import FactorizationParameters, PopularityParameters, RandomParameters
 from training.baselines.scoring import Scorer
 from training.data.split import PADDING
-from training.evaluation.ranking import most_popular
+from training.measures.ranking import most_popular
 
 AnyRule = FactorizationParameters | PopularityParameters | RandomParameters
 IntVector = NDArray[np.int64]

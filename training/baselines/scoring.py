@@ -15,9 +15,9 @@ from torch import Tensor
 
 from service.bundle.repeats import LearnedRepeats, met
 from training.data.split import PADDING, Examples
-from training.evaluation.ranking import NO_RESULT, RankingFigures, item_ranks, ranking_figures
-from training.evaluation.users import evaluated_users
-from training.recommender.repeats import USERS, best_repeats
+from training.measures.ranking import NO_RESULT, RankingFigures, item_ranks, ranking_figures
+from training.measures.repeats import USERS, best_repeats
+from training.measures.users import evaluated_users
 
 Scorer = Callable[[NDArray[np.int64], NDArray[np.int32]], Tensor]
 """`scorer(users int64 [B], histories int32 [B, S])` -> float32 [B, items]; histories are padded at the end."""

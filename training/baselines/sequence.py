@@ -19,10 +19,10 @@ from training.baselines.parameters import (
 from training.baselines.scoring import Scorer
 from training.baselines.tasks import Cloze, NextItem, Task
 from training.data.split import padded, windows
+from training.learning.batches import epoch_batches
 from training.networks.full_softmax import full_softmax_loss
 from training.networks.sequence_gru import SequenceGRU
 from training.networks.sequence_transformer import SequenceTransformer
-from training.recommender.batches import epoch_batches
 
 AnySequence = SASRecParameters | BERT4RecParameters | GRU4RecParameters
 

@@ -22,7 +22,7 @@ from training.baselines.trainer import train, write_arrays
 from training.checkpoint import CHECKPOINT, Checkpoint
 from training.data.dataset import Dataset
 from training.data.split import Examples, require_examples
-from training.evaluation.users import evaluated_users
+from training.measures.users import evaluated_users
 from training.processor import use_processor
 from training.stage import Stage
 

@@ -25,8 +25,8 @@ from service.progress import Advance, progress
 from training.baselines.parameters import EpochParameters
 from training.baselines.scoring import Scorer
 from training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from training.recommender.averaging import WeightAverage
-from training.recommender.schedule import finished_share, rate_factor
+from training.learning.averaging import WeightAverage
+from training.learning.schedule import finished_share, rate_factor
 from training.stage import replacing, write_log
 
 MODEL = "model.safetensors"

@@ -8,7 +8,6 @@ Symbols: B batch, W beams, n users, L levels, N experts an item.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from service.engine.history_tokens import HistoryTokens, history_tokens
 from service.engine.recommender import Recommender
 from service.index.trie import CodeTrie
 from service.progress import Advance
-from service.semantic_ids import IntArray, TokenLayout
+from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import Examples, training_stretches
-from training.evaluation.ranking import (
+from training.evaluation.repeated import with_repeats
+from training.ids.counts import groups_of, sharing
+from training.ids.table import DomainIds, ids_of
+from training.measures.histories import batched_histories, histories_of
+from training.measures.ranking import (
     RankingFigures,
     item_ranks,
     most_popular,
@@ -32,9 +34,6 @@ from training.evaluation.ranking import (
     ranking_figures,
     tuple_ranks,
 )
-from training.evaluation.repeated import with_repeats
-from training.tokenizer.counts import groups_of, sharing
-from training.tokenizer.ids import DomainIds, ids_of
 
 BATCH = 32
 
@@ -84,35 +83,6 @@ def without_suffixes(values: IntArray) -> IntArray:
     return np.concatenate([values[:, :-1], np.zeros_like(values[:, -1:])], axis=1)
 
 
-def _histories(domain: DomainData, examples: Examples, rows: Iterable[int]) -> list[IntArray]:
-    """Items of the histories of the given examples, each int32 [items]."""
-    return [domain.history_items[examples.starts[row] : examples.stops[row]] for row in rows]
-
-
-def batched_histories(
-    layout: TokenLayout, domain: DomainData, read: IntArray, examples: Examples, *, max_history: int, size: int
-) -> Iterator[tuple[NDArray[np.int64], HistoryTokens]]:
-    """Tokens of the examples' histories, batched by length, the longest first.
-
-    Parameters
-    ----------
-    read : int32 [items, L + N + 1], the items' IDs as written in histories
-    size : histories per batch
-
-    Yields
-    ------
-    the numbers of the batch's examples, int64 [B], and their histories
-    """
-    domain_token = layout.domain_token(domain.name)
-    by_length = np.argsort(examples.starts - examples.stops, kind="stable")
-    for at in range(0, len(by_length), size):
-        batch = by_length[at : at + size]
-        history_of = _histories(domain, examples, batch)
-        row_splits = np.cumsum([0, *(len(history) for history in history_of)], dtype=np.int64)
-        lead = np.full(len(batch), domain_token, dtype=np.int64) if layout.domains else None
-        yield batch, history_tokens(layout, read[np.concatenate(history_of)], row_splits, max_history, lead)
-
-
 def ranked_lists(
     recommender: Recommender,
     domain: DomainData,
@@ -148,7 +118,7 @@ def ranked_lists(
     for batch, history in batched_histories(layout, domain, read, examples, max_history=max_history, size=BATCH):
         roots = np.zeros((len(batch), 1), dtype=np.int32)
         blocked = np.full((len(batch), 1), -1, dtype=np.int32)
-        items_of = _histories(domain, examples, batch)
+        items_of = histories_of(domain, examples, batch)
         if remove_history or learned is not None:
             root = roots[0]
             edges = [trie.blocked_edges(root.repeat(len(items)), layout.tokens(values[items])) for items in items_of]
@@ -184,7 +154,7 @@ def score(
     remove_history : see `ranked_lists`; with `shuffle`, items of the history are left out of all tuples
     """
     groups = groups_of(values[:, :-1])
-    histories = _histories(domain, examples, range(len(examples))) if remove_history else None
+    histories = histories_of(domain, examples, range(len(examples))) if remove_history else None
     item_lists = lists if shuffle is None else random_within_tuples(lists, groups, shuffle, histories)
     seen = training_stretches(domain.history_starts).interactions(domain.history_items).items
     popular = np.broadcast_to(most_popular(seen, len(values), 10), (len(examples), min(10, len(values))))

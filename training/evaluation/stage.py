@@ -20,9 +20,9 @@ from service.semantic_ids import IntArray
 from training.data.dataset import Dataset, DomainData
 from training.data.split import Examples
 from training.evaluation.protocol import ranked_lists, score, without_suffixes
-from training.evaluation.ranking import ranking_figures
 from training.evaluation.subject import Subject, choose_recommender
-from training.evaluation.users import evaluated_users, split_for
+from training.measures.ranking import ranking_figures
+from training.measures.users import evaluated_users, split_for
 from training.recommender.corpus import item_values
 from training.stage import Stage, write_atomically
 

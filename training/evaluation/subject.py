@@ -19,8 +19,8 @@ from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import Examples
 from training.evaluation.protocol import catalogue_ids
-from training.evaluation.ranking import ScoredRanks
-from training.tokenizer.ids import DomainIds
+from training.ids.table import DomainIds
+from training.measures.ranking import ScoredRanks
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,16 @@ from service.engine.sessions import Runtime
 from service.errors import ConfigError
 from service.progress import progress
 from training.data.dataset import Dataset
-from training.evaluation.exhaustive import scored_ranks
 from training.evaluation.subject import Subject
 from training.export.lists import CodedDomain, draw_histories, prove_lists
-from training.export.recommender import GRAPH, export_recommender, recommender_part
+from training.graphs.recommender import GRAPH, export_recommender, recommender_part
+from training.ids.table import read_ids
 from training.networks.t5 import load_recommender
 from training.processor import use_processor
 from training.recommender.corpus import item_values
+from training.recommender.exhaustive import scored_ranks
 from training.recommender.learned_ids import require_learned_ids
 from training.stage import read_figures
-from training.tokenizer.ids import read_ids
 
 HISTORIES, BEAMS = 20, 20
 """Number of real histories on which the graph is checked before it is measured, and the beam width of that check."""

@@ -32,8 +32,8 @@ from service.progress import progress
 from training.encoders.folder import MODEL, TOKENIZER
 from training.export.item_tokenizer import export_item_tokenizer
 from training.export.proof import prove
-from training.export.recommender import GRAPH, export_recommender, recommender_part
 from training.export.sources import Folders, Sources, open_sources
+from training.graphs.recommender import GRAPH, export_recommender, recommender_part
 from training.processor import use_processor
 
 

@@ -23,8 +23,8 @@ from service.progress import Advance
 from service.ranked_lists import TIE, compare_lists
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
-from training.evaluation.users import even_shares, split_for
 from training.export.reference import AllowedTokens, GeneratedLists, generate_lists, narrowest_choice
+from training.measures.users import even_shares, split_for
 from training.networks.t5 import TrainedRecommender
 
 BATCH = 25

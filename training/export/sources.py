@@ -19,13 +19,13 @@ from training.data.dataset import Dataset, DomainData
 from training.embed import ENCODER
 from training.encoders.folder import EncoderCard, read_card
 from training.encoders.vectors import domain_vectors
+from training.ids.table import DomainIds, read_ids
 from training.networks.t5 import TrainedRecommender, load_recommender
 from training.recommender.corpus import item_values
 from training.recommender.learned_ids import require_learned_ids
 from training.recommender.stage import tokenizer_layout
 from training.stage import read_figures
 from training.tokenizer.alignment import read_alignments
-from training.tokenizer.ids import DomainIds, read_ids
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.kinds import load_tokenizer
 

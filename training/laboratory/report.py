@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from service.errors import ConfigError
 from training.data.dataset import Dataset
+from training.ids.table import DomainIds, read_ids
 from training.laboratory.curves import Curve, code_use, tokenizer_curves, validation_curves
 from training.laboratory.documents import filled, tables_in
 from training.laboratory.drawing import save
@@ -26,7 +27,6 @@ from training.laboratory.rows import Row
 from training.laboratory.sensitivity import responses
 from training.laboratory.tables import table, table_names
 from training.stage import FIGURES, write_atomically
-from training.tokenizer.ids import DomainIds, read_ids
 
 
 @dataclass(frozen=True)

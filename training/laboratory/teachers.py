@@ -73,7 +73,7 @@ def _teaching(
     taught: PlannedStage, teacher: PlannedStage
 ) -> RecommenderParameters | SASRecParameters | GRU4RecParameters:
     """Parameters of a teacher, whose kind must be able to teach."""
-    from training.teaching.teachers import SEQUENCES  # noqa: PLC0415
+    from training.recommender.teachers import SEQUENCES  # noqa: PLC0415
 
     name = teacher.recommender
     if teacher.command == "train-baseline":

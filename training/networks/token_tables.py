@@ -11,16 +11,26 @@ Symbols: S sequence, L levels, T codes a level, K experts; depth = L + N + 1.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from service.semantic_ids import SPECIAL_TOKENS, TokenLayout
-from training.graphs.graph import Value
 
-Tokens = TypeVar("Tokens", Tensor, Value)
+
+class Numbers(Protocol):
+    """Integers with the arithmetic of this module, such as torch's, or those of a graph that is being written."""
+
+    def __add__(self, other: Any) -> Any: ...
+
+    def __sub__(self, other: Any) -> Any: ...
+
+    def __mul__(self, other: Any) -> Any: ...
+
+
+Tokens = TypeVar("Tokens", bound=Numbers)
 """Token numbers in torch or in a graph."""
 
 

@@ -25,8 +25,8 @@ from training.recommender.corpus import Corpus
 from training.recommender.likeness import likeness_rows
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.tasks import NextItems, NextTokens, Task
+from training.recommender.taught import Taught
 from training.recommender.words import ItemWords
-from training.teaching.taught import Taught
 
 
 @dataclass(frozen=True)

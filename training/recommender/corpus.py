@@ -21,7 +21,7 @@ from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray, TokenLayout
 from training.data.dataset import DomainData
 from training.data.split import Examples, Stretches, leave_one_out, require_examples, training_stretches, windows
-from training.tokenizer.ids import DomainIds
+from training.ids.table import DomainIds
 
 IntVector = NDArray[np.int64]
 

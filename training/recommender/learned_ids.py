@@ -15,9 +15,9 @@ import numpy as np
 from service.errors import ConfigError
 from service.semantic_ids import TokenLayout
 from training.data.dataset import Dataset
+from training.ids.table import DomainIds
 from training.recommender.corpus import learned_from
 from training.stage import read_figures
-from training.tokenizer.ids import DomainIds
 
 LEARNED_IDS = "learned_ids"
 """Key in the figures of `train-recommender`: `ids_digest` by domain."""

@@ -26,7 +26,7 @@ from service.engine.sessions import Runtime
 from service.errors import ModelError
 from service.index.trie import TrieArrays
 from service.semantic_ids import TokenLayout
-from training.export.recommender import GRAPH, export_recommender
+from training.graphs.recommender import GRAPH, export_recommender
 from training.networks.semantic_t5 import SemanticT5
 from training.recommender.beam_search import TrieTensors, beam_search
 from training.recommender.corpus import Corpus, IntVector

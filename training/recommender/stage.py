@@ -23,6 +23,7 @@ from service.semantic_ids import TokenLayout
 from training.checkpoint import CHECKPOINT
 from training.data.dataset import Dataset
 from training.encoders.vectors import domain_vectors
+from training.ids.table import read_ids
 from training.networks.t5 import WEIGHTS, LayoutRecord, RecommenderRecord, load_recommender, save_record
 from training.processor import use_processor
 from training.recommender.corpus import Corpus, build_corpus, item_values, learned_from
@@ -30,12 +31,11 @@ from training.recommender.learned_ids import LEARNED_IDS, ids_digest
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.repeats import learned_repeats
 from training.recommender.tasks import require_all_items
+from training.recommender.taught import WINDOWS, Teacher, ask, known_domains
+from training.recommender.teachers import Lesson, open_teachers
 from training.recommender.trainer import Trainer
 from training.recommender.words import item_words
 from training.stage import Stage, read_figures
-from training.teaching.taught import WINDOWS, Teacher, ask, known_domains
-from training.teaching.teachers import Lesson, open_teachers
-from training.tokenizer.ids import read_ids
 
 
 def tokenizer_layout(folder: Path) -> TokenLayout:

@@ -24,7 +24,7 @@ from training.networks.semantic_t5 import SemanticT5
 from training.recommender.batches import collate
 from training.recommender.corpus import Corpus, ExampleSet, IntVector
 from training.recommender.parameters import RecommenderParameters
-from training.teaching.taught import Places, Taught
+from training.recommender.taught import Places, Taught
 
 
 class Task(Protocol):

@@ -23,19 +23,20 @@ from torch.nn.utils import parametrize
 from service.errors import ModelError
 from service.progress import Advance, progress
 from training.checkpoint import CHECKPOINT, Checkpoint, load_checkpoint, save_checkpoint
+from training.learning.averaging import WeightAverage
+from training.learning.batches import epoch_batches
+from training.learning.schedule import finished_share, rate_factor
 from training.networks.t5 import save_weights
 from training.networks.word_vectors import plain_state
-from training.recommender.averaging import WeightAverage
-from training.recommender.batches import epoch_batches, epoch_examples
+from training.recommender.batches import epoch_examples
 from training.recommender.beginning import begin, fingerprint, step_seed
 from training.recommender.corpus import Corpus, IntVector
 from training.recommender.parameters import RecommenderParameters
 from training.recommender.progress import Progress, Tally
-from training.recommender.schedule import finished_share, rate_factor
+from training.recommender.taught import Taught
 from training.recommender.validation import ValidationFigures, Validator
 from training.recommender.words import ItemWords
 from training.stage import Clock, write_log
-from training.teaching.taught import Taught
 
 
 @dataclass(frozen=True)

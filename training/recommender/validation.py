@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from transformers import T5ForConditionalGeneration
 
 from training.data.split import positions
-from training.evaluation.ranking import discounted, item_ranks
-from training.evaluation.users import even_shares
+from training.measures.ranking import discounted, item_ranks
+from training.measures.users import even_shares
 from training.networks.semantic_t5 import SemanticT5
 from training.recommender.batches import collate
 from training.recommender.corpus import Corpus, ExampleSet, IntVector

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.items import ItemContent
+from training.ids.table import plain_text
 from training.networks.word_vectors import WordsOfRows
-from training.tokenizer.ids import plain_text
 
 WORD = re.compile(r"[^\W_]+")
 TITLE_WORDS = 32

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.tokenizer.counts import groups_of, perplexities, sharing
+from training.ids.counts import groups_of, perplexities, sharing
 from training.tokenizer.items import TrainingItems
 from training.tokenizer.review import Assignment
 

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from service.engine.tokenized_items import TokenizedItems
-from training.evaluation.code_vectors import code_error
-from training.evaluation.id_quality import first_experts, id_quality, neighbourhood, relative_error, share_of_spread
+from training.ids.code_vectors import code_error
+from training.ids.quality import first_experts, id_quality, neighbourhood, relative_error, share_of_spread
 from training.networks.hsic import FEWEST_ITEMS, hsic
 from training.tokenizer.holding_out import BoolArray, held_out_sharing
 from training.tokenizer.interface import Tokenizer

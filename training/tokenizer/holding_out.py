@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.semantic_ids import IntArray
-from training.tokenizer.counts import groups_of
-from training.tokenizer.ids import contents_of
+from training.ids.counts import groups_of
+from training.ids.table import contents_of
 
 BoolArray = NDArray[np.bool_]
 

@@ -24,9 +24,9 @@ from service.errors import ConfigError
 from service.progress import Advance
 from service.semantic_ids import IntArray
 from training.checkpoint import Checkpoint
+from training.ids.counts import groups_of
 from training.networks.tables import LookupNetwork
 from training.networks.tokenized import TokenizerNetwork
-from training.tokenizer.counts import groups_of
 from training.tokenizer.description import Description
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.items import Extras, TrainingItems

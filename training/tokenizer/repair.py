@@ -21,10 +21,10 @@ from scipy.optimize import linear_sum_assignment
 
 from service.engine.tokenized_items import TokenizedItems
 from service.semantic_ids import IntArray
-from training.evaluation.id_quality import first_experts
+from training.ids.counts import groups_of
+from training.ids.quality import first_experts
+from training.ids.table import contents_of
 from training.networks.tokenized import TokenizerNetwork
-from training.tokenizer.counts import groups_of
-from training.tokenizer.ids import contents_of
 
 IntVector = NDArray[np.int64]
 

@@ -24,6 +24,7 @@ from service.semantic_ids import TokenLayout
 from training.checkpoint import CHECKPOINT, Checkpoint
 from training.data.dataset import Dataset, DomainData
 from training.encoders.vectors import domain_vectors
+from training.ids.table import DomainIds, suffixes_of, write_ids
 from training.networks.tokenized import Shape
 from training.processor import use_processor
 from training.stage import Stage, read_figures
@@ -32,7 +33,6 @@ from training.tokenizer.configuration import StageParameters
 from training.tokenizer.extras import extras_of
 from training.tokenizer.figures import domain_figures, repair_figures
 from training.tokenizer.holding_out import BoolArray, learned_from
-from training.tokenizer.ids import DomainIds, suffixes_of, write_ids
 from training.tokenizer.interface import Tokenizer
 from training.tokenizer.kinds import load_tokenizer, make_tokenizer
 from training.tokenizer.repair import repair_encoded

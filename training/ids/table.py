@@ -19,8 +19,8 @@ from service.errors import ConfigError, SuffixExhausted
 from service.id_columns import from_lists, to_lists
 from service.parquet import PARQUET_ERRORS
 from service.semantic_ids import IntArray
+from training.ids.counts import groups_of
 from training.stage import replacing
-from training.tokenizer.counts import groups_of
 
 IDS = "ids.parquet"
 

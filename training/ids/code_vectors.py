@@ -13,8 +13,8 @@ from scipy.linalg import solve
 from scipy.sparse import csr_matrix
 
 from service.semantic_ids import IntArray
-from training.evaluation.id_quality import first_experts, relative_error
-from training.tokenizer.counts import groups_of
+from training.ids.counts import groups_of
+from training.ids.quality import first_experts, relative_error
 
 FloatArray = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]

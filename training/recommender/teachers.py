@@ -25,13 +25,13 @@ from training.baselines.sequence import build_network
 from training.configuration import checked
 from training.data.dataset import Dataset
 from training.data.split import padded
+from training.ids.table import DomainIds
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import WEIGHTS, load_recommender
 from training.recommender.batches import collate
 from training.recommender.corpus import Corpus, ExampleSet, item_values, learned_from
+from training.recommender.taught import Places, Teacher
 from training.stage import read_figures
-from training.teaching.taught import Places, Teacher
-from training.tokenizer.ids import DomainIds
 
 SEQUENCES: Mapping[str, type[SASRecParameters | GRU4RecParameters]] = {
     "sasrec": SASRecParameters,

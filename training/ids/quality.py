@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.semantic_ids import IntArray
-from training.tokenizer.counts import groups_of, perplexities, sharing
-from training.tokenizer.ids import contents_of
+from training.ids.counts import groups_of, perplexities, sharing
+from training.ids.table import contents_of
 
 FloatArray = NDArray[np.float32]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from service.semantic_ids import IntArray
 from training.data.dataset import DomainData
 from training.data.split import Examples
-from training.evaluation.protocol import batched_histories
-from training.evaluation.ranking import ScoredRanks
+from training.measures.histories import batched_histories
+from training.measures.ranking import ScoredRanks
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import TrainedRecommender
 

@@ -1,1 +1,0 @@
-"""Knowledge distillation from earlier recommenders and baselines into a recommender in training."""
