@@ -17,7 +17,7 @@ from service.catalogue.columns import ItemColumns
 from service.catalogue.embedded_tables import SCHEMA, head_of, is_dropped, is_seeded, snapshot, unsigned
 from service.catalogue.records import Changes, Generation, ItemKey, StoredItem, StoreStatus, Totals
 from service.catalogue.sqlite_file import SqliteFile
-from service.catalogue.sqlite_looking import connect_to_look, nobody_writes
+from service.catalogue.sqlite_readonly import connect_readonly, nobody_writes
 from service.catalogue.store_rules import is_whole
 from service.errors import NotReady, StoreUnavailable
 from service.semantic_ids import TokenLayout
@@ -169,7 +169,7 @@ def generations(folder: Path) -> Iterator[Generation]:
         if not number.isdecimal():
             continue
         try:
-            with closing(connect_to_look(path, nobody_writes(path))) as connection:
+            with closing(connect_readonly(path, nobody_writes(path))) as connection:
                 if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
                     continue
                 layout = connection.execute("SELECT value FROM meta WHERE name = 'layout'").fetchone()

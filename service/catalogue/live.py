@@ -28,8 +28,8 @@ from service.catalogue.census import Census
 from service.catalogue.live_saving import SavedState
 from service.catalogue.live_state import LiveState
 from service.catalogue.locking import Readers
-from service.catalogue.putting_back import put_back
 from service.catalogue.records import ItemKey, NewItem, Registered, StoredItem, Totals
+from service.catalogue.restoring import put_back
 from service.catalogue.store import CatalogueStore
 from service.catalogue.table import CatalogueEntry
 from service.catalogue.view import CatalogueView, Neighbour

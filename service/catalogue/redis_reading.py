@@ -12,7 +12,7 @@ from service.catalogue.columns import ItemColumns
 from service.catalogue.records import Changes, Generation, ItemKey, StoredItem, StoreStatus, Totals
 from service.catalogue.redis_clients import FAILURES, connect
 from service.catalogue.redis_keys import ID, PREFIX, read_value
-from service.catalogue.redis_life import RedisLife
+from service.catalogue.redis_server import RedisServer
 from service.errors import StoreUnavailable
 from service.semantic_ids import TokenLayout
 
@@ -31,7 +31,7 @@ class RedisReader:
     buckets : hashes that items are spread over
     """
 
-    def __init__(self, server: RedisLife, generation: str, layout: TokenLayout, buckets: int) -> None:
+    def __init__(self, server: RedisServer, generation: str, layout: TokenLayout, buckets: int) -> None:
         self._server = server
         self._redis, self._keys = server.client, server.keys
         self._generation = generation

@@ -20,7 +20,7 @@ a Redis Cluster:
 A *field* is the domain's number and the item_id. The state is `L` (live, without a title), `T` (live, a title follows)
 or `D` (tombstone: the ID stays reserved). Buckets keep hashes small enough for the server's compact encoding; measured
 with Valkey 9.1 an item takes about 130 bytes with a title of 60 letters, without its content. For `life` see
-`redis_life.py`.
+`redis_server.py`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ import numpy as np
 
 from service.catalogue.records import REFUSED, ItemKey, NewItem, Outcome, Registered, StoredItem, Totals
 from service.catalogue.redis_keys import ID, state_of, title_state
-from service.catalogue.redis_life import RedisLife
 from service.catalogue.redis_reading import RedisReader
+from service.catalogue.redis_server import RedisServer
 from service.catalogue.store_rules import base_ids, check_items, layout_of_ids
 from service.errors import BundleError
 from service.semantic_ids import TokenLayout
@@ -61,7 +61,7 @@ class RedisStore(RedisReader):
 
     def __init__(self, url: str, bundle: str, generation: int, layout: TokenLayout, *, serving: bool = False) -> None:
         name, layout_of_keys = f"{bundle}:{generation}", {**layout_of_ids(layout), "buckets": BUCKETS}
-        super().__init__(RedisLife(url, name, layout_of_keys, serving=serving), name, layout, BUCKETS)
+        super().__init__(RedisServer(url, name, layout_of_keys, serving=serving), name, layout, BUCKETS)
 
     def seed(self, items: Sequence[StoredItem]) -> None:
         """Store items of the bundle's catalogue with their IDs; idempotent, and does nothing after `finish_seed`."""

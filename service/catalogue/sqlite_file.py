@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from service.catalogue.sqlite_looking import connect_to_look, log_of, may_write, nobody_writes
+from service.catalogue.sqlite_readonly import connect_readonly, log_of, may_write, nobody_writes
 from service.errors import StoreUnavailable
 
 BUSY_SECONDS = 30.0
@@ -114,7 +114,7 @@ class SqliteFile:
 
     def _connect(self) -> sqlite3.Connection:
         if self._read_only:
-            return connect_to_look(self._path, self._immutable)
+            return connect_readonly(self._path, self._immutable)
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _enter_wal(connection)

@@ -35,8 +35,8 @@ def carry(*, old: OldOption, bundle: BundleOption = None, store: StoreOption = N
     from dataclasses import asdict
 
     from service.bundle.files import Bundle
-    from service.catalogue.carrying import carry as carry_items
     from service.catalogue.current import current_of, turn
+    from service.catalogue.migrating import carry as carry_items
     from service.catalogue.opening import open_existing_store
     from service.catalogue.records import ItemKey
     from service.catalogue.seeding import open_catalogue, read_bundle_catalogue
@@ -80,7 +80,7 @@ def compare(
     from dataclasses import asdict
 
     from service.bundle.files import Bundle
-    from service.catalogue.carrying import moves
+    from service.catalogue.migrating import moves
     from service.catalogue.opening import open_existing_store
     from service.settings import read_settings
 

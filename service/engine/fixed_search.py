@@ -88,7 +88,7 @@ class FixedSearch:
         if not self._session.run_bound(bound.binding, bound.graph, bound.graph not in self._captured):
             return None
         self._captured.add(bound.graph)
-        with self._runtime.turns.together():
+        with self._runtime.device_lock.together():
             return {name: np.array(value.numpy()[:requests]) for name, value in self._results.items()}
 
     def _send(self, name: str, padded: NDArray[Any]) -> None:
@@ -97,7 +97,7 @@ class FixedSearch:
             return
         # If the copy fails, the contents are undefined, and later searches use the same array.
         self._sent.pop(name, None)
-        with self._runtime.turns.together():
+        with self._runtime.device_lock.together():
             self._inputs[name].update_inplace(padded)
         self._sent[name] = padded
 
@@ -119,7 +119,7 @@ class FixedSearch:
         """Release the bindings of copies whose owner was freed, and of this owner's copies other than `index`."""
         left = [places for places, bound in self._bound.items() if bound.is_left(owner, index)]
         if left:
-            with self._runtime.turns.together():
+            with self._runtime.device_lock.together():
                 for places in left:
                     del self._bound[places]
 

@@ -144,7 +144,7 @@ class FixedSearches:
             return None
         try:
             session = self._opened(dict(sizes))
-            with self._runtime.turns.together():
+            with self._runtime.device_lock.together():
                 return FixedSearch(session, dict(sizes), self._outputs, self._runtime)
         except Exception as error:
             self._say_refused(sizes, error)
@@ -158,7 +158,7 @@ class FixedSearches:
                     return
                 sizes, closed = self._searches.popitem(last=False)
                 self._met.pop(sizes, None)
-            with self._runtime.turns.together():
+            with self._runtime.device_lock.together():
                 del closed
 
     def _refuse(self, sizes: Sizes, search: FixedSearch, error: Exception) -> None:

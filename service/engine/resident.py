@@ -119,7 +119,7 @@ class _Copy:
         """A copy on the device with spare capacity."""
         padded = np.zeros(LEAST_ROOM + int(ROOM * len(array)), dtype=np.int32)
         padded[: len(array)] = array
-        with self._runtime.turns.together():
+        with self._runtime.device_lock.together():
             return onnxruntime.OrtValue.ortvalue_from_numpy(padded, self._runtime.provider)
 
 

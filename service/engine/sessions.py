@@ -14,8 +14,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from service.engine.device_lock import DEVICE_LOCKS, DeviceLock
 from service.engine.signature import Tensor, check_signature
-from service.engine.turns import TURNS, Turns
 from service.errors import BundleError, ConfigError, GraphFailed, ProviderUnavailable
 
 Provider = Literal["cpu", "cuda"]
@@ -51,9 +51,9 @@ class Runtime:
             raise ConfigError(f"spin_microseconds is {self.spin_microseconds}, but must be 0 (sleep at once) or more")
 
     @property
-    def turns(self) -> Turns:
-        """The lock of this device; see `Turns`."""
-        return TURNS[self.provider]
+    def device_lock(self) -> DeviceLock:
+        """The lock of this device; see `DeviceLock`."""
+        return DEVICE_LOCKS[self.provider]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Session:
     sizes: Mapping[str, int]
     outputs: tuple[str, ...]
     _session: Any
-    _turns: Turns
+    _device_lock: DeviceLock
     quiet: bool = False
 
     def size(self, symbol: str) -> int:
@@ -96,7 +96,7 @@ class Session:
         """
         options = [_silence()] if self.quiet else []
         try:
-            with self._turns.together():
+            with self._device_lock.together():
                 values = self._session.run(list(self.outputs), dict(feeds), *options)
         except Exception as error:
             # ONNX Runtime raises a dozen unrelated classes here; each means that the graph could not run.
@@ -111,7 +111,7 @@ class Session:
         GraphFailed : on these inputs
         """
         try:
-            with self._turns.together():
+            with self._device_lock.together():
                 # Binding an input from the host's memory sends it to the device, so it is done under the lock.
                 binding = self._session.io_binding()
                 for name, value in feeds.items():
@@ -146,10 +146,10 @@ class Session:
         options = onnxruntime.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))
         if not first:
-            with self._turns.together():
+            with self._device_lock.together():
                 self._session.run_with_iobinding(binding, options)
             return True
-        with self._turns.alone() as granted:
+        with self._device_lock.alone() as granted:
             if granted:
                 self._session.run_with_iobinding(binding, options)
         return granted
@@ -204,7 +204,7 @@ def open_session(
     if settings and fixed:
         settings["enable_cuda_graph"] = "1"
     try:
-        with runtime.turns.together(long=True):
+        with runtime.device_lock.together(long=True):
             session = onnxruntime.InferenceSession(graph or str(path), options, providers=[(provider, settings)])
     except Exception as error:
         raise BundleError(f"{path}: ONNX Runtime cannot open it: {error}") from error
@@ -217,7 +217,7 @@ def open_session(
     sizes: dict[str, int] = {}
     check_signature(path, "input", session.get_inputs(), inputs, sizes)
     check_signature(path, "output", session.get_outputs(), outputs, sizes)
-    return Session(path, sizes, tuple(tensor.name for tensor in outputs), session, runtime.turns)
+    return Session(path, sizes, tuple(tensor.name for tensor in outputs), session, runtime.device_lock)
 
 
 def _silence() -> Any:

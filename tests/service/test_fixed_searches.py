@@ -24,11 +24,11 @@ from transformers import T5ForConditionalGeneration
 
 from service.bundle.manifest import RecommenderPart
 from service.engine import fixed_searches
+from service.engine.device_lock import DEVICE_LOCKS, DeviceLock
 from service.engine.fixed_searches import FixedSearches
 from service.engine.recommender import BeamResult, Recommender
 from service.engine.resident import ResidentIndexes
 from service.engine.sessions import Runtime, Session
-from service.engine.turns import TURNS, Turns
 from service.errors import GraphFailed, UnitokError
 from service.index.trie import CodeTrie
 from service.semantic_ids import IntArray, TokenLayout
@@ -429,8 +429,8 @@ def test_a_capture_does_not_wait_for_a_session_that_opens(
     pair: tuple[Recommender, Recommender], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain, fixed = pair
-    device = Turns(captures=True)
-    monkeypatch.setitem(TURNS, "cpu", device)
+    device = DeviceLock(captures=True)
+    monkeypatch.setitem(DEVICE_LOCKS, "cpu", device)
     arguments = asking(trie_of(items(40)), 2)
     for _ in range(4):
         fixed.search(*arguments)
@@ -446,12 +446,17 @@ def test_a_capture_does_not_wait_for_a_session_that_opens(
 def test_on_a_cpu_nobody_waits(pair: tuple[Recommender, Recommender]) -> None:
     plain, _ = pair
     arguments = asking(trie_of(items(40)), 2)
-    with TURNS["cpu"].alone(), TURNS["cuda"].alone(), TURNS["cpu"].together(), ThreadPoolExecutor(1) as pool:
+    with (
+        DEVICE_LOCKS["cpu"].alone(),
+        DEVICE_LOCKS["cuda"].alone(),
+        DEVICE_LOCKS["cpu"].together(),
+        ThreadPoolExecutor(1) as pool,
+    ):
         assert pool.submit(plain.search, *arguments).result(timeout=60)
 
 
 def test_a_capture_is_alone() -> None:
-    turns, together, alone, seen = Turns(captures=True), [0, 0], [0], []
+    turns, together, alone, seen = DeviceLock(captures=True), [0, 0], [0], []
 
     def share(number: int) -> None:
         for _ in range(200):

@@ -30,9 +30,9 @@ from tiny_graphs import write_bundle
 from typer.testing import CliRunner
 
 from service.bundle.files import Bundle, read_manifest, write_manifest
-from service.catalogue.carrying import Carried, carry, moves
 from service.catalogue.current import TURN, current_of, make_current, turn
 from service.catalogue.live import LiveCatalogue
+from service.catalogue.migrating import Carried, carry, moves
 from service.catalogue.opening import open_store, stored_generations
 from service.catalogue.records import ItemKey, NewItem, StoredItem
 from service.catalogue.seeding import open_catalogue

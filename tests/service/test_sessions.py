@@ -11,9 +11,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from service.engine.device_lock import DEVICE_LOCKS, DeviceLock
 from service.engine.sessions import Runtime, open_session
 from service.engine.signature import Tensor
-from service.engine.turns import TURNS, Turns
 from service.errors import BundleError, ConfigError, ModelError, ProviderUnavailable
 
 INPUTS = (Tensor("x", "float32", ("B", "D")),)
@@ -142,8 +142,8 @@ def test_impossible_settings_are_refused() -> None:
 
 
 def test_what_a_run_reads_is_sent_within_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    device, sent, binds = Turns(captures=True), list[int](), onnxruntime.IOBinding.bind_cpu_input
-    monkeypatch.setitem(TURNS, "cpu", device)
+    device, sent, binds = DeviceLock(captures=True), list[int](), onnxruntime.IOBinding.bind_cpu_input
+    monkeypatch.setitem(DEVICE_LOCKS, "cpu", device)
 
     def noted(*arguments: Any) -> None:
         sent.append(device._together)

@@ -21,7 +21,7 @@ from service.semantic_ids import TokenLayout
 from training.export.reference import AllowedTokens, generate_lists, narrowest_choice
 from training.networks.item_encoder import HEAD_SCALE, EncoderOfItems, last_state
 from training.networks.known_ids import KnownIds, hash_parts, prefix_rows
-from training.networks.looking_ahead import SPREAD, expected_maximum
+from training.networks.lookahead import SPREAD, expected_maximum
 from training.networks.semantic_state import known_sizes
 from training.networks.semantic_t5 import SemanticT5
 from training.networks.t5 import T5Settings, build_t5

@@ -52,7 +52,7 @@ from training.networks.item_encoder import (
 )
 from training.networks.known_ids import KnownIds, hash_parts, no_suffix_token, prefix_rows
 from training.networks.likeness import state_or_likeness
-from training.networks.looking_ahead import behind_prefixes
+from training.networks.lookahead import behind_prefixes
 from training.networks.semantic_state import AHEAD, AHEAD_SLOTS, LIKENESS
 from training.networks.token_tables import head_rows, head_rows_of_items, head_rows_of_sequences
 

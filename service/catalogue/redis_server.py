@@ -28,7 +28,7 @@ from service.errors import ConfigError, NotReady, StoreUnavailable
 SCRIPTS = ("register", "delete", "restore", "mend", "mark")
 
 
-class RedisLife:
+class RedisServer:
     """A server, with its identity as of the first answer.
 
     Parameters

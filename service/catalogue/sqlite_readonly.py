@@ -28,7 +28,7 @@ def nobody_writes(path: Path) -> bool:
     return not may_write(path.parent) and not log_of(path).exists()
 
 
-def connect_to_look(path: Path, immutable: bool) -> sqlite3.Connection:
+def connect_readonly(path: Path, immutable: bool) -> sqlite3.Connection:
     """Open a read-only connection, usable from any thread.
 
     Parameters

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 _AT_ONCE = nullcontext()
 
 
-class Turns:
+class DeviceLock:
     """A lock that is shared (`together`) or exclusive (`alone`). A waiting exclusive request goes before later shared
     ones. Neither may be taken while the same thread holds the other.
 
@@ -61,5 +61,5 @@ class Turns:
                 self._changed.notify_all()
 
 
-TURNS = {"cpu": Turns(captures=False), "cuda": Turns(captures=True)}
+DEVICE_LOCKS = {"cpu": DeviceLock(captures=False), "cuda": DeviceLock(captures=True)}
 """The locks of this process's devices, by provider."""

@@ -165,7 +165,7 @@ def test_pages_of_two_moments_are_not_taken_for_a_broken_file(folder: Path) -> N
 
 def test_what_is_written_while_a_store_is_opened_is_noticed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(folder).close()
-    real, opened = sqlite_file.connect_to_look, []
+    real, opened = sqlite_file.connect_readonly, []
 
     def late(path: Path, immutable: bool) -> sqlite3.Connection:
         opened.append(real(path, immutable))
@@ -179,7 +179,7 @@ def test_what_is_written_while_a_store_is_opened_is_noticed(folder: Path, monkey
             os.seteuid(user)
         return opened[-1]
 
-    monkeypatch.setattr(sqlite_file, "connect_to_look", late)
+    monkeypatch.setattr(sqlite_file, "connect_readonly", late)
     with read_only(folder), pytest.raises(StoreUnavailable, match="was changed while it was read"):
         looking(folder).totals()
 
