@@ -20,13 +20,13 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Strict(BaseModel):
+class ManifestModel(BaseModel):
     """Base of every part: unknown keys are refused, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Layout(Strict):
+class Layout(ManifestModel):
     """Shape of a semantic ID; see `service.semantic_ids.TokenLayout`."""
 
     levels: Annotated[int, Field(ge=1, le=8)]
@@ -37,7 +37,7 @@ class Layout(Strict):
     expert_first: bool = False
 
 
-class TextEncoderPart(Strict):
+class TextEncoderPart(ManifestModel):
     """`text_encoder.onnx` with its `tokenizer.json`."""
 
     model: str = "text_encoder.onnx"
@@ -47,7 +47,7 @@ class TextEncoderPart(Strict):
     source: str
 
 
-class ItemTokenizerPart(Strict):
+class ItemTokenizerPart(ManifestModel):
     """`item_tokenizer.onnx`: D is `embedding_width`, K experts are named by `expert_names`.
 
     `quantization_error` is the mean over the bundle's own catalogue, by domain; older bundles do not say it.
@@ -62,7 +62,7 @@ class ItemTokenizerPart(Strict):
     quantization_error: dict[str, Annotated[float, Field(ge=0)]] = {}
 
 
-class RecommenderPart(Strict):
+class RecommenderPart(ManifestModel):
     """One `recommender.onnx`.
 
     Attributes
@@ -79,14 +79,14 @@ class RecommenderPart(Strict):
     repeats: dict[str, LearnedRepeats] = {}
 
 
-class CataloguePart(Strict):
+class CataloguePart(ManifestModel):
     """`catalogue/items.parquet`: item_id, domain, title, codes, experts, suffix."""
 
     path: str = "catalogue/items.parquet"
     items: Annotated[int, Field(ge=0)]
 
 
-class Manifest(Strict):
+class Manifest(ManifestModel):
     """Everything the service must know of a bundle before it opens a model file."""
 
     schema_version: Literal[2]

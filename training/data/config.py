@@ -39,7 +39,7 @@ class Format(StrEnum):
         return self in (Format.AMAZON_2014, Format.AMAZON_2018, Format.AMAZON_2023)
 
 
-class Strict(BaseModel):
+class ConfigModel(BaseModel):
     """Base class of all parts: unknown keys are refused, values are not coerced."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -71,7 +71,7 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_paths)]
 Column = Annotated[str, Field(min_length=1)]
 
 
-class ItemColumns(Strict):
+class ItemColumns(ConfigModel):
     """Columns of an item's fields: our name = the name in the file."""
 
     item_id: Column = "item_id"
@@ -82,7 +82,7 @@ class ItemColumns(Strict):
     price: Column = "price"
 
 
-class InteractionColumns(Strict):
+class InteractionColumns(ConfigModel):
     """Columns of an interaction's fields: our name = the name in the file."""
 
     user_id: Column = "user_id"
@@ -92,14 +92,14 @@ class InteractionColumns(Strict):
     rating: Column = "rating"
 
 
-class ColumnMap(Strict):
+class ColumnMap(ConfigModel):
     """Names of columns or keys, if they differ from ours."""
 
     items: ItemColumns = ItemColumns()
     interactions: InteractionColumns = InteractionColumns()
 
 
-class DomainConfig(Strict):
+class DomainConfig(ConfigModel):
     """One domain: its name, its files and how to read them.
 
     Attributes
@@ -155,7 +155,7 @@ class DomainConfig(Strict):
         return self.format is not Format.PARQUET if self.clean_text is None else self.clean_text
 
 
-class PrepareConfig(Strict):
+class PrepareConfig(ConfigModel):
     """All domains of a dataset."""
 
     domains: Annotated[tuple[DomainConfig, ...], BeforeValidator(_tuple), Field(min_length=1)]
