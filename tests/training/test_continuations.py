@@ -23,7 +23,7 @@ from service.index.trie import CodeTrie, TrieArrays
 from service.ranked_lists import compare_lists
 from service.semantic_ids import TokenLayout
 from training.graphs import beam_search
-from training.graphs.beam_search import BeamSearch, _Way
+from training.graphs.beam_search import BeamSearch, _Progress
 from training.graphs.beams import NOTHING, Beams, SearchInputs, Standing
 from training.graphs.continuations import SPARE, Continuations
 from training.graphs.graph import Graph, Value
@@ -196,8 +196,8 @@ def test_one_pass_is_made_where_it_has_room(tmp_path: Path, monkeypatch: pytest.
     """A pass that is broken breaks just the searches that make it."""
     whole = BeamSearch._at_once
 
-    def broken(self: BeamSearch, encoded: EncodedHistory, way: _Way, *rest: Any) -> tuple[Value, ...]:
-        return whole(self, encoded, replace(way, health=way.health * float("nan")), *rest)
+    def broken(self: BeamSearch, encoded: EncodedHistory, progress: _Progress, *rest: Any) -> tuple[Value, ...]:
+        return whole(self, encoded, replace(progress, health=progress.health * float("nan")), *rest)
 
     monkeypatch.setattr(BeamSearch, "_at_once", broken)
     few, crowded = random_items(3, (30, 10, 3)), random_items(3, (400, 200, 3))

@@ -37,8 +37,8 @@ RESULTS = ("int32", "float32", "int32", "float32")
 
 
 @dataclass(frozen=True)
-class _Way:
-    """A search that has come some way.
+class _Progress:
+    """A search after some of its steps.
 
     Attributes
     ----------
@@ -90,47 +90,59 @@ class BeamSearch:
             hashes, prospect, shift = (graph.op("Expand", zero, places) for zero in (0, 0.0, ZERO))
             written = Written(hashes, prospect, shift, guide, encoded.state)
             health = self._health(guide, encoded.batch)
-        return Found(*self._search(encoded, _Way(Standing(node, score, written), tokens, states, None, (), health)))
+        return Found(
+            *self._search(encoded, _Progress(Standing(node, score, written), tokens, states, None, (), health))
+        )
 
-    def _search(self, encoded: EncodedHistory, way: _Way) -> _Results:
+    def _search(self, encoded: EncodedHistory, progress: _Progress) -> _Results:
         """All further steps: in one pass of the decoder where few items are left, else one by one."""
-        if isinstance(way.states, OwnStates) and way.rows is not None and 1 < self._depth - len(way.steps) <= AHEAD:
-            states, rows = way.states, way.rows
-            ahead = Continuations(self._graph, self._inputs, len(way.steps), way.standing)
+        if (
+            isinstance(progress.states, OwnStates)
+            and progress.rows is not None
+            and 1 < self._depth - len(progress.steps) <= AHEAD
+        ):
+            states, rows = progress.states, progress.rows
+            ahead = Continuations(self._graph, self._inputs, len(progress.steps), progress.standing)
             return self._graph.either(
                 ahead.fit,
-                lambda: self._at_once(encoded, way, ahead, states, rows),
-                lambda: self._step(encoded, way),
+                lambda: self._at_once(encoded, progress, ahead, states, rows),
+                lambda: self._step(encoded, progress),
                 *RESULTS,
             )
-        return self._step(encoded, way)
+        return self._step(encoded, progress)
 
-    def _step(self, encoded: EncodedHistory, way: _Way) -> _Results:
+    def _step(self, encoded: EncodedHistory, progress: _Progress) -> _Results:
         """One step of the decoder, and whatever follows."""
-        states, health, log_prob = way.states, way.health, None
+        states, health, log_prob = progress.states, progress.health, None
         if states is not None:
-            states = states if way.rows is None else states.continued(way.rows)
-            log_prob = self._network.step(way.tokens, states, encoded)
+            states = states if progress.rows is None else states.continued(progress.rows)
+            log_prob = self._network.step(progress.tokens, states, encoded)
             health = health + self._health(log_prob, encoded.batch)
-        level = len(way.steps)
-        beams = self._advance(level, log_prob, way.standing)
-        steps = (*way.steps, beams)
+        level = len(progress.steps)
+        beams = self._advance(level, log_prob, progress.standing)
+        steps = (*progress.steps, beams)
         if len(steps) == self._depth:
             return self._results(steps, health)
         standing, rows = Standing(beams.node, beams.score, beams.written), self._state_rows(level, beams)
-        return self._search(encoded, _Way(standing, beams.token.reshape(-1, 1), states, rows, steps, health))
+        return self._search(encoded, _Progress(standing, beams.token.reshape(-1, 1), states, rows, steps, health))
 
     def _at_once(
-        self, encoded: EncodedHistory, way: _Way, ahead: Continuations, states: OwnStates, rows: Value
+        self, encoded: EncodedHistory, progress: _Progress, ahead: Continuations, states: OwnStates, rows: Value
     ) -> _Results:
         """One pass of the decoder over all continuations of the beams, and the steps that look up what it returned."""
-        graph, batch, level, steps, standing = self._graph, encoded.batch, len(way.steps), way.steps, way.standing
+        graph, batch, level, steps, standing = (
+            self._graph,
+            encoded.batch,
+            len(progress.steps),
+            progress.steps,
+            progress.standing,
+        )
         descent, beam = ahead.descent()
-        read = [way.tokens.reshape(batch, -1).take_along(beam, axis=1), *descent]
+        read = [progress.tokens.reshape(batch, -1).take_along(beam, axis=1), *descent]
         tokens = graph.concat([each.unsqueeze(2) for each in read], axis=2).reshape(-1, ahead.left)
         rows = rows.reshape(batch, -1).take_along(beam, axis=1).reshape(-1)
         log_prob = self._network.step(tokens, states.continued(rows, ahead.left), encoded)
-        health = way.health + self._health(log_prob, batch)
+        health = progress.health + self._health(log_prob, batch)
         places = ahead.beams()
         for position in range(ahead.left):
             beams = self._advance(level + position, log_prob.take(ahead.rows(position, places)), standing)
