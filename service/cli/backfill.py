@@ -62,7 +62,7 @@ def backfill(
         str,
         typer.Option(
             help="Where items are encoded: `local`, in this process, or `ray`, in processes on a Ray cluster (extra "
-            "`ray`). Both give the same IDs, and each goes on where the other stopped."
+            "`ray`). Both give the same IDs, and each resumes where the other stopped."
         ),
     ] = "local",
     ray_address: Annotated[
@@ -81,7 +81,7 @@ def backfill(
     """Tokenize the items of a file and register them in the catalogue.
 
     Running services that share the store recommend them moments later. Progress is kept in the store after each
-    acknowledged batch: a run that was killed goes on when it is started again on the same file, and a finished one may
+    acknowledged batch: a killed run resumes when it is started again on the same file, and a finished one may
     be repeated; an item that is there already keeps its semantic ID. Ends with one line of JSON.
 
     For example: `unitok backfill products.csv --domain shop --map item_id=sku --map title=name`

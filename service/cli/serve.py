@@ -36,7 +36,7 @@ def serve(
 ) -> None:
     """Serve a bundle over HTTP: tokenize, recommend, and a live catalogue.
 
-    Every option, and every limit besides, is also a setting `UNITOK_...` in the environment. A new store is filled with
+    Every option can also be set in the environment, as `UNITOK_...`, and so can every limit. A new store is filled with
     the bundle's own catalogue first. SIGTERM finishes what runs, then exits.
     """
     from contextlib import ExitStack

@@ -35,12 +35,12 @@ def embed(
     cache: Annotated[
         Path | None,
         typer.Option(
-            help="File of vectors already computed, keyed by encoder and text; shared by runs. A run that was killed "
-            "goes on from it.",
+            help="File of vectors already computed, keyed by encoder and text; shared by runs. A killed run "
+            "resumes from it.",
             show_default="OUT/cache.sqlite",
         ),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=8, max=8192, help="Texts are cut to so many tokens.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=8, max=8192, help="Texts are cut to this many tokens.")] = 128,
     provider: Annotated[str, typer.Option(help="Where the encoder runs: `cpu` or `cuda`; never a silent fallback.")] = (
         "cpu"
     ),

@@ -36,7 +36,7 @@ def experiment(
     """Train and measure everything that an experiment names: tokenizers, recommenders on their IDs, baselines.
 
     Every stage is run as the command line that you would type, and these are `unitok train-tokenizer`,
-    `train-recommender`, `evaluate` and `train-baseline`. A killed run goes on where it stopped. Several runs with
+    `train-recommender`, `evaluate` and `train-baseline`. A killed run resumes where it stopped. Several runs with
     different --only may share one work folder. `unitok report` makes tables and plots of the rows.
     """
     # Imported here so that `unitok --help` stays quick.

@@ -25,7 +25,7 @@ def train_baseline(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder for the baseline. A run that was killed goes on from the checkpoint in it; `training.jsonl` "
+            help="Folder for the baseline. A killed run resumes from the checkpoint in it; `training.jsonl` "
             "in it can be watched, and `model.safetensors` is always the best so far."
         ),
     ],
@@ -33,11 +33,11 @@ def train_baseline(
         int | None,
         typer.Option(
             min=1,
-            help="Measure so many users at the end, drawn at random: the same ones as by `unitok evaluate`.",
+            help="Number of users measured at the end, drawn at random: the same ones as with `unitok evaluate`.",
             show_default="all",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default="of the configuration")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.", show_default="of the configuration")] = None,
     threads: Annotated[
         int | None, typer.Option(help="Processor threads; 0 takes every core.", show_default="0")
     ] = None,

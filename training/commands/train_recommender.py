@@ -18,7 +18,7 @@ def train_recommender(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder for the recommender. A run that was killed goes on from the checkpoint in it; "
+            help="Folder for the recommender. A killed run resumes from the checkpoint in it; "
             "`training.jsonl` in it can be watched, and `model.safetensors` is always the best so far."
         ),
     ],
@@ -53,22 +53,22 @@ def train_recommender(
     minutes: Annotated[
         float | None,
         typer.Option(
-            help="Stop after so many minutes with the best weights so far; the learning rate is planned for it.",
+            help="Stop after this many minutes and keep the best weights; the learning rate schedule ends there.",
             show_default="until validation stops improving",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.", show_default="of the configuration")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed.", show_default="of the configuration")] = None,
     threads: Annotated[
         int | None, typer.Option(help="Processor threads; 0 takes every core.", show_default="0")
     ] = None,
 ) -> None:
     """Train the T5 that reads a user's history and writes the next item's semantic ID.
 
-    Every position of a user's history is an example, the last two items aside, which are for validation and test.
+    Every position of a user's history is an example, except the last two items, which are for validation and test.
     Training ends when NDCG@10 of validation users, measured on items by the constrained beam search that is served,
     stops improving. On several GPUs: `accelerate launch -m service.cli.main train-recommender ...`; on several
-    processor cores `torchrun --nproc-per-node 2 -m service.cli.main train-recommender ... --threads 1` is quicker than
-    threads are.
+    processor cores `torchrun --nproc-per-node 2 -m service.cli.main train-recommender ... --threads 1` is faster
+    than `--threads 2`.
     """
     # Imported here so that `unitok --help` stays quick.
     from training.recommender.parameters import read_parameters  # noqa: PLC0415

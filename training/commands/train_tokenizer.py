@@ -43,7 +43,7 @@ def train_tokenizer(
     """Learn one tokenizer for all domains and give every item its semantic ID.
 
     Codes start as k-means in the latent space of a briefly trained autoencoder and are then learned together with it.
-    A killed run goes on from its last finished epoch when it is started again. Look at `figures.json`: the items
+    A killed run resumes from its last finished epoch when it is started again. Look at `figures.json`: the items
     sharing an ID beyond equal content, and the codes used by each level, say how good the IDs are.
     """
     # Imported here so that `unitok --help` stays quick.
