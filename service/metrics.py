@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client import (
@@ -20,13 +21,28 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.operations.batching import BatchReport
 from service.tracing import OFF, Tracing
 
 Phase = Literal["queue_wait", "text_encode", "tokenize", "beam", "store"]
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ENTRIES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """Statistics of one batch.
+
+    Attributes
+    ----------
+    entries : entries that were run together
+    waited : seconds each of them waited in the queue
+    dropped : entries dropped since the last batch because their client had disconnected
+    """
+
+    entries: int
+    waited: tuple[float, ...]
+    dropped: int
 
 
 class Metrics:

@@ -22,8 +22,12 @@ SERVICE = {
     "catalogue": {"bundle", "index"},
     "backfill": {"bundle", "catalogue", "engine"},
     "operations": {"bundle", "catalogue", "engine", "overload"},
+    "verifying": {"bundle", "catalogue", "engine", "index"},
+    "opening": {"bundle", "catalogue", "engine"},
+    "lifecycle": {"catalogue", "engine", "operations", "overload"},
 }
-"""Which other packages of the service each may import. `http`, `client` and `cli` may import all of them."""
+"""Which packages of the service each of them, and each module beside them, may import. `http`, `client` and `cli` may
+import all; modules that are not named are shared, and import none."""
 TRAINING = {
     "data": set[str](),
     "learning": set[str](),
@@ -37,6 +41,7 @@ TRAINING = {
     "recommender": {"baselines", "data", "encoders", "graphs", "ids", "learning", "measures", "networks"},
     "export": {"data", "encoders", "graphs", "ids", "measures", "networks", "recommender", "tokenizer"},
     "evaluation": {"data", "export", "graphs", "ids", "measures", "networks", "recommender"},
+    "embed": {"data", "encoders"},
 }
 """The same of the offline half, where `laboratory`, `sample` and `commands` may import all of them."""
 HTTP = {"fastapi", "httptools", "httpx", "starlette", "uvicorn"}
@@ -70,19 +75,20 @@ def imported(path: Path) -> set[str]:
 def against(half: str, uses: dict[str, set[str]], free: set[str]) -> list[str]:
     """Imports within one half that `uses` does not allow.
 
-    Packages in `free`, and the half's command line, may import all; none of the others may import these. Modules
-    directly below the half are shared: any may import them, and they may import any package that is not free.
+    Packages in `free`, and the half's command line, may import all packages; none of the others may import these.
     """
     folder = ROOT / half
-    assert {path.parent.name for path in folder.glob("*/__init__.py")} == {*uses, *free}
+    packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+    modules = {path.stem for path in folder.glob("*.py")}
+    assert packages <= {*uses, *free} <= packages | modules
     found = []
     for path in folder.rglob("*.py"):
         own = path.relative_to(folder).parts[0].removesuffix(".py")
-        allowed = {own} | ({*uses, *free} if own in {*free, "cli"} else uses.get(own, set(uses)))
+        allowed = packages if own in {*free, "cli"} else {own} | uses.get(own, set())
         for name in imported(path):
             first, _, rest = name.partition(".")
             package = rest.partition(".")[0]
-            is_package = first == half and package in {*uses, *free}
+            is_package = first == half and package in packages
             if (is_package and package not in allowed) or (half == "service" and own not in free and first in HTTP):
                 found.append(f"{path.relative_to(ROOT)} imports {name}")
     return found

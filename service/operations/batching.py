@@ -25,6 +25,7 @@ from typing import Generic, TypeAlias, TypeVar
 from opentelemetry.context import Context
 
 from service.errors import ModelError, NotReady
+from service.metrics import BatchReport
 from service.overload.throughput import Expected, Throughput
 from service.tracing import OFF, Tracing
 
@@ -33,22 +34,6 @@ ANSWERED_A_ROUND = 4
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """Statistics of one batch.
-
-    Attributes
-    ----------
-    entries : entries that were run together
-    waited : seconds each of them waited in the queue
-    dropped : entries dropped since the last batch because their client had disconnected
-    """
-
-    entries: int
-    waited: tuple[float, ...]
-    dropped: int
 
 
 @dataclass(slots=True)

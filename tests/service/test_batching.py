@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import InvalidInput, ModelError, NotReady
-from service.operations.batching import ANSWERED_A_ROUND, Batcher, BatchReport
+from service.metrics import BatchReport
+from service.operations.batching import ANSWERED_A_ROUND, Batcher
 
 Job = tuple[int, int, str]
 """number, size, group"""
