@@ -1,13 +1,13 @@
-"""Every way in which the beams of a search can go on, so that the decoder reads what is left of their IDs in one pass.
+"""All continuations of the beams of a search, so that the decoder reads the rest of their IDs in one pass.
 
-Once a few codes are written, hardly any beam has a choice: of 20,000 items, 50 beams of three codes have some 52
-continuations. A decoder step for each further position then spends most of its time on moving states and on products of
-few rows. So all continuations are listed from the index and decoded at once, as speculative decoding verifies a draft;
-the search afterwards takes its steps as ever, and looks the log-probabilities up. Where a request has more
-continuations than there is room for, they are not used. Independent of networks and of how beams are chosen.
+Once a few codes are written, hardly any beam has a choice: among 20,000 items, 50 beams of three codes have some 52
+continuations. A decoder step for each further position then spends most of its time on copying states and on products
+with few rows. So all continuations are listed from the index and decoded at once, as in speculative decoding, where the
+draft would be the index. The search then takes its usual steps, and looks the log-probabilities up. If a request has
+more continuations than there is room for, none are used. Independent of networks and of how beams are chosen.
 
-Symbols: those of `beams`, and m tokens that the beams have written, Q = depth - m positions left, C room, K
-continuations of the request that has the most, at least 1. A *level* is the prefixes of one length below the beams.
+Symbols: those of `beams`, and m tokens that the beams have written, Q = depth - m positions left, C room, K the most
+continuations of any request, at least 1. A *level* holds the prefixes of one length that begin with a beam's prefix.
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from training.graphs.beams import NOTHING, Beams, SearchInputs, Standing
 from training.graphs.graph import Graph, Value
 
 SPARE = 5
-"""There is room for one more continuation than beams for each so many beams. A pass computes all positions of each of
-them, so that with a third more the products cost what the fewer steps save (docs/experiments.md)."""
+"""There is room for a fifth more continuations than beams. Every continuation costs products at all positions left, so
+with a third more these cost as much as the fewer steps save (docs/experiments.md)."""
 
 ZERO = np.int32(0)
 
 
 @dataclass(frozen=True)
 class _Level:
-    """The prefixes of one length, in the order of those that they continue.
+    """The prefixes of one length, grouped by the prefix that they continue.
 
     Attributes
     ----------
-    first : int64 [B, W or C], by prefix of the level before (of the first level: by beam), the first that continues it
-    start : int32 [B, W or C], by prefix of the level before, where its edges begin
-    parent : int64 [B, C], the prefix of the level before that each continues; 0 in unused room
+    first : int64 [B, W or C], for each prefix of the level before (for the first level: each beam), its first
+        continuation
+    start : int32 [B, W or C], for the same prefixes, where their edges begin in the index
+    parent : int64 [B, C], for each prefix, the one of the level before that it continues; 0 in unused room
     token : int32 [B, C], its newest token
     """
 
@@ -45,7 +46,7 @@ class _Level:
 
 
 class Continuations:
-    """Lists what follows the beams, down to prefixes that lack the last token alone, which no decoder has to read.
+    """Lists what follows the beams, up to the last token but one; the decoder never reads the last.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ class Continuations:
             edge = graph.where(alive, (start - first).take_along(parent, axis=1) + slot, ZERO)
             self._levels.append(_Level(first.cast("int64"), start, parent, inputs.edge_token.take(edge)))
             node = inputs.edge_child.take(edge)
-        # A level that does not fit is cut, and so are those below it: any of them tells.
+        # A level that does not fit is cut off, and the levels after it too; but its own total shows it.
         most = graph.op("ReduceMax", graph.concat(totals, axis=1), keepdims=0)
         self.fit = most < (room + np.int32(1))
         self._most = graph.op("Max", most, np.int32(1)).cast("int64")
