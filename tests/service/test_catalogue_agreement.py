@@ -16,7 +16,7 @@ from http_server import until
 from live_catalogues import LAYOUT, held, key, names, new, opened
 from redis_server import RedisServer
 
-from service.catalogue import putting_back
+from service.catalogue import restoring
 from service.catalogue.checking import repair
 from service.catalogue.columns import ItemColumns
 from service.catalogue.live import Agreement, LiveCatalogue, Reread
@@ -62,7 +62,7 @@ def test_a_server_that_lost_everything_gets_it_back_from_memory(own_server: Redi
 
 def test_items_are_put_back_in_the_order_of_their_ids(own_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """In memory an item that was deleted and came back stands behind others of its group."""
-    monkeypatch.setattr(putting_back, "PUT_BACK_ITEMS", 2)
+    monkeypatch.setattr(restoring, "PUT_BACK_ITEMS", 2)
     live = LiveCatalogue(opened(own_server.url, "b"))
     live.register([new("a"), new("b"), new("c"), new("d", (0, 0)), new("e", (3, 3))])
     live.delete(key("a"))

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from places import Place, everything, fill_domains, new, suffixes
 
-from service.catalogue import embedded, redis_life
+from service.catalogue import embedded, redis_server
 from service.catalogue.checking import examine
 from service.catalogue.fingerprint import item_part
 from service.catalogue.live import LiveCatalogue
@@ -184,7 +184,7 @@ def test_the_log_names_every_change_to_every_replica(place: Place) -> None:
 def test_a_reader_that_fell_behind_the_log_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     # The stream is trimmed by whole nodes of about a hundred entries, hence the numbers.
     monkeypatch.setattr(embedded, "CHANGES_KEPT", 200)
-    monkeypatch.setattr(redis_life, "CHANGES_KEPT", 200)
+    monkeypatch.setattr(redis_server, "CHANGES_KEPT", 200)
     store = place.open()
     for batch in range(10):
         store.register([new(f"{batch}-{number}", (batch, number)) for number in range(100)])
